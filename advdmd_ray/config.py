@@ -1,0 +1,376 @@
+"""The configuration: frozen, typed, bounded. One YAML file, overridden by `section.key=value`.
+
+Every value that is not the paper's is ours (see ALGORITHM in docs); none of these defaults is the paper's.
+This module imports neither torch nor ray, so that `--help` and bad input answer at once.
+"""
+
+import difflib
+import itertools
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from advdmd_ray.errors import UserError
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Run(Section):
+    """Where a run lives and what makes it repeatable."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run.")
+    output: str = Field("runs", min_length=1, description="Folder that holds the run folders.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
+    cycles: Positive = Field(100, description="Learner cycles; each consumes rollout.groups_per_cycle groups.")
+    time_limit_s: float | None = Field(None, gt=0, description="Stop training after this many seconds, if set.")
+    threads: Positive = Field(1, description="CPU threads of each worker process.")
+
+
+class Model(Section):
+    """The teacher pipeline and how it is guided."""
+
+    path: str = Field("builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
+    max_sequence_length: Positive = Field(8, description="Text tokens given to the T5 slot of SD3 pipelines.")
+    guidance: float = Field(1.5, ge=1, le=20, description="Teacher CFG scale w in v_u + w (v_c - v_u).")
+
+
+class Data(Section):
+    """Real images for the discriminator and prompts for the rollouts."""
+
+    source: Literal["digits"] = Field("digits", description="Where real images come from.")
+    prompts: str | None = Field(None, description="Text file of prompts, one a line; default: the data's own.")
+
+
+class Diffusion(Section):
+    """The one transition kernel and the student's noise levels (ALGORITHM.md, section 1)."""
+
+    kernel: Literal["renoise", "cps", "ode", "flow_sde"] = Field("renoise", description="Transition kernel.")
+    eta: float = Field(0.9, gt=0, lt=1, description="Stochasticity of cps.")
+    flow_sde_noise: float = Field(0.7, gt=0, le=5, description="a in g = a sqrt(t / (1 - t)) of flow_sde.")
+    sigmas: tuple[float, ...] = Field((1.0, 0.75, 0.5, 0.25), description="K noise levels before the shift.")
+
+    @model_validator(mode="after")
+    def _levels_descend(self) -> Self:
+        sigmas = self.sigmas
+        descending = all(a > b for a, b in itertools.pairwise(sigmas))
+        if not sigmas or sigmas[0] != 1.0 or sigmas[-1] <= 0 or not descending:
+            raise ValueError(f"sigmas must start at 1.0 and descend strictly above 0, got {list(sigmas)}")
+        return self
+
+
+class Resources(Section):
+    """Ray resources of one worker of a role."""
+
+    num_cpus: float = Field(0.25, ge=0, description="Logical CPUs reserved by one worker.")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs reserved by one worker.")
+
+
+class Rollout(Resources):
+    """Actors that generate SDE trajectories with the student."""
+
+    actors: Positive = Field(2, description="Rollout actors.")
+    group_size: int = Field(16, ge=2, description="Trajectories of one prompt in one group.")
+    groups_per_cycle: Positive = Field(8, description="Groups that one learner cycle consumes.")
+    max_policy_age: Count = Field(2, description="Largest learner version minus group version at take.")
+    lease_s: Seconds = Field(120.0, description="A group not committed this long after its lease is issued again.")
+
+
+class Reward(Resources):
+    """Workers that score every reached state with the discriminator."""
+
+    workers: Positive = Field(1, description="Reward workers.")
+    final_levels: tuple[float, ...] = Field(
+        (0.05, 0.15, 0.3), min_length=1, description="Noise levels at which the final latent is judged."
+    )
+
+    @model_validator(mode="after")
+    def _levels_in_range(self) -> Self:
+        if not all(0 <= level < 1 for level in self.final_levels):
+            raise ValueError(f"final_levels must lie in [0, 1), got {list(self.final_levels)}")
+        return self
+
+
+class Buffer(Section):
+    """The Arrow trajectory buffer."""
+
+    max_bytes: int = Field(256 * 2**20, ge=2**16, description="Serialised bytes held before actors are paced.")
+    take_timeout_s: Seconds = Field(300.0, description="The learner gives up waiting for groups after this.")
+
+
+class Weights(Section):
+    """Versioned, digest-verified weight snapshots."""
+
+    keep: int = Field(4, ge=2, description="Snapshots kept per stream; must exceed rollout.max_policy_age.")
+
+
+class Learner(Resources):
+    """The DeepSpeed gang that owns and trains the networks."""
+
+    num_cpus: float = Field(0.5, ge=0, description="Logical CPUs reserved by one rank.")
+    ranks: Positive = Field(1, description="Ranks of the gang; divides rollout.groups_per_cycle.")
+    engine: Literal["deepspeed", "torch"] = Field("deepspeed", description="torch: one rank, for debugging.")
+    zero_stage: Literal[0, 1, 2] = Field(1, description="DeepSpeed ZeRO stage.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.99), description="Adam moment decay rates.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clip of every update.")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="EMA of the student per DMD or RL update.")
+    checkpoint_cycles: Positive = Field(50, description="Cycles between checkpoints.")
+    keep_checkpoints: Positive = Field(2, description="Checkpoints kept.")
+    cycle_timeout_s: Seconds = Field(600.0, description="A cycle that takes longer stops the run.")
+
+
+class DistributionMatching(Section):
+    """The student's DMD update (DMD2, arXiv 2405.14867)."""
+
+    learning_rate: Rate = Field(1e-4, description="Student learning rate for DMD.")
+    batch_size: Positive = Field(128, description="Stored states of a cycle used per update, over all ranks.")
+    t_min: float = Field(0.02, ge=0, lt=1, description="Smallest noise level of the score comparison.")
+    t_max: float = Field(0.98, gt=0, le=1, description="Largest noise level of the score comparison.")
+    gan_weight: float = Field(0.0, ge=0, le=10, description="Direct GAN term, relative to the DMD gradient norm.")
+
+    @model_validator(mode="after")
+    def _range_is_open(self) -> Self:
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min must be below t_max, got {self.t_min} and {self.t_max}")
+        return self
+
+
+class FakeScore(Section):
+    """The score of the student's own distribution, on the faster time scale."""
+
+    learning_rate: Rate = Field(2e-4, description="Learning rate.")
+    batch_size: Positive = Field(128, description="Generated x0 per update, over all ranks.")
+
+
+class Discriminator(Section):
+    """The adversarial discriminator, which is also the reward model."""
+
+    learning_rate: Rate = Field(1e-3, description="Learning rate.")
+    batch_size: Positive = Field(128, description="Fake states per update, over all ranks; as many real.")
+    width: Positive = Field(64, description="Channels of each head.")
+    blocks: tuple[Count, ...] = Field((1, 3), min_length=1, description="Backbone blocks whose features are read.")
+    auc_low: Fraction = Field(0.55, description="Below this held-out AUC a level gives no RL signal.")
+    auc_high: Fraction = Field(0.98, description="Above this a level gives no RL signal and D is not updated.")
+    auc_decay: Fraction = Field(0.9, description="Smoothing of the held-out AUC from cycle to cycle.")
+    heldout_fraction: float = Field(0.25, gt=0, lt=1, description="Share of groups and reals used only for AUC.")
+    gradient_penalty: float = Field(0.0, ge=0, description="Weight of the R1-style term on noised samples.")
+
+
+class PolicyGradient(Section):
+    """GRPO on the discriminator's rewards (ALGORITHM.md, sections 4 and 5)."""
+
+    enabled: bool = Field(True, description="False: no RL update at all (the dmd rivals).")
+    learning_rate: Rate = Field(1e-4, description="Student learning rate for RL, with its own Adam moments.")
+    advantage: Literal["reward_to_go", "own_step", "final_only", "potential"] = Field(
+        "reward_to_go", description="How level scores become step advantages."
+    )
+    gamma: Fraction = Field(1.0, description="Discount over steps.")
+    final_weight: float = Field(1.0, ge=0, description="Weight of the final level's score.")
+    intermediate_weight: float = Field(1.0, ge=0, description="Weight of the intermediate levels' scores.")
+    std_floor: float = Field(0.5, ge=0, description="Floor of a level's std, as a share of its running std.")
+    clip: float = Field(5.0, gt=0, description="Bound on the absolute advantage, in standard deviations.")
+    trust_region: Literal["flow_dppo", "ppo_clip", "grpo_guard"] = Field("flow_dppo", description="Trust region.")
+    kl_nats: float = Field(1.0, gt=0, description="flow_dppo: divergence of a whole latent above which to mask.")
+    clip_nats: float = Field(1.0, gt=0, description="ppo_clip, grpo_guard: clip of a whole latent's log-ratio.")
+    stale_nats: float = Field(50.0, gt=0, description="Rows farther than this from their policy are dropped.")
+    step_weight_power: Literal[0, 1, 2] = Field(2, description="p of the step weight sigma_k^p.")
+    minibatches: Positive = Field(1, description="Policy updates per RL turn; each on its share of the batch.")
+
+
+class Cadence(Section):
+    """When which network learns: warm (no RL), ramp (RL every m-th DMD), full (DMD2 and GRPO decoupled)."""
+
+    fake_score_updates: Positive = Field(4, description="Fake-score updates per DMD update.")
+    discriminator_updates: Positive = Field(2, description="Discriminator updates per DMD update.")
+    dmd_updates: Positive = Field(1, description="DMD updates per cycle.")
+    warm_dmd_updates: Count = Field(60, description="DMD updates before RL may begin.")
+    ramp_interval: Positive = Field(8, description="DMD updates per RL turn when the ramp begins; halves to 1.")
+    ramp_rl_turns: Positive = Field(4, description="RL turns at each interval of the ramp.")
+
+
+class Metrics(Section):
+    """Prometheus endpoint and metrics.jsonl."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address /metrics listens on.")
+    port: int = Field(9464, ge=0, le=65535, description="Port of /metrics; 0 picks a free one and prints it.")
+
+
+class Evaluation(Section):
+    """The judge, the grids and the report."""
+
+    samples: int = Field(1000, ge=20, description="Images per judged sampler.")
+    grid_cycles: Positive = Field(50, description="Cycles between sample grids.")
+
+
+class RaySection(Section):
+    """How the run meets a Ray cluster."""
+
+    address: str | None = Field(None, description="Cluster to join; default: RAY_ADDRESS, else a local Ray.")
+    object_store_bytes: int = Field(512 * 2**20, ge=80 * 2**20, description="Object store of a local Ray.")
+    start_timeout_s: Seconds = Field(300.0, description="All workers must be up within this time.")
+
+
+class Pretrain(Section):
+    """Training of the small digits teacher (`advdmd pretrain`)."""
+
+    steps: Positive = Field(3000, description="Optimizer steps.")
+    batch_size: Positive = Field(128, description="Images per step.")
+    learning_rate: Rate = Field(1e-3, description="Peak learning rate.")
+    folder: str = Field("runs/teacher", min_length=1, description="Where the trained pipeline goes.")
+
+
+class Config(Section):
+    """The whole configuration, one section a station."""
+
+    run: Run = Run()
+    model: Model = Model()
+    data: Data = Data()
+    diffusion: Diffusion = Diffusion()
+    rollout: Rollout = Rollout()
+    reward: Reward = Reward()
+    buffer: Buffer = Buffer()
+    weights: Weights = Weights()
+    learner: Learner = Learner()
+    dmd: DistributionMatching = DistributionMatching()
+    fake_score: FakeScore = FakeScore()
+    discriminator: Discriminator = Discriminator()
+    policy_gradient: PolicyGradient = PolicyGradient()
+    cadence: Cadence = Cadence()
+    metrics: Metrics = Metrics()
+    evaluation: Evaluation = Evaluation()
+    ray: RaySection = RaySection()
+    pretrain: Pretrain = Pretrain()
+
+    @property
+    def steps(self) -> int:
+        """Student steps K."""
+        return len(self.diffusion.sigmas)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.run.output) / self.run.name
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.policy_gradient.enabled and self.steps < 2:  # noqa: PLR2004 - one step has no stochastic action
+            raise ValueError(
+                "policy_gradient.enabled needs at least 2 diffusion.sigmas: with one step no action is random; "
+                "add a level or set policy_gradient.enabled=false"
+            )
+        if self.policy_gradient.enabled and self.diffusion.kernel == "ode":
+            raise ValueError(
+                "policy_gradient.enabled needs a stochastic diffusion.kernel (renoise, cps or flow_sde), got ode; "
+                "choose one or set policy_gradient.enabled=false"
+            )
+        if self.rollout.groups_per_cycle % self.learner.ranks:
+            raise ValueError(
+                f"learner.ranks must divide rollout.groups_per_cycle, got {self.learner.ranks} and "
+                f"{self.rollout.groups_per_cycle}; change one of them"
+            )
+        if self.learner.engine == "torch" and self.learner.ranks > 1:
+            raise ValueError("learner.engine=torch runs one rank; set learner.ranks=1 or learner.engine=deepspeed")
+        if self.weights.keep <= self.rollout.max_policy_age:
+            raise ValueError(
+                f"weights.keep must exceed rollout.max_policy_age, got {self.weights.keep} and "
+                f"{self.rollout.max_policy_age}"
+            )
+        return self
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return close[0] if close else ", ".join(names)
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the section that holds `location`."""
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        candidates = (annotation, *get_args(annotation))
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(section.model_fields)
+
+
+def _one_line(error: ValidationError, source: str) -> str:
+    """The first problem of a failed validation as one line: what came, what is allowed, what to do."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        names = _fields_at(problem["loc"])
+        nearest = _nearest(str(problem["loc"][-1]), names)
+        parent = ".".join(str(part) for part in problem["loc"][:-1])
+        return f"{source}: unknown key {key}; did you mean {f'{parent}.' if parent else ''}{nearest}?"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{source}: {message}"
+    if problem["type"] == "value_error":
+        return f"{source}: {key}: {message}"
+    return f"{source}: {key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _apply_override(tree: dict[str, Any], text: str) -> None:
+    """Writes one `section.key=value` into the tree; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"override {text!r}: expected section.key=value, such as rollout.actors=4")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"override {text!r}: the value is not valid YAML; quote it") from None
+    node = tree
+    for part in parts[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise UserError(f"override {text!r}: {part} is a value, not a section")
+        node = child
+    node[parts[-1]] = parsed
+
+
+def read_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Reads a YAML file, applies `section.key=value` overrides and validates the whole.
+
+    Raises:
+        UserError: for a missing or malformed file, an unknown key (the nearest valid one is named), a wrong
+            type, a value out of range, or sections that contradict each other. One line each.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file; see configs/ for the ones that ship") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give a readable YAML file") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML: {where}") from None
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected sections such as rollout:, got {type(tree).__name__}")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_one_line(error, str(path))) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML; `read_config` of it gives the same `Config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100)

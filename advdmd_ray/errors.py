@@ -1,0 +1,21 @@
+"""Errors that a user or an operator meets, each one clear line."""
+
+
+class UserError(ValueError):
+    """Bad input: says what came, what is allowed and what to do. The command line exits with code 2."""
+
+
+class WeightsMismatchError(RuntimeError):
+    """A worker's loaded weights differ from the published manifest. The run stops at once."""
+
+
+class DeadlineError(TimeoutError):
+    """A wait passed its deadline. The message says what was waited for: ordinal, worker, node and age."""
+
+
+class WorkerLostError(RuntimeError):
+    """A worker died or became unreachable while it held work."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is damaged or does not fit the run that wants to resume from it."""

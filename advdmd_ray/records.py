@@ -1,0 +1,129 @@
+"""What travels between the stations: frozen records with their shapes, units and versions.
+
+Shapes use n (samples of a group), K (student steps) and C, H, W (latent channels, height, width). Levels are
+counted 1..K: level j is the state at `sigmas[j]`, reached by action j - 1; level K is the final latent.
+Latents are float32 end to end: rounding an action would move its log-probability by more than a usual clip.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right and the duty to produce one group.
+
+    Attributes:
+        ordinal: Position in the prompt stream, from 0; names the group for ever.
+        attempt: 0 for the first issue, counted up each time the ordinal is issued again.
+        prompt_id: Row of the prompt table.
+        seed: Seed of the group; every draw of its samples derives from it.
+        policy_version: Version of the student that must generate the group.
+    """
+
+    ordinal: int
+    attempt: int
+    prompt_id: int
+    seed: int
+    policy_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrajectoryGroup:
+    """All trajectories of one prompt, made by one policy version.
+
+    Attributes:
+        ordinal: Position in the prompt stream.
+        prompt_id: Row of the prompt table.
+        policy_version: Version of the student that made every row.
+        seeds: `[n]` seed of each sample.
+        sigmas: `[K+1]` noise levels from 1 down to 0, after the shift.
+        latents: `[n, K+1, C, H, W]` states from pure noise to the final latent.
+        means: `[n, K-1, C, H, W]` mean of each stochastic transition.
+        stds: `[K-1]` standard deviation of each stochastic transition, latent units.
+        log_probs: `[n, K-1]` log-density of each action, nats, summed over elements.
+    """
+
+    ordinal: int
+    prompt_id: int
+    policy_version: int
+    seeds: Int64[np.ndarray, " n"]
+    sigmas: Float32[np.ndarray, " k1"]
+    latents: Float32[np.ndarray, "n k1 c h w"]
+    means: Float32[np.ndarray, "n m c h w"]
+    stds: Float32[np.ndarray, " m"]
+    log_probs: Float32[np.ndarray, "n m"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """A group with the discriminator's verdict on every state it reached.
+
+    Attributes:
+        group: The trajectories.
+        rewards: `[n, K]` discriminator logits of levels 1..K.
+        reward_version: Version of the discriminator that scored every row.
+    """
+
+    group: TrajectoryGroup
+    rewards: Float32[np.ndarray, "n k"]
+    reward_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """What the buffer's index knows of a committed group; its bytes stay where Ray put them.
+
+    Attributes:
+        ordinal: Position in the prompt stream.
+        prompt_id: Row of the prompt table.
+        samples: Number of trajectories, n.
+        policy_version: Version of the student that made the group.
+        reward_version: Version of the discriminator that scored it.
+        size_bytes: Size of the serialised record batch.
+        reward_mean: Mean logit per level 1..K over the group.
+        reward_m2: Sum of squared deviations from `reward_mean` per level 1..K.
+    """
+
+    ordinal: int
+    prompt_id: int
+    samples: int
+    policy_version: int
+    reward_version: int
+    size_bytes: int
+    reward_mean: tuple[float, ...]
+    reward_m2: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a worker says of the weights it runs with, computed from the tensors it loaded.
+
+    Attributes:
+        worker: Name of the worker, such as `rollout-0`.
+        stream: `student` or `discriminator`.
+        version: Version the worker believes it runs.
+        digest: Digest over the names, shapes, dtypes and bytes in the worker's own network.
+    """
+
+    worker: str
+    stream: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkReport:
+    """Timing and weights of one unit of work.
+
+    Attributes:
+        worker: Name of the worker.
+        seconds: Wall time spent inside the call.
+        load: The weights in use, reported when this call loaded them, else None.
+    """
+
+    worker: str
+    seconds: float
+    load: LoadReport | None
