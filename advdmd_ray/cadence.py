@@ -1,0 +1,173 @@
+"""The cadence automaton: which network learns in which cycle. No other module counts steps.
+
+Phases: `warm` (fake score, discriminator and DMD only), `ramp` (RL once every m DMD updates, m halving to 1) and
+`full` (RL in every cycle). The paper defers full GRPO updates until the other parts are stable (arXiv 2604.28126,
+abstract); the numbers here are ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from advdmd_ray.config import Cadence as CadenceConfig
+from advdmd_ray.config import Config
+
+Phase = Literal["warm", "ramp", "full"]
+PHASES: tuple[Phase, ...] = ("warm", "ramp", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the held-out AUC of each level 1..K says about the discriminator.
+
+    Attributes:
+        auc: Smoothed held-out AUC per level, in [0, 1].
+        low: Below it a level is blind.
+        high: Above it a level is overpowering.
+    """
+
+    auc: tuple[float, ...]
+    low: float
+    high: float
+
+    @property
+    def open_levels(self) -> tuple[bool, ...]:
+        """Levels whose scores may be used as rewards."""
+        return tuple(self.low <= value <= self.high for value in self.auc)
+
+    @property
+    def overpowering(self) -> bool:
+        """Whether every level is so well separated that the discriminator should rest."""
+        return bool(self.auc) and all(value > self.high for value in self.auc)
+
+
+@dataclass(frozen=True, slots=True)
+class CyclePlan:
+    """Number of updates of each kind in one cycle.
+
+    Attributes:
+        phase: Phase of the automaton.
+        fake_score: Fake-score updates.
+        discriminator: Discriminator updates; 0 while it is overpowering.
+        dmd: Student updates by distribution matching.
+        policy_gradient: RL turns, 0 or 1.
+    """
+
+    phase: Phase
+    fake_score: int
+    discriminator: int
+    dmd: int
+    policy_gradient: int
+
+
+@dataclass(frozen=True, slots=True)
+class CadenceState:
+    """All that the automaton remembers; saved in every checkpoint.
+
+    Attributes:
+        phase: Current phase.
+        interval: DMD updates per RL turn, m.
+        turns_at_interval: RL turns made at this interval.
+        dmd_since_rl: DMD updates since the last RL turn.
+        dmd_updates: DMD updates in all.
+        rl_turns: RL turns in all.
+        gated_turns: RL turns that were due but had no healthy level.
+    """
+
+    phase: Phase
+    interval: int
+    turns_at_interval: int = 0
+    dmd_since_rl: int = 0
+    dmd_updates: int = 0
+    rl_turns: int = 0
+    gated_turns: int = 0
+
+
+class Cadence:
+    """The automaton. `plan` moves it by one cycle and says what this cycle does."""
+
+    def __init__(self, config: CadenceConfig, *, policy_gradient: bool) -> None:
+        self._config = config
+        self._policy_gradient = policy_gradient
+        self.state = CadenceState(phase="warm", interval=config.ramp_interval)
+
+    def plan(self, health: Health) -> CyclePlan:
+        """Decides one cycle and records it.
+
+        Args:
+            health: Held-out AUC per level, measured before this cycle's updates.
+
+        Returns:
+            The updates of the cycle. RL needs at least one open level; a due turn without one is counted as gated
+            and stays due.
+        """
+        config, state = self._config, self.state
+        # Only levels reached by random actions, and the final image they lead to, are rewards: all K levels count.
+        any_open = any(health.open_levels)
+        if (
+            state.phase == "warm"
+            and self._policy_gradient
+            and state.dmd_updates >= config.warm_dmd_updates
+            and any_open
+        ):
+            first: Phase = "ramp" if config.ramp_interval > 1 else "full"
+            state = replace(state, phase=first, dmd_since_rl=state.interval)
+        due = state.phase != "warm" and state.dmd_since_rl >= state.interval
+        turn = due and any_open
+        if due and not turn:
+            state = replace(state, gated_turns=state.gated_turns + 1)
+        if turn:
+            state = self._after_turn(state)
+        state = replace(
+            state,
+            dmd_updates=state.dmd_updates + config.dmd_updates,
+            dmd_since_rl=state.dmd_since_rl + config.dmd_updates,
+        )
+        self.state = state
+        return CyclePlan(
+            phase=state.phase,
+            fake_score=config.fake_score_updates * config.dmd_updates,
+            discriminator=0 if health.overpowering else config.discriminator_updates * config.dmd_updates,
+            dmd=config.dmd_updates,
+            policy_gradient=int(turn),
+        )
+
+    def _after_turn(self, state: CadenceState) -> CadenceState:
+        """Counts an RL turn; after `ramp_rl_turns` turns at one interval the interval halves, at 1 the ramp ends."""
+        state = replace(
+            state, rl_turns=state.rl_turns + 1, dmd_since_rl=0, turns_at_interval=state.turns_at_interval + 1
+        )
+        if state.phase == "ramp" and state.turns_at_interval >= self._config.ramp_rl_turns:
+            interval = max(1, state.interval // 2)
+            state = replace(state, interval=interval, turns_at_interval=0, phase="full" if interval == 1 else "ramp")
+        return state
+
+    def to_facts(self) -> dict[str, Any]:
+        """The state as JSON-able facts for a checkpoint."""
+        return asdict(self.state)
+
+    def restore(self, facts: dict[str, Any]) -> None:
+        """Continues from the facts of a checkpoint."""
+        self.state = CadenceState(**facts)
+
+
+def initial_health(config: Config) -> Health:
+    """Health before anything was measured: chance at every level, so no level is open."""
+    return Health(auc=(0.5,) * config.steps, low=config.discriminator.auc_low, high=config.discriminator.auc_high)
+
+
+def smoothed_health(health: Health, measured: Sequence[float], decay: float) -> Health:
+    """Exponential smoothing of the AUC per level: `a <- decay a + (1 - decay) measured`."""
+    auc = tuple(decay * old + (1 - decay) * new for old, new in zip(health.auc, measured, strict=True))
+    return replace(health, auc=auc)
+
+
+class Every:
+    """Says when something that happens every n cycles is due; robust against resuming in between."""
+
+    def __init__(self, cycles: int) -> None:
+        self._cycles = cycles
+
+    def due(self, version: int) -> bool:
+        """Whether it is due after `version` completed cycles."""
+        return version > 0 and version % self._cycles == 0

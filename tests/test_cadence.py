@@ -1,0 +1,85 @@
+"""The cadence automaton decides alone who learns when."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advdmd_ray.cadence import Cadence, Every, Health, initial_health, smoothed_health
+from advdmd_ray.config import Cadence as CadenceConfig
+from advdmd_ray.config import Config
+
+HEALTHY = Health(auc=(0.7, 0.7), low=0.55, high=0.98)
+BLIND = Health(auc=(0.5, 0.5), low=0.55, high=0.98)
+OVERPOWERING = Health(auc=(0.99, 0.995), low=0.55, high=0.98)
+
+
+def run(config: CadenceConfig, health: Health, cycles: int) -> list[int]:
+    cadence = Cadence(config, policy_gradient=True)
+    return [cadence.plan(health).policy_gradient for _ in range(cycles)]
+
+
+def test_rl_waits_for_the_minimum_of_dmd_updates() -> None:
+    turns = run(CadenceConfig(warm_dmd_updates=5, ramp_interval=1), HEALTHY, 8)
+    assert turns == [0, 0, 0, 0, 0, 1, 1, 1]
+
+
+def test_rl_waits_for_a_discriminator_that_sees() -> None:
+    cadence = Cadence(CadenceConfig(warm_dmd_updates=2, ramp_interval=1), policy_gradient=True)
+    assert all(cadence.plan(BLIND).policy_gradient == 0 for _ in range(10))
+    assert cadence.state.phase == "warm"
+    assert cadence.plan(HEALTHY).policy_gradient == 1
+
+
+def test_the_ramp_halves_its_interval_to_one_and_ends() -> None:
+    config = CadenceConfig(warm_dmd_updates=0, ramp_interval=4, ramp_rl_turns=2)
+    turns = run(config, HEALTHY, 14)
+    assert turns == [1, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_the_phase_is_full_once_rl_runs_in_every_cycle() -> None:
+    cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=2, ramp_rl_turns=1), policy_gradient=True)
+    assert [cadence.plan(HEALTHY).phase for _ in range(3)] == ["full", "full", "full"]
+
+
+def test_without_policy_gradient_the_run_stays_warm() -> None:
+    cadence = Cadence(CadenceConfig(warm_dmd_updates=0), policy_gradient=False)
+    assert all(cadence.plan(HEALTHY).policy_gradient == 0 for _ in range(20))
+    assert cadence.state.phase == "warm"
+
+
+def test_a_due_turn_without_an_open_level_is_counted_and_stays_due() -> None:
+    cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
+    cadence.plan(HEALTHY)
+    assert cadence.plan(BLIND).policy_gradient == 0
+    assert cadence.state.gated_turns == 1
+    assert cadence.plan(HEALTHY).policy_gradient == 1
+
+
+def test_an_overpowering_discriminator_rests() -> None:
+    cadence = Cadence(CadenceConfig(), policy_gradient=True)
+    assert cadence.plan(OVERPOWERING).discriminator == 0
+    assert cadence.plan(HEALTHY).discriminator > 0
+
+
+@given(cut=st.integers(0, 30), warm=st.integers(0, 5), interval=st.sampled_from([1, 2, 3, 8]), dmd=st.integers(1, 3))
+def test_a_restored_automaton_continues_as_if_never_stopped(cut: int, warm: int, interval: int, dmd: int) -> None:
+    config = CadenceConfig(warm_dmd_updates=warm, ramp_interval=interval, dmd_updates=dmd)
+    healths = [HEALTHY if i % 5 else BLIND for i in range(40)]
+    straight = Cadence(config, policy_gradient=True)
+    expected = [straight.plan(health) for health in healths]
+    before = Cadence(config, policy_gradient=True)
+    plans = [before.plan(health) for health in healths[:cut]]
+    after = Cadence(config, policy_gradient=True)
+    after.restore(before.to_facts())
+    assert plans + [after.plan(health) for health in healths[cut:]] == expected
+
+
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.floats(0, 1))
+def test_smoothed_auc_stays_between_old_and_new(measured: list[float], decay: float) -> None:
+    health = initial_health(Config())
+    for old, new, smooth in zip(health.auc, measured, smoothed_health(health, measured, decay).auc, strict=True):
+        assert min(old, new) - 1e-12 <= smooth <= max(old, new) + 1e-12
+
+
+def test_every_is_due_at_its_multiples_only() -> None:
+    every = Every(3)
+    assert [every.due(version) for version in range(7)] == [False, False, False, True, False, False, True]
