@@ -1,0 +1,221 @@
+"""The hub: checks samples against the catalogue, serves them to Prometheus and appends them to metrics.jsonl.
+
+One line of metrics.jsonl is one call of `record`:
+
+    {"time": 1767225600.0, "cycle": 12, "values": {"advdmd_reward_mean{level=1}": 0.31, ...}}
+
+A gauge stands with its value (null where it is not finite), a counter with its total, a histogram with the list of
+this call's observations. Totals go on where the file ended when a run is resumed: they count all work done.
+"""
+
+import difflib
+import json
+import logging
+import math
+import re
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from advdmd_ray.errors import UserError
+from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, closed_label_sets
+from advdmd_ray.metrics.sample import Sample, parse_key
+
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+_log = logging.getLogger(__name__)
+_WORD = re.compile(r"[A-Za-z0-9_.:-]+")
+
+
+def check_port_free(host: str, port: int) -> None:
+    """Makes sure /metrics can listen there; to be called before anything is started.
+
+    Raises:
+        UserError: if the port is occupied or the host is not an address of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # The server sets it too: without it a port that closed a moment ago would look occupied.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except socket.gaierror:
+        raise UserError(
+            f"metrics.host={host} is not a known address; use 127.0.0.1 (this machine) or 0.0.0.0 (every interface)"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"/metrics cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; "
+            "set metrics.port=0 for a free port, or choose another metrics.port or metrics.host"
+        ) from None
+
+
+class MetricsHub:
+    """All series of one run.
+
+    Args:
+        jsonl: Path of metrics.jsonl, appended to; None writes no file. Its folder must exist.
+        registry: The Prometheus registry; a new one of its own unless given.
+
+    Attributes:
+        registry: What `serve` exposes.
+    """
+
+    def __init__(self, jsonl: Path | None = None, registry: CollectorRegistry | None = None) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        self._lock = threading.Lock()
+        self._collectors: dict[str, Counter | Gauge | Histogram] = {}
+        self._totals: dict[str, float] = {}
+        self._cycle = 0
+        self._server: WSGIServer | None = None
+        self._thread: threading.Thread | None = None
+        for name in CATALOGUE:
+            self._make(name)
+        self._file = None if jsonl is None else self._open(jsonl)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def record(self, samples: Sequence[Sample], cycle: int | None = None) -> None:
+        """Takes the samples over into /metrics and appends one line to metrics.jsonl, all or nothing.
+
+        Args:
+            samples: Values to record; of two of one gauge the later stands, counters add up.
+            cycle: Learner cycle they belong to; None keeps the cycle of the call before.
+
+        Raises:
+            ValueError: for a name that is not in the catalogue, wrong labels, a counter that would fall, or a
+                histogram observation that is not finite. Nothing is recorded then.
+        """
+        for sample in samples:
+            _check(sample)
+        with self._lock:
+            self._cycle = self._cycle if cycle is None else cycle
+            values: dict[str, Any] = {}
+            for sample in samples:
+                value = self._apply(sample)
+                values[sample.key] = values.get(sample.key, []) + value if isinstance(value, list) else value
+            if self._file is not None:
+                line = {"time": round(time.time(), 3), "cycle": self._cycle, "values": values}
+                self._file.write(json.dumps(line, allow_nan=False) + "\n")
+                self._file.flush()
+
+    def serve(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Starts /metrics in a thread of its own and returns the port it listens on (the free one chosen for 0).
+
+        Raises:
+            UserError: if the port is occupied or the host is not an address of this machine.
+            RuntimeError: if this hub is being served.
+        """
+        if self._server is not None:
+            raise RuntimeError("this hub is being served; close it first")
+        check_port_free(host, port)
+        self._server, self._thread = start_http_server(port, addr=host, registry=self.registry)
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stops /metrics and closes metrics.jsonl. Closing twice does no harm."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join(timeout=5)
+            self._server = self._thread = None
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _make(self, name: str) -> None:
+        series = CATALOGUE[name]
+        text = f"{series.help} Unit: {series.unit}." if series.unit else series.help
+        if series.kind is Kind.HISTOGRAM:
+            histogram = Histogram(name, text, series.labels, buckets=series.buckets, registry=self.registry)
+            self._collectors[name] = histogram
+        elif series.kind is Kind.GAUGE:
+            self._collectors[name] = Gauge(name, text, series.labels, registry=self.registry)
+        else:
+            counter = Counter(name, text, series.labels, registry=self.registry)
+            self._collectors[name] = counter
+            for row in closed_label_sets(series) if series.labels else ():
+                counter.labels(*row)
+
+    def _apply(self, sample: Sample) -> Any:
+        """Moves the sample's series and returns what metrics.jsonl says of it."""
+        collector = self._collectors[sample.name]
+        child = collector.labels(*(text for _, text in sample.labels)) if sample.labels else collector
+        if isinstance(child, Counter):
+            child.inc(sample.value)
+            self._totals[sample.key] = self._totals.get(sample.key, 0.0) + sample.value
+            return self._totals[sample.key]
+        if isinstance(child, Histogram):
+            child.observe(sample.value)
+            return [sample.value]
+        child.set(sample.value)
+        return sample.value if math.isfinite(sample.value) else None
+
+    def _open(self, path: Path) -> IO[str]:
+        """Opens metrics.jsonl; what an earlier process of this run counted is taken over."""
+        entries, torn = read_entries(path) if path.exists() else ([], False)
+        for entry in entries:
+            self._cycle = entry["cycle"]
+        for key, total in last_values(entries).items():
+            name, labels = parse_key(key)
+            if name in CATALOGUE and CATALOGUE[name].kind is Kind.COUNTER:
+                self._apply(Sample(name, total, labels))
+        file = path.open("a", encoding="utf-8")
+        if torn:
+            # A process killed while it wrote leaves half a line, which must not swallow the next one.
+            file.write("\n")
+        return file
+
+
+def read_entries(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The whole lines of a metrics.jsonl, oldest first, and whether the last one is torn.
+
+    A line that is not JSON (half a line, left by a process killed while it wrote) is passed over with a warning.
+    """
+    entries: list[dict[str, Any]] = []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line:
+            continue
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            _log.warning("%s: line %d is torn and is passed over", path, number)
+    return entries, bool(text) and not text.endswith("\n")
+
+
+def last_values(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The newest value of every series key."""
+    return {key: value for entry in entries for key, value in entry["values"].items()}
+
+
+def _check(sample: Sample) -> None:
+    series = CATALOGUE.get(sample.name)
+    if series is None:
+        near = difflib.get_close_matches(sample.name, CATALOGUE, n=1, cutoff=0.0)[0]
+        raise ValueError(f"{sample.name} is not in the metrics catalogue; nearest is {near}")
+    given = tuple(label for label, _ in sample.labels)
+    if given != series.labels:
+        raise ValueError(f"{sample.name} has the labels {list(series.labels)}, got {list(given)}")
+    for label, text in sample.labels:
+        allowed = LABEL_VALUES.get(label)
+        if allowed is not None and text not in allowed:
+            raise ValueError(f"{sample.name}: {label} must be one of {', '.join(allowed)}, got {text!r}")
+        if not _WORD.fullmatch(text):
+            raise ValueError(f"{sample.name}: {label} must be one plain word, got {text!r}")
+    if series.kind is Kind.COUNTER and not 0 <= sample.value < math.inf:
+        raise ValueError(f"{sample.name} is a counter: its increment must be finite and at least 0, got {sample.value}")
+    if series.kind is Kind.HISTOGRAM and not math.isfinite(sample.value):
+        raise ValueError(f"{sample.name} is a histogram: an observation must be finite, got {sample.value}")
