@@ -1,0 +1,241 @@
+"""Curves of a run, read from metrics.jsonl and drawn as one PNG."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.metrics.catalogue import LABEL_VALUES
+from advdmd_ray.metrics.hub import read_entries
+from advdmd_ray.metrics.sample import parse_key
+
+# Okabe and Ito's palette: told apart with every common colour vision, and by lightness in grey.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_PHASES = (("warm", "#faf1dc"), ("ramp", "#e8f1f8"), ("full", "#ffffff"))
+_GATE = (0.55, 0.98)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One series over the learner cycles.
+
+    Attributes:
+        cycles: `[n]` learner cycles, rising.
+        times: `[n]` Unix seconds at which each value was recorded.
+        values: `[n]` the last value of each cycle; NaN where it was not finite. For a histogram the mean of the last
+            call's observations.
+    """
+
+    cycles: Int[np.ndarray, " n"]
+    times: Float[np.ndarray, " n"]
+    values: Float[np.ndarray, " n"]
+
+
+def read_series(jsonl: Path) -> dict[str, Curve]:
+    """All series of a metrics.jsonl by their key, `name{label=value}`.
+
+    Where a cycle was recorded more than once (several calls, or a resumed run that made it again) the last value
+    stands. A torn line is passed over with a warning.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    points: dict[str, dict[int, tuple[float, float]]] = {}
+    for entry in read_entries(Path(jsonl))[0]:
+        for key, value in entry["values"].items():
+            number = np.mean(value) if isinstance(value, list) else np.nan if value is None else value
+            points.setdefault(key, {})[entry["cycle"]] = (entry["time"], float(number))
+    series: dict[str, Curve] = {}
+    for key, by_cycle in points.items():
+        cycles = sorted(by_cycle)
+        times, values = zip(*(by_cycle[cycle] for cycle in cycles), strict=True)
+        series[key] = Curve(np.array(cycles), np.array(times, dtype=np.float64), np.array(values, dtype=np.float64))
+    return series
+
+
+def by_label(series: Mapping[str, Curve], name: str, label: str) -> dict[str, Curve]:
+    """The curves of one name by the value of one label; numbers in numeric order, words as they came."""
+    found = {dict(labels)[label]: curve for key, curve in series.items() for n, labels in [parse_key(key)] if n == name}
+    if all(text.isdigit() for text in found):
+        return {text: found[text] for text in sorted(found, key=int)}
+    return found
+
+
+def auc_while_rl(series: Mapping[str, Curve]) -> dict[int, tuple[float, float]]:
+    """Mean and minimum of each level's held-out AUC over the cycles in which RL updates were made.
+
+    A cycle counts if `advdmd_learner_updates_total{objective=rl}` rose in it. Empty if none did.
+    """
+    updates = series.get("advdmd_learner_updates_total{objective=rl}")
+    if updates is None:
+        return {}
+    rose = np.diff(updates.values, prepend=0.0) > 0
+    active = updates.cycles[rose]
+    result: dict[int, tuple[float, float]] = {}
+    for level, curve in by_label(series, "advdmd_learner_discriminator_auc", "level").items():
+        values = curve.values[np.isin(curve.cycles, active) & np.isfinite(curve.values)]
+        if len(values):
+            result[int(level)] = (float(values.mean()), float(values.min()))
+    return result
+
+
+def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, title: str = "") -> Path:
+    """Draws the run's curves over the learner cycles as one PNG, phases shaded.
+
+    Args:
+        jsonl: The run's metrics.jsonl; series that it lacks leave their panel with a line that says so.
+        path: Where the PNG goes.
+        gate: Band of held-out AUC in which a level gives an RL signal (discriminator.auc_low, auc_high).
+        title: One line above all panels.
+
+    Returns:
+        The path.
+    """
+    series = read_series(jsonl)
+    figure = Figure(figsize=(12, 15), dpi=110, layout="constrained")
+    panels: Sequence[tuple[str, str, Callable[[Axes, Mapping[str, Curve]], bool]]] = (
+        ("Reward per level", "discriminator logit\n(mean, band: within-group std)", _reward),
+        ("Held-out AUC per level", "AUC, real against fake", lambda axes, s: _auc(axes, s, gate)),
+        (
+            "DMD, fake score and discriminator loss",
+            "loss",
+            lambda a, s: _loss(a, s, ("dmd", "fake_score", "discriminator")),
+        ),
+        ("RL loss", "loss", lambda axes, s: _loss(axes, s, ("rl",))),
+        ("Gradient norm before the clip", "norm (log scale)", _gradients),
+        ("Divergence from the behaviour policy", "KL, nats of a whole latent", _divergence),
+        ("Age of the groups at take", "versions (largest of a take)", _ages),
+        ("Throughput of the rollouts", "trajectories per second", _throughput),
+    )
+    grid = np.asarray(figure.subplots(4, 2)).ravel()
+    last = max((int(curve.cycles[-1]) for curve in series.values()), default=1)
+    for axes, (heading, unit, draw) in zip(grid, panels, strict=True):
+        axes.set_title(heading, fontsize=12, loc="left", fontweight="bold")
+        axes.set_xlabel("learner cycle")
+        axes.set_ylabel(unit)
+        axes.set_xlim(0, max(last, 1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=True, color="#00000018")
+        axes.spines[["top", "right"]].set_visible(False)
+        _shade_phases(axes, series, last)
+        if draw(axes, series):
+            # Below the axes, where it covers no curve.
+            axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3)
+        else:
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color="#777777")
+    if title:
+        figure.suptitle(title, fontsize=14)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return write_atomically(Path(path), buffer.getvalue())
+
+
+def moving_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " n"]:
+    """Mean over the last `window` finite values up to each point; NaN where there is none. A window of 1 is a copy."""
+    known = np.isfinite(values)
+    sums = np.cumsum(np.where(known, values, 0.0))
+    counts = np.cumsum(known)
+    sums[window:], counts[window:] = sums[window:] - sums[:-window], counts[window:] - counts[:-window]
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _shade_phases(axes: Axes, series: Mapping[str, Curve], last: int) -> None:
+    phase = series.get("advdmd_run_phase")
+    if phase is None:
+        return
+    edges = [0, *(int(phase.cycles[i]) for i in range(1, len(phase.values)) if phase.values[i] != phase.values[i - 1])]
+    for start, end in pairwise([*edges, last]):
+        inside = phase.values[phase.cycles >= start]
+        name, colour = _PHASES[int(inside[0])]
+        axes.axvspan(start, end, color=colour, zorder=0, lw=0)
+        axes.text(start, 0.985, f" {name}", transform=axes.get_xaxis_transform(), va="top", fontsize=8, color="#666666")
+
+
+def _line(axes: Axes, curve: Curve, colour: str, label: str, *, smooth: bool = False) -> None:
+    """One curve; smoothed over a fortieth of its length with the raw values faint behind it, if asked for."""
+    if not smooth:
+        axes.plot(curve.cycles, curve.values, color=colour, label=label, lw=1.8)
+        return
+    axes.plot(curve.cycles, curve.values, color=colour, alpha=0.3, lw=0.8)
+    window = max(1, len(curve.values) // 40)
+    axes.plot(curve.cycles, moving_mean(curve.values, window), color=colour, label=label, lw=1.8)
+
+
+def _level_name(level: str, levels: Sequence[str]) -> str:
+    return f"level {level} (final image)" if level == levels[-1] else f"level {level}"
+
+
+def _reward(axes: Axes, series: Mapping[str, Curve]) -> bool:
+    means = by_label(series, "advdmd_reward_mean", "level")
+    spreads = by_label(series, "advdmd_reward_spread", "level")
+    for (level, mean), colour in zip(means.items(), _COLOURS * len(means), strict=False):
+        _line(axes, mean, colour, _level_name(level, list(means)), smooth=True)
+        if level in spreads:
+            shared, here, there = np.intersect1d(mean.cycles, spreads[level].cycles, return_indices=True)
+            middle, spread = mean.values[here], spreads[level].values[there]
+            axes.fill_between(shared, middle - spread, middle + spread, color=colour, alpha=0.10, lw=0)
+    return bool(means)
+
+
+def _auc(axes: Axes, series: Mapping[str, Curve], gate: tuple[float, float]) -> bool:
+    levels = by_label(series, "advdmd_learner_discriminator_auc", "level")
+    axes.axhspan(*gate, color="#009E73", alpha=0.10, lw=0, label=f"RL allowed, {gate[0]} to {gate[1]}")
+    axes.axhline(0.5, color="#777777", lw=1, ls=":", label="chance")
+    for (level, curve), colour in zip(levels.items(), _COLOURS * len(levels), strict=False):
+        _line(axes, curve, colour, _level_name(level, list(levels)))
+    known = [value for curve in levels.values() for value in curve.values if np.isfinite(value)]
+    axes.set_ylim(min(0.45, *(value - 0.02 for value in known), 0.45), 1.01)
+    return bool(levels)
+
+
+def _loss(axes: Axes, series: Mapping[str, Curve], objectives: tuple[str, ...]) -> bool:
+    losses = by_label(series, "advdmd_learner_loss", "objective")
+    return _objectives(axes, {name: losses[name] for name in objectives if name in losses})
+
+
+def _gradients(axes: Axes, series: Mapping[str, Curve]) -> bool:
+    norms = by_label(series, "advdmd_learner_gradient_norm", "objective")
+    if any((curve.values > 0).any() for curve in norms.values()):
+        axes.set_yscale("log")
+    return _objectives(axes, norms)
+
+
+def _objectives(axes: Axes, curves: Mapping[str, Curve]) -> bool:
+    colours: dict[str, str] = dict(zip(LABEL_VALUES["objective"], _COLOURS, strict=False))
+    for name, curve in curves.items():
+        _line(axes, curve, colours[name], name, smooth=True)
+    return bool(curves)
+
+
+def _divergence(axes: Axes, series: Mapping[str, Curve]) -> bool:
+    curve = series.get("advdmd_learner_kl_nats")
+    if curve is not None:
+        _line(axes, curve, _COLOURS[0], "KL of the RL batch", smooth=True)
+    return curve is not None
+
+
+def _ages(axes: Axes, series: Mapping[str, Curve]) -> bool:
+    drawn = False
+    for (name, label), colour in zip((("policy", "policy age"), ("reward", "reward age")), _COLOURS, strict=False):
+        curve = series.get(f"advdmd_buffer_{name}_age_last")
+        if curve is not None:
+            _line(axes, curve, colour, label, smooth=True)
+            drawn = True
+    axes.set_ylim(bottom=0)
+    return drawn
+
+
+def _throughput(axes: Axes, series: Mapping[str, Curve]) -> bool:
+    curve = series.get("advdmd_rollout_trajectories_per_second")
+    if curve is not None:
+        _line(axes, curve, _COLOURS[2], "trajectories/s", smooth=True)
+    axes.set_ylim(bottom=0)
+    return curve is not None

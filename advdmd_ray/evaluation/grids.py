@@ -1,0 +1,180 @@
+"""Pictures of samples: plain grids, and a comparison with one row per sampler and one column per prompt."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from advdmd_ray.evaluation.files import write_atomically
+
+_GAP = 4
+_PAPER = (255, 255, 255)
+_INK = (32, 33, 36)
+_TEXT = 16
+_SMALL_TEXT = 11
+_LINE = 22
+
+
+def to_pixels(images: Float[np.ndarray, "n c h w"], scale: int = 1) -> UInt8[np.ndarray, "n hs ws 3"]:
+    """Images as 8-bit RGB, enlarged by nearest neighbour.
+
+    Args:
+        images: `[n, c, h, w]` with c of 1 or 3; -1 is black and 1 white, values beyond are clipped.
+        scale: Whole factor, at least 1, by which height and width grow.
+
+    Raises:
+        ValueError: for another number of channels, a scale below 1, or values that are not finite.
+    """
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"images must have 1 or 3 channels, got {images.shape[1]}")
+    if scale < 1:
+        raise ValueError(f"scale must be at least 1, got {scale}")
+    if not np.isfinite(images).all():
+        raise ValueError("images must be finite")
+    pixels = np.rint((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+    pixels = pixels.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+    return np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
+
+
+def save_grid(
+    path: Path,
+    images: Float[np.ndarray, "n c h w"],
+    *,
+    columns: int = 10,
+    scale: int | None = None,
+    caption: str = "",
+) -> Path:
+    """Writes images as one PNG, row by row.
+
+    Args:
+        path: Where the PNG goes; the folder is made.
+        images: `[n, c, h, w]` in [-1, 1], c of 1 or 3, n at least 1.
+        columns: Images in a row, at least 1.
+        scale: Enlargement of one pixel; None enlarges small images to about 48 pixels.
+        caption: One line above the grid.
+
+    Returns:
+        The path.
+    """
+    if len(images) < 1 or columns < 1:
+        raise ValueError(f"a grid needs at least 1 image and 1 column, got {len(images)} and {columns}")
+    tiles = to_pixels(images, _enlargement(images, 48) if scale is None else scale)
+    count, height, width, _ = tiles.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    top = _LINE if caption else 0
+    font = _font()
+    board_width = max(columns * (width + _GAP) + _GAP, round(font.getlength(caption)) + 2 * _GAP)
+    board = Image.new("RGB", (board_width, top + rows * (height + _GAP) + _GAP), _PAPER)
+    if caption:
+        ImageDraw.Draw(board).text((_GAP, 2), caption, fill=_INK, font=font)
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        board.paste(Image.fromarray(tile), (_GAP + column * (width + _GAP), top + _GAP + row * (height + _GAP)))
+    return _save_png(path, board)
+
+
+def comparison_grid(
+    path: Path,
+    samplers: Mapping[str, Float[np.ndarray, "n c h w"]],
+    prompts: Sequence[str],
+    *,
+    scale: int | None = None,
+) -> Path:
+    """Writes samplers below each other and prompts beside each other, labelled, as one PNG.
+
+    Args:
+        path: Where the PNG goes; the folder is made.
+        samplers: Label of each row, such as `teacher, 40 steps`, with its images `[n, c, h, w]` in [-1, 1]. Image i
+            belongs to prompt `i % len(prompts)`; a multiple of `len(prompts)` gives several rows a sampler.
+        prompts: Label of each column.
+        scale: Enlargement of one pixel; None enlarges small images to about 80 pixels.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if nothing is given, image shapes differ, or a sampler's images do not fill whole rows.
+    """
+    if not samplers or not prompts:
+        raise ValueError("a comparison needs at least one sampler and one prompt")
+    shapes = {images.shape[1:] for images in samplers.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"all samplers must give images of one shape, got {sorted(shapes)}")
+    columns = len(prompts)
+    for label, images in samplers.items():
+        if len(images) < 1 or len(images) % columns:
+            raise ValueError(f"{label}: {len(images)} images do not fill rows of {columns} prompts")
+    first = next(iter(samplers.values()))
+    factor = _enlargement(first, 80) if scale is None else scale
+    height, width = first.shape[2] * factor, first.shape[3] * factor
+    font = _font()
+    left = max(round(font.getlength(label)) for label in samplers) + 4 * _GAP
+    head_font = _font_for([word for prompt in prompts for word in prompt.split()], width)
+    heads = [_wrap(prompt, width, head_font) for prompt in prompts]
+    top = max(len(lines) for lines in heads) * _LINE + 2 * _GAP
+    rows = sum(len(images) // columns for images in samplers.values())
+    size = (left + columns * (width + _GAP) + _GAP, top + rows * (height + _GAP) + len(samplers) * 2 * _GAP)
+    board = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(board)
+    for column, lines in enumerate(heads):
+        middle = left + column * (width + _GAP) + width / 2
+        for number, line in enumerate(lines):
+            draw.text((middle, _GAP + number * _LINE), line, fill=_INK, font=head_font, anchor="ma")
+    y = top
+    for label, images in samplers.items():
+        tiles = to_pixels(images, factor)
+        block = len(tiles) // columns * (height + _GAP)
+        draw.text((2 * _GAP, y + block / 2), label, fill=_INK, font=font, anchor="lm")
+        for index, tile in enumerate(tiles):
+            row, column = divmod(index, columns)
+            board.paste(Image.fromarray(tile), (left + column * (width + _GAP), y + row * (height + _GAP)))
+        y += block + 2 * _GAP
+    return _save_png(path, board)
+
+
+def _enlargement(images: np.ndarray, pixels: int) -> int:
+    """The factor that brings a small image to about `pixels` a side; 1 for larger ones."""
+    return max(1, round(pixels / max(images.shape[2:])))
+
+
+def _font(size: int = _TEXT) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships, so that pictures look alike on every machine."""
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def _font_for(words: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
+    """The largest font that fits the longest word into `width` pixels, not below what can be read."""
+    sizes = (_font(size) for size in range(_TEXT, _SMALL_TEXT, -1))
+    return next((f for f in sizes if all(f.getlength(word) <= width for word in words)), _font(_SMALL_TEXT))
+
+
+def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont, limit: int = 4) -> list[str]:
+    """Words in lines no wider than `width` pixels, at most `limit` lines; what does not fit ends in an ellipsis."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    if len(lines) > limit:
+        lines = [*lines[: limit - 1], f"{lines[limit - 1]}…"]
+    return [_cut(line, width, font) for line in lines]
+
+
+def _cut(line: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    kept = line
+    while len(kept) > 1 and font.getlength(kept) > width:
+        kept = f"{kept.removesuffix('…')[:-1]}…"
+    return kept
+
+
+def _save_png(path: Path, board: Image.Image) -> Path:
+    buffer = io.BytesIO()
+    board.save(buffer, format="PNG", optimize=True)
+    return write_atomically(Path(path), buffer.getvalue())

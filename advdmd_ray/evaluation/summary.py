@@ -1,0 +1,197 @@
+"""summary.json: what a run achieved and on what, in a fixed shape."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field
+
+from advdmd_ray.evaluation.files import write_atomically
+
+_PACKAGES = (
+    "advdmd-ray",
+    "torch",
+    "ray",
+    "deepspeed",
+    "diffusers",
+    "transformers",
+    "safetensors",
+    "pyarrow",
+    "numpy",
+    "scikit-learn",
+    "prometheus-client",
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Score(_Part):
+    """The judge's verdict on one set of images."""
+
+    accuracy: float = Field(ge=0, le=1, description="Share of images the judge reads as their prompt says.")
+    frechet: float = Field(ge=0, description="Frechet distance to the real images.")
+
+
+class StudentScore(Score):
+    """The verdict on the student at its own number of steps."""
+
+    steps: int = Field(ge=1, description="Student steps K.")
+
+
+class JudgeSummary(_Part):
+    """All verdicts."""
+
+    teacher: dict[int, Score] = Field(min_length=1, description="By number of ODE steps: 40, 8, 4, 2.")
+    student: StudentScore
+    real: Score = Field(description="Held-out real images: the ceiling of accuracy, the floor of the distance.")
+
+
+class Updates(_Part):
+    """Optimizer updates made, by objective."""
+
+    dmd: int = Field(ge=0)
+    rl: int = Field(ge=0)
+    fake_score: int = Field(ge=0)
+    discriminator: int = Field(ge=0)
+
+
+class AucRange(_Part):
+    """Held-out AUC of one level over the cycles in which RL updates were made."""
+
+    mean: float = Field(ge=0, le=1)
+    min: float = Field(ge=0, le=1)
+
+
+class DiscriminatorSummary(_Part):
+    """How well the discriminator told real from fake, by level 1..K."""
+
+    auc: dict[int, float] = Field(description="Held-out AUC at the end.")
+    auc_while_rl: dict[int, AucRange] = Field(default={}, description="Empty if no RL update was made.")
+
+
+class Trajectories(_Part):
+    """What became of the trajectories."""
+
+    trained: int = Field(ge=0, description="Consumed by learner cycles.")
+    dropped: dict[str, int] = Field(default={}, description="Left out, by reason.")
+
+
+class PerStream(_Part):
+    """A count for each stream of weights."""
+
+    student: int = Field(ge=0)
+    discriminator: int = Field(ge=0)
+
+
+class WeightsSummary(_Part):
+    """Snapshots published, and loads by whether their digest was the published one."""
+
+    published: PerStream
+    verified: PerStream
+    mismatched: PerStream
+    workers: dict[str, dict[str, int]] = Field(default={}, description="Last version by worker and stream.")
+
+
+class Seconds(_Part):
+    """Wall time of the run's parts, seconds."""
+
+    setup: float = Field(ge=0)
+    train: float = Field(ge=0)
+    judge: float = Field(ge=0)
+
+
+class RoleSeconds(_Part):
+    """Worker time of one role, seconds summed over its workers."""
+
+    busy: float = Field(ge=0)
+    waiting: float = Field(ge=0)
+    blocked: float = Field(ge=0)
+
+
+class Summary(_Part):
+    """The whole of summary.json."""
+
+    run: str = Field(description="Name of the run.")
+    seed: int
+    cycles: int = Field(ge=0, description="Learner cycles made.")
+    kernel: str = Field(description="Transition kernel the student was trained and judged with.")
+    sigmas: tuple[float, ...] = Field(description="Student noise levels before the shift.")
+    judge: JudgeSummary
+    updates: Updates
+    discriminator: DiscriminatorSummary
+    trajectories: Trajectories
+    weights: WeightsSummary
+    seconds: Seconds
+    roles: dict[str, RoleSeconds] = Field(default={}, description="Worker time by role.")
+    ratio_deviation: float | None = Field(None, ge=0, description="Largest |ratio - 1| at equal weights.")
+    machine: dict[str, str | int | float]
+    versions: dict[str, str]
+    commit: str
+
+    @property
+    def frechet_ratio(self) -> float | None:
+        """Student's Frechet distance over that of the teacher at as many steps; None where that was not judged."""
+        teacher = self.judge.teacher.get(self.judge.student.steps)
+        if teacher is None or teacher.frechet == 0:
+            return None
+        return self.judge.student.frechet / teacher.frechet
+
+
+def write_summary(folder: Path, summary: Summary) -> Path:
+    """Writes `folder/summary.json`, whole or not at all, and returns its path."""
+    return write_atomically(Path(folder) / "summary.json", (summary.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_summary(path: Path) -> Summary:
+    """Reads a summary.json; a `pydantic.ValidationError` if it is not one."""
+    return Summary.model_validate_json(Path(path).read_bytes())
+
+
+def machine_facts() -> dict[str, str | int | float]:
+    """Host facts that figures depend on: system, processor, usable cores, memory in GiB, Python."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that figures depend on; nothing is imported."""
+    found: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit(folder: Path | None = None) -> str:
+    """Commit of the checkout that holds `folder` (default: this package), `-dirty` if it has changes.
+
+    `unknown` outside a checkout or without git.
+    """
+    where = Path(__file__).parent if folder is None else Path(folder)
+    command = ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - fixed
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return answer.stdout.strip() if answer.returncode == 0 else "unknown"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
