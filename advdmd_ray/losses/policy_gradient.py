@@ -1,0 +1,137 @@
+"""The policy-gradient loss on stored actions, with trust regions that do not depend on the latent's size.
+
+Thresholds are nats of a whole latent. Ratios are those of `kernels.log_ratio`, means over the latent's elements, so
+a threshold on them is divided by `numel` (c h w), and the loss's gradient at equal weights is the REINFORCE gradient
+divided by `numel`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+TrustRegion: TypeAlias = Literal["flow_dppo", "ppo_clip", "grpo_guard"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTerms:
+    """One entry per stored action of a batch.
+
+    Attributes:
+        log_ratio: `[b]` new against behaviour policy, nats per element; carries the gradient.
+        kl_per_element: `[b]` KL divergence of the two, nats per element, >= 0.
+        advantage: `[b]` signed, about unit scale.
+        step_weight: `[b]` weight of the action's step, >= 0; 0 leaves the action out.
+        std: `[b]` standard deviation of the action's step, latent units, > 0; read by `grpo_guard`.
+    """
+
+    log_ratio: Float[Tensor, " b"]
+    kl_per_element: Float[Tensor, " b"]
+    advantage: Float[Tensor, " b"]
+    step_weight: Float[Tensor, " b"]
+    std: Float[Tensor, " b"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyGradientReport:
+    """What one batch did; scalars without gradient on the batch's device.
+
+    Attributes:
+        clipped_fraction: Share of the b terms that the trust region kept from the gradient, in [0, 1].
+        mean_ratio: Mean of `exp(log_ratio)`.
+        max_abs_log_ratio: Largest `|log_ratio|`, nats per element; 0 before the first update on fresh rollouts.
+        mean_kl_nats: Mean KL divergence of a whole latent from the behaviour policy, nats.
+    """
+
+    clipped_fraction: Float[Tensor, ""]
+    mean_ratio: Float[Tensor, ""]
+    max_abs_log_ratio: Float[Tensor, ""]
+    mean_kl_nats: Float[Tensor, ""]
+
+
+def policy_gradient_loss(
+    terms: PolicyTerms, *, numel: int, trust_region: TrustRegion, kl_nats: float, clip_nats: float
+) -> tuple[Float[Tensor, ""], PolicyGradientReport]:
+    """`L = -1/b sum_i w_i A_i rho_i`; dropped terms count in b, so ranks with equal shares average to the whole.
+
+    * `flow_dppo` (default): `rho = exp(log_ratio)`. A term is dropped if it moves away from the behaviour policy
+      (A and log_ratio have one sign) and its KL divergence `kappa numel` exceeds `kl_nats`.
+    * `ppo_clip` (PPO, arXiv 1707.06347): the smaller of `A rho` and `A rho_c`, with log_ratio clamped to
+      `clip_nats / numel` in rho_c.
+    * `grpo_guard`: our reading of the ratio normalisation of GRPO-Guard (arXiv 2510.22319). The log-ratio's mean under
+      the behaviour policy, -kappa, is taken out and its spread made the same at every step:
+      `u = std (log_ratio + kappa)`, which is `mean[(mean_new - mean_old) z]` with the action's noise z. Then PPO's
+      clip on u at `clip_nats / numel`, and `rho = 1 + (exp(u) - 1) / std`, so that the step weights alone decide how
+      much a step counts.
+
+    All three have value and gradient of REINFORCE at equal weights: `-w A` and `-w A score / numel`.
+
+    Args:
+        terms: The actions, b >= 1.
+        numel: Elements of one latent, c h w.
+        trust_region: Which of the above.
+        kl_nats: Threshold of `flow_dppo`, > 0, nats of a whole latent.
+        clip_nats: Threshold of `ppo_clip` and `grpo_guard`, > 0, nats of a whole latent.
+
+    Raises:
+        ValueError: if there is no term or a number is not positive.
+    """
+    if not terms.log_ratio.numel() or numel < 1 or not kl_nats > 0 or not clip_nats > 0:
+        raise ValueError(
+            f"a policy gradient needs terms and positive numel, kl_nats and clip_nats, got "
+            f"{terms.log_ratio.numel()} terms, {numel}, {kl_nats} and {clip_nats}"
+        )
+    gain = terms.advantage.detach()
+    if trust_region == "flow_dppo":
+        leaves = gain.sign() * terms.log_ratio.detach().sign() > 0
+        clipped = leaves & (terms.kl_per_element.detach() * numel > kl_nats)
+        objective = torch.where(clipped, torch.zeros_like(gain), gain * terms.log_ratio.exp())
+    else:
+        objective, clipped = _clipped(terms, gain, trust_region, clip_nats / numel)
+    return -(terms.step_weight * objective).mean(), _report(terms, clipped, numel)
+
+
+def _clipped(terms: PolicyTerms, gain: Tensor, region: TrustRegion, limit: float) -> tuple[Tensor, Tensor]:
+    """PPO's pessimistic objective, and which terms its clip keeps from the gradient."""
+    if region == "ppo_clip":
+        exponent, spread = terms.log_ratio, torch.ones_like(terms.std)
+    else:
+        exponent, spread = terms.std * (terms.log_ratio + terms.kl_per_element), terms.std
+    # expm1 keeps small ratios apart that 1 + x would round together.
+    free = gain * (1 + exponent.expm1() / spread)
+    held = gain * (1 + exponent.clamp(-limit, limit).expm1() / spread)
+    clipped = (gain.sign() * exponent.detach().sign() > 0) & (exponent.detach().abs() > limit)
+    return torch.where(clipped, held, free), clipped
+
+
+@torch.no_grad()
+def _report(terms: PolicyTerms, clipped: Tensor, numel: int) -> PolicyGradientReport:
+    return PolicyGradientReport(
+        clipped_fraction=clipped.float().mean(),
+        mean_ratio=terms.log_ratio.detach().exp().mean(),
+        max_abs_log_ratio=terms.log_ratio.detach().abs().max(),
+        mean_kl_nats=terms.kl_per_element.detach().mean() * numel,
+    )
+
+
+def stale_mask(kappa_prox_behaviour: Float[Tensor, " b"], numel: int, stale_nats: float) -> Bool[Tensor, " b"]:
+    """True for rows to drop: the proximal policy is farther than `stale_nats` from the one that acted.
+
+    Args:
+        kappa_prox_behaviour: KL divergence of the learner's policy from the behaviour policy, nats per element. NaN is
+            stale.
+        numel: Elements of one latent, c h w.
+        stale_nats: Threshold, nats of a whole latent.
+    """
+    return ~(kappa_prox_behaviour * numel <= stale_nats)
+
+
+def step_weights(stds: Float[Tensor, " m"], power: int) -> Float[Tensor, " m"]:
+    """`s_k^p`, s_k the standard deviation of step k = 0..K-2.
+
+    The score of a Gaussian action is `z / s_k`, that of its mean `(a - mean) / s_k^2`: p = 2 cancels the division by
+    the variance and gives all steps one scale, p = 0 leaves low-noise steps dominant.
+    """
+    return stds**power

@@ -1,0 +1,112 @@
+"""The discriminator's losses, its AUC and the balance of gradients."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from advdmd_ray.losses.adversarial import (
+    auc,
+    discriminator_loss,
+    generator_loss,
+    gradient_norm_scale,
+    r1_style_penalty,
+    relativistic_loss,
+)
+
+LOGITS = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=12).map(torch.tensor)
+
+
+def _draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_blind_discriminator_pays_two_log_two() -> None:
+    assert float(discriminator_loss(torch.zeros(5), torch.zeros(3))) == pytest.approx(2 * math.log(2))
+
+
+def test_gradients_are_the_probabilities_of_being_wrong() -> None:
+    real, fake = _draw(6).requires_grad_(), _draw(6, seed=1).requires_grad_()
+    on_real, on_fake = torch.autograd.grad(discriminator_loss(real, fake), (real, fake))
+    torch.testing.assert_close(on_real, -torch.sigmoid(-real) / 6)
+    torch.testing.assert_close(on_fake, torch.sigmoid(fake) / 6)
+    (on_generated,) = torch.autograd.grad(generator_loss(fake), fake)
+    torch.testing.assert_close(on_generated, -torch.sigmoid(-fake) / 6)
+    on_real, on_fake = torch.autograd.grad(relativistic_loss(real, fake), (real, fake))
+    torch.testing.assert_close(on_real, -torch.sigmoid(fake - real) / 6)
+    torch.testing.assert_close(on_fake, -on_real)
+
+
+def test_discriminator_and_generator_pull_generated_logits_apart() -> None:
+    fake = torch.zeros(1, requires_grad=True)
+    (discriminator,) = torch.autograd.grad(discriminator_loss(torch.zeros(1), fake), fake)
+    (generator,) = torch.autograd.grad(generator_loss(fake), fake)
+    assert float(discriminator) > 0 > float(generator)
+
+
+def test_losses_stay_finite_at_extreme_logits() -> None:
+    far = torch.tensor([1e4, -1e4])
+    assert float(discriminator_loss(far, far)) == pytest.approx(1e4)
+    assert float(generator_loss(far)) == pytest.approx(5e3)
+
+
+@given(st.floats(-50, 50), st.integers(0, 20))
+def test_the_relativistic_loss_knows_differences_only(offset: float, seed: int) -> None:
+    real, fake = _draw(5, seed=seed), _draw(5, seed=seed + 1)
+    moved = relativistic_loss(real + offset, fake + offset)
+    torch.testing.assert_close(moved, relativistic_loss(real, fake), atol=1e-4, rtol=1e-4)
+
+
+@given(LOGITS, LOGITS)
+def test_auc_is_the_share_of_pairs_in_order(real: Tensor, fake: Tensor) -> None:
+    difference = real[:, None] - fake[None, :]
+    expected = ((difference > 0).double() + 0.5 * (difference == 0).double()).mean()
+    assert float(auc(real, fake)) == pytest.approx(float(expected), abs=1e-6)
+    assert float(auc(real, fake)) + float(auc(fake, real)) == pytest.approx(1, abs=1e-6)
+
+
+@given(LOGITS, LOGITS)
+def test_auc_knows_ranks_only(real: Tensor, fake: Tensor) -> None:
+    assert float(auc(real.double().exp(), fake.double().exp())) == float(auc(real, fake))
+
+
+def test_auc_is_one_for_perfect_and_half_for_constant_logits() -> None:
+    assert float(auc(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))) == 1
+    assert float(auc(torch.zeros(3), torch.zeros(7))) == 0.5
+
+
+def test_an_auc_of_nan_logits_is_nan_and_one_of_nothing_is_refused() -> None:
+    assert math.isnan(auc(torch.tensor([math.nan, 1.0]), torch.zeros(2)))
+    with pytest.raises(ValueError, match="0 and 2"):
+        auc(torch.zeros(0), torch.zeros(2))
+
+
+@given(st.floats(1e-6, 1e6), st.integers(0, 20))
+def test_the_scaled_gradient_has_the_norm_of_the_reference(size: float, seed: int) -> None:
+    reference, other = _draw(2, 3, seed=seed), size * _draw(4, 4, seed=seed + 1)
+    scaled = gradient_norm_scale(reference, other) * other
+    torch.testing.assert_close(scaled.norm(), reference.norm(), rtol=1e-5, atol=0)
+
+
+def test_a_gradient_of_zero_is_scaled_by_zero() -> None:
+    assert float(gradient_norm_scale(torch.ones(3), torch.zeros(3))) == 0
+    assert float(gradient_norm_scale(torch.zeros(3), torch.ones(3))) == 0
+
+
+def test_the_penalty_measures_the_slope_of_the_discriminator() -> None:
+    slope, sigma = _draw(16), 0.01
+    y, direction = _draw(20_000, 16, seed=1), _draw(20_000, 16, seed=2)
+    penalty = r1_style_penalty(y @ slope, (y + sigma * direction) @ slope)
+    assert float(penalty) == pytest.approx(sigma**2 * float(slope.square().sum()), rel=0.05)
+    assert float(r1_style_penalty(torch.ones(4), torch.ones(4))) == 0
+
+
+def test_the_losses_of_a_batch_are_the_means_over_its_ranks() -> None:
+    real, fake = _draw(8), _draw(8, seed=1)
+    for loss in (discriminator_loss, relativistic_loss, r1_style_penalty):
+        halves = (loss(real[:4], fake[:4]) + loss(real[4:], fake[4:])) / 2
+        torch.testing.assert_close(loss(real, fake), halves)
+    torch.testing.assert_close(generator_loss(fake), (generator_loss(fake[:4]) + generator_loss(fake[4:])) / 2)
