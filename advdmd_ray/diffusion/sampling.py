@@ -103,13 +103,12 @@ def rollout(
 
 
 @torch.no_grad()
-def sample(
+def sample(  # noqa: PLR0917 - what is sampled, how, and from where
     denoiser: Denoiser,
     conditioning: Conditioning,
     kernel: Kernel,
     sigmas: Float[Tensor, " k1"],
     x: Float[Tensor, "b c h w"],
-    *,
     seeds: Sequence[int] | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """The final latents from states `x` at level `sigmas[0]`; with `Kernel.ode()` the teacher's sampler.
