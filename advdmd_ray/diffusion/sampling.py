@@ -103,7 +103,7 @@ def rollout(
 
 
 @torch.no_grad()
-def sample(  # noqa: PLR0917 - what is sampled, how, and from where
+def sample(
     denoiser: Denoiser,
     conditioning: Conditioning,
     kernel: Kernel,
