@@ -30,36 +30,36 @@ class Section(BaseModel):
 class Run(Section):
     """Where a run lives and what makes it repeatable."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run.")
-    output: str = Field("runs", min_length=1, description="Folder that holds the run folders.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
-    cycles: Positive = Field(100, description="Learner cycles; each consumes rollout.groups_per_cycle groups.")
-    time_limit_s: float | None = Field(None, gt=0, description="Stop training after this many seconds, if set.")
-    threads: Positive = Field(1, description="CPU threads of each worker process.")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run.")
+    output: str = Field(default="runs", min_length=1, description="Folder that holds the run folders.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
+    cycles: Positive = Field(default=100, description="Learner cycles; each consumes rollout.groups_per_cycle groups.")
+    time_limit_s: float | None = Field(default=None, gt=0, description="Stop training after this many seconds, if set.")
+    threads: Positive = Field(default=1, description="CPU threads of each worker process.")
 
 
 class Model(Section):
     """The teacher pipeline and how it is guided."""
 
-    path: str = Field("builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
-    max_sequence_length: Positive = Field(8, description="Text tokens given to the T5 slot of SD3 pipelines.")
-    guidance: float = Field(1.5, ge=1, le=20, description="Teacher CFG scale w in v_u + w (v_c - v_u).")
+    path: str = Field(default="builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
+    max_sequence_length: Positive = Field(default=8, description="Text tokens given to the T5 slot of SD3 pipelines.")
+    guidance: float = Field(default=1.5, ge=1, le=20, description="Teacher CFG scale w in v_u + w (v_c - v_u).")
 
 
 class Data(Section):
     """Real images for the discriminator and prompts for the rollouts."""
 
-    source: Literal["digits"] = Field("digits", description="Where real images come from.")
-    prompts: str | None = Field(None, description="Text file of prompts, one a line; default: the data's own.")
+    source: Literal["digits"] = Field(default="digits", description="Where real images come from.")
+    prompts: str | None = Field(default=None, description="Text file of prompts, one a line; default: the data's own.")
 
 
 class Diffusion(Section):
     """The one transition kernel and the student's noise levels (ALGORITHM.md, section 1)."""
 
-    kernel: Literal["renoise", "cps", "ode", "flow_sde"] = Field("renoise", description="Transition kernel.")
-    eta: float = Field(0.9, gt=0, lt=1, description="Stochasticity of cps.")
-    flow_sde_noise: float = Field(0.7, gt=0, le=5, description="a in g = a sqrt(t / (1 - t)) of flow_sde.")
-    sigmas: tuple[float, ...] = Field((1.0, 0.75, 0.5, 0.25), description="K noise levels before the shift.")
+    kernel: Literal["renoise", "cps", "ode", "flow_sde"] = Field(default="renoise", description="Transition kernel.")
+    eta: float = Field(default=0.9, gt=0, lt=1, description="Stochasticity of cps.")
+    flow_sde_noise: float = Field(default=0.7, gt=0, le=5, description="a in g = a sqrt(t / (1 - t)) of flow_sde.")
+    sigmas: tuple[float, ...] = Field(default=(1.0, 0.75, 0.5, 0.25), description="K noise levels before the shift.")
 
     @model_validator(mode="after")
     def _levels_descend(self) -> Self:
@@ -73,26 +73,28 @@ class Diffusion(Section):
 class Resources(Section):
     """Ray resources of one worker of a role."""
 
-    num_cpus: float = Field(0.25, ge=0, description="Logical CPUs reserved by one worker.")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs reserved by one worker.")
+    num_cpus: float = Field(default=0.25, ge=0, description="Logical CPUs reserved by one worker.")
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs reserved by one worker.")
 
 
 class Rollout(Resources):
     """Actors that generate SDE trajectories with the student."""
 
-    actors: Positive = Field(2, description="Rollout actors.")
-    group_size: int = Field(16, ge=2, description="Trajectories of one prompt in one group.")
-    groups_per_cycle: Positive = Field(8, description="Groups that one learner cycle consumes.")
-    max_policy_age: Count = Field(2, description="Largest learner version minus group version at take.")
-    lease_s: Seconds = Field(120.0, description="A group not committed this long after its lease is issued again.")
+    actors: Positive = Field(default=2, description="Rollout actors.")
+    group_size: int = Field(default=16, ge=2, description="Trajectories of one prompt in one group.")
+    groups_per_cycle: Positive = Field(default=8, description="Groups that one learner cycle consumes.")
+    max_policy_age: Count = Field(default=2, description="Largest learner version minus group version at take.")
+    lease_s: Seconds = Field(
+        default=120.0, description="A group not committed this long after its lease is issued again."
+    )
 
 
 class Reward(Resources):
     """Workers that score every reached state with the discriminator."""
 
-    workers: Positive = Field(1, description="Reward workers.")
+    workers: Positive = Field(default=1, description="Reward workers.")
     final_levels: tuple[float, ...] = Field(
-        (0.05, 0.15, 0.3), min_length=1, description="Noise levels at which the final latent is judged."
+        default=(0.05, 0.15, 0.3), min_length=1, description="Noise levels at which the final latent is judged."
     )
 
     @model_validator(mode="after")
@@ -105,40 +107,42 @@ class Reward(Resources):
 class Buffer(Section):
     """The Arrow trajectory buffer."""
 
-    max_bytes: int = Field(256 * 2**20, ge=2**16, description="Serialised bytes held before actors are paced.")
-    take_timeout_s: Seconds = Field(300.0, description="The learner gives up waiting for groups after this.")
+    max_bytes: int = Field(default=256 * 2**20, ge=2**16, description="Serialised bytes held before actors are paced.")
+    take_timeout_s: Seconds = Field(default=300.0, description="The learner gives up waiting for groups after this.")
 
 
 class Weights(Section):
     """Versioned, digest-verified weight snapshots."""
 
-    keep: int = Field(4, ge=2, description="Snapshots kept per stream; must exceed rollout.max_policy_age.")
+    keep: int = Field(default=4, ge=2, description="Snapshots kept per stream; must exceed rollout.max_policy_age.")
 
 
 class Learner(Resources):
     """The DeepSpeed gang that owns and trains the networks."""
 
-    num_cpus: float = Field(0.5, ge=0, description="Logical CPUs reserved by one rank.")
-    ranks: Positive = Field(1, description="Ranks of the gang; divides rollout.groups_per_cycle.")
-    engine: Literal["deepspeed", "torch"] = Field("deepspeed", description="torch: one rank, for debugging.")
-    zero_stage: Literal[0, 1, 2] = Field(1, description="DeepSpeed ZeRO stage.")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.99), description="Adam moment decay rates.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clip of every update.")
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="EMA of the student per DMD or RL update.")
-    checkpoint_cycles: Positive = Field(50, description="Cycles between checkpoints.")
-    keep_checkpoints: Positive = Field(2, description="Checkpoints kept.")
-    cycle_timeout_s: Seconds = Field(600.0, description="A cycle that takes longer stops the run.")
+    num_cpus: float = Field(default=0.5, ge=0, description="Logical CPUs reserved by one rank.")
+    ranks: Positive = Field(default=1, description="Ranks of the gang; divides rollout.groups_per_cycle.")
+    engine: Literal["deepspeed", "torch"] = Field(default="deepspeed", description="torch: one rank, for debugging.")
+    zero_stage: Literal[0, 1, 2] = Field(default=1, description="DeepSpeed ZeRO stage.")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
+    betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clip of every update.")
+    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="EMA of the student per DMD or RL update.")
+    checkpoint_cycles: Positive = Field(default=50, description="Cycles between checkpoints.")
+    keep_checkpoints: Positive = Field(default=2, description="Checkpoints kept.")
+    cycle_timeout_s: Seconds = Field(default=600.0, description="A cycle that takes longer stops the run.")
 
 
 class DistributionMatching(Section):
     """The student's DMD update (DMD2, arXiv 2405.14867)."""
 
-    learning_rate: Rate = Field(1e-4, description="Student learning rate for DMD.")
-    batch_size: Positive = Field(128, description="Stored states of a cycle used per update, over all ranks.")
-    t_min: float = Field(0.02, ge=0, lt=1, description="Smallest noise level of the score comparison.")
-    t_max: float = Field(0.98, gt=0, le=1, description="Largest noise level of the score comparison.")
-    gan_weight: float = Field(0.0, ge=0, le=10, description="Direct GAN term, relative to the DMD gradient norm.")
+    learning_rate: Rate = Field(default=1e-4, description="Student learning rate for DMD.")
+    batch_size: Positive = Field(default=128, description="Stored states of a cycle used per update, over all ranks.")
+    t_min: float = Field(default=0.02, ge=0, lt=1, description="Smallest noise level of the score comparison.")
+    t_max: float = Field(default=0.98, gt=0, le=1, description="Largest noise level of the score comparison.")
+    gan_weight: float = Field(
+        default=0.0, ge=0, le=10, description="Direct GAN term, relative to the DMD gradient norm."
+    )
 
     @model_validator(mode="after")
     def _range_is_open(self) -> Self:
@@ -150,85 +154,99 @@ class DistributionMatching(Section):
 class FakeScore(Section):
     """The score of the student's own distribution, on the faster time scale."""
 
-    learning_rate: Rate = Field(2e-4, description="Learning rate.")
-    batch_size: Positive = Field(128, description="Generated x0 per update, over all ranks.")
+    learning_rate: Rate = Field(default=2e-4, description="Learning rate.")
+    batch_size: Positive = Field(default=128, description="Generated x0 per update, over all ranks.")
 
 
 class Discriminator(Section):
     """The adversarial discriminator, which is also the reward model."""
 
-    learning_rate: Rate = Field(1e-3, description="Learning rate.")
-    batch_size: Positive = Field(128, description="Fake states per update, over all ranks; as many real.")
-    width: Positive = Field(64, description="Channels of each head.")
-    blocks: tuple[Count, ...] = Field((1, 3), min_length=1, description="Backbone blocks whose features are read.")
-    auc_low: Fraction = Field(0.55, description="Below this held-out AUC a level gives no RL signal.")
-    auc_high: Fraction = Field(0.98, description="Above this a level gives no RL signal and D is not updated.")
-    auc_decay: Fraction = Field(0.9, description="Smoothing of the held-out AUC from cycle to cycle.")
-    heldout_fraction: float = Field(0.25, gt=0, lt=1, description="Share of groups and reals used only for AUC.")
-    gradient_penalty: float = Field(0.0, ge=0, description="Weight of the R1-style term on noised samples.")
+    learning_rate: Rate = Field(default=1e-3, description="Learning rate.")
+    batch_size: Positive = Field(default=128, description="Fake states per update, over all ranks; as many real.")
+    width: Positive = Field(default=64, description="Channels of each head.")
+    blocks: tuple[Count, ...] = Field(
+        default=(1, 3), min_length=1, description="Backbone blocks whose features are read."
+    )
+    auc_low: Fraction = Field(default=0.55, description="Below this held-out AUC a level gives no RL signal.")
+    auc_high: Fraction = Field(default=0.98, description="Above this a level gives no RL signal and D is not updated.")
+    auc_decay: Fraction = Field(default=0.9, description="Smoothing of the held-out AUC from cycle to cycle.")
+    heldout_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="Share of the real images used only for the AUC."
+    )
+    auc_rows: Positive = Field(
+        default=4, description="Trajectories of each group, and reals, judged for the AUC of a cycle."
+    )
+    gradient_penalty: float = Field(default=0.0, ge=0, description="Weight of the R1-style term on noised samples.")
 
 
 class PolicyGradient(Section):
     """GRPO on the discriminator's rewards (ALGORITHM.md, sections 4 and 5)."""
 
-    enabled: bool = Field(True, description="False: no RL update at all (the dmd rivals).")
-    learning_rate: Rate = Field(1e-4, description="Student learning rate for RL, with its own Adam moments.")
+    enabled: bool = Field(default=True, description="False: no RL update at all (the dmd rivals).")
+    learning_rate: Rate = Field(default=1e-4, description="Student learning rate for RL, with its own Adam moments.")
     advantage: Literal["reward_to_go", "own_step", "final_only", "potential"] = Field(
-        "reward_to_go", description="How level scores become step advantages."
+        default="reward_to_go", description="How level scores become step advantages."
     )
-    gamma: Fraction = Field(1.0, description="Discount over steps.")
-    final_weight: float = Field(1.0, ge=0, description="Weight of the final level's score.")
-    intermediate_weight: float = Field(1.0, ge=0, description="Weight of the intermediate levels' scores.")
-    std_floor: float = Field(0.5, ge=0, description="Floor of a level's std, as a share of its running std.")
-    clip: float = Field(5.0, gt=0, description="Bound on the absolute advantage, in standard deviations.")
-    trust_region: Literal["flow_dppo", "ppo_clip", "grpo_guard"] = Field("flow_dppo", description="Trust region.")
-    kl_nats: float = Field(1.0, gt=0, description="flow_dppo: divergence of a whole latent above which to mask.")
-    clip_nats: float = Field(1.0, gt=0, description="ppo_clip, grpo_guard: clip of a whole latent's log-ratio.")
-    stale_nats: float = Field(50.0, gt=0, description="Rows farther than this from their policy are dropped.")
-    step_weight_power: Literal[0, 1, 2] = Field(2, description="p of the step weight sigma_k^p.")
-    minibatches: Positive = Field(1, description="Policy updates per RL turn; each on its share of the batch.")
+    gamma: Fraction = Field(default=1.0, description="Discount over steps.")
+    final_weight: float = Field(default=1.0, ge=0, description="Weight of the final level's score.")
+    intermediate_weight: float = Field(default=1.0, ge=0, description="Weight of the intermediate levels' scores.")
+    std_decay: Fraction = Field(
+        default=0.95, description="Smoothing of a level's running reward std from cycle to cycle."
+    )
+    std_floor: float = Field(default=0.5, ge=0, description="Floor of a level's std, as a share of its running std.")
+    clip: float = Field(default=5.0, gt=0, description="Bound on the absolute advantage, in standard deviations.")
+    trust_region: Literal["flow_dppo", "ppo_clip", "grpo_guard"] = Field(
+        default="flow_dppo", description="Trust region."
+    )
+    kl_nats: float = Field(
+        default=1.0, gt=0, description="flow_dppo: divergence of a whole latent above which to mask."
+    )
+    clip_nats: float = Field(default=1.0, gt=0, description="ppo_clip, grpo_guard: clip of a whole latent's log-ratio.")
+    stale_nats: float = Field(default=50.0, gt=0, description="Rows farther than this from their policy are dropped.")
+    step_weight_power: Literal[0, 1, 2] = Field(default=2, description="p of the step weight sigma_k^p.")
+    minibatches: Positive = Field(default=1, description="Policy updates per RL turn; each on its share of the batch.")
 
 
 class Cadence(Section):
     """When which network learns: warm (no RL), ramp (RL every m-th DMD), full (DMD2 and GRPO decoupled)."""
 
-    fake_score_updates: Positive = Field(4, description="Fake-score updates per DMD update.")
-    discriminator_updates: Positive = Field(2, description="Discriminator updates per DMD update.")
-    dmd_updates: Positive = Field(1, description="DMD updates per cycle.")
-    warm_dmd_updates: Count = Field(60, description="DMD updates before RL may begin.")
-    ramp_interval: Positive = Field(8, description="DMD updates per RL turn when the ramp begins; halves to 1.")
-    ramp_rl_turns: Positive = Field(4, description="RL turns at each interval of the ramp.")
+    fake_score_updates: Positive = Field(default=4, description="Fake-score updates per DMD update.")
+    discriminator_updates: Positive = Field(default=2, description="Discriminator updates per DMD update.")
+    dmd_updates: Positive = Field(default=1, description="DMD updates per cycle.")
+    warm_dmd_updates: Count = Field(default=60, description="DMD updates before RL may begin.")
+    ramp_interval: Positive = Field(default=8, description="DMD updates per RL turn when the ramp begins; halves to 1.")
+    ramp_rl_turns: Positive = Field(default=4, description="RL turns at each interval of the ramp.")
 
 
 class Metrics(Section):
     """Prometheus endpoint and metrics.jsonl."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address /metrics listens on.")
-    port: int = Field(9464, ge=0, le=65535, description="Port of /metrics; 0 picks a free one and prints it.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address /metrics listens on.")
+    port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics; 0 picks a free one and prints it.")
 
 
 class Evaluation(Section):
     """The judge, the grids and the report."""
 
-    samples: int = Field(1000, ge=20, description="Images per judged sampler.")
-    grid_cycles: Positive = Field(50, description="Cycles between sample grids.")
+    samples: int = Field(default=1000, ge=20, description="Images per judged sampler.")
+    grid_cycles: Positive = Field(default=50, description="Cycles between sample grids.")
 
 
 class RaySection(Section):
     """How the run meets a Ray cluster."""
 
-    address: str | None = Field(None, description="Cluster to join; default: RAY_ADDRESS, else a local Ray.")
-    object_store_bytes: int = Field(512 * 2**20, ge=80 * 2**20, description="Object store of a local Ray.")
-    start_timeout_s: Seconds = Field(300.0, description="All workers must be up within this time.")
+    address: str | None = Field(default=None, description="Cluster to join; default: RAY_ADDRESS, else a local Ray.")
+    object_store_bytes: int = Field(default=512 * 2**20, ge=80 * 2**20, description="Object store of a local Ray.")
+    start_timeout_s: Seconds = Field(default=300.0, description="All workers must be up within this time.")
 
 
 class Pretrain(Section):
     """Training of the small digits teacher (`advdmd pretrain`)."""
 
-    steps: Positive = Field(3000, description="Optimizer steps.")
-    batch_size: Positive = Field(128, description="Images per step.")
-    learning_rate: Rate = Field(1e-3, description="Peak learning rate.")
-    folder: str = Field("runs/teacher", min_length=1, description="Where the trained pipeline goes.")
+    steps: Positive = Field(default=3000, description="Optimizer steps.")
+    batch_size: Positive = Field(default=128, description="Images per step.")
+    learning_rate: Rate = Field(default=1e-3, description="Peak learning rate.")
+    folder: str = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")
 
 
 class Config(Section):
@@ -279,6 +297,18 @@ class Config(Section):
             raise ValueError(
                 f"learner.ranks must divide rollout.groups_per_cycle, got {self.learner.ranks} and "
                 f"{self.rollout.groups_per_cycle}; change one of them"
+            )
+        for name in ("dmd", "fake_score", "discriminator"):
+            batch_size = getattr(self, name).batch_size
+            if batch_size % self.rollout.groups_per_cycle:
+                raise ValueError(
+                    f"rollout.groups_per_cycle must divide {name}.batch_size, got {self.rollout.groups_per_cycle} and "
+                    f"{batch_size}; change one of them"
+                )
+        if self.rollout.group_size % self.policy_gradient.minibatches:
+            raise ValueError(
+                f"policy_gradient.minibatches must divide rollout.group_size, got {self.policy_gradient.minibatches} "
+                f"and {self.rollout.group_size}; change one of them"
             )
         if self.learner.engine == "torch" and self.learner.ranks > 1:
             raise ValueError("learner.engine=torch runs one rank; set learner.ranks=1 or learner.engine=deepspeed")

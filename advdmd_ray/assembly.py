@@ -1,0 +1,158 @@
+"""Builds the stations' parts from a configuration: the one place that knows which class plays which role.
+
+Both shells use it, in one process and on Ray, so a part is the same wherever it runs.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from advdmd_ray.buffer.codec import encoded_bytes
+from advdmd_ray.buffer.schema import GroupShape
+from advdmd_ray.config import Config
+from advdmd_ray.data.digits import DIGIT_PROMPTS
+from advdmd_ray.data.prompts import load_prompts
+from advdmd_ray.data.real import RealImages, real_digits
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.schedule import student_sigmas
+from advdmd_ray.diffusion.seeds import derive_seed
+from advdmd_ray.errors import UserError
+from advdmd_ray.learner.checkpoint import Checkpoint
+from advdmd_ray.learner.engine import Gang
+from advdmd_ray.learner.learner import Learner, Networks
+from advdmd_ray.learner.worker import LearnerWorker
+from advdmd_ray.models.discriminator import Discriminator
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_pipeline, load_transformer
+from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.text import encode_prompts, unconditional
+from advdmd_ray.prompts import PromptTable
+from advdmd_ray.reward import RewardWorker
+from advdmd_ray.rollout import RolloutWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Shapes and levels that follow from the configuration and the pipeline folder's headers.
+
+    Attributes:
+        latent_shape: (C, H, W).
+        sigmas: `[K+1]` student levels after the shift, the last 0.
+        kernel: The student's kernel.
+        group_bytes: Size of one scored group's record batch.
+    """
+
+    latent_shape: tuple[int, int, int]
+    sigmas: Float[Tensor, " k1"]
+    kernel: Kernel
+    group_bytes: int
+
+
+def kernel_of(config: Config) -> Kernel:
+    """The one transition kernel of the run."""
+    section = config.diffusion
+    return Kernel(section.kernel, eta=section.eta, noise=section.flow_sde_noise)
+
+
+def geometry(config: Config) -> Geometry:
+    """Reads the pipeline folder's headers; loads no weights."""
+    info = inspect_pipeline(config.model.path)
+    latent_shape = (info.latent.channels, info.latent.height, info.latent.width)
+    sigmas = student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
+    kernel = kernel_of(config)
+    shape = GroupShape(config.steps, *latent_shape, stochastic=kernel.is_stochastic)
+    return Geometry(latent_shape, sigmas, kernel, encoded_bytes(shape, config.rollout.group_size))
+
+
+def prompts_of(config: Config) -> tuple[str, ...]:
+    """The prompts of the run, by prompt_id.
+
+    Raises:
+        UserError: if the data has no real image for a prompt.
+    """
+    if config.data.prompts is None:
+        return DIGIT_PROMPTS
+    prompts = load_prompts(config.data.prompts)
+    unknown = [text for text in prompts if text not in DIGIT_PROMPTS]
+    if unknown:
+        raise UserError(
+            f"{config.data.prompts}: no real image has the prompt {unknown[0]!r}; data.source=digits has "
+            f"{DIGIT_PROMPTS[0]!r} to {DIGIT_PROMPTS[-1]!r}"
+        )
+    return prompts
+
+
+def encode_table(config: Config) -> PromptTable:
+    """Encodes every prompt once; the text encoders are released afterwards."""
+    pipeline = load_pipeline(config.model.path)
+    texts, length = prompts_of(config), config.model.max_sequence_length
+    return PromptTable(texts, encode_prompts(pipeline, texts, length), unconditional(pipeline, length))
+
+
+def real_images(texts: tuple[str, ...]) -> RealImages:
+    """Real latents whose prompt_ids are rows of this run's prompt table; images of other prompts are left out."""
+    real = real_digits()
+    rows = {DIGIT_PROMPTS.index(text): row for row, text in enumerate(texts)}
+    kept = torch.tensor([index for index, label in enumerate(real.prompt_ids.tolist()) if label in rows])
+    renamed = torch.tensor([rows[int(label)] for label in real.prompt_ids[kept]])
+    return RealImages(real.latents[kept], renamed)
+
+
+def build_rollout_worker(config: Config, name: str, table: PromptTable) -> RolloutWorker:
+    """A rollout worker; its weights come with the first lease."""
+    shapes = geometry(config)
+    return RolloutWorker(
+        name,
+        SD3Denoiser(load_transformer(config.model.path)),
+        table,
+        kernel=shapes.kernel,
+        sigmas=shapes.sigmas,
+        latent_shape=shapes.latent_shape,
+        group_size=config.rollout.group_size,
+    )
+
+
+def build_discriminator(config: Config) -> Discriminator:
+    """The discriminator over the frozen teacher's features; its heads are seeded by the run."""
+    return Discriminator(
+        load_transformer(config.model.path),
+        blocks=config.discriminator.blocks,
+        width=config.discriminator.width,
+        seed=derive_seed(config.run.seed, "discriminator"),
+    )
+
+
+def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
+    """A reward worker; its heads come with the first group."""
+    return RewardWorker(name, build_discriminator(config), table, final_levels=config.reward.final_levels)
+
+
+def build_learner_worker(
+    config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None
+) -> LearnerWorker:
+    """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
+    teacher = SD3Denoiser(load_transformer(config.model.path))
+    student, fake_score = (copy.deepcopy(teacher).requires_grad_(requires_grad=True) for _ in range(2))
+    networks = Networks(teacher, student, fake_score, build_discriminator(config))
+    shapes = geometry(config)
+    real = real_images(table.texts)
+    learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)
+    worker = LearnerWorker(config, gang, learner, table)
+    if checkpoint is not None:
+        worker.restore(checkpoint)
+    return worker
+
+
+def build_decoder(config: Config) -> Callable[[Tensor], Tensor]:
+    """The pipeline's image codec as a function from latents to images in [-1, 1]."""
+    codec = load_pipeline(config.model.path).vae
+    scale, shift = codec.config.scaling_factor, codec.config.shift_factor
+
+    def decode(latents: Tensor) -> Tensor:
+        return codec.decode(latents / scale + shift, return_dict=False)[0]
+
+    return torch.no_grad()(decode)

@@ -1,0 +1,431 @@
+"""The controller: the loops of a run, over protocols. It moves ids and references, never a tensor.
+
+    leases --> rollout actor --> reward worker --> buffer --> learner gang --> weight store --> (back to both workers)
+
+One thread, one event loop, four stations:
+
+* **Rollout.** An idle actor gets a lease: the lowest ordinal that must be issued again, else the next new one below
+  `lease_limit` (it can still be consumed within the age cap) if the buffer has room for it. The lease names the
+  newest student version; the actor loads it first if it has another. Produces one group. Unblocked by: a published
+  version, a settled cycle.
+* **Reward.** An idle worker gets the oldest unscored group and the newest discriminator. Produces one scored record
+  batch, which is committed; the first commit of an ordinal wins. Unblocked by: a generated group.
+* **Learner.** The idle gang takes the next `groups_per_cycle` groups in ordinal order, all or none, trains one cycle
+  and returns new weights, which are published as the next version. Then the groups are settled. Checkpoints and
+  sample grids are made between cycles. Unblocked by: a commit.
+* **Time.** Overdue leases and leases of dead workers are issued again with the same seeds. Every wait has a deadline
+  and says what it waits for.
+
+The same loop runs in one process (`local.py`) and on Ray (`runtime/`): a `Shell` starts jobs and says which are done.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from advdmd_ray.buffer.index import CommitResult
+from advdmd_ray.cadence import Every
+from advdmd_ray.config import Config
+from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.frontier import PromptFrontier, lease_limit
+from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.shell import Buffer, CycleOutcome, Hub, Job, Published, Reference, Shell, Status, Store
+from advdmd_ray.station_clock import StationClock
+from advdmd_ray.weights import Manifest
+
+logger = logging.getLogger(__name__)
+
+CONSUMER = "learner"
+
+
+@dataclass(slots=True)
+class _State:
+    """What the loops share; owned by one thread."""
+
+    jobs: dict[Job, Callable[[Any], None]] = field(default_factory=dict)
+    failed: dict[Job, Callable[[WorkerLostError], None]] = field(default_factory=dict)
+    unscored: deque[tuple[Lease, Reference]] = field(default_factory=deque)
+    idle_rollout: list[str] = field(default_factory=list)
+    idle_reward: list[str] = field(default_factory=list)
+    learner_busy: bool = False
+    checkpointed: int = -1
+    chores: deque[Callable[[], None]] = field(default_factory=deque)
+
+
+class Controller:
+    """Runs the loops until the cycles are done, the time is up, or something fails loudly."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        frontier: PromptFrontier,
+        buffer: Buffer,
+        store: Store,
+        hub: Hub,
+        shell: Shell,
+        group_bytes: int,
+        version: int = 0,
+        display: Callable[[Status], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._frontier, self._buffer, self._store, self._hub, self._shell = frontier, buffer, store, hub, shell
+        self._group_bytes = group_bytes
+        self._version = version
+        self._display, self._clock = display, clock
+        self._state = _State(idle_rollout=list(shell.rollout_workers), idle_reward=list(shell.reward_workers))
+        self._checkpoints, self._grids = Every(config.learner.checkpoint_cycles), Every(config.evaluation.grid_cycles)
+        self._stations = StationClock(
+            {"rollout": shell.rollout_workers, "reward": shell.reward_workers, "learner": ("learner",)}, clock
+        )
+        self._report: CycleReport | None = None
+        self._updates: dict[str, int] = {}
+        self._policy_age = 0
+        self._throughput = 0.0
+        self._cycle_ended = self._progressed = self._began = clock()
+
+    def run(self) -> int:
+        """Runs to the end and returns the last version; the last thing it does is a checkpoint.
+
+        Raises:
+            DeadlineError: if nothing moved for `buffer.take_timeout_s` (`learner.cycle_timeout_s` in a cycle).
+            WeightsMismatchError: if a worker loaded other bytes than were published.
+            WorkerLostError: if the learner died.
+        """
+        self._began = self._cycle_ended = self._progressed = self._clock()
+        start = self._version
+        while True:
+            self._start_learner()
+            if self._finished() and not self._state.learner_busy:
+                break
+            self._start_scoring()
+            self._start_rollouts()
+            self._collect()
+            self._expire()
+            self._show(start)
+        # What is still under way belongs to cycles that will not come; a resumed run makes it again.
+        if self._state.checkpointed != self._version:
+            self._finish_checkpoint()
+        self._record([])
+        return self._version
+
+    def _finished(self) -> bool:
+        limit = self._config.run.time_limit_s
+        late = limit is not None and self._clock() - self._began >= limit
+        return self._version >= self._config.run.cycles or late
+
+    # Rollout station ------------------------------------------------------------------------------------------------
+
+    def _start_rollouts(self) -> None:
+        if not self._state.idle_rollout:
+            return
+        manifest, payload = self._store.latest("student")
+        student = Published(manifest, payload)
+        while self._state.idle_rollout:
+            limit = self._lease_limit()
+            worker = self._state.idle_rollout[0]
+            lease = self._frontier.lease(self._clock(), worker, self._version, limit)
+            if lease is None:
+                for idle in self._state.idle_rollout:
+                    self._stations.idle(idle, "blocked")
+                return
+            self._state.idle_rollout.pop(0)
+            self._stations.busy(worker)
+            job = self._shell.generate(worker, lease, student)
+            self._begin(
+                job, lambda report, job=job, lease=lease: self._generated(job, lease, report), self._rollout_lost
+            )
+            self._hub_lease(lease)
+
+    def _lease_limit(self) -> int:
+        """First new ordinal that may not be leased now: by the age cap, by the end of the run, by the byte cap."""
+        per_cycle = self._config.rollout.groups_per_cycle
+        limit = lease_limit(self._version, per_cycle, self._config.rollout.max_policy_age)
+        limit = min(limit, self._config.run.cycles * per_cycle)
+        under_way = self._frontier.reserved
+        if not self._buffer.room(self._group_bytes, under_way):
+            return self._frontier.next_ordinal
+        return limit
+
+    def _generated(self, job: Job, lease: Lease, report: WorkReport) -> None:
+        self._verify(report)
+        self._stations.idle(job.worker, "waiting")
+        self._state.idle_rollout.append(job.worker)
+        self._state.unscored.append((lease, job.payload))
+        samples = self._config.rollout.group_size
+        self._record(
+            [
+                Sample.of("advdmd_rollout_trajectories_total", samples),
+                Sample.of("advdmd_rollout_groups_total", 1),
+                Sample.of("advdmd_rollout_seconds", report.seconds),
+            ]
+        )
+
+    def _rollout_lost(self, job: Job, error: WorkerLostError) -> None:
+        ordinals = self._frontier.lost(job.worker)
+        logger.warning("%s; its ordinals %s are issued again", error, list(ordinals))
+        self._state.idle_rollout.append(job.worker)
+        self._lost("rollout", len(ordinals))
+
+    # Reward station -------------------------------------------------------------------------------------------------
+
+    def _start_scoring(self) -> None:
+        if not (self._state.idle_reward and self._state.unscored):
+            return
+        manifest, payload = self._store.latest("discriminator")
+        discriminator = Published(manifest, payload)
+        while self._state.idle_reward and self._state.unscored:
+            worker = self._state.idle_reward.pop(0)
+            lease, group = self._state.unscored.popleft()
+            self._stations.busy(worker)
+            job = self._shell.score(worker, group, discriminator)
+            self._begin(
+                job,
+                lambda outcome, job=job: self._scored(job, *outcome),
+                lambda job, error, lease=lease: self._reward_lost(job, lease, error),
+            )
+
+    def _scored(self, job: Job, report: WorkReport, info: GroupInfo) -> None:
+        self._verify(report)
+        self._stations.idle(job.worker, "waiting")
+        self._state.idle_reward.append(job.worker)
+        result = self._buffer.commit(info, job.payload)
+        if result is CommitResult.ACCEPTED:
+            self._frontier.complete(info.ordinal)
+        self._record(
+            [
+                Sample.of("advdmd_reward_groups_total", 1),
+                Sample.of("advdmd_reward_seconds", report.seconds),
+                Sample.of("advdmd_buffer_commits_total", result is CommitResult.ACCEPTED),
+                Sample.of("advdmd_buffer_duplicates_total", result is CommitResult.DUPLICATE),
+            ]
+        )
+
+    def _reward_lost(self, job: Job, lease: Lease, error: WorkerLostError) -> None:
+        # An overdue lease may have been issued again meanwhile, and its ordinal even settled.
+        held = [status.lease for status in self._frontier.outstanding(self._clock())]
+        reissued = [lease.ordinal] if lease in held else []
+        logger.warning("%s; its ordinals %s are issued again", error, reissued)
+        self._frontier.reissue(reissued)
+        self._state.idle_reward.append(job.worker)
+        self._lost("reward", len(reissued))
+
+    def _lost(self, role: str, reissued: int) -> None:
+        self._record(
+            [
+                Sample.of("advdmd_run_workers_lost_total", 1, role=role),
+                Sample.of("advdmd_rollout_leases_reissued_total", reissued, reason="lost"),
+            ]
+        )
+
+    # Learner station ------------------------------------------------------------------------------------------------
+
+    def _start_learner(self) -> None:
+        if self._state.learner_busy:
+            return
+        if self._state.chores:
+            self._state.learner_busy = True
+            self._state.chores.popleft()()
+            return
+        if self._finished():
+            return
+        take = self._buffer.take(CONSUMER, self._config.rollout.groups_per_cycle, self._version)
+        if take.dropped:
+            logger.warning("groups %s were too old at take and are issued again", list(take.dropped))
+            self._frontier.reissue(take.dropped)
+            self._record([Sample.of("advdmd_buffer_dropped_groups_total", len(take.dropped), reason="age")])
+        if take.groups is None:
+            return
+        infos = [info for info, _ in take.groups]
+        ages = [self._version - info.policy_version for info in infos]
+        reward_ages = [self._version - info.reward_version for info in infos]
+        self._policy_age = max(ages)
+        self._record(
+            [
+                *(Sample.of("advdmd_buffer_policy_age", age) for age in ages),
+                *(Sample.of("advdmd_buffer_reward_age", age) for age in reward_ages),
+                Sample.of("advdmd_buffer_policy_age_last", max(ages)),
+                Sample.of("advdmd_buffer_reward_age_last", max(reward_ages)),
+            ]
+        )
+        self._state.learner_busy = True
+        self._stations.busy("learner")
+        job = self._shell.cycle(take.groups)
+        self._begin(job, lambda outcome: self._cycled(job, infos, outcome), self._learner_lost)
+
+    def _cycled(self, job: Job, infos: Sequence[GroupInfo], outcome: CycleOutcome) -> None:
+        student, discriminator = job.payload
+        self.publish(outcome.student, student)
+        self.publish(outcome.discriminator, discriminator)
+        ordinals = [info.ordinal for info in infos]
+        self._buffer.settle(CONSUMER, ordinals)
+        self._frontier.settle(ordinals)
+        report = self._report = outcome.report
+        self._version = report.version
+        for objective, update in report.updates.items():
+            self._updates[objective] = self._updates.get(objective, 0) + update.updates
+        now = self._clock()
+        self._throughput = report.trajectories / max(now - self._cycle_ended, 1e-9)
+        self._cycle_ended = now
+        self._stations.idle("learner", "waiting")
+        self._state.learner_busy = False
+        if self._checkpoints.due(self._version):
+            self._state.chores.append(self._start_checkpoint)
+        if self._grids.due(self._version):
+            self._state.chores.append(self._start_grid)
+        self._record(report.samples())
+        self._record(self._gauges())
+
+    def publish(self, manifest: Manifest, payload: Reference) -> None:
+        """Makes a snapshot the newest of its stream."""
+        self._store.publish(manifest, payload)
+        self._record([Sample.of("advdmd_weights_published_total", 1, stream=manifest.stream)])
+
+    def _start_checkpoint(self) -> None:
+        job = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": self._updates})
+        version = self._version
+        self._begin(job, lambda path: self._checkpointed(version, path), self._learner_lost)
+
+    def _checkpointed(self, version: int, path: str) -> None:
+        logger.info("checkpoint %s", path)
+        self._state.checkpointed = version
+        self._state.learner_busy = False
+
+    def _finish_checkpoint(self) -> None:
+        self._state.learner_busy = True
+        self._start_checkpoint()
+        while self._state.learner_busy:
+            self._collect()
+
+    def _start_grid(self) -> None:
+        job = self._shell.grid()
+        self._begin(job, lambda _: self._learner_free(), self._learner_lost)
+
+    def _learner_free(self) -> None:
+        self._state.learner_busy = False
+
+    def _learner_lost(self, _: Job, error: WorkerLostError) -> None:
+        raise WorkerLostError(
+            f"{error}; the learner's gang cannot go on without it: start again with --resume auto"
+        ) from error
+
+    # The event loop -------------------------------------------------------------------------------------------------
+
+    def _begin(self, job: Job, done: Callable[[Any], None], lost: Callable[[Job, WorkerLostError], None]) -> None:
+        self._state.jobs[job] = done
+        self._state.failed[job] = lambda error: lost(job, error)
+
+    def _collect(self) -> None:
+        jobs = list(self._state.jobs)
+        ready = self._shell.wait(jobs, timeout_s=0.5) if jobs else []
+        for job in ready:
+            done, lost = self._state.jobs.pop(job), self._state.failed.pop(job)
+            try:
+                outcome = self._shell.outcome(job)
+            except WorkerLostError as error:
+                lost(error)
+                continue
+            done(outcome)
+        if ready:
+            self._progressed = self._clock()
+        else:
+            self._check_deadline()
+
+    def _check_deadline(self) -> None:
+        limit = self._config.learner.cycle_timeout_s if self._state.learner_busy else self._config.buffer.take_timeout_s
+        waited = self._clock() - self._progressed
+        if waited > limit:
+            raise DeadlineError(f"nothing moved for {waited:.0f} s: {self._waiting_for()}; see the workers' logs")
+
+    def _waiting_for(self) -> str:
+        if self._state.learner_busy:
+            return f"the learner's work after version {self._version}"
+        leases = self._frontier.outstanding(self._clock())
+        if leases:
+            oldest = max(leases, key=lambda status: status.age_s)
+            return f"ordinal {oldest.lease.ordinal} from {oldest.worker}, leased {oldest.age_s:.0f} s ago"
+        return "the next lease"
+
+    def _expire(self) -> None:
+        overdue = self._frontier.expire(self._clock())
+        for status in overdue:
+            logger.warning(
+                "ordinal %d from %s is overdue after %.0f s and is issued again",
+                status.lease.ordinal,
+                status.worker,
+                status.age_s,
+            )
+        if overdue:
+            self._record([Sample.of("advdmd_rollout_leases_reissued_total", len(overdue), reason="expired")])
+
+    # Figures --------------------------------------------------------------------------------------------------------
+
+    def _verify(self, report: WorkReport) -> None:
+        """Checks the weights a worker says it loaded; a mismatch ends the run."""
+        if report.load is None:
+            return
+        self._store.verify(report.load)
+        stream = report.load.stream
+        self._record(
+            [
+                Sample.of("advdmd_weights_loaded_total", 1, stream=stream),
+                Sample.of("advdmd_weights_verified_total", 1, stream=stream),
+                Sample.of("advdmd_weights_worker_version", report.load.version, stream=stream, worker=report.worker),
+            ]
+        )
+
+    def _hub_lease(self, lease: Lease) -> None:
+        self._record([Sample.of("advdmd_rollout_leases_issued_total", 1)])
+        if lease.attempt:
+            logger.info("ordinal %d is issued again, attempt %d", lease.ordinal, lease.attempt)
+
+    def _gauges(self) -> list[Sample]:
+        held = self._buffer.stats(self._version)
+        return [
+            Sample.of("advdmd_run_cycle", self._version),
+            Sample.of("advdmd_run_cycles_planned", self._config.run.cycles),
+            Sample.of("advdmd_run_elapsed_seconds", self._clock() - self._began),
+            Sample.of("advdmd_rollout_trajectories_per_second", self._throughput),
+            Sample.of("advdmd_rollout_leases_outstanding", len(self._frontier.outstanding(self._clock()))),
+            Sample.of("advdmd_buffer_bytes", held.bytes),
+            Sample.of("advdmd_buffer_capacity_bytes", self._config.buffer.max_bytes),
+            Sample.of("advdmd_buffer_groups", held.groups),
+            Sample.of("advdmd_weights_published_version", self._version, stream="student"),
+            Sample.of("advdmd_weights_published_version", self._version, stream="discriminator"),
+            *(
+                Sample.of("advdmd_run_role_seconds_total", seconds, role=role, state=state)
+                for (role, state), seconds in self._stations.drain().items()
+            ),
+        ]
+
+    def _record(self, samples: list[Sample]) -> None:
+        if samples:
+            self._hub.record(samples, self._version)
+
+    def _show(self, start: int) -> None:
+        elapsed = self._clock() - self._began
+        done = self._version - start
+        total = self._config.run.cycles - start
+        remaining = elapsed / done * (total - done) if done else None
+        if self._config.run.time_limit_s is not None:
+            left = max(0.0, self._config.run.time_limit_s - elapsed)
+            remaining = left if remaining is None else min(left, remaining)
+        self._display(
+            Status(
+                version=self._version,
+                cycles=self._config.run.cycles,
+                elapsed_s=elapsed,
+                remaining_s=remaining,
+                report=self._report,
+                policy_age=self._policy_age,
+                trajectories_per_s=self._throughput,
+                updates=dict(self._updates),
+                waiting_for=self._waiting_for(),
+            )
+        )

@@ -1,0 +1,1 @@
+"""The learner station: networks, engines, updates and checkpoints of the gang."""

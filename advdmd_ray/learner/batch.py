@@ -1,0 +1,143 @@
+"""From scored groups to the tensors of one cycle, and the draws that every update takes from them.
+
+Draws are named by the group's own seed, the objective, the version and the update, never by the rank: splitting
+the groups over more ranks changes nothing that is drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from advdmd_ray.diffusion.kernels import Kernel, clean_from_mean, clean_from_velocity
+from advdmd_ray.diffusion.seeds import noise, uniform
+from advdmd_ray.records import ScoredGroup
+
+Path = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerBatch:
+    """This rank's groups of one cycle: g groups of n samples, K steps, m stochastic ones.
+
+    Attributes:
+        prompt_ids: `[g]` row of the prompt table.
+        group_seeds: One seed per group; names its draws.
+        policy_ages: `[g]` learner version minus policy version.
+        sigmas: `[K+1]` noise levels.
+        latents: `[g, n, K+1, C, H, W]` states.
+        means: `[g, n, m, C, H, W]` behaviour policy's means.
+        stds: `[m]` standard deviations, latent units.
+        rewards: `[g, n, K]` logits of levels 1..K.
+    """
+
+    prompt_ids: Int64[Tensor, " g"]
+    group_seeds: tuple[int, ...]
+    policy_ages: Int64[Tensor, " g"]
+    sigmas: Float[Tensor, " k1"]
+    latents: Float[Tensor, "g n k1 c h w"]
+    means: Float[Tensor, "g n m c h w"]
+    stds: Float[Tensor, " m"]
+    rewards: Float[Tensor, "g n k"]
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        return self.sigmas.numel() - 1
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.latents.shape[1]
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return tuple(self.latents.shape[3:])
+
+
+def collate(groups: Sequence[ScoredGroup], version: int) -> LearnerBatch:
+    """Stacks groups of one shape; the one copy on the way from the object store to the device.
+
+    Raises:
+        ValueError: if there is no group, or the groups do not share their noise levels.
+    """
+    if not groups:
+        raise ValueError("a cycle needs at least one group")
+    first = groups[0].group
+    if any(not np.array_equal(scored.group.sigmas, first.sigmas) for scored in groups):
+        raise ValueError("the groups of a cycle must share their noise levels")
+
+    def stacked(arrays: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays))
+
+    return LearnerBatch(
+        prompt_ids=torch.tensor([scored.group.prompt_id for scored in groups]),
+        group_seeds=tuple(int(scored.group.seeds[0]) for scored in groups),
+        policy_ages=torch.tensor([version - scored.group.policy_version for scored in groups]),
+        sigmas=torch.tensor(first.sigmas),
+        latents=stacked([scored.group.latents for scored in groups]),
+        means=stacked([scored.group.means for scored in groups]),
+        stds=torch.tensor(first.stds),
+        rewards=stacked([scored.rewards for scored in groups]),
+    )
+
+
+def clean_predictions(batch: LearnerBatch, kernel: Kernel) -> Float[Tensor, "g n k c h w"]:
+    """`x0_hat^k` of every step, k = 0..K-1: what the student generated, the fake score's training data.
+
+    Stochastic steps are inverted from their stored means; a step without a stored mean is an Euler step, or the
+    last one, whose result is its own clean prediction.
+    """
+    sigmas = batch.sigmas
+    clean = []
+    for step in range(batch.steps - 1):
+        x = batch.latents[:, :, step].flatten(0, 1)
+        if batch.means.shape[2]:
+            mean = batch.means[:, :, step].flatten(0, 1)
+            x0 = clean_from_mean(kernel, x, mean, sigmas[step], sigmas[step + 1])
+        else:
+            reached = batch.latents[:, :, step + 1].flatten(0, 1)
+            x0 = clean_from_velocity(x, (reached - x) / (sigmas[step + 1] - sigmas[step]), sigmas[step])
+        clean.append(x0.unflatten(0, batch.latents.shape[:2]))
+    return torch.stack([*clean, batch.latents[:, :, -1]], dim=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """b = g x rows chosen states of a batch, `rows` from each group.
+
+    Attributes:
+        group: `[b]` index of the group in the batch.
+        sample: `[b]` index of the trajectory in its group.
+        level: `[b]` which of the offered steps or levels.
+    """
+
+    group: Int64[Tensor, " b"]
+    sample: Int64[Tensor, " b"]
+    level: Int64[Tensor, " b"]
+
+
+def draw_states(batch: LearnerBatch, rows: int, levels: int, path: Path) -> Draw:
+    """Chooses trajectories and levels uniformly, with replacement, `rows` from each group."""
+    drawn = torch.stack([uniform((2, rows), seed, *path, "rows") for seed in batch.group_seeds])
+    return Draw(
+        group=torch.arange(len(batch.group_seeds)).repeat_interleave(rows),
+        sample=(drawn[:, 0] * batch.samples).long().flatten(),
+        level=(drawn[:, 1] * levels).long().flatten(),
+    )
+
+
+def draw_noise(batch: LearnerBatch, rows: int, path: Path) -> Float[Tensor, "b c h w"]:
+    """Standard normal latents, `rows` for each group."""
+    shape = (rows, *batch.latent_shape)
+    return torch.cat([noise(shape, seed, *path, "noise") for seed in batch.group_seeds])
+
+
+def draw_levels(batch: LearnerBatch, rows: int, low: float, high: float, path: Path) -> Float[Tensor, " b"]:
+    """Noise levels uniform in [low, high), `rows` for each group."""
+    drawn = torch.cat([uniform((rows,), seed, *path, "t") for seed in batch.group_seeds])
+    return low + (high - low) * drawn

@@ -1,0 +1,348 @@
+"""One rank of the learner: it owns the networks' optimizer state, the cadence and the versions.
+
+A cycle takes this rank's groups and, in this order: measures the discriminator's held-out AUC (which opens or closes
+the RL gate), asserts that fresh groups have importance ratio 1, trains the fake score and the discriminator, makes
+the RL turn if the cadence has one, then the DMD updates. RL comes before DMD so that it meets the student that the
+newest groups were made with. Afterwards the version is one higher and the weights are ready to publish.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from advdmd_ray.cadence import Cadence, CyclePlan, Health, initial_health, smoothed_health
+from advdmd_ray.config import Config
+from advdmd_ray.data.real import RealImages
+from advdmd_ray.diffusion.denoiser import Conditioning, guided
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.sampling import sample
+from advdmd_ray.diffusion.seeds import derive_seed, group_noise
+from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
+from advdmd_ray.learner.checkpoint import Checkpoint
+from advdmd_ray.learner.ema import Ema
+from advdmd_ray.learner.engine import Engine, Gang, build_engine
+from advdmd_ray.learner.objectives import (
+    PolicyReport,
+    Setting,
+    discriminator_update_loss,
+    dmd_update_loss,
+    fake_score_loss,
+    heldout_auc,
+    minibatch_slices,
+    policy_means,
+    policy_update_loss,
+    ratio_deviation,
+)
+from advdmd_ray.learner.report import CycleReport, PolicyCycleReport, UpdateReport
+from advdmd_ray.losses.advantage import (
+    GroupSummary,
+    advantages,
+    batch_std,
+    level_gate,
+    level_z_scores,
+    merge,
+    nominal_scale,
+    normalised,
+)
+from advdmd_ray.prompts import PromptTable
+from advdmd_ray.records import GroupInfo, ScoredGroup
+from advdmd_ray.weights import Snapshot, pack
+
+# At equal weights two runs of one kernel may differ by float32 round-off only.
+RATIO_TOLERANCE = 1e-6
+# Smallest std a level's rewards are divided by before any running std exists, logits.
+SMALLEST_STD = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The four roles. Student and fake score start as copies of the teacher.
+
+    Attributes:
+        teacher: Frozen, multi-step.
+        student: The few-step generator.
+        fake_score: The score of the student's own distribution.
+        discriminator: Real against generated; the reward model.
+    """
+
+    teacher: nn.Module
+    student: nn.Module
+    fake_score: nn.Module
+    discriminator: nn.Module
+
+
+class RatioError(RuntimeError):
+    """Rollout and learner disagree about the probability of an action under the same weights."""
+
+
+class Learner:
+    """One rank of the gang; every rank calls every method in the same order."""
+
+    def __init__(
+        self,
+        config: Config,
+        gang: Gang,
+        networks: Networks,
+        table: PromptTable,
+        real: RealImages,
+        *,
+        kernel: Kernel,
+        sigmas: Float[Tensor, " k1"],
+    ) -> None:
+        self._config = config
+        self._gang = gang
+        learn, heldout = real.split(config.discriminator.heldout_fraction, derive_seed(config.run.seed, "heldout"))
+        self._setting = Setting(
+            config=config,
+            table=table,
+            kernel=kernel,
+            sigmas=sigmas,
+            real=learn,
+            real_heldout=heldout,
+            teacher=guided(networks.teacher.eval(), table.unconditional, config.model.guidance),
+        )
+        self._engines = self._build_engines(networks)
+        self._ema = Ema(self._engines["student"].state_dict(), config.learner.ema_decay)
+        self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
+        self._health: Health = initial_health(config)
+        self._reward_std: Tensor | None = None
+        self._ratio_checked = False
+        self.version = 0
+
+    def _build_engines(self, networks: Networks) -> dict[str, Engine]:
+        config = self._config
+        rates = {
+            "student": {"dmd": config.dmd.learning_rate, "rl": config.policy_gradient.learning_rate},
+            "fake_score": {"fake_score": config.fake_score.learning_rate},
+            "discriminator": {"discriminator": config.discriminator.learning_rate},
+        }
+        modules: dict[str, nn.Module] = {
+            "student": networks.student,
+            "fake_score": networks.fake_score,
+            "discriminator": networks.discriminator,
+        }
+        return {
+            name: build_engine(
+                module,
+                kind=config.learner.engine,
+                objectives=rates[name],
+                betas=config.learner.betas,
+                weight_decay=config.learner.weight_decay,
+                max_grad_norm=config.learner.max_grad_norm,
+                zero_stage=config.learner.zero_stage,
+                gang=self._gang,
+            )
+            for name, module in modules.items()
+        }
+
+    def cycle(self, groups: Sequence[ScoredGroup], infos: Sequence[GroupInfo]) -> CycleReport:
+        """Learns from one cycle's groups.
+
+        Args:
+            groups: This rank's share.
+            infos: Metadata of the groups of all ranks; their reward moments give every rank the same scales.
+
+        Raises:
+            RatioError: if a fresh group's importance ratio is not 1 within 1e-6 before the first update.
+        """
+        began = time.monotonic()
+        batch = collate(groups, self.version)
+        moments = merge([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos])
+        auc = self._measure_auc(batch)
+        self._follow_reward_std(batch_std(moments))
+        plan = self._cadence.plan(self._health)
+        updates = self._train_critics(batch, plan)
+        policy, deviation = None, float("nan")
+        if plan.policy_gradient:
+            updates["rl"], policy, deviation = self._policy_turn(batch, batch_std(moments))
+        elif not self._ratio_checked:
+            deviation = self._check_ratio(batch)
+        updates["dmd"] = self._repeat("student", "dmd", plan.dmd, lambda path: self._dmd_loss(batch, path))
+        self.version += 1
+        return CycleReport(
+            version=self.version,
+            plan=plan,
+            updates=updates,
+            auc=auc,
+            smoothed_auc=self._health.auc,
+            open_levels=self._health.open_levels,
+            reward_mean=moments.mean,
+            reward_spread=_within_group_std(infos),
+            policy=policy,
+            fresh_deviation=deviation,
+            trajectories=moments.count,
+            seconds=time.monotonic() - began,
+        )
+
+    def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
+        """Measures and smooths the AUC per level; the mean over the ranks of each rank's own."""
+        local = heldout_auc(self._discriminator, self._setting, batch, ("auc", self.version))
+        measured = tuple(self._gang.mean(local).tolist())
+        self._health = smoothed_health(self._health, measured, self._config.discriminator.auc_decay)
+        return measured
+
+    def _follow_reward_std(self, std: Tensor) -> None:
+        decay = self._config.policy_gradient.std_decay
+        self._reward_std = std if self._reward_std is None else decay * self._reward_std + (1 - decay) * std
+
+    def _train_critics(self, batch: LearnerBatch, plan: CyclePlan) -> dict[str, UpdateReport]:
+        """Fake score and discriminator: the two networks that follow the student's distribution."""
+        clean = clean_predictions(batch, self._setting.kernel)
+        fake_score, discriminator = self._engines["fake_score"], self._engines["discriminator"]
+        return {
+            "fake_score": self._repeat(
+                "fake_score",
+                "fake_score",
+                plan.fake_score,
+                lambda path: fake_score_loss(fake_score, self._setting, batch, clean, path),
+            ),
+            "discriminator": self._repeat(
+                "discriminator",
+                "discriminator",
+                plan.discriminator,
+                lambda path: discriminator_update_loss(discriminator, self._setting, batch, path),
+            ),
+        }
+
+    def _dmd_loss(self, batch: LearnerBatch, path: Path) -> Tensor:
+        fake_score = self._engines["fake_score"].module
+        return dmd_update_loss(self._engines["student"], fake_score, self._discriminator, self._setting, batch, path)
+
+    def _repeat(self, engine: str, objective: str, count: int, loss_of: Callable[[Path], Tensor]) -> UpdateReport:
+        """Makes `count` updates of one engine; the path of each names its draws."""
+        losses, norm, skipped = [], 0.0, 0
+        for update in range(count):
+            loss = loss_of((objective, self.version, update))
+            step = self._engines[engine].step(loss, objective)
+            losses.append(loss.detach())
+            norm, skipped = step.grad_norm, skipped + step.skipped
+            if engine == "student":
+                self._ema.update(self._engines["student"].state_dict())
+        mean = float(self._gang.mean(torch.stack(losses).mean())) if losses else math.nan
+        return UpdateReport(updates=count - skipped, skipped=skipped, loss=mean, gradient_norm=norm)
+
+    def _check_ratio(self, batch: LearnerBatch) -> float:
+        """Asserts ratio 1 on fresh groups in a cycle without an RL turn; once a run is enough there."""
+        if not self._setting.kernel.is_stochastic or not batch.stds.numel():
+            return float("nan")
+        everyone = slice(0, batch.samples)
+        with torch.no_grad():
+            means = policy_means(self._engines["student"].module, self._setting, batch, everyone)
+        return self._assert_ratio(ratio_deviation(means, batch, everyone))
+
+    def _assert_ratio(self, deviation: float) -> float:
+        if math.isnan(deviation):
+            return deviation
+        if deviation > RATIO_TOLERANCE:
+            raise RatioError(
+                f"learner rank {self._gang.rank}: importance ratio differs from 1 by {deviation:.2e} at equal weights "
+                f"(version {self.version}, allowed {RATIO_TOLERANCE:.0e}); rollout and learner do not run the same step"
+            )
+        self._ratio_checked = True
+        return deviation
+
+    def _advantages(self, batch: LearnerBatch, std: Tensor) -> tuple[Tensor, float]:
+        """Scaled, clipped advantages `[g, n, m]` and the spread of the raw ones; closed levels have weight 0."""
+        config, health = self._config.policy_gradient, self._health
+        inner = batch.steps - 1
+        weights = torch.tensor([config.intermediate_weight] * inner + [config.final_weight])
+        weights = level_gate(weights, torch.tensor(health.auc), health.low, health.high)
+        running = std if self._reward_std is None else self._reward_std
+        floor = (config.std_floor * running).clamp(min=SMALLEST_STD)
+        raw = advantages(level_z_scores(batch.rewards, std, floor), config.advantage, config.gamma, weights)
+        scale = nominal_scale(config.advantage, config.gamma, weights)
+        return normalised(raw, scale, config.clip), float(raw.std(correction=0))
+
+    def _policy_turn(self, batch: LearnerBatch, std: Tensor) -> tuple[UpdateReport, PolicyCycleReport, float]:
+        """One RL turn: `minibatches` updates, each on its share of every group's samples."""
+        scaled, spread = self._advantages(batch, std)
+        reports: list[PolicyReport] = []
+
+        def loss_of(path: Path) -> Tensor:
+            samples = minibatch_slices(batch.samples, self._config.policy_gradient.minibatches)[int(path[-1])]
+            loss, report = policy_update_loss(self._engines["student"], self._setting, batch, scaled, samples)
+            if not reports:
+                self._assert_ratio(report.fresh_deviation)
+            reports.append(report)
+            return loss
+
+        update = self._repeat("student", "rl", self._config.policy_gradient.minibatches, loss_of)
+        figures = torch.stack(
+            [
+                torch.stack([report.gradient.clipped_fraction for report in reports]).mean(),
+                torch.stack([report.gradient.mean_kl_nats for report in reports]).mean(),
+                torch.tensor(spread),
+                torch.tensor(float(sum(report.stale for report in reports))),
+            ]
+        )
+        masked, kl, mean_spread, stale = self._gang.mean(figures).tolist()
+        policy = PolicyCycleReport(
+            masked_fraction=masked,
+            kl_nats=kl,
+            advantage_spread=mean_spread,
+            stale_terms=round(stale * self._gang.size),
+        )
+        return update, policy, reports[0].fresh_deviation
+
+    @property
+    def _discriminator(self) -> nn.Module:
+        return self._engines["discriminator"].module
+
+    def snapshots(self) -> tuple[Snapshot, Snapshot]:
+        """Student and discriminator of this version, packed for rollout actors and reward workers."""
+        return (
+            pack("student", self.version, self._engines["student"].state_dict()),
+            pack("discriminator", self.version, self._engines["discriminator"].state_dict()),
+        )
+
+    @torch.no_grad()
+    def sample_ema(self, conditioning: Conditioning, seeds: Sequence[int]) -> Float[Tensor, "b c h w"]:
+        """Final latents of the student's EMA, with the kernel and levels it is trained with."""
+        student, average = self._engines["student"].module, self._ema.state()
+
+        def averaged(
+            x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+        ) -> Float[Tensor, "b c h w"]:
+            return torch.func.functional_call(student, average, (x, t, conditioning))
+
+        sigmas, shape = self._setting.sigmas, tuple(self._setting.real.latents.shape[1:])
+        x = group_noise(shape, seeds, "initial")
+        return sample(averaged, conditioning, self._setting.kernel, sigmas, x, seeds=seeds)
+
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """Everything a checkpoint stores as tensors, by file stem. Collective."""
+        stored: dict[str, Mapping[str, Tensor]] = {"ema": self._ema.state()}
+        for name, engine in self._engines.items():
+            stored[name] = engine.state_dict()
+            stored[f"{name}_optimizer"] = engine.optimizer_state()
+        if self._reward_std is not None:
+            stored["reward_statistics"] = {"std": self._reward_std}
+        return stored
+
+    def facts(self) -> dict[str, Any]:
+        """Everything a checkpoint stores as JSON: version, cadence and discriminator health."""
+        return {"version": self.version, "cadence": self._cadence.to_facts(), "auc": list(self._health.auc)}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint. Collective."""
+        facts = checkpoint.facts["learner"]
+        for name, engine in self._engines.items():
+            engine.load_state_dict(checkpoint.load(name))
+            engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))
+        self._ema.load(checkpoint.load("ema"))
+        self._reward_std = checkpoint.load("reward_statistics")["std"]
+        self._cadence.restore(facts["cadence"])
+        self._health = replace(self._health, auc=tuple(facts["auc"]))
+        self.version = facts["version"]
+
+
+def _within_group_std(infos: Sequence[GroupInfo]) -> tuple[float, ...]:
+    """Root mean square over groups of the standard deviation inside a group, per level."""
+    variances = [[m2 / info.samples for m2 in info.reward_m2] for info in infos]
+    return tuple(math.sqrt(sum(column) / len(column)) for column in zip(*variances, strict=True))

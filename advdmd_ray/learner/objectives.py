@@ -1,0 +1,286 @@
+"""What each update minimises on a batch of scored groups. Each objective is one loss of one network.
+
+The student's two losses, DMD and RL, are separate updates with separate optimizer moments: policy gradients are
+smaller by about the number of latent elements, and in one Adam they would vanish.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from advdmd_ray.config import Config, PolicyGradient
+from advdmd_ray.data.real import RealImages
+from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
+from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity, kl_per_element, log_ratio, transition
+from advdmd_ray.diffusion.seeds import derive_seed, noise
+from advdmd_ray.learner.batch import LearnerBatch, Path, draw_levels, draw_noise, draw_states
+from advdmd_ray.losses.adversarial import (
+    auc,
+    discriminator_loss,
+    generator_loss,
+    gradient_norm_scale,
+    r1_style_penalty,
+)
+from advdmd_ray.losses.distribution_matching import dmd_gradient, dmd_loss
+from advdmd_ray.losses.fake_score import flow_matching_loss, noised
+from advdmd_ray.losses.policy_gradient import (
+    PolicyGradientReport,
+    PolicyTerms,
+    policy_gradient_loss,
+    stale_mask,
+    step_weights,
+)
+from advdmd_ray.prompts import PromptTable
+from advdmd_ray.reward import final_noise_of, judged_states, level_scores, score_states
+
+# A network that gives one logit per state, from (x, t, conditioning); a module or its engine.
+Critic: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
+
+# Standard deviation of the perturbation of the R1-style term, latent units; ours.
+PENALTY_SIGMA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the objectives share besides the batch: fixed for the whole run.
+
+    Attributes:
+        config: The run's configuration.
+        table: Encoded prompts.
+        kernel: The student's transition kernel.
+        sigmas: `[K+1]` student levels, the last 0.
+        real: Real latents to learn from.
+        real_heldout: Real latents that only the AUC sees.
+        teacher: The guided teacher.
+    """
+
+    config: Config
+    table: PromptTable
+    kernel: Kernel
+    sigmas: Float[Tensor, " k1"]
+    real: RealImages
+    real_heldout: RealImages
+    teacher: Denoiser
+
+    def rows(self, batch_size: int) -> int:
+        """Rows of each group in an update of `batch_size` rows over all ranks."""
+        return batch_size // self.config.rollout.groups_per_cycle
+
+
+def fake_score_loss(
+    fake_score: Denoiser, setting: Setting, batch: LearnerBatch, clean: Float[Tensor, "g n k c h w"], path: Path
+) -> Float[Tensor, ""]:
+    """Flow-matching regression on the student's clean predictions, at levels uniform in [t_min, t_max]."""
+    rows = setting.rows(setting.config.fake_score.batch_size)
+    draw = draw_states(batch, rows, batch.steps, path)
+    x0 = clean[draw.group, draw.sample, draw.level]
+    eps = draw_noise(batch, rows, path)
+    t = draw_levels(batch, rows, setting.config.dmd.t_min, setting.config.dmd.t_max, path)
+    conditioning = setting.table.rows(batch.prompt_ids[draw.group])
+    return flow_matching_loss(fake_score(noised(x0, eps, t), t, conditioning), x0, eps)
+
+
+def _matched_real(real: RealImages, batch: LearnerBatch, rows: int, path: Path) -> Float[Tensor, "b c h w"]:
+    """Real latents of each group's prompt; the draw belongs to the group."""
+    return torch.cat(
+        [
+            real.matched(prompt_id.expand(rows), derive_seed(seed, *path, "real"))
+            for prompt_id, seed in zip(batch.prompt_ids, batch.group_seeds, strict=True)
+        ]
+    )
+
+
+def discriminator_update_loss(
+    discriminator: Critic, setting: Setting, batch: LearnerBatch, path: Path
+) -> Float[Tensor, ""]:
+    """Softplus loss on reached states and real latents noised to the same levels, optionally with the R1-style term.
+
+    Intermediate states are taken as they are; the final latent is noised to one of the final levels, as the reward
+    workers do.
+    """
+    config = setting.config
+    rows = setting.rows(config.discriminator.batch_size)
+    final = torch.tensor(config.reward.final_levels)
+    inner = batch.steps - 1
+    levels = torch.cat([batch.sigmas[1:-1], final])
+    draw = draw_states(batch, rows, inner + 1, path)
+    # Every level 1..K is drawn alike; the final one then falls on one of its noise levels.
+    which_final = draw_levels(batch, rows, 0.0, float(final.numel()), (*path, "final")).long()
+    slot = torch.where(draw.level < inner, draw.level, inner + which_final)
+    t = levels[slot]
+    reached = batch.latents[draw.group, draw.sample, draw.level + 1]
+    is_final = (draw.level == inner).reshape(-1, 1, 1, 1)
+    fake = torch.where(is_final, noised(reached, draw_noise(batch, rows, (*path, "fake")), t), reached)
+    real = noised(_matched_real(setting.real, batch, rows, path), draw_noise(batch, rows, (*path, "real")), t)
+    conditioning = setting.table.rows(batch.prompt_ids[draw.group].repeat(2))
+    both, both_t = torch.cat([real, fake]), torch.cat([t, t])
+    logits = discriminator(both, both_t, conditioning)
+    real_logits, fake_logits = logits.chunk(2)
+    loss = discriminator_loss(real_logits, fake_logits)
+    if config.discriminator.gradient_penalty > 0:
+        shift = PENALTY_SIGMA * draw_noise(batch, 2 * rows, (*path, "penalty"))
+        penalty = r1_style_penalty(logits, discriminator(both + shift, both_t, conditioning))
+        loss = loss + config.discriminator.gradient_penalty / PENALTY_SIGMA**2 * penalty
+    return loss
+
+
+@torch.no_grad()
+def heldout_auc(discriminator: Critic, setting: Setting, batch: LearnerBatch, path: Path) -> Float[Tensor, " k"]:
+    """AUC per level 1..K on fresh trajectories against real latents the discriminator never learns from.
+
+    Both sides are judged exactly as the reward workers judge; one group at a time, pooled over this rank's groups.
+    """
+    rows, sigmas = min(setting.config.discriminator.auc_rows, batch.samples), batch.sigmas
+    final_levels = setting.config.reward.final_levels
+    fakes, reals = [], []
+    for index, seed in enumerate(batch.group_seeds):
+        prompt_id = int(batch.prompt_ids[index])
+        draws = noise((rows, batch.steps, *batch.latent_shape), seed, *path, "auc")
+        real = setting.real_heldout.matched(torch.full((rows,), prompt_id), derive_seed(seed, *path, "auc"))
+        levels = sigmas[:-1].reshape(1, -1, 1, 1, 1)
+        noisy = (1 - levels) * real.unsqueeze(1) + levels * draws
+        trajectory = torch.cat([noisy, real.unsqueeze(1)], dim=1)
+        final_noise = final_noise_of(batch.latent_shape, seed, len(final_levels))
+        both = torch.cat([batch.latents[index, :rows], trajectory])
+        states, t = judged_states(both, sigmas, final_levels, final_noise)
+        scores = level_scores(score_states(discriminator, setting.table, prompt_id, states, t), batch.steps - 1)
+        fake, true = scores.chunk(2)
+        fakes.append(fake)
+        reals.append(true)
+    fake, true = torch.cat(fakes), torch.cat(reals)
+    return torch.stack([auc(true[:, level], fake[:, level]) for level in range(batch.steps)])
+
+
+def dmd_update_loss(
+    student: Denoiser,
+    fake_score: Denoiser,
+    discriminator: Critic,
+    setting: Setting,
+    batch: LearnerBatch,
+    path: Path,
+) -> Float[Tensor, ""]:
+    """Distribution matching on clean predictions made, with gradient, from stored states of all K steps.
+
+    The optional direct GAN term enters as a gradient at x0 scaled to the DMD gradient's norm, so that no backward
+    pass ever crosses two engines.
+    """
+    config = setting.config.dmd
+    rows = setting.rows(config.batch_size)
+    draw = draw_states(batch, rows, batch.steps, path)
+    conditioning = setting.table.rows(batch.prompt_ids[draw.group])
+    x, sigma = batch.latents[draw.group, draw.sample, draw.level], batch.sigmas[draw.level]
+    x0 = clean_from_velocity(x, student(x, sigma, conditioning), sigma)
+    t = draw_levels(batch, rows, config.t_min, config.t_max, path)
+    with torch.no_grad():
+        y = noised(x0.detach(), draw_noise(batch, rows, path), t)
+        x0_fake = clean_from_velocity(y, fake_score(y, t, conditioning), t)
+        x0_real = clean_from_velocity(y, setting.teacher(y, t, conditioning), t)
+        gradient = dmd_gradient(x0.detach(), x0_fake, x0_real)
+    if config.gan_weight > 0:
+        final = torch.tensor(setting.config.reward.final_levels)
+        tau = final[draw_levels(batch, rows, 0.0, float(final.numel()), (*path, "gan")).long()]
+        leaf = x0.detach().requires_grad_()
+        judged = noised(leaf, draw_noise(batch, rows, (*path, "gan")), tau)
+        (gan,) = torch.autograd.grad(generator_loss(discriminator(judged, tau, conditioning)), leaf)
+        gradient = gradient + config.gan_weight * gradient_norm_scale(gradient, gan) * gan
+    return dmd_loss(x0, gradient)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReport:
+    """One RL update on this rank.
+
+    Attributes:
+        gradient: The trust region's figures.
+        stale: Terms dropped for being too far from the policy that acted.
+        terms: Terms in all.
+        fresh_deviation: Largest `|ratio - 1|` over groups of age 0, before this update; nan if there was none.
+    """
+
+    gradient: PolicyGradientReport
+    stale: int
+    terms: int
+    fresh_deviation: float
+
+
+def policy_means(
+    student: Denoiser, setting: Setting, batch: LearnerBatch, samples: slice
+) -> Float[Tensor, "g s m c h w"]:
+    """The student's mean of every stored action, through the same kernel that the rollout used."""
+    x = batch.latents[:, samples, : batch.stds.numel()]
+    groups, count, steps = x.shape[:3]
+    conditioning = setting.table.rows(batch.prompt_ids.repeat_interleave(count * steps))
+    t = batch.sigmas[:steps].repeat(groups * count)
+    velocity = student(x.flatten(0, 2), t, conditioning).unflatten(0, (groups, count, steps))
+    means = [
+        transition(
+            setting.kernel,
+            x[:, :, step].flatten(0, 1),
+            velocity[:, :, step].flatten(0, 1),
+            batch.sigmas[step],
+            batch.sigmas[step + 1],
+        ).mean.unflatten(0, (groups, count))
+        for step in range(steps)
+    ]
+    return torch.stack(means, dim=2)
+
+
+def ratio_deviation(
+    means: Float[Tensor, "g s m c h w"], batch: LearnerBatch, samples: slice, only_age: int = 0
+) -> float:
+    """Largest `|ratio - 1|` of the rows whose policy has age `only_age`; nan if no group has."""
+    rows = batch.policy_ages == only_age
+    if not bool(rows.any()):
+        return float("nan")
+    worst = 0.0
+    for step in range(batch.stds.numel()):
+        ratio = log_ratio(
+            batch.latents[rows][:, samples, step + 1].flatten(0, 1),
+            means[rows][:, :, step].detach().flatten(0, 1),
+            batch.means[rows][:, samples, step].flatten(0, 1),
+            batch.stds[step],
+        )
+        worst = max(worst, float(ratio.expm1().abs().max()))
+    return worst
+
+
+def policy_update_loss(
+    student: Denoiser,
+    setting: Setting,
+    batch: LearnerBatch,
+    advantages: Float[Tensor, "g n m"],
+    samples: slice,
+) -> tuple[Float[Tensor, ""], PolicyReport]:
+    """The policy-gradient loss of the samples of every group named by `samples`, on all stored actions."""
+    config: PolicyGradient = setting.config.policy_gradient
+    means = policy_means(student, setting, batch, samples)
+    steps = batch.stds.numel()
+    numel = means[0, 0, 0].numel()
+    action = batch.latents[:, samples, 1 : steps + 1].flatten(0, 2)
+    old, new = batch.means[:, samples].flatten(0, 2), means.flatten(0, 2)
+    count = new.shape[0]
+    std = batch.stds.repeat(count // steps)
+    kappa = kl_per_element(new, old, std)
+    stale = stale_mask(kappa.detach(), numel, config.stale_nats)
+    weight = step_weights(batch.stds, config.step_weight_power).repeat(count // steps)
+    terms = PolicyTerms(
+        log_ratio=log_ratio(action, new, old, std),
+        kl_per_element=kappa,
+        advantage=advantages[:, samples].flatten(0, 2),
+        step_weight=torch.where(stale, torch.zeros_like(weight), weight),
+        std=std,
+    )
+    loss, gradient = policy_gradient_loss(
+        terms, numel=numel, trust_region=config.trust_region, kl_nats=config.kl_nats, clip_nats=config.clip_nats
+    )
+    return loss, PolicyReport(gradient, int(stale.sum()), count, ratio_deviation(means, batch, samples))
+
+
+def minibatch_slices(samples: int, minibatches: int) -> Sequence[slice]:
+    """Equal consecutive shares of a group's samples; every share sees every group."""
+    share = samples // minibatches
+    return [slice(index * share, (index + 1) * share) for index in range(minibatches)]

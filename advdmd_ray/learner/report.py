@@ -1,0 +1,105 @@
+"""What one learner cycle did, and the same as samples of the metrics catalogue."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from advdmd_ray.cadence import CyclePlan
+from advdmd_ray.metrics.catalogue import phase_samples
+from advdmd_ray.metrics.sample import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """The updates of one objective in one cycle, averaged over them and over the ranks.
+
+    Attributes:
+        updates: Optimizer updates made.
+        skipped: Updates skipped for a gradient that was not finite.
+        loss: Mean loss.
+        gradient_norm: Norm of the last gradient before the clip.
+    """
+
+    updates: int
+    skipped: int
+    loss: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCycleReport:
+    """The RL turn of one cycle, averaged over the gang.
+
+    Attributes:
+        masked_fraction: Share of terms that the trust region dropped.
+        kl_nats: Mean divergence of a whole latent from its behaviour policy, nats.
+        advantage_spread: Standard deviation of the advantages before scaling.
+        stale_terms: Terms dropped because their policy was too far away.
+    """
+
+    masked_fraction: float
+    kl_nats: float
+    advantage_spread: float
+    stale_terms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CycleReport:
+    """One learner cycle.
+
+    Attributes:
+        version: Version after the cycle; equals the number of completed cycles.
+        plan: What the cadence asked for.
+        updates: Report of each objective that had updates.
+        auc: Held-out AUC per level 1..K, measured before the updates.
+        smoothed_auc: The same, smoothed; what the gate looks at.
+        open_levels: Levels whose rewards RL may use.
+        reward_mean: Mean logit per level over the cycle's trajectories.
+        reward_spread: Within-group standard deviation of the logit per level.
+        policy: The RL turn, if there was one.
+        fresh_deviation: Largest |ratio - 1| at equal weights; nan if no group of age 0 was checked.
+        trajectories: Trajectories consumed over all ranks.
+        seconds: Wall time of the cycle on rank 0, without waiting for groups.
+    """
+
+    version: int
+    plan: CyclePlan
+    updates: Mapping[str, UpdateReport]
+    auc: tuple[float, ...]
+    smoothed_auc: tuple[float, ...]
+    open_levels: tuple[bool, ...]
+    reward_mean: tuple[float, ...]
+    reward_spread: tuple[float, ...]
+    policy: PolicyCycleReport | None
+    fresh_deviation: float
+    trajectories: int
+    seconds: float
+
+    def samples(self) -> list[Sample]:
+        """The report as samples for the metrics hub."""
+        samples = [
+            Sample.of("advdmd_learner_trajectories_trained_total", self.trajectories),
+            Sample.of("advdmd_learner_cycle_seconds", self.seconds),
+            *phase_samples(self.plan.phase),
+        ]
+        for objective, report in self.updates.items():
+            samples.append(Sample.of("advdmd_learner_updates_total", report.updates, objective=objective))
+            samples.append(Sample.of("advdmd_learner_skipped_updates_total", report.skipped, objective=objective))
+            if report.updates:
+                samples.append(Sample.of("advdmd_learner_loss", report.loss, objective=objective))
+                samples.append(Sample.of("advdmd_learner_gradient_norm", report.gradient_norm, objective=objective))
+        for level, (mean, spread, area, is_open) in enumerate(
+            zip(self.reward_mean, self.reward_spread, self.smoothed_auc, self.open_levels, strict=True), start=1
+        ):
+            samples.append(Sample.of("advdmd_reward_mean", mean, level=level))
+            samples.append(Sample.of("advdmd_reward_spread", spread, level=level))
+            samples.append(Sample.of("advdmd_learner_discriminator_auc", area, level=level))
+            samples.append(Sample.of("advdmd_learner_rl_gate_open", is_open, level=level))
+        if not math.isnan(self.fresh_deviation):
+            samples.append(Sample.of("advdmd_learner_ratio_deviation", self.fresh_deviation))
+        if self.policy is not None:
+            samples.append(Sample.of("advdmd_learner_rl_masked_fraction", self.policy.masked_fraction))
+            samples.append(Sample.of("advdmd_learner_kl_nats", self.policy.kl_nats))
+            samples.append(Sample.of("advdmd_learner_advantage_spread", self.policy.advantage_spread))
+            samples.append(Sample.of("advdmd_learner_rows_dropped_total", self.policy.stale_terms, reason="stale"))
+        return samples

@@ -1,0 +1,91 @@
+"""One rank as a worker: bytes in, bytes and a report out. The same on Ray and in one process."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advdmd_ray.buffer.codec import decode_scored, from_bytes
+from advdmd_ray.config import Config
+from advdmd_ray.diffusion.seeds import derive_seed
+from advdmd_ray.evaluation.grids import save_grid
+from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
+from advdmd_ray.learner.engine import Gang
+from advdmd_ray.learner.learner import Learner
+from advdmd_ray.prompts import PromptTable
+from advdmd_ray.records import GroupInfo
+from advdmd_ray.shell import CycleOutcome
+from advdmd_ray.weights import Manifest
+
+CHECKPOINTS = "checkpoints"
+GRIDS = "grids"
+GRID_ROWS, GRID_COLUMNS = 6, 10
+
+Publication = tuple[tuple[Manifest, Manifest], np.ndarray, np.ndarray]
+CycleResult = tuple[CycleOutcome | None, np.ndarray | None, np.ndarray | None]
+
+
+class LearnerWorker:
+    """A learner rank with its share of every cycle; rank 0 publishes, saves and draws."""
+
+    def __init__(self, config: Config, gang: Gang, learner: Learner, table: PromptTable) -> None:
+        self._config, self._gang, self._learner, self._table = config, gang, learner, table
+
+    def publication(self) -> Publication:
+        """Manifests and payloads of the current student and discriminator."""
+        student, discriminator = self._learner.snapshots()
+        return (student.manifest, discriminator.manifest), student.payload, discriminator.payload
+
+    def cycle(self, infos: Sequence[GroupInfo], payloads: Sequence[np.ndarray]) -> CycleResult:
+        """Trains one cycle on this rank's share: groups rank, rank + size, ... of the cycle.
+
+        Args:
+            infos: Metadata of all groups of the cycle, in ordinal order.
+            payloads: Their Arrow bytes, views of shared memory; only this rank's share is read.
+
+        Returns:
+            On rank 0 the outcome and the payloads of the new student and discriminator, else nothing.
+        """
+        share = [decode_scored(from_bytes(data)) for data in payloads[self._gang.rank :: self._gang.size]]
+        report = self._learner.cycle(share, infos)
+        if self._gang.rank != 0:
+            return None, None, None
+        (student, discriminator), student_bytes, discriminator_bytes = self.publication()
+        return CycleOutcome(report, student, discriminator), student_bytes, discriminator_bytes
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> str:
+        """Saves the learner and the controller's facts as one checkpoint. Collective; rank 0 writes."""
+        tensors, own = self._learner.tensors(), self._learner.facts()
+        if self._gang.rank != 0:
+            return ""
+        path = save_checkpoint(
+            self._config.folder / CHECKPOINTS,
+            self._learner.version,
+            tensors,
+            {"learner": own, "controller": dict(facts), "config": self._config.model_dump(mode="json")},
+            self._config.learner.keep_checkpoints,
+        )
+        return str(path)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint. Collective."""
+        self._learner.restore(checkpoint)
+
+    def grid(self, decode: Callable[[Tensor], Tensor]) -> str:
+        """Samples the student's EMA with fixed seeds, so that grids of different versions compare.
+
+        Args:
+            decode: Turns latents `[b, C, H, W]` into images in [-1, 1].
+
+        Returns:
+            Path of the picture.
+        """
+        count = min(GRID_COLUMNS, len(self._table.texts))
+        ids = torch.arange(count).repeat(GRID_ROWS)
+        seeds = [derive_seed(self._config.run.seed, "grid", index) for index in range(ids.numel())]
+        latents = self._learner.sample_ema(self._table.rows(ids), seeds)
+        path = self._config.folder / GRIDS / f"version-{self._learner.version:06d}.png"
+        caption = f"student EMA, {self._config.steps} steps, version {self._learner.version}"
+        return str(save_grid(path, decode(latents).numpy(), columns=count, caption=caption))

@@ -1,0 +1,122 @@
+"""The reward station: the discriminator scores every state that a trajectory reached, in logits.
+
+Level j = 1..K-1 is judged as it is, at its own noise level. The final latent (level K) is judged at a few small
+noise levels and the logits are averaged; that noise is shared by the whole group, so it cannot decide who wins.
+Logits, not probabilities: a saturated sigmoid would hide differences. The levels are our choice.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from advdmd_ray.diffusion.seeds import noise
+from advdmd_ray.losses.advantage import group_summary
+from advdmd_ray.losses.fake_score import noised
+from advdmd_ray.prompts import PromptTable
+from advdmd_ray.records import GroupInfo, LoadReport, ScoredGroup, TrajectoryGroup
+from advdmd_ray.weights import ModuleLoader, Snapshot, load_verified
+
+
+def judged_states(
+    latents: Float[Tensor, "n k1 c h w"],
+    sigmas: Float[Tensor, " k1"],
+    final_levels: Sequence[float],
+    final_noise: Float[Tensor, "f c h w"],
+) -> tuple[Float[Tensor, "n s c h w"], Float[Tensor, " s"]]:
+    """The states that the discriminator sees and their noise levels, s = K - 1 + f.
+
+    Args:
+        latents: States from pure noise to the final latent.
+        sigmas: Their levels; the last is 0.
+        final_levels: f levels in [0, 1) at which the final latent is judged.
+        final_noise: One noise per final level, shared by all n.
+    """
+    levels = torch.tensor(list(final_levels), dtype=torch.float32)
+    count = levels.numel()
+    final = latents[:, -1:].expand(-1, count, -1, -1, -1).flatten(0, 1)
+    eps = final_noise.expand(latents.shape[0], -1, -1, -1, -1).flatten(0, 1)
+    blurred = noised(final, eps, levels.repeat(latents.shape[0])).unflatten(0, (-1, count))
+    return torch.cat([latents[:, 1:-1], blurred], dim=1), torch.cat([sigmas[1:-1], levels])
+
+
+def level_scores(logits: Float[Tensor, "n s"], intermediate: int) -> Float[Tensor, "n k"]:
+    """One score per level 1..K: the intermediate logits as they are, then the mean over the final levels."""
+    return torch.cat([logits[:, :intermediate], logits[:, intermediate:].mean(dim=1, keepdim=True)], dim=1)
+
+
+def score_states(
+    discriminator: nn.Module,
+    table: PromptTable,
+    prompt_id: int,
+    states: Float[Tensor, "n s c h w"],
+    levels: Float[Tensor, " s"],
+) -> Float[Tensor, "n s"]:
+    """The discriminator's logit of each of n x s states of one prompt, in one forward."""
+    samples, count = states.shape[:2]
+    conditioning = table.of(prompt_id, samples * count)
+    logits = discriminator(states.flatten(0, 1), levels.repeat(samples), conditioning)
+    return logits.float().unflatten(0, (samples, count))
+
+
+def final_noise_of(latent_shape: Sequence[int], seed: int, count: int) -> Float[Tensor, "f c h w"]:
+    """The noise of the final levels; `seed` is the first sample's, so it belongs to the group."""
+    return noise((count, *latent_shape), seed, "final_level")
+
+
+def group_info(scored: ScoredGroup, size_bytes: int) -> GroupInfo:
+    """What the buffer's index and every learner rank must know of a scored group."""
+    summary = group_summary(torch.tensor(scored.rewards))
+    return GroupInfo(
+        ordinal=scored.group.ordinal,
+        prompt_id=scored.group.prompt_id,
+        samples=summary.count,
+        policy_version=scored.group.policy_version,
+        reward_version=scored.reward_version,
+        size_bytes=size_bytes,
+        reward_mean=summary.mean,
+        reward_m2=summary.m2,
+    )
+
+
+class RewardWorker:
+    """Holds one version of the discriminator and scores whole groups with it."""
+
+    def __init__(
+        self, name: str, discriminator: nn.Module, table: PromptTable, *, final_levels: Sequence[float]
+    ) -> None:
+        self.name = name
+        self._discriminator = discriminator.eval().requires_grad_(requires_grad=False)
+        self._loader = ModuleLoader(discriminator, [name for name, _ in discriminator.named_parameters()])
+        self._table = table
+        self._final_levels = tuple(final_levels)
+        self._version: int | None = None
+
+    def load(self, snapshot: Snapshot) -> LoadReport | None:
+        """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
+
+        Raises:
+            WeightsMismatchError: if the loaded bytes differ from the manifest.
+        """
+        if snapshot.manifest.version == self._version:
+            return None
+        report = load_verified(self._loader, snapshot, self.name)
+        self._version = snapshot.manifest.version
+        return report
+
+    @torch.no_grad()
+    def score(self, group: TrajectoryGroup) -> ScoredGroup:
+        """Scores every level 1..K of every trajectory with one discriminator version.
+
+        Raises:
+            ValueError: if no discriminator was loaded yet.
+        """
+        if self._version is None:
+            raise ValueError(f"{self.name} has no discriminator yet; load a snapshot first")
+        latents = torch.tensor(group.latents)
+        final_noise = final_noise_of(latents.shape[2:], int(group.seeds[0]), len(self._final_levels))
+        states, levels = judged_states(latents, torch.tensor(group.sigmas), self._final_levels, final_noise)
+        logits = score_states(self._discriminator, self._table, group.prompt_id, states, levels)
+        rewards = level_scores(logits, intermediate=latents.shape[1] - 2)
+        return ScoredGroup(group=group, rewards=rewards.numpy(), reward_version=self._version)

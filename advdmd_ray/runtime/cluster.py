@@ -1,0 +1,82 @@
+"""Meets the Ray cluster: joins the one that RAY_ADDRESS or the configuration names, else starts a local Ray."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from advdmd_ray.config import Config
+from advdmd_ray.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def demanded_cpus(config: Config) -> float:
+    """Logical CPUs that all workers reserve together."""
+    return (
+        config.rollout.actors * config.rollout.num_cpus
+        + config.reward.workers * config.reward.num_cpus
+        + config.learner.ranks * config.learner.num_cpus
+    )
+
+
+def demanded_gpus(config: Config) -> float:
+    """GPUs that all workers reserve together."""
+    return (
+        config.rollout.actors * config.rollout.num_gpus
+        + config.reward.workers * config.reward.num_gpus
+        + config.learner.ranks * config.learner.num_gpus
+    )
+
+
+@contextmanager
+def connected(config: Config) -> Iterator[bool]:
+    """Joins or starts Ray and leaves it at the end.
+
+    Inside `ray job submit` the address is in the environment; then a second Ray is never started. A cluster that
+    Ray 2.60 started asks for a token, so token authentication is on unless the user chose otherwise.
+
+    Yields:
+        Whether the cluster was there before.
+
+    Raises:
+        UserError: if the named cluster does not answer, or has fewer CPUs or GPUs than the workers reserve.
+    """
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    joins = address is not None and address != "local"
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Ray's own metric exporter and usage report are not ours to switch on.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if joins:
+        try:
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise UserError(
+                f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or unset RAY_ADDRESS "
+                "to start a local Ray"
+            ) from None
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=config.ray.object_store_bytes,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+        )
+    try:
+        _check_resources(config)
+        yield joins
+    finally:
+        ray.shutdown()
+
+
+def _check_resources(config: Config) -> None:
+    have = ray.cluster_resources()
+    for kind, need in (("CPU", demanded_cpus(config)), ("GPU", demanded_gpus(config))):
+        if need > have.get(kind, 0.0) + 1e-9:
+            raise UserError(
+                f"the workers reserve {need:g} {kind}s, the cluster has {have.get(kind, 0.0):g}; lower rollout.actors, "
+                f"reward.workers, learner.ranks or their num_{kind.lower()}s, or add nodes"
+            )

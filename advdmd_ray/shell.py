@@ -1,0 +1,125 @@
+"""Where the controller's work runs, as protocols: a `Shell` starts jobs, a buffer, a store and a hub keep the facts.
+
+`local.py` implements them in one process, `runtime/` on Ray.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from advdmd_ray.buffer.index import BufferStats, CommitResult, Take
+from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.records import GroupInfo, Lease, LoadReport
+from advdmd_ray.weights import Manifest, Stream, WeightStats
+
+Reference = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A snapshot as the controller sees it: what it must contain, and where its bytes are."""
+
+    manifest: Manifest
+    payload: Reference
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """Work under way. `eq=False`: a job is itself, whatever it carries.
+
+    Attributes:
+        worker: Name of the worker that does it.
+        tickets: What the shell waits for.
+        payload: Reference of the bytes the job will have made, if any.
+    """
+
+    worker: str
+    tickets: tuple[Any, ...]
+    payload: Reference = None
+
+
+@dataclass(frozen=True, slots=True)
+class CycleOutcome:
+    """What the gang returns after a cycle: the report and the manifests of its two snapshots."""
+
+    report: CycleReport
+    student: Manifest
+    discriminator: Manifest
+
+
+class Shell(Protocol):
+    """Where the work runs. Starting a job never blocks; `outcome` raises WorkerLostError for a dead worker."""
+
+    @property
+    def rollout_workers(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def reward_workers(self) -> Sequence[str]: ...  # noqa: D102
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+        """Starts a rollout; outcome WorkReport, payload the group's bytes."""
+        ...
+
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
+        """Starts scoring; outcome (WorkReport, GroupInfo), payload the scored group's bytes."""
+        ...
+
+    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        """Starts a learner cycle; outcome CycleOutcome, payload (student bytes, discriminator bytes)."""
+        ...
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> Job:
+        """Starts writing a checkpoint; outcome its path as text."""
+        ...
+
+    def grid(self) -> Job:
+        """Starts a sample grid of the EMA student; outcome its path as text."""
+        ...
+
+    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
+        """The jobs that are done, waiting at most `timeout_s` for the first."""
+        ...
+
+    def outcome(self, job: Job) -> Any:
+        """The result of a done job."""
+        ...
+
+
+class Buffer(Protocol):
+    """`BufferIndex`, here or behind an actor."""
+
+    def commit(self, info: GroupInfo, reference: Reference) -> CommitResult: ...  # noqa: D102
+    def room(self, size_bytes: int, outstanding: int) -> bool: ...  # noqa: D102
+    def take(self, consumer: str, count: int, current_version: int) -> Take[Reference]: ...  # noqa: D102
+    def settle(self, consumer: str, ordinals: Iterable[int]) -> tuple[int, ...]: ...  # noqa: D102
+    def stats(self, current_version: int) -> BufferStats: ...  # noqa: D102
+
+
+class Store(Protocol):
+    """`WeightStore`, here or behind an actor."""
+
+    def publish(self, manifest: Manifest, reference: Reference) -> int: ...  # noqa: D102
+    def latest(self, stream: Stream) -> tuple[Manifest, Reference]: ...  # noqa: D102
+    def verify(self, report: LoadReport) -> None: ...  # noqa: D102
+    def stats(self) -> WeightStats: ...  # noqa: D102
+
+
+class Hub(Protocol):
+    """`MetricsHub`, here or behind an actor."""
+
+    def record(self, samples: Sequence[Sample], cycle: int | None = None) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a progress display shows; refreshed several times a second."""
+
+    version: int
+    cycles: int
+    elapsed_s: float
+    remaining_s: float | None
+    report: CycleReport | None
+    policy_age: int
+    trajectories_per_s: float
+    updates: Mapping[str, int]
+    waiting_for: str
