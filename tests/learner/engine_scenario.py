@@ -1,0 +1,169 @@
+"""What the engine tests train, and the program that trains it on real ranks: `python engine_scenario.py JOB.json`.
+
+DeepSpeed and process groups leave state in a process, so they run in processes of their own. One process goes
+through all ZeRO stages; it writes states as safetensors and reports as JSON for the tests to compare.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from advdmd_ray.learner.engine import Engine, StepReport, build_engine
+from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang
+
+OBJECTIVES = {"dmd": 1e-3, "rl": 5e-4}
+STEPS = 6
+SAVED_AT = 3
+BATCH = 8
+DEADLINE_S = 60.0
+STAGES: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
+
+
+class Network(nn.Module):
+    """Odd sizes, a frozen part, and a parameter that only the DMD loss reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(5, 7).requires_grad_(False)
+        self.body = nn.Sequential(nn.Linear(7, 11), nn.Tanh(), nn.Linear(11, 3))
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor, *, scaled: bool) -> Tensor:
+        y = self.body(self.frozen(x).sin())
+        return y * self.scale if scaled else y
+
+
+def network(seed: int = 0) -> Network:
+    """Trainable weights by seed, the frozen ones always the same: they come with the model, not with a checkpoint."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = Network()
+        torch.manual_seed(0)
+        made.frozen.reset_parameters()
+    return made
+
+
+def objective_of(step: int) -> str:
+    return "rl" if step % 3 == 1 else "dmd"
+
+
+def loss_of(engine: Engine, step: int, gang: Gang) -> Tensor:
+    """This rank's share of the batch of one step.
+
+    The RL loss is a million times smaller, and sums over two forward passes, as over the steps of a rollout.
+    """
+    generator = torch.Generator().manual_seed(100 + step)
+    x, y = torch.randn(BATCH, 5, generator=generator), torch.randn(BATCH, 3, generator=generator)
+    x, y = x.chunk(gang.size)[gang.rank], y.chunk(gang.size)[gang.rank]
+    if objective_of(step) == "dmd":
+        return (engine(x, scaled=True) - y).square().mean()
+    first, second = engine(x, scaled=False), engine(-x, scaled=False)
+    return 1e-6 * ((first - y).square().mean() + (second + y).square().mean())
+
+
+def train(engine: Engine, steps: range, gang: Gang) -> list[StepReport]:
+    return [engine.step(loss_of(engine, step, gang), objective_of(step)) for step in steps]
+
+
+def build(kind: Literal["deepspeed", "torch"], stage: Literal[0, 1, 2], gang: Gang, seed: int = 0) -> Engine:
+    return build_engine(
+        network(seed),
+        kind=kind,
+        objectives=OBJECTIVES,
+        weight_decay=0.01,
+        max_grad_norm=0.5,
+        zero_stage=stage,
+        gang=gang,
+    )
+
+
+def save(engine: Engine, path: Path, gang: Gang) -> None:
+    tensors = {"weights:" + k: v for k, v in engine.state_dict().items()}
+    tensors |= {"optimizer:" + k: v for k, v in engine.optimizer_state().items()}
+    if gang.rank == 0:
+        save_file(tensors, path)
+    gang.barrier()
+
+
+def restore(engine: Engine, path: Path) -> None:
+    tensors = load_file(path)
+    for kind, load in (("weights:", engine.load_state_dict), ("optimizer:", engine.load_optimizer_state)):
+        load({key.removeprefix(kind): tensor for key, tensor in tensors.items() if key.startswith(kind)})
+
+
+def uninterrupted(folder: Path, stage: Literal[0, 1, 2], gang: Gang) -> list[StepReport]:
+    engine = build("deepspeed", stage, gang)
+    reports = train(engine, range(SAVED_AT), gang)
+    save(engine, folder / f"saved-{gang.size}-{stage}.safetensors", gang)
+    reports += train(engine, range(SAVED_AT, STEPS), gang)
+    save(engine, folder / f"final-{gang.size}-{stage}.safetensors", gang)
+    return reports
+
+
+def resumed(folder: Path, stage: Literal[0, 1, 2], gang: Gang, saved_by: int) -> None:
+    engine = build("deepspeed", stage, gang, seed=1)
+    restore(engine, folder / f"saved-{saved_by}-{stage}.safetensors")
+    save(engine, folder / f"restored-{saved_by}-to-{gang.size}-{stage}.safetensors", gang)
+    train(engine, range(SAVED_AT, STEPS), gang)
+    save(engine, folder / f"resumed-{saved_by}-to-{gang.size}-{stage}.safetensors", gang)
+
+
+def poisoned(folder: Path, stage: Literal[0, 1, 2], gang: Gang) -> list[StepReport]:
+    """A loss that is not finite on the last rank only, then a good one."""
+    engine = build("deepspeed", stage, gang)
+    train(engine, range(SAVED_AT), gang)
+    poison = float("nan") if gang.rank == gang.size - 1 else 1.0
+    bad = engine.step(loss_of(engine, SAVED_AT, gang) * poison, "dmd")
+    save(engine, folder / f"poisoned-{gang.size}-{stage}.safetensors", gang)
+    return [bad, engine.step(loss_of(engine, SAVED_AT, gang), "dmd")]
+
+
+def two_engines(folder: Path, kind: Literal["deepspeed", "torch"], gang: Gang) -> None:
+    """A student learns from a critic's input gradient while the critic learns on its own, interleaved."""
+    student = build(kind, 2, gang)
+    critic = build_engine(nn.Linear(3, 1, bias=False), kind=kind, objectives={"critic": 1e-2}, zero_stage=1, gang=gang)
+    critic.load_state_dict({"weight": torch.tensor([[0.3, -0.2, 0.1]])})
+    for step in range(4):
+        x = torch.randn(BATCH, 5, generator=torch.Generator().manual_seed(step)).chunk(gang.size)[gang.rank]
+        made = student(x, scaled=True)
+        detached = made.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic.module(detached).mean(), detached)
+        student.step((made * gradient).sum(), "dmd")
+        critic.step(critic(made.detach()).square().mean(), "critic")
+    weights = {**student.state_dict(), **critic.state_dict()}
+    if gang.rank == 0:
+        save_file(weights, folder / f"two-{kind}-{gang.size}.safetensors")
+
+
+def main(job: dict[str, str | int]) -> None:
+    torch.set_num_threads(1)
+    rank, size, folder = int(job["rank"]), int(job["size"]), Path(str(job["folder"]))
+    gang: Gang = SoloGang()
+    if size > 1:
+        gang = TorchDistributedGang(rank, size, address="127.0.0.1", port=int(job["port"]), timeout_s=DEADLINE_S)
+    reports = {}
+    for stage in STAGES:
+        reports[f"train-{stage}"] = uninterrupted(folder, stage, gang)
+        reports[f"poisoned-{stage}"] = poisoned(folder, stage, gang)
+        resumed(folder, stage, gang, saved_by=2)
+    two_engines(folder, "deepspeed", gang)
+    facts: dict[str, Any] = {name: [dataclasses.asdict(each) for each in some] for name, some in reports.items()}
+    facts["deadlines"] = [
+        group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+        for group in torch.distributed.distributed_c10d._world.pg_map
+    ]
+    facts["mean"] = gang.mean(torch.tensor([1.0, 3.0 * rank])).tolist()
+    gang.barrier()
+    gang.close()
+    (folder / f"facts-{size}-{rank}.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

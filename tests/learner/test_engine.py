@@ -1,0 +1,323 @@
+"""The DeepSpeed engine against plain torch, over ranks, ZeRO stages and restarts."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import engine_scenario as scenario
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from advdmd_ray.errors import CheckpointError, UserError
+from advdmd_ray.learner.engine import build_engine
+from advdmd_ray.learner.gang import SoloGang
+
+SCRIPT = Path(scenario.__file__)
+ROOT = SCRIPT.parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def launch(size: int, folder: Path) -> str:
+    """Runs the scenario on `size` ranks, warnings as errors; returns what they printed."""
+    port = free_port()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ranks = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-W", "error", str(SCRIPT)),
+                json.dumps({"rank": rank, "size": size, "port": port, "folder": str(folder)}),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        outputs = [process.communicate(timeout=200)[0] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [0] * size, "\n".join(outputs)
+    return "\n".join(outputs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the ranks left behind."""
+
+    folder: Path
+    output: str
+
+    def state(self, name: str) -> dict[str, Tensor]:
+        return load_file(self.folder / f"{name}.safetensors")
+
+    def facts(self, size: int, rank: int) -> dict[str, Any]:
+        return json.loads((self.folder / f"facts-{size}-{rank}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder = tmp_path_factory.mktemp("engines")
+    output = launch(2, folder)  # first: the single rank continues from what two saved
+    return Outcome(folder, output + launch(1, folder))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """Plain torch, one process, the whole batch."""
+    engine = scenario.build("torch", 0, SoloGang())
+    scenario.train(engine, range(scenario.STEPS), SoloGang())
+    path = tmp_path_factory.mktemp("reference") / "final.safetensors"
+    scenario.save(engine, path, SoloGang())
+    return load_file(path)
+
+
+def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """Weights within 1e-6; moments, which span orders of magnitude, relative to their largest element."""
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        scale = 1.0 if name.startswith("weights:") else max(float(tensor.abs().max()), 1e-30)
+        assert tensor.dtype == b[name].dtype
+        assert float((tensor - b[name]).abs().max()) <= 1e-6 * scale, name
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("stage", scenario.STAGES)
+def test_deepspeed_at_any_stage_and_size_equals_plain_torch_on_the_whole_batch(
+    outcome: Outcome, reference: dict[str, Tensor], stage: int, size: int
+) -> None:
+    assert_close(outcome.state(f"final-{size}-{stage}"), reference)
+
+
+def test_the_reference_learned_something_with_both_objectives(reference: dict[str, Tensor]) -> None:
+    initial = dict(scenario.network().named_parameters())
+    moved = {
+        name: (reference[f"weights:{name}"] - parameter).abs().mean().item()
+        for name, parameter in initial.items()
+        if parameter.requires_grad
+    }
+    assert len(moved) == 5
+    assert all(distance > 1e-3 for distance in moved.values())
+    assert {o: int(reference[f"optimizer:{o}.steps"]) for o in scenario.OBJECTIVES} == {"dmd": 4, "rl": 2}
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("stage", scenario.STAGES)
+def test_a_state_saved_on_two_ranks_is_restored_bit_for_bit_on_any_number(
+    outcome: Outcome, stage: int, size: int
+) -> None:
+    assert_equal(outcome.state(f"restored-2-to-{size}-{stage}"), outcome.state(f"saved-2-{stage}"))
+
+
+@pytest.mark.parametrize("stage", scenario.STAGES)
+def test_continuing_on_as_many_ranks_is_bitwise_the_uninterrupted_run(outcome: Outcome, stage: int) -> None:
+    assert_equal(outcome.state(f"resumed-2-to-2-{stage}"), outcome.state(f"final-2-{stage}"))
+
+
+@pytest.mark.parametrize("stage", scenario.STAGES)
+def test_continuing_on_fewer_ranks_is_the_uninterrupted_run(outcome: Outcome, stage: int) -> None:
+    assert_close(outcome.state(f"resumed-2-to-1-{stage}"), outcome.state(f"final-2-{stage}"))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("stage", scenario.STAGES)
+def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_and_reported_on_all(
+    outcome: Outcome, stage: int, size: int
+) -> None:
+    for rank in range(size):
+        bad, good = outcome.facts(size, rank)[f"poisoned-{stage}"]
+        assert (bad["skipped"], bad["grad_norm"]) == (True, float("inf"))
+        assert good == outcome.facts(size, rank)[f"train-{stage}"][scenario.SAVED_AT]
+    assert_equal(outcome.state(f"poisoned-{size}-{stage}"), outcome.state(f"saved-{size}-{stage}"))
+
+
+def test_ranks_and_engines_report_the_same_norms_and_rates(outcome: Outcome) -> None:
+    engine = scenario.build("torch", 0, SoloGang())
+    expected = scenario.train(engine, range(scenario.STEPS), SoloGang())
+    for size, rank in ((1, 0), (2, 0), (2, 1)):
+        for stage in scenario.STAGES:
+            reports = outcome.facts(size, rank)[f"train-{stage}"]
+            for report, reference in zip(reports, expected, strict=True):
+                assert report["grad_norm"] == pytest.approx(reference.grad_norm, rel=1e-5)
+                assert report["learning_rate"] == scenario.OBJECTIVES[report["objective"]]
+                assert (report["objective"], report["skipped"]) == (reference.objective, False)
+
+
+def test_two_engines_in_one_process_learn_side_by_side(outcome: Outcome) -> None:
+    scenario.two_engines(outcome.folder, "torch", SoloGang())
+    expected = outcome.state("two-torch-1")
+    assert "weight" in expected
+    for size in (1, 2):
+        assert_close(outcome.state(f"two-deepspeed-{size}"), expected)
+
+
+def test_every_process_group_has_the_gangs_deadline(outcome: Outcome) -> None:
+    assert set(outcome.facts(2, 0)["deadlines"]) == {scenario.DEADLINE_S}
+
+
+def test_nothing_was_compiled_and_the_only_noise_is_about_skipped_steps(outcome: Outcome) -> None:
+    assert "built successfully" not in outcome.output
+    assert all("Skipping step" in line for line in outcome.output.splitlines() if line)
+
+
+def test_a_torch_engine_over_a_gang_averages_gradients() -> None:
+    class Echo(SoloGang):
+        """Stands for two ranks, of which the other one always has three times this one's gradient."""
+
+        def mean(self, tensor: Tensor) -> Tensor:
+            return 2 * tensor
+
+    norms = []
+    for gang in (SoloGang(), Echo()):
+        engine = scenario.build("torch", 0, gang)
+        norms.append(scenario.train(engine, range(1), SoloGang())[0].grad_norm)
+    assert norms[1] == pytest.approx(2 * norms[0])
+
+
+def test_frozen_parameters_are_neither_trained_nor_saved() -> None:
+    engine = scenario.build("torch", 0, SoloGang())
+    frozen = scenario.network().frozen.weight
+    scenario.train(engine, range(3), SoloGang())
+    assert torch.equal(dict(engine.module.named_parameters())["frozen.weight"], frozen)
+    assert not any("frozen" in name for name in {**engine.state_dict(), **engine.optimizer_state()})
+
+
+def test_a_skipped_step_of_the_torch_engine_changes_nothing() -> None:
+    engine = scenario.build("torch", 0, SoloGang())
+    scenario.train(engine, range(2), SoloGang())
+    weights, moments = engine.state_dict(), engine.optimizer_state()
+    report = engine.step(scenario.loss_of(engine, 2, SoloGang()) * float("inf"), "dmd")
+    assert (report.skipped, report.grad_norm) == (True, float("inf"))
+    assert_equal(engine.state_dict(), weights)
+    assert_equal(engine.optimizer_state(), moments)
+
+
+def test_one_networks_step_leaves_no_gradient_in_another() -> None:
+    first = build_engine(nn.Linear(2, 2), kind="torch", objectives={"a": 1e-3})
+    second = build_engine(nn.Linear(2, 1), kind="torch", objectives={"b": 1e-3})
+    first.step(second(first(torch.ones(1, 2))).sum(), "a")
+    assert all(parameter.grad is None for parameter in second.module.parameters())
+
+
+def test_the_state_is_a_copy() -> None:
+    engine = scenario.build("torch", 0, SoloGang())
+    for state in (engine.state_dict, engine.optimizer_state):
+        before = state()
+        for tensor in state().values():
+            tensor.fill_(5)
+        assert_equal(state(), before)
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "optimizer_state"])
+def test_a_state_of_another_network_is_refused_and_changes_nothing(kind: str) -> None:
+    engine = scenario.build("torch", 0, SoloGang())
+    save, load = getattr(engine, kind), getattr(engine, f"load_{kind}")
+    before = save()
+    first = next(iter(before))
+    other = {name: tensor + 1 for name, tensor in before.items()}
+    with pytest.raises(CheckpointError, match="1 missing"):
+        load({name: tensor for name, tensor in other.items() if name != first})
+    with pytest.raises(CheckpointError, match="1 unknown"):
+        load({**other, "stranger": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="has shape"):
+        load({**other, first: torch.zeros(99)})
+    assert_equal(save(), before)
+
+
+def test_an_unknown_objective_is_refused() -> None:
+    engine = scenario.build("torch", 0, SoloGang())
+    with pytest.raises(ValueError, match="unknown objective 'gan'"):
+        engine.step(scenario.loss_of(engine, 0, SoloGang()), "gan")
+
+
+@pytest.mark.parametrize("module", [nn.Linear(2, 2).requires_grad_(requires_grad=False), nn.Linear(2, 2).half()])
+def test_a_network_that_cannot_be_trained_is_a_user_error(module: nn.Module) -> None:
+    with pytest.raises(UserError, match="float32"):
+        build_engine(module, kind="torch", objectives={"dmd": 1e-3})
+
+
+def test_importing_the_engines_and_building_one_in_torch_imports_no_deepspeed() -> None:
+    program = (
+        "import sys; from torch import nn; from advdmd_ray.learner.engine import build_engine;"
+        "build_engine(nn.Linear(1, 1), kind='torch', objectives={'dmd': 1e-3}); sys.exit('deepspeed' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=60).returncode == 0
+
+
+_GANG = """
+import sys, time
+from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.learner.gang import TorchDistributedGang
+import torch
+rank, port, timeout_s, scene = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+try:
+    gang = TorchDistributedGang(rank, 2, address="127.0.0.1", port=port, timeout_s=timeout_s)
+    if rank == 1 and scene == "dead":
+        sys.exit(0)
+    if rank == 1 and scene == "hung":
+        time.sleep(60)
+    gang.mean(torch.zeros(3))
+except (DeadlineError, WorkerLostError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_waiting_for_a_missing_rank_ends_at_the_deadline_and_says_so() -> None:
+    scenes = [  # of each, the first rank reports
+        ("absent", 1, [0], "DeadlineError learner rank 0 of 2 waited"),
+        ("absent", 1, [1], "DeadlineError learner rank 1 of 2 waited"),
+        ("hung", 5, [0, 1], "DeadlineError learner rank 0 of 2 waited"),
+        ("dead", 60, [0, 1], "WorkerLostError learner rank 0 of 2 lost another rank"),
+    ]
+    started = [
+        [
+            subprocess.Popen(
+                [sys.executable, "-c", _GANG, str(rank), port, str(timeout_s), scene],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            for rank in ranks
+        ]
+        for scene, timeout_s, ranks, _ in scenes
+        for port in [str(free_port())]
+    ]
+    try:
+        for processes, (scene, _, _, expected) in zip(started, scenes, strict=True):
+            said = processes[0].communicate(timeout=50)[0]
+            assert said.startswith(expected), (scene, said)
+    finally:
+        for process in (process for processes in started for process in processes):
+            process.kill()
+            process.communicate()
+
+
+def test_a_gang_of_one_gives_a_copy_of_its_own_tensor() -> None:
+    tensor = torch.ones(2)
+    mean = SoloGang().mean(tensor)
+    mean.fill_(3)
+    assert torch.equal(tensor, torch.ones(2))
+
+
+def test_ranks_get_the_mean_of_theirs(outcome: Outcome) -> None:
+    assert [outcome.facts(2, rank)["mean"] for rank in range(2)] == [[1.0, 1.5], [1.0, 1.5]]
