@@ -31,10 +31,10 @@ from advdmd_ray.cadence import Every
 from advdmd_ray.config import Config
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.frontier import PromptFrontier, lease_limit
-from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.learner.report import CycleOutcome, CycleReport
 from advdmd_ray.metrics.sample import Sample
 from advdmd_ray.records import GroupInfo, Lease, WorkReport
-from advdmd_ray.shell import Buffer, CycleOutcome, Hub, Job, Published, Reference, Shell, Status, Store
+from advdmd_ray.shell import Buffer, Hub, Job, Published, Reference, Shell, Status, Store
 from advdmd_ray.station_clock import StationClock
 from advdmd_ray.weights import Manifest
 

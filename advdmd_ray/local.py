@@ -20,7 +20,7 @@ from advdmd_ray.buffer.codec import decode_group, encode_group, encode_scored, f
 from advdmd_ray.buffer.index import BufferIndex
 from advdmd_ray.config import Config
 from advdmd_ray.controller import CONSUMER, Controller
-from advdmd_ray.frontier import PromptFrontier
+from advdmd_ray.frontier import restored_frontier
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.metrics.hub import MetricsHub
@@ -99,7 +99,12 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
     checkpoint = None if resume is None else latest_checkpoint(resume)
     shell = LocalShell(config, checkpoint)
     version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
-    frontier = restored_frontier(config, shell.prompts, checkpoint)
+    frontier = restored_frontier(
+        None if checkpoint is None else checkpoint.facts["controller"]["frontier"],
+        run_seed=config.run.seed,
+        prompts=shell.prompts,
+        lease_s=config.rollout.lease_s,
+    )
     with MetricsHub(config.folder / "metrics.jsonl") as hub:
         controller = Controller(
             config,
@@ -122,15 +127,3 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
         controller.publish(manifests[0], student)
         controller.publish(manifests[1], discriminator)
         return controller.run()
-
-
-def restored_frontier(config: Config, prompts: int, checkpoint: Checkpoint | None) -> PromptFrontier:
-    """The prompt stream from its beginning, or as the checkpoint left it."""
-    if checkpoint is None:
-        return PromptFrontier(config.run.seed, prompts, config.rollout.lease_s)
-    return PromptFrontier.from_state(
-        checkpoint.facts["controller"]["frontier"],
-        run_seed=config.run.seed,
-        prompts=prompts,
-        lease_s=config.rollout.lease_s,
-    )

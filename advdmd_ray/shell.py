@@ -39,15 +39,6 @@ class Job:
     payload: Reference = None
 
 
-@dataclass(frozen=True, slots=True)
-class CycleOutcome:
-    """What the gang returns after a cycle: the report and the manifests of its two snapshots."""
-
-    report: CycleReport
-    student: Manifest
-    discriminator: Manifest
-
-
 class Shell(Protocol):
     """Where the work runs. Starting a job never blocks; `outcome` raises WorkerLostError for a dead worker."""
 

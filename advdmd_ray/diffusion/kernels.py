@@ -254,3 +254,28 @@ def kl_per_element(
     """
     scale = _usable(std, mean_new)
     return ((mean_new.float() - mean_old.float()).square() / (2 * scale.square())).flatten(1).mean(1)
+
+
+def clean_from_mean(
+    kernel: Kernel, x: Float[Tensor, "b c h w"], mean: Float[Tensor, "b c h w"], t: Level, t_next: Level
+) -> Float[Tensor, "b c h w"]:
+    """The clean prediction `x0_hat` behind a stored mean: the inverse of `transition` in its velocity.
+
+    Every kernel's mean is `a x0_hat + b eps_hat` and `x = (1-t) x0_hat + t eps_hat`, so
+    `x0_hat = (mean - (b/t) x) / (a - b (1-t)/t)`.
+
+    Args:
+        kernel: The kernel that made the mean.
+        x: State at level t.
+        mean: Mean of the step from t to t'.
+        t: Level of x, in (0, 1].
+        t_next: Level reached, in [0, t).
+    """
+    level, reached = torch.as_tensor(t, dtype=torch.float32), torch.as_tensor(t_next, dtype=torch.float32)
+    if kernel.name == "flow_sde":
+        held = level.clamp(max=FLOW_SDE_MAX_T)
+        of_noise = reached - kernel.noise**2 * held / (1 - held) * (level - reached) / (2 * level)
+    else:
+        eta = kernel.freshness
+        of_noise = reached * (0.0 if eta == 1 else math.cos(eta * math.pi / 2))
+    return (mean.float() - of_noise / level * x.float()) / ((1 - reached) - of_noise * (1 - level) / level)

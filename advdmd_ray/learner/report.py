@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.metrics.catalogue import phase_samples
 from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.weights import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +104,12 @@ class CycleReport:
             samples.append(Sample.of("advdmd_learner_advantage_spread", self.policy.advantage_spread))
             samples.append(Sample.of("advdmd_learner_rows_dropped_total", self.policy.stale_terms, reason="stale"))
         return samples
+
+
+@dataclass(frozen=True, slots=True)
+class CycleOutcome:
+    """What the gang returns after a cycle: the report and the manifests of its two snapshots."""
+
+    report: CycleReport
+    student: Manifest
+    discriminator: Manifest

@@ -14,9 +14,9 @@ from advdmd_ray.evaluation.grids import save_grid
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.engine import Gang
 from advdmd_ray.learner.learner import Learner
+from advdmd_ray.learner.report import CycleOutcome
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo
-from advdmd_ray.shell import CycleOutcome
 from advdmd_ray.weights import Manifest
 
 CHECKPOINTS = "checkpoints"

@@ -53,7 +53,7 @@ def auc(real_logits: Float[Tensor, "..."], fake_logits: Float[Tensor, "..."]) ->
     Raises:
         ValueError: if either set is empty.
     """
-    real, fake = real_logits.flatten(), fake_logits.flatten().sort().values
+    real, fake = real_logits.flatten().contiguous(), fake_logits.flatten().sort().values
     if not real.numel() or not fake.numel():
         raise ValueError(f"an AUC needs real and fake logits, got {real.numel()} and {fake.numel()}")
     if bool(real.isnan().any() | fake.isnan().any()):

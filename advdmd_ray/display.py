@@ -1,0 +1,85 @@
+"""The live progress display of a run: phase, updates, rewards, ages, speed and time left."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from advdmd_ray.config import Config
+from advdmd_ray.shell import Status
+
+PLAIN_EVERY_S = 10.0
+
+
+@contextmanager
+def progress_display(config: Config) -> Iterator[Callable[[Status], None]]:
+    """A live panel on a terminal; elsewhere (a job's log, a file) one line every ten seconds.
+
+    Yields:
+        The function to give each status to.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_lines(config)
+        return
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        yield lambda status: live.update(panel(config, status))
+
+
+def _plain_lines(config: Config) -> Callable[[Status], None]:
+    shown = [float("-inf"), -1]
+
+    def show(status: Status) -> None:
+        now = time.monotonic()
+        finished = status.version >= status.cycles
+        if status.version == shown[1] or (now - shown[0] < PLAIN_EVERY_S and not finished):
+            return
+        shown[:] = [now, status.version]
+        sys.stderr.write(line(config, status) + "\n")
+        sys.stderr.flush()
+
+    return show
+
+
+def line(config: Config, status: Status) -> str:
+    """One status as one line of a log."""
+    report = status.report
+    phase = "starting" if report is None else report.plan.phase
+    rewards = "" if report is None else " ".join(f"{reward:+.2f}" for reward in report.reward_mean)
+    updates = " ".join(f"{name} {count}" for name, count in status.updates.items())
+    return (
+        f"{config.run.name}: cycle {status.version}/{status.cycles} {phase} | updates {updates or 'none'} | "
+        f"reward per level {rewards or '-'} | policy age {status.policy_age} | "
+        f"{status.trajectories_per_s:.0f} trajectories/s | {clock_text(status.remaining_s)} left"
+    )
+
+
+def panel(config: Config, status: Status) -> Group:
+    """The live panel."""
+    report = status.report
+    table = Table.grid(padding=(0, 2))
+    table.add_row("phase", "starting" if report is None else report.plan.phase)
+    table.add_row("updates", "  ".join(f"{name} {count}" for name, count in status.updates.items()) or "none yet")
+    if report is not None:
+        levels = enumerate(zip(report.reward_mean, report.smoothed_auc, strict=True), start=1)
+        table.add_row("reward (AUC) per level", "  ".join(f"{k}: {r:+.2f} ({a:.2f})" for k, (r, a) in levels))
+    table.add_row("policy age", str(status.policy_age))
+    table.add_row("trajectories/s", f"{status.trajectories_per_s:.0f}")
+    table.add_row("time", f"{clock_text(status.elapsed_s)} gone, {clock_text(status.remaining_s)} left")
+    table.add_row("waiting for", status.waiting_for)
+    title = Text(f"{config.run.name}  cycle {status.version} of {status.cycles}", style="bold")
+    return Group(title, ProgressBar(total=max(status.cycles, 1), completed=status.version, width=60), table)
+
+
+def clock_text(seconds: float | None) -> str:
+    """Seconds as minutes:seconds, or `?`."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

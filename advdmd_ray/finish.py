@@ -1,0 +1,217 @@
+"""The end of a run: exports the student, judges it, draws the curves and writes summary.json and report.html."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advdmd_ray.config import Config, dump_config
+from advdmd_ray.evaluation.curves import auc_while_rl, plot_curves, read_series
+from advdmd_ray.evaluation.grids import comparison_grid
+from advdmd_ray.evaluation.judging import Verdict, judge_samplers
+from advdmd_ray.evaluation.report import write_report
+from advdmd_ray.evaluation.summary import (
+    AucRange,
+    DiscriminatorSummary,
+    JudgeSummary,
+    PerStream,
+    RoleSeconds,
+    Score,
+    Seconds,
+    StudentScore,
+    Summary,
+    Trajectories,
+    Updates,
+    WeightsSummary,
+    git_commit,
+    machine_facts,
+    package_versions,
+    write_summary,
+)
+from advdmd_ray.learner.checkpoint import latest_checkpoint
+from advdmd_ray.learner.worker import CHECKPOINTS, GRIDS
+from advdmd_ray.metrics.hub import last_values, read_entries
+from advdmd_ray.metrics.sample import parse_key
+from advdmd_ray.models.pipeline import export_student, load_transformer
+from advdmd_ray.models.sd3 import SD3Denoiser
+
+STUDENT = "student"
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Wall time of a run's parts, seconds.
+
+    Attributes:
+        setup: From the start to the first lease.
+        train: The controller's loops.
+    """
+
+    setup: float
+    train: float
+
+
+def finish_run(
+    config: Config, phases: Phases, clock: Callable[[], float], progress: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Turns a finished run folder into its artifacts and returns the page to look at.
+
+    Args:
+        config: The run's configuration.
+        phases: Timings so far.
+        clock: Monotonic clock, for the time of the judge.
+        progress: Told what is being done.
+    """
+    began, folder = clock(), config.folder
+    progress("exporting the student")
+    export_ema(config)
+    verdict = judge_samplers(config, folder / STUDENT, progress)
+    progress("drawing")
+    comparison = comparison_grid(folder / "comparison.png", _rows(verdict), [str(digit) for digit in range(10)])
+    gate = (config.discriminator.auc_low, config.discriminator.auc_high)
+    curves = plot_curves(folder / "metrics.jsonl", folder / "curves.png", gate=gate, title=config.run.name)
+    seconds = Seconds(setup=phases.setup, train=phases.train, judge=clock() - began)
+    summary = summarise(config, verdict, seconds)
+    write_summary(folder, summary)
+    grids = [(int(path.stem.removeprefix("version-")), path) for path in sorted((folder / GRIDS).glob("*.png"))]
+    return write_report(
+        folder, summary, config_text=dump_config(config), comparison=comparison, curves=curves, grids=grids
+    )
+
+
+def export_ema(config: Config) -> Path:
+    """Writes the EMA of the newest checkpoint as a diffusers pipeline folder; an earlier export is replaced."""
+    checkpoint = latest_checkpoint(config.folder / CHECKPOINTS)
+    student = SD3Denoiser(load_transformer(config.model.path))
+    average: dict[str, Tensor] = checkpoint.load("ema")
+    wanted = {name for name, _ in student.named_parameters()}
+    if wanted != average.keys():
+        raise ValueError(f"{checkpoint.path}: the EMA's tensors are not those of {config.model.path}")
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            parameter.copy_(average[name])
+    folder = config.folder / STUDENT
+    draft, old = folder.with_name(".student-new"), folder.with_name(".student-old")
+    for leftover in (draft, old):
+        _remove(leftover)
+    export_student(
+        config.model.path,
+        student.transformer.state_dict(),
+        draft,
+        sigmas_before_shift=config.diffusion.sigmas,
+        kernel=config.diffusion.kernel,
+        max_sequence_length=config.model.max_sequence_length,
+        prompt="a handwritten seven",
+        card={
+            "teacher": config.model.path,
+            "teacher guidance": f"{config.model.guidance:g}",
+            "student steps": str(config.steps),
+            "learner cycles": str(checkpoint.step),
+            "run": config.run.name,
+            "seed": str(config.run.seed),
+        },
+    )
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    _remove(old)
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _rows(verdict: Verdict) -> dict[str, Any]:
+    """The samplers to show side by side: teacher at 40 and at K steps, then the student."""
+    wanted = ["teacher, 40 steps", f"teacher, {verdict.steps} steps", f"student, {verdict.steps} steps"]
+    return {label: verdict.images[label] for label in wanted if label in verdict.images}
+
+
+def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
+    """The summary of a run from the judge's verdict and the last values of metrics.jsonl."""
+    jsonl = config.folder / "metrics.jsonl"
+    figures = _Figures(last_values(read_entries(jsonl)[0]))
+    series = read_series(jsonl)
+    if verdict.student is None:
+        raise ValueError("a finished run has a student to summarise")
+    updates = figures.by("advdmd_learner_updates_total", "objective")
+    published = figures.by("advdmd_weights_published_total", "stream")
+    verified = figures.by("advdmd_weights_verified_total", "stream")
+    mismatched = figures.by("advdmd_weights_mismatched_total", "stream")
+    roles: dict[str, dict[str, float]] = {}
+    for labels, value in figures.rows("advdmd_run_role_seconds_total"):
+        roles.setdefault(labels["role"], {"busy": 0.0, "waiting": 0.0, "blocked": 0.0})[labels["state"]] = value
+    workers: dict[str, dict[str, int]] = {}
+    for labels, value in figures.rows("advdmd_weights_worker_version"):
+        workers.setdefault(labels["worker"], {})[labels["stream"]] = int(value)
+    deviation = series.get("advdmd_learner_ratio_deviation")
+    return Summary(
+        run=config.run.name,
+        seed=config.run.seed,
+        cycles=int(figures.one("advdmd_run_cycle")),
+        kernel=config.diffusion.kernel,
+        sigmas=config.diffusion.sigmas,
+        judge=JudgeSummary(
+            teacher={
+                steps: Score(accuracy=score.accuracy, frechet=score.frechet) for steps, score in verdict.teacher.items()
+            },
+            student=StudentScore(
+                accuracy=verdict.student.accuracy, frechet=verdict.student.frechet, steps=verdict.steps
+            ),
+            real=Score(accuracy=verdict.real.accuracy, frechet=verdict.real.frechet),
+        ),
+        updates=Updates(**{name: int(updates.get(name, 0)) for name in Updates.model_fields}),
+        discriminator=DiscriminatorSummary(
+            auc={int(level): value for level, value in figures.by("advdmd_learner_discriminator_auc", "level").items()},
+            auc_while_rl={level: AucRange(mean=mean, min=low) for level, (mean, low) in auc_while_rl(series).items()},
+        ),
+        trajectories=Trajectories(
+            trained=int(figures.one("advdmd_learner_trajectories_trained_total")),
+            dropped={
+                reason: int(count)
+                for name in ("advdmd_buffer_dropped_groups_total", "advdmd_learner_rows_dropped_total")
+                for reason, count in figures.by(name, "reason").items()
+            },
+        ),
+        weights=WeightsSummary(
+            published=_per_stream(published),
+            verified=_per_stream(verified),
+            mismatched=_per_stream(mismatched),
+            workers=workers,
+        ),
+        seconds=seconds,
+        roles={role: RoleSeconds(**states) for role, states in roles.items()},
+        ratio_deviation=None if deviation is None else float(deviation.values.max()),
+        machine=machine_facts(),
+        versions=package_versions(),
+        commit=git_commit(),
+    )
+
+
+def _per_stream(counts: Mapping[str, float]) -> PerStream:
+    return PerStream(student=int(counts.get("student", 0)), discriminator=int(counts.get("discriminator", 0)))
+
+
+class _Figures:
+    """Last values of metrics.jsonl, looked up by series name; absent counters are 0."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._rows = [(*parse_key(key), value) for key, value in values.items() if isinstance(value, int | float)]
+
+    def rows(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of every series of this name."""
+        return [(dict(labels), float(value)) for found, labels, value in self._rows if found == name]
+
+    def by(self, name: str, label: str) -> dict[str, float]:
+        """Value by one label."""
+        return {labels[label]: value for labels, value in self.rows(name)}
+
+    def one(self, name: str) -> float:
+        """The value of a series without labels."""
+        return next((value for _, value in self.rows(name)), 0.0)

@@ -1,0 +1,70 @@
+"""The Ray actor around `BufferIndex`, and the controller's side of it."""
+
+from collections.abc import Iterable
+
+import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+
+from advdmd_ray.buffer.index import BufferIndex, BufferStats, CommitResult, Take
+from advdmd_ray.records import GroupInfo
+from advdmd_ray.runtime.calls import answer
+
+
+@ray.remote(num_cpus=0)
+class BufferActor:
+    """Holds the index; the groups' bytes stay in Ray's object store, kept alive by the references held here."""
+
+    def __init__(
+        self, consumers: list[str], max_bytes: int, max_policy_age: int, start: int, settled: tuple[int, ...]
+    ) -> None:
+        self._index: BufferIndex[ObjectRef] = BufferIndex(
+            consumers, max_bytes=max_bytes, max_policy_age=max_policy_age, start=start, settled=settled
+        )
+
+    def commit(self, info: GroupInfo, boxed: list[ObjectRef]) -> CommitResult:
+        """See `BufferIndex`; the reference comes boxed, so that Ray hands it over instead of fetching the bytes."""
+        return self._index.commit(info, boxed[0])
+
+    def room(self, size_bytes: int, outstanding: int) -> bool:
+        """See `BufferIndex`."""
+        return self._index.room(size_bytes, outstanding)
+
+    def take(self, consumer: str, count: int, current_version: int) -> Take[ObjectRef]:
+        """See `BufferIndex`."""
+        return self._index.take(consumer, count, current_version)
+
+    def settle(self, consumer: str, ordinals: tuple[int, ...]) -> tuple[int, ...]:
+        """See `BufferIndex`."""
+        return self._index.settle(consumer, ordinals)
+
+    def stats(self, current_version: int) -> BufferStats:
+        """See `BufferIndex`."""
+        return self._index.stats(current_version)
+
+
+class RemoteBuffer:
+    """`shell.Buffer` over the actor; every call has a deadline."""
+
+    def __init__(self, actor: ActorHandle) -> None:
+        self._actor = actor
+
+    def commit(self, info: GroupInfo, reference: ObjectRef) -> CommitResult:
+        """See `BufferIndex`."""
+        return answer(self._actor.commit.remote(info, [reference]), f"the buffer's commit of ordinal {info.ordinal}")
+
+    def room(self, size_bytes: int, outstanding: int) -> bool:
+        """See `BufferIndex`."""
+        return answer(self._actor.room.remote(size_bytes, outstanding), "the buffer's room")
+
+    def take(self, consumer: str, count: int, current_version: int) -> Take[ObjectRef]:
+        """See `BufferIndex`."""
+        return answer(self._actor.take.remote(consumer, count, current_version), "a take from the buffer")
+
+    def settle(self, consumer: str, ordinals: Iterable[int]) -> tuple[int, ...]:
+        """See `BufferIndex`."""
+        return answer(self._actor.settle.remote(consumer, tuple(ordinals)), "the buffer's settling")
+
+    def stats(self, current_version: int) -> BufferStats:
+        """See `BufferIndex`."""
+        return answer(self._actor.stats.remote(current_version), "the buffer's figures")

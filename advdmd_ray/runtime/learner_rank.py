@@ -1,0 +1,76 @@
+"""The Ray actor around `LearnerWorker`: one rank of the gang."""
+
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from advdmd_ray.assembly import build_decoder, build_learner_worker
+from advdmd_ray.config import Config
+from advdmd_ray.learner.checkpoint import open_checkpoint
+from advdmd_ray.learner.engine import SoloGang, TorchDistributedGang
+from advdmd_ray.learner.worker import CycleResult, Publication
+from advdmd_ray.prompts import PromptTable
+from advdmd_ray.records import GroupInfo
+from advdmd_ray.weights import Manifest, Snapshot, unpack
+
+
+@ray.remote
+class LearnerRank:
+    """One rank; all ranks get every call in the same order. Collectives stay between the ranks."""
+
+    def __init__(self, config: Config, rank: int) -> None:
+        torch.set_num_threads(config.run.threads)
+        self._config, self._rank = config, rank
+
+    def rendezvous(self) -> tuple[str, int]:
+        """Address of this rank's node and a port free there; rank 0's is where the gang meets."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def join(
+        self,
+        address: str,
+        port: int,
+        texts: tuple[str, ...],
+        checkpoint: Path | None,
+        manifest: Manifest,
+        payload: np.ndarray,
+    ) -> str:
+        """Meets the other ranks and builds networks and engines; returns the node."""
+        learner = self._config.learner
+        gang = (
+            SoloGang()
+            if learner.engine == "torch"
+            else TorchDistributedGang(
+                self._rank, learner.ranks, address=address, port=port, timeout_s=learner.cycle_timeout_s
+            )
+        )
+        table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))
+        state = None if checkpoint is None else open_checkpoint(checkpoint)
+        self._worker = build_learner_worker(self._config, gang, table, state)
+        self._decode = build_decoder(self._config) if self._rank == 0 else None
+        return ray.get_runtime_context().get_node_id()
+
+    def publication(self) -> Publication:
+        """See `LearnerWorker`; asked of rank 0."""
+        return self._worker.publication()
+
+    def cycle(self, infos: Sequence[GroupInfo], *payloads: np.ndarray) -> CycleResult:
+        """See `LearnerWorker`; the payloads are views of the node's shared memory."""
+        return self._worker.cycle(infos, payloads)
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> str:
+        """See `LearnerWorker`."""
+        return self._worker.checkpoint(facts)
+
+    def grid(self) -> str:
+        """See `LearnerWorker`; asked of rank 0."""
+        if self._decode is None:
+            raise ValueError(f"rank {self._rank} draws no grids; ask rank 0")
+        return self._worker.grid(self._decode)

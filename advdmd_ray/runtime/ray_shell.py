@@ -1,0 +1,168 @@
+"""The Ray shell: starts the workers, hands jobs to them and says which are done.
+
+Rollout and reward actors are elastic and stateless: Ray restarts one that dies, and the controller issues its work
+again. The learner's gang is placed together and is not restarted; a run continues from its checkpoint.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from advdmd_ray.assembly import encode_table
+from advdmd_ray.config import Config
+from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.prompts import PromptTable
+from advdmd_ray.records import GroupInfo, Lease
+from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.learner_rank import LearnerRank
+from advdmd_ray.runtime.reward_actor import RewardActor
+from advdmd_ray.runtime.rollout_actor import RolloutActor
+from advdmd_ray.shell import Job, Published, Reference
+from advdmd_ray.weights import Manifest, pack
+
+RESTARTS = 100
+
+
+@ray.remote(num_cpus=0)
+def encoded_prompts(config: Config) -> tuple[tuple[tuple[str, ...], Manifest], Any]:
+    """Encodes the prompts once, away from the driver; the text encoders leave with the task's process."""
+    table: PromptTable = encode_table(config)
+    snapshot = pack("prompts", 0, table.state())
+    return (table.texts, snapshot.manifest), snapshot.payload
+
+
+class RayShell:
+    """`Shell` on Ray. `start` brings everything up within the configured time or raises."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
+        self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
+        self._workers: dict[str, ActorHandle] = {}
+        self._ranks: list[ActorHandle] = []
+        self._group: PlacementGroup | None = None
+        self._prompt_payload: ray.ObjectRef | None = None
+        self.prompts = 0
+
+    def start(self, checkpoint: Path | None) -> None:
+        """Encodes the prompts, places the gang, starts all workers and waits until each is up.
+
+        Raises:
+            DeadlineError: naming the workers that are not up in time.
+            WorkerLostError: if one dies on the way.
+        """
+        config, limit = self._config, self._config.ray.start_timeout_s
+        facts_ref, payload = encoded_prompts.options(num_returns=2).remote(config)
+        self._prompt_payload = payload  # held for restarts
+        self._place_gang()
+        self._ranks = [self._rank(index) for index in range(config.learner.ranks)]
+        texts, manifest = answer(facts_ref, "the encoding of the prompts", limit)
+        self.prompts = len(texts)
+        for names, kind, section in (
+            (self.rollout_workers, RolloutActor, config.rollout),
+            (self.reward_workers, RewardActor, config.reward),
+        ):
+            for name in names:
+                self._workers[name] = kind.options(
+                    num_cpus=section.num_cpus, num_gpus=section.num_gpus, max_restarts=RESTARTS
+                ).remote(config, name, texts, manifest, [payload])
+        address, port = answer(self._ranks[0].rendezvous.remote(), "the address of learner rank 0", limit)
+        waits = {name: worker.ready.remote() for name, worker in self._workers.items()}
+        for index, rank in enumerate(self._ranks):
+            waits[f"learner-{index}"] = rank.join.remote(address, port, texts, checkpoint, manifest, payload)
+        ready, _ = ray.wait(list(waits.values()), num_returns=len(waits), timeout=limit)
+        late = [name for name, ref in waits.items() if ref not in ready]
+        if late:
+            raise DeadlineError(
+                f"{', '.join(late)} not up after {limit:.0f} s; check the cluster's free CPUs and GPUs or raise "
+                "ray.start_timeout_s"
+            )
+        for name, ref in waits.items():
+            answer(ref, f"the start of {name}")
+
+    def _place_gang(self) -> None:
+        learner = self._config.learner
+        bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
+        self._group = placement_group([bundle] * learner.ranks, strategy="PACK")
+        answer(self._group.ready(), "room for the learner's gang", self._config.ray.start_timeout_s)
+
+    def _rank(self, index: int) -> ActorHandle:
+        learner = self._config.learner
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
+        return LearnerRank.options(
+            num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, scheduling_strategy=strategy
+        ).remote(self._config, index)
+
+    def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
+        """Manifests of the learner's current student and discriminator, and references of their bytes."""
+        facts, student, discriminator = self._ranks[0].publication.options(num_returns=3).remote()
+        return answer(facts, "the learner's first weights"), student, discriminator
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+        """See `Shell`."""
+        report, payload = (
+            self._workers[worker].generate.options(num_returns=2).remote(lease, student.manifest, student.payload)
+        )
+        return Job(worker, (report,), payload)
+
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
+        """See `Shell`."""
+        call = self._workers[worker].score.options(num_returns=2)
+        outcome, payload = call.remote(group, discriminator.manifest, discriminator.payload)
+        return Job(worker, (outcome,), payload)
+
+    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        """See `Shell`."""
+        infos, payloads = [info for info, _ in groups], [payload for _, payload in groups]
+        results = [rank.cycle.options(num_returns=3).remote(infos, *payloads) for rank in self._ranks]
+        _, student, discriminator = results[0]
+        return Job("learner", tuple(outcome for outcome, _, _ in results), (student, discriminator))
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> Job:
+        """See `Shell`."""
+        return Job("learner", tuple(rank.checkpoint.remote(facts) for rank in self._ranks))
+
+    def grid(self) -> Job:
+        """See `Shell`."""
+        return Job("learner", (self._ranks[0].grid.remote(),))
+
+    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
+        """See `Shell`. A job of several tickets is done when all are, or when one has failed."""
+        tickets = [ticket for job in jobs for ticket in job.tickets]
+        ready, _ = ray.wait(tickets, num_returns=1, timeout=timeout_s)
+        if not ready:
+            return []
+        ready, _ = ray.wait(tickets, num_returns=len(tickets), timeout=0)
+        finished = set(ready)
+        done = []
+        for job in jobs:
+            landed = [ticket for ticket in job.tickets if ticket in finished]
+            if len(landed) == len(job.tickets) or any(self._failed(ticket) for ticket in landed if len(landed) > 0):
+                done.append(job)
+        return done
+
+    @staticmethod
+    def _failed(ticket: ray.ObjectRef) -> bool:
+        try:
+            ray.get(ticket, timeout=0)
+        except (ray.exceptions.RayError, WorkerLostError):
+            return True
+        return False
+
+    def outcome(self, job: Job) -> Any:
+        """See `Shell`: the first ticket's value; a failed ticket's error goes first."""
+        done, _ = ray.wait(list(job.tickets), num_returns=len(job.tickets), timeout=0)
+        values = {ticket: answer(ticket, job.worker) for ticket in done}
+        return values[job.tickets[0]]
+
+    def stop(self) -> None:
+        """Ends all workers; the driver's exit would end them too, but a joined cluster should be free at once."""
+        for actor in (*self._workers.values(), *self._ranks):
+            ray.kill(actor)
+        if self._group is not None:
+            ray.util.remove_placement_group(self._group)

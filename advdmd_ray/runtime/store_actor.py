@@ -1,0 +1,59 @@
+"""The Ray actor around `WeightStore`, and the controller's side of it."""
+
+import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+
+from advdmd_ray.records import LoadReport
+from advdmd_ray.runtime.calls import answer
+from advdmd_ray.weights import Manifest, Stream, WeightStats, WeightStore
+
+
+@ray.remote(num_cpus=0)
+class StoreActor:
+    """Holds manifests and references; the snapshots' bytes stay in Ray's object store."""
+
+    def __init__(self, keep: int, first: dict[Stream, int]) -> None:
+        self._store: WeightStore[ObjectRef] = WeightStore(keep, first)
+
+    def publish(self, manifest: Manifest, boxed: list[ObjectRef]) -> int:
+        """See `WeightStore`; the reference comes boxed, so that Ray hands it over instead of fetching the bytes."""
+        return self._store.publish(manifest, boxed[0])
+
+    def latest(self, stream: Stream) -> tuple[Manifest, ObjectRef]:
+        """See `WeightStore`."""
+        return self._store.latest(stream)
+
+    def verify(self, report: LoadReport) -> None:
+        """See `WeightStore`."""
+        self._store.verify(report)
+
+    def stats(self) -> WeightStats:
+        """See `WeightStore`."""
+        return self._store.stats()
+
+
+class RemoteStore:
+    """`shell.Store` over the actor; every call has a deadline."""
+
+    def __init__(self, actor: ActorHandle) -> None:
+        self._actor = actor
+
+    def publish(self, manifest: Manifest, reference: ObjectRef) -> int:
+        """See `WeightStore`."""
+        return answer(
+            self._actor.publish.remote(manifest, [reference]),
+            f"publishing {manifest.stream} version {manifest.version}",
+        )
+
+    def latest(self, stream: Stream) -> tuple[Manifest, ObjectRef]:
+        """See `WeightStore`."""
+        return answer(self._actor.latest.remote(stream), f"the newest {stream} weights")
+
+    def verify(self, report: LoadReport) -> None:
+        """See `WeightStore`."""
+        answer(self._actor.verify.remote(report), f"verifying the weights of {report.worker}")
+
+    def stats(self) -> WeightStats:
+        """See `WeightStore`."""
+        return answer(self._actor.stats.remote(), "the weight store's figures")
