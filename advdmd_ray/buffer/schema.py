@@ -1,0 +1,117 @@
+"""The flat Arrow schema of one group: a row per trajectory, a fixed-shape float32 column per tensor.
+
+Facts of the whole group (ordinal, versions, noise levels) are columns too, constant over its rows, so that a row
+means the same wherever it lies. Every field says its unit and meaning in its metadata.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+FORMAT = "advdmd_ray.trajectory"
+VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShape:
+    """The sizes that fix a schema; the number of rows is free.
+
+    Attributes:
+        steps: Student steps, K >= 1.
+        channels: Latent channels, C.
+        height: Latent height, H.
+        width: Latent width, W.
+        stochastic: Whether the kernel draws noise; False for `ode`, whose groups store no transitions.
+
+    Raises:
+        ValueError: if a size is below 1.
+    """
+
+    steps: int
+    channels: int
+    height: int
+    width: int
+    stochastic: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = {"steps": self.steps, "channels": self.channels, "height": self.height, "width": self.width}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} of a group must be at least 1, got {size}")
+
+    @property
+    def actions(self) -> int:
+        """Stored stochastic transitions: K - 1, or 0 without noise."""
+        return self.steps - 1 if self.stochastic else 0
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """(C, H, W) of one state."""
+        return (self.channels, self.height, self.width)
+
+
+def _field(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={"unit": unit, "description": description})
+
+
+def _tensor(*shape: int) -> pa.DataType:
+    return pa.fixed_shape_tensor(pa.float32(), shape)
+
+
+def _trajectory_fields(shape: GroupShape) -> list[pa.Field]:
+    levels, actions = shape.steps + 1, shape.actions
+    return [
+        _field("ordinal", pa.int64(), "1", "position in the prompt stream; constant in a group"),
+        _field("prompt_id", pa.int64(), "1", "row of the prompt table; constant in a group"),
+        _field("policy_version", pa.int64(), "1", "student version that made the row; constant in a group"),
+        _field("seed", pa.int64(), "1", "seed of the sample"),
+        _field("sigmas", _tensor(levels), "noise level", "levels from 1 down to 0; constant in a group"),
+        _field("latents", _tensor(levels, *shape.latent), "latent", "states from pure noise to the final latent"),
+        _field("means", _tensor(actions, *shape.latent), "latent", "mean of each stochastic transition"),
+        _field("stds", _tensor(actions), "latent", "std of each stochastic transition; constant in a group"),
+        _field("log_probs", _tensor(actions), "nat", "log-density of each action, summed over elements"),
+    ]
+
+
+def _schema(fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"format": FORMAT, "version": VERSION})
+
+
+def trajectory_schema(shape: GroupShape) -> pa.Schema:
+    """Schema of a generated group."""
+    return _schema(_trajectory_fields(shape))
+
+
+def scored_schema(shape: GroupShape) -> pa.Schema:
+    """Schema of a scored group: the trajectory columns, then `rewards [K]` and `reward_version`."""
+    return _schema(
+        [
+            *_trajectory_fields(shape),
+            _field("rewards", _tensor(shape.steps), "logit", "discriminator logits of levels 1..K"),
+            _field("reward_version", pa.int64(), "1", "discriminator version that scored it; constant in a group"),
+        ]
+    )
+
+
+def shape_of(schema: pa.Schema) -> GroupShape:
+    """The sizes a schema was made for, read from its `latents` and `stds` columns.
+
+    Raises:
+        ValueError: if the format or version is another one, or a column is missing or is no tensor of that rank.
+    """
+    metadata = schema.metadata or {}
+    for key, required in (("format", FORMAT), ("version", VERSION)):
+        came = metadata.get(key.encode(), b"none").decode(errors="replace")
+        if came != required:
+            raise ValueError(f"Arrow schema {key} is {came!r}, this code reads {required!r}")
+    sizes: dict[str, tuple[int, ...]] = {}
+    for name, rank in (("latents", 4), ("stds", 1)):
+        if name not in schema.names:
+            raise ValueError(f"column {name} is missing")
+        kind = schema.field(name).type
+        sizes[name] = tuple(kind.shape) if isinstance(kind, pa.FixedShapeTensorType) else ()
+        if len(sizes[name]) != rank:
+            raise ValueError(f"column {name}: {kind} came, a fixed-shape tensor of rank {rank} is required")
+    levels, channels, height, width = sizes["latents"]
+    # With K = 1 both kinds of group store no transition, so the schema is the same.
+    return GroupShape(levels - 1, channels, height, width, stochastic=sizes["stds"][0] > 0)
