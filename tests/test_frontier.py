@@ -1,0 +1,362 @@
+"""Every ordinal settles exactly once, with its own prompt and seed, and never too old, whatever happens."""
+
+import json
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from advdmd_ray.buffer.index import BufferIndex, CommitResult
+from advdmd_ray.errors import CheckpointError
+from advdmd_ray.frontier import PromptFrontier, Work, epoch_order, lease_limit, restored_frontier, work_of
+from advdmd_ray.records import GroupInfo, Lease
+from advdmd_ray.seeding import derive_seed
+
+PROMPTS = 5
+GROUP_BYTES = 10
+
+
+def frontier(lease_s: float = 10.0) -> PromptFrontier:
+    return PromptFrontier(3, PROMPTS, lease_s)
+
+
+def take(source: PromptFrontier, worker: str = "a", now: float = 0.0, limit: int = 1000) -> Lease:
+    lease = source.lease(now, worker, 0, limit)
+    assert lease is not None
+    return lease
+
+
+@given(seed=st.integers(0, 2**31), prompts=st.integers(1, 40), epoch=st.integers(0, 5))
+def test_an_epoch_shows_every_prompt_once(seed: int, prompts: int, epoch: int) -> None:
+    ids = [work_of(seed, prompts, epoch * prompts + position).prompt_id for position in range(prompts)]
+    assert sorted(ids) == list(range(prompts))
+
+
+def test_epochs_and_runs_differ_in_order_and_seeds_never_repeat() -> None:
+    orders = {tuple(epoch_order(seed, 50, epoch)) for seed in range(3) for epoch in range(4)}
+    assert len(orders) == 12
+    seeds = [work_of(run, 10, ordinal).seed for run in range(3) for ordinal in range(200)]
+    assert len(set(seeds)) == 600
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_every_prompt_comes_first_about_equally_often() -> None:
+    first = Counter(work_of(run, 4, 0).prompt_id for run in range(2000))
+    assert all(abs(count - 500) < 100 for count in first.values())
+
+
+def test_the_order_and_the_seeds_are_fixed_for_ever() -> None:
+    assert [work_of(0, 10, o).prompt_id for o in range(10)] == [2, 1, 3, 5, 0, 4, 6, 8, 9, 7]
+    assert work_of(0, 10, 12) == Work(prompt_id=9, seed=3756726911364755809)
+    assert derive_seed(0, "group", 12) == 3756726911364755809
+
+
+def test_work_needs_prompts_and_an_ordinal() -> None:
+    with pytest.raises(ValueError, match="prompts >= 1"):
+        work_of(0, 0, 0)
+    with pytest.raises(ValueError, match="ordinal >= 0"):
+        work_of(0, 1, -1)
+
+
+def test_new_ordinals_come_in_order_below_the_limit() -> None:
+    source = frontier()
+    leases = [take(source, limit=3) for _ in range(3)]
+    assert [lease.ordinal for lease in leases] == [0, 1, 2]
+    assert all(lease.attempt == 0 for lease in leases)
+    assert source.lease(0.0, "a", 0, 3) is None
+    assert source.lease(0.0, "a", 1, 4) == Lease(3, 0, source.work_of(3).prompt_id, source.work_of(3).seed, 1)
+
+
+def test_lost_leases_are_issued_again_lowest_first_with_the_same_prompt_and_seed() -> None:
+    source = frontier()
+    first = [take(source, worker) for worker in ("a", "b", "a", "b")]
+    assert source.lost("b") == (1, 3)
+    assert source.lost("b") == ()
+    again = source.lease(5.0, "c", 7, 0)
+    assert again == Lease(1, 1, first[1].prompt_id, first[1].seed, 7)
+    assert [take(source).ordinal for _ in range(2)] == [3, 4]
+    assert source.reserved == 5
+
+
+def test_an_overdue_lease_is_reported_with_worker_and_age_and_issued_again() -> None:
+    source = frontier(lease_s=10)
+    take(source, "slow", now=0)
+    take(source, "fast", now=5)
+    assert source.expire(9.9) == ()
+    (overdue,) = source.expire(12)
+    assert (overdue.lease.ordinal, overdue.worker, overdue.age_s) == (0, "slow", 12)
+    assert source.expire(12) == ()
+    assert take(source, "fast", now=12).attempt == 1
+    assert [(s.lease.ordinal, s.worker, s.age_s) for s in source.outstanding(13)] == [(0, "fast", 1), (1, "fast", 8)]
+
+
+def test_a_late_commit_of_an_overdue_lease_completes_the_ordinal() -> None:
+    source = frontier(lease_s=1)
+    take(source)
+    source.expire(2)
+    assert source.complete(0)
+    assert not source.complete(0)
+    assert take(source).ordinal == 1
+    source.settle([0])
+    assert not source.complete(0)
+
+
+def test_a_dropped_group_is_issued_again() -> None:
+    source = frontier()
+    take(source)
+    source.complete(0)
+    assert source.lease(0.0, "a", 0, 1) is None
+    source.reissue([0])
+    source.reissue([0])
+    assert take(source).attempt == 1
+    assert source.lease(0.0, "a", 0, 1) is None
+
+
+def test_settling_twice_or_never_leased_or_never_committed_raises_and_changes_nothing() -> None:
+    source = frontier()
+    take(source)
+    take(source)
+    source.complete(0)
+    with pytest.raises(ValueError, match="ordinal 2 was never leased"):
+        source.settle([0, 2])
+    with pytest.raises(ValueError, match="ordinal 1 is settled before a group"):
+        source.settle([0, 1])
+    with pytest.raises(ValueError, match="twice"):
+        source.settle([0, 0])
+    assert source.first_unsettled == 0
+    source.settle([0])
+    with pytest.raises(ValueError, match="ordinal 0 is settled already"):
+        source.settle([0])
+    with pytest.raises(ValueError, match="ordinal 0 is settled already"):
+        source.reissue([0])
+    with pytest.raises(ValueError, match="never leased"):
+        source.complete(9)
+    assert source.first_unsettled == 1
+
+
+def test_after_restoring_all_unsettled_ordinals_are_issued_again() -> None:
+    source = frontier()
+    before = [take(source) for _ in range(5)]
+    source.complete(1)
+    source.complete(2)
+    source.settle([1])
+    state = json.loads(json.dumps(source.state()))
+    restored = PromptFrontier.from_state(state, run_seed=3, prompts=PROMPTS, lease_s=1)
+    assert restored.first_unsettled == 0
+    assert restored.settled_beyond() == (1,)
+    assert restored.reserved == 4
+    again = [take(restored) for _ in range(4)]
+    assert [(x.ordinal, x.attempt, x.prompt_id, x.seed) for x in again] == [
+        (x.ordinal, 1, x.prompt_id, x.seed) for x in before if x.ordinal != 1
+    ]
+    assert take(restored).ordinal == 5
+    twice = PromptFrontier.from_state(restored.state(), run_seed=3, prompts=PROMPTS, lease_s=1)
+    assert [take(twice).attempt for _ in range(5)] == [2, 2, 2, 2, 1]
+
+
+def test_a_run_without_a_checkpoint_starts_the_stream_and_one_with_it_goes_on() -> None:
+    fresh = restored_frontier(None, run_seed=3, prompts=PROMPTS, lease_s=1)
+    assert take(fresh) == take(frontier())
+    again = restored_frontier(fresh.state(), run_seed=3, prompts=PROMPTS, lease_s=1)
+    assert take(again).attempt == 1
+
+
+def test_a_state_of_another_run_or_a_malformed_one_is_refused() -> None:
+    source = frontier()
+    take(source)
+    state = source.state()
+    with pytest.raises(CheckpointError, match="run_seed=3, this run has 4"):
+        PromptFrontier.from_state(state, run_seed=4, prompts=PROMPTS, lease_s=1)
+    with pytest.raises(CheckpointError, match="prompts=5, this run has 6"):
+        PromptFrontier.from_state(state, run_seed=3, prompts=6, lease_s=1)
+    bad: list[dict[str, object]] = [
+        {"unsettled": [[1, 1]]},
+        {"unsettled": [[0, 0]]},
+        {"unsettled": [0]},
+        {"unsettled": [[0, 1], [0, 1]]},
+        {"next_ordinal": "many"},
+    ]
+    for change in bad:
+        with pytest.raises(CheckpointError, match="prompt frontier"):
+            PromptFrontier.from_state(state | change, run_seed=3, prompts=PROMPTS, lease_s=1)
+    with pytest.raises(CheckpointError, match="keys"):
+        PromptFrontier.from_state({"next_ordinal": 0}, run_seed=3, prompts=PROMPTS, lease_s=1)
+
+
+@given(o=st.integers(0, 10**6), v=st.integers(0, 10**4), g=st.integers(1, 64), age=st.integers(0, 8))
+def test_the_lease_limit_is_exactly_the_age_cap(o: int, v: int, g: int, age: int) -> None:
+    assert (o < lease_limit(v, g, age)) == (o // g - v <= age)
+
+
+@given(v=st.integers(0, 10**4), g=st.integers(1, 64), age=st.integers(0, 8))
+def test_the_learner_never_waits_for_an_ordinal_beyond_the_limit(v: int, g: int, age: int) -> None:
+    assert v * g + g - 1 < lease_limit(v, g, age)
+
+
+def test_the_lease_limit_refuses_senseless_arguments() -> None:
+    for arguments in ((-1, 1, 0), (0, 0, 0), (0, 1, -1)):
+        with pytest.raises(ValueError, match="groups_per_cycle"):
+            lease_limit(*arguments)
+
+
+class Run(RuleBasedStateMachine):
+    """A run without networks: actors, a buffer, a learner, deaths, overdue leases, kills and restores."""
+
+    @initialize(groups=st.integers(1, 4), age=st.integers(0, 2), spare=st.integers(0, 6), lease_s=st.integers(2, 6))
+    def start(self, groups: int, age: int, spare: int, lease_s: int) -> None:
+        self.groups, self.age, self.lease_s = groups, age, float(lease_s)
+        self.cap = (groups + spare) * GROUP_BYTES
+        self.now = 0.0
+        self.work: dict[int, tuple[int, int]] = {}
+        self.jobs: list[tuple[str, Lease]] = []
+        self.version = 0
+        self.trained: list[int] = []
+        self.frontier = PromptFrontier(1, PROMPTS, self.lease_s)
+        self.index: BufferIndex[Lease] = BufferIndex(["learner"], max_bytes=self.cap, max_policy_age=age)
+        self.save()
+
+    @rule()
+    def save(self) -> None:
+        self.saved = (json.dumps(self.frontier.state()), self.version, list(self.trained))
+
+    @rule(really=st.sampled_from([False, False, False, True]))
+    def kill_and_restore(self, really: bool) -> None:
+        if not really:  # most draws spare the run, so that it gets somewhere between kills
+            return
+        state, self.version, trained = self.saved
+        self.trained = list(trained)
+        self.jobs = []
+        self.frontier = PromptFrontier.from_state(json.loads(state), run_seed=1, prompts=PROMPTS, lease_s=self.lease_s)
+        self.index = BufferIndex(
+            ["learner"],
+            max_bytes=self.cap,
+            max_policy_age=self.age,
+            start=self.frontier.first_unsettled,
+            settled=self.frontier.settled_beyond(),
+        )
+
+    @rule(workers=st.text("abcd", min_size=1, max_size=12))
+    def lease(self, workers: str) -> None:
+        for worker in workers:
+            self.give(worker)
+
+    def give(self, worker: str) -> bool:
+        limit = lease_limit(self.version, self.groups, self.age)
+        if not self.index.room(GROUP_BYTES, self.frontier.reserved):
+            limit = self.frontier.next_ordinal
+        lease = self.frontier.lease(self.now, worker, self.version, limit)
+        if lease is None:
+            return False
+        assert self.work.setdefault(lease.ordinal, (lease.prompt_id, lease.seed)) == (lease.prompt_id, lease.seed)
+        self.jobs.append((worker, lease))
+        return True
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), count=st.integers(1, 12))
+    def commit(self, data: st.DataObject, count: int) -> None:
+        for _ in range(min(count, len(self.jobs))):
+            self.finish(data.draw(st.integers(0, len(self.jobs) - 1)))
+
+    @rule(cycles=st.integers(1, 3), kept=st.integers(0, 3))
+    def quiet_cycles(self, cycles: int, kept: int) -> None:
+        """Some quiet cycles, in which the slowest `kept` groups stay under way."""
+        for _ in range(cycles):
+            while sum(self.give(worker) for worker in "abcd"):
+                pass
+            while len(self.jobs) > kept:
+                self.finish(-1)
+            self.train()
+
+    def finish(self, position: int) -> None:
+        _, lease = self.jobs.pop(position)
+        info = GroupInfo(lease.ordinal, lease.prompt_id, 2, lease.policy_version, 0, GROUP_BYTES, (0.0,), (0.0,))
+        if self.index.commit(info, lease) is CommitResult.ACCEPTED:
+            assert self.frontier.complete(lease.ordinal)
+        else:
+            assert not self.frontier.complete(lease.ordinal)
+
+    @rule(worker=st.sampled_from("abcd"))
+    def lose(self, worker: str) -> None:
+        self.jobs = [job for job in self.jobs if job[0] != worker]
+        self.frontier.lost(worker)
+
+    @rule(worker=st.sampled_from("abcd"))
+    def vanish(self, worker: str) -> None:
+        # Nobody sees this death: only the deadline can.
+        self.jobs = [job for job in self.jobs if job[0] != worker]
+
+    @rule(seconds=st.integers(1, 5))
+    def expire(self, seconds: int) -> None:
+        # The slow worker is not dead: its job stays and may commit late.
+        self.now += seconds
+        assert all(status.age_s >= self.lease_s for status in self.frontier.expire(self.now))
+
+    @rule(data=st.data())
+    def lose_bytes(self, data: st.DataObject) -> None:
+        ordinal = data.draw(st.integers(0, self.frontier.next_ordinal))
+        if ordinal >= self.version * self.groups:
+            self.frontier.reissue(self.index.drop_lost([ordinal]))
+
+    @rule()
+    def train(self) -> None:
+        took = self.index.take("learner", self.groups, self.version)
+        self.frontier.reissue(took.dropped)
+        if took.groups is None:
+            return
+        for info, lease in took.groups:
+            assert 0 <= self.version - info.policy_version <= self.age
+            assert info.policy_version == lease.policy_version
+            self.trained.append(info.ordinal)
+        self.frontier.settle(self.index.settle("learner", [info.ordinal for info, _ in took.groups]))
+        self.version += 1
+
+    @invariant()
+    def every_ordinal_is_trained_exactly_once_and_in_order(self) -> None:
+        assert self.trained == list(range(self.version * self.groups))
+        assert self.frontier.first_unsettled == len(self.trained)
+
+    @invariant()
+    def nothing_is_dropped_for_age(self) -> None:
+        dropped = self.index.stats(self.version).dropped
+        assert dropped["age"] == dropped["future"] == 0
+
+    @invariant()
+    def the_byte_cap_holds(self) -> None:
+        assert self.index.stats(self.version).bytes <= self.cap
+
+    def teardown(self) -> None:
+        """From any state the run goes on: three more cycles, with the workers that are left."""
+        goal = self.version + 3
+        for _ in range(200):
+            self.now += self.lease_s
+            self.frontier.expire(self.now)
+            while self.give("d"):
+                pass
+            while self.jobs:
+                self.finish(0)
+            self.train()
+            if self.version >= goal:
+                break
+        assert self.version >= goal, self.index.missing("learner", self.groups)
+        self.every_ordinal_is_trained_exactly_once_and_in_order()
+        self.nothing_is_dropped_for_age()
+
+
+Run.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+TestAnyInterleaving = Run.TestCase
+
+
+def test_leases_of_a_version_follow_the_pacing_law_in_a_long_run() -> None:
+    source = frontier()
+    groups, age = 4, 1
+    leased = {v: [] for v in range(6)}
+    for version in range(6):
+        while (lease := source.lease(0.0, "a", version, lease_limit(version, groups, age))) is not None:
+            leased[version].append(lease.ordinal)
+    assert [len(ordinals) for ordinals in leased.values()] == [8, 4, 4, 4, 4, 4]
+    assert all(a[-1] < b[0] for a, b in pairwise(leased.values()))
+    assert np.max(leased[5]) // groups - 5 == age
