@@ -1,0 +1,263 @@
+"""The `advdmd` command.
+
+Thin: it reads arguments and calls one function. Whatever is slow to import is imported by the command that needs it,
+so `--help` and bad input answer at once, without torch or ray. Exit codes: 0 done, 1 failed or not ready, 2 bad input
+(one line on stderr), 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from advdmd_ray import __version__, errors
+from advdmd_ray.config import Config, dump_config, read_config
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+_FAILURES = (errors.WeightsMismatchError, errors.DeadlineError, errors.WorkerLostError, errors.CheckpointError)
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports what is wrong with the arguments as one line instead of a usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        raise errors.UserError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments after the program's name; `sys.argv[1:]` if None.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        args = parse_arguments(sys.argv[1:] if argv is None else argv)
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        if args.verbose:
+            logging.getLogger("advdmd_ray").setLevel(logging.DEBUG)
+        return cast("Command", args.function)(args)
+    except errors.UserError as error:
+        return _end(f"error: {error}", BAD_INPUT)
+    except _FAILURES as error:
+        logging.getLogger(__name__).debug("the failure in full", exc_info=True)
+        return _end(f"failed: {error}", FAILED)
+    except KeyboardInterrupt:
+        return _end("stopped by Ctrl-C; a run goes on from its last checkpoint with --resume auto", INTERRUPTED)
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments; `section.key=value` overrides may stand before, between and after the options.
+
+    Raises:
+        UserError: for an unknown command or option, or a missing or malformed value.
+    """
+    args, extras = _build_parser().parse_known_args(argv)
+    if args.command is None:
+        raise errors.UserError("no command given: run, pretrain, sample, evaluate or doctor; see advdmd --help")
+    for extra in extras:
+        if extra.startswith("-") and "=" in extra and "." in extra:
+            raise errors.UserError(f"unknown option {extra}; overrides have no dashes: {extra.lstrip('-')}")
+        if extra.startswith("-") or "overrides" not in args:
+            raise errors.UserError(f"unexpected argument {extra}; see advdmd {args.command} --help")
+        args.overrides.append(extra)
+    return args
+
+
+def _end(line: str, code: int) -> int:
+    sys.stderr.write(f"advdmd: {' '.join(line.split())}\n")
+    return code
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return value
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="advdmd",
+        description="Distils a diffusion model into a few-step student with AdvDMD, on Ray and DeepSpeed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"advdmd {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+
+    def add(name: str, function: Command, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(function=function)
+        command.add_argument("-v", "--verbose", action="store_true", help="log details, and the whole of a failure")
+        return command
+
+    run = add("run", _run, "Train a student: start a local Ray or join a cluster, and run the main job.")
+    _add_config(run)
+    run.add_argument("--dry-run", action="store_true", help="show configuration, placement and memory; start nothing")
+    run.add_argument("--resume", metavar="auto|PATH", help="go on from the run's last checkpoint, or from one at PATH")
+    run.add_argument("--fresh", action="store_true", help="move an earlier run of this name aside, to NAME.1")
+
+    _add_config(add("pretrain", _pretrain, "Train the small digits teacher and write its pipeline folder."))
+
+    sample = add("sample", _sample, "Draw images from a teacher's or a student's pipeline folder into a PNG grid.")
+    sample.add_argument("--pipeline", required=True, metavar="FOLDER", help="diffusers folder, or builtin:NAME")
+    sample.add_argument("--prompt", required=True, action="append", metavar="TEXT", help="give it again for more rows")
+    sample.add_argument("--steps", type=_positive, default=4, help="network calls per image (default 4)")
+    sample.add_argument("--guidance", type=float, default=1.0, help="CFG scale; 1, the default, is right for students")
+    sample.add_argument("--images", type=_positive, default=8, help="images per prompt (default 8)")
+    sample.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
+    sample.add_argument("--out", required=True, metavar="PNG", help="where the grid goes")
+
+    evaluate = add("evaluate", _evaluate, "Judge the teacher at 40, 8, 4 and 2 steps, and a student folder.")
+    _add_config(evaluate)
+    evaluate.add_argument("--student", metavar="FOLDER", help="pipeline folder of a student")
+    evaluate.add_argument("--out", metavar="JSON", help="where the table goes (default: judge.json in the run folder)")
+
+    doctor = add("doctor", _doctor, "Check this machine, its packages and its Ray, and say what to change.")
+    _add_config(doctor, required=False)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser, *, required: bool = True) -> None:
+    command.add_argument("--config", required=required, metavar="PATH", help="YAML file, such as configs/digits.yaml")
+    command.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="settings that override the file's, in order"
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from advdmd_ray import preflight  # noqa: PLC0415
+
+    config = read_config(args.config, args.overrides)
+    start = preflight.check(config, args.resume, fresh=args.fresh)
+    if args.dry_run:
+        from advdmd_ray import estimate  # noqa: PLC0415
+
+        sys.stdout.write(dump_config(config) + "\n" + estimate.plan_text(config) + "\n" + start.note + "\n")
+        return DONE
+    sys.stderr.write(start.note + "\n")
+    with preflight.claim(start):
+        if config.ray.address or os.environ.get("RAY_ADDRESS"):
+            # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        from advdmd_ray.runtime.launch import run_on_ray  # noqa: PLC0415
+
+        return run_on_ray(config, resume=start.checkpoint)
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from advdmd_ray.sample import sample_grid  # noqa: PLC0415
+
+    path = sample_grid(
+        args.pipeline,
+        args.prompt,
+        steps=args.steps,
+        guidance=args.guidance,
+        images=args.images,
+        seed=args.seed,
+        out=Path(args.out),
+    )
+    sys.stdout.write(f"{path}\n")
+    return DONE
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from advdmd_ray import doctor  # noqa: PLC0415
+
+    config = read_config(args.config, args.overrides) if args.config else Config()
+    findings = doctor.examine(config)
+    sys.stdout.write(doctor.verdict_text(findings) + "\n")
+    return FAILED if any(finding.state == "change" for finding in findings) else DONE
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from advdmd_ray import preflight  # noqa: PLC0415
+    from advdmd_ray.models.folder import inspect_pipeline  # noqa: PLC0415
+
+    config = read_config(args.config, args.overrides)
+    out = Path(args.out) if args.out else config.folder / "judge.json"
+    preflight.check_model(config)
+    preflight.check_writable(out.parent)
+    if args.student is not None:
+        inspect_pipeline(args.student)
+
+    from rich.console import Console  # noqa: PLC0415
+
+    from advdmd_ray.evaluation.judging import judge_run  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    with console.status("judging") as status:
+        verdict = judge_run(config, None if args.student is None else Path(args.student), status.update)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
+    Console().print(judge_table(verdict))
+    sys.stdout.write(f"{out}\n")
+    return DONE
+
+
+def judge_table(verdict: Mapping[str, Any]) -> "Table":
+    """The judge's verdict as a table.
+
+    Args:
+        verdict: `{"teacher": {steps: score}, "student": score with steps, "real": score}`, a score being
+            `{"accuracy": share, "frechet": distance}`; the student may be absent.
+    """
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("sampler", "steps", "accuracy", "Frechet distance")
+    rows = [("teacher", str(steps), score) for steps, score in verdict["teacher"].items()]
+    if verdict.get("student") is not None:
+        rows.append(("student", str(verdict["student"]["steps"]), verdict["student"]))
+    rows.append(("real, held out", "", verdict["real"]))
+    for name, steps, score in rows:
+        table.add_row(name, steps, f"{score['accuracy']:.3f}", f"{score['frechet']:.2f}")
+    return table
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from advdmd_ray import preflight  # noqa: PLC0415
+
+    config = read_config(args.config, args.overrides)
+    folder = Path(config.pretrain.folder)
+    preflight.check_writable(folder)
+    if folder.exists():
+        raise errors.UserError(f"{folder} exists; move it away or set another pretrain.folder")
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    from advdmd_ray.pretrain import pretrain_digits  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("training the teacher", total=config.pretrain.steps)
+
+        def progress(step: int, loss: float) -> None:
+            bar.update(task, completed=step, description=f"training the teacher, loss {loss:.4f}")
+
+        card = pretrain_digits(
+            folder,
+            seed=config.run.seed,
+            steps=config.pretrain.steps,
+            batch_size=config.pretrain.batch_size,
+            learning_rate=config.pretrain.learning_rate,
+            guidance=config.model.guidance,
+            max_sequence_length=config.model.max_sequence_length,
+            samples=config.evaluation.samples,
+            command=shlex.join(["advdmd", "pretrain", "--config", args.config, *args.overrides]),
+            progress=progress,
+        )
+    sys.stdout.write(json.dumps(card, indent=2) + f"\n{folder}\n")
+    return DONE

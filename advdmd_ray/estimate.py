@@ -1,0 +1,191 @@
+"""What a run will occupy, told before it starts: the workers of every role and the memory of each.
+
+Known from the configuration and the headers of the teacher's folder; nothing is loaded and torch is not imported.
+"""
+
+import os
+from dataclasses import dataclass
+
+from advdmd_ray.config import Config
+from advdmd_ray.models.folder import LatentSpec, inspect_pipeline
+
+FLOAT32 = 4
+"""Bytes of one weight, gradient or moment."""
+MIB, GIB = 2**20, 2**30
+PROCESS_BYTES = 350 * MIB
+"""Memory of its own of a worker before any network: Python, torch, Ray, diffusers (338 MiB measured, CPU build of
+torch 2.13; 359 MiB with deepspeed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """The workers of one role.
+
+    Attributes:
+        name: The role.
+        workers: Processes.
+        num_cpus: Logical CPUs reserved by each.
+        num_gpus: GPUs reserved by each.
+        where: Where they run.
+    """
+
+    name: str
+    workers: int
+    num_cpus: float
+    num_gpus: float
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes read from the teacher's pipeline folder.
+
+    Attributes:
+        transformer: Weights of the transformer, the network that is distilled.
+        others: Weights of all other components, loaded once, to encode the prompts.
+        latent: Shape of one latent.
+    """
+
+    transformer: int
+    others: int
+    latent: LatentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RoleMemory:
+    """Memory of one worker of a role.
+
+    Attributes:
+        role: The role.
+        workers: Processes.
+        parts: What is held and its bytes, in one worker.
+    """
+
+    role: str
+    workers: int
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def per_worker(self) -> int:
+        """Bytes of one worker."""
+        return sum(size for _, size in self.parts)
+
+
+def ray_address(config: Config) -> str | None:
+    """The cluster to join: `ray.address`, else RAY_ADDRESS; None for a local Ray."""
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
+def placement(config: Config) -> tuple[Role, ...]:
+    """All Ray actors of a run, role by role. The driver is not among them: it reserves nothing."""
+    address = ray_address(config)
+    where = "this machine, in a local Ray" if address is None else f"the cluster at {address}"
+    rollout, reward, learner = config.rollout, config.reward, config.learner
+    services = tuple(Role(name, 1, 0.0, 0.0, "beside the driver") for name in ("buffer", "weights", "metrics"))
+    return (
+        Role("rollout", rollout.actors, rollout.num_cpus, rollout.num_gpus, where),
+        Role("reward", reward.workers, reward.num_cpus, reward.num_gpus, where),
+        Role("learner", learner.ranks, learner.num_cpus, learner.num_gpus, where),
+        *services,
+    )
+
+
+def sizes_of(config: Config) -> Sizes:
+    """Read the sizes of the teacher.
+
+    Raises:
+        UserError: if the pipeline folder is missing or damaged.
+    """
+    info = inspect_pipeline(config.model.path)
+    transformer = info.component("transformer").parameters
+    return Sizes(transformer, sum(part.parameters for part in info.components) - transformer, info.latent)
+
+
+def group_bytes(config: Config, latent: LatentSpec) -> int:
+    """Bytes of one group's record batch in the buffer."""
+    from advdmd_ray.buffer.codec import encoded_bytes  # noqa: PLC0415 - imports numpy and pyarrow
+    from advdmd_ray.buffer.schema import GroupShape  # noqa: PLC0415
+
+    shape = GroupShape(config.steps, *latent.shape, stochastic=config.diffusion.kernel != "ode")
+    return encoded_bytes(shape, config.rollout.group_size)
+
+
+def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
+    """Memory of each role, networks in float32, without activations and discriminator heads.
+
+    A learner rank holds the student, the fake score and the frozen teacher, which is the discriminator's backbone too;
+    gradients of the first two; their Adam moments (two tensors a set; the student has one set for DMD and one for RL)
+    and, under ZeRO 1 and 2, an update copy of the weights, both split over the ranks; and the student's EMA.
+    """
+    network = sizes.transformer * FLOAT32
+    ranks = config.learner.ranks if config.learner.engine == "deepspeed" and config.learner.zero_stage else 1
+    sets = 3 if config.policy_gradient.enabled else 2
+    copies = 2 if config.learner.engine == "deepspeed" and config.learner.zero_stage else 0
+    process = ("process", PROCESS_BYTES)
+    learner = (
+        process,
+        ("weights of 3 networks", 3 * network),
+        ("gradients of 2", 2 * network),
+        (f"{sets} moment sets", 2 * sets * network // ranks),
+        ("update copies", copies * network // ranks),
+        ("EMA", network),
+    )
+    return (
+        RoleMemory("driver", 1, (process,)),
+        RoleMemory("services", 3, (process,)),
+        RoleMemory(
+            "prompts", 1, (process, ("whole pipeline, until they are encoded", network + sizes.others * FLOAT32))
+        ),
+        RoleMemory("rollout", config.rollout.actors, (process, ("student", network))),
+        RoleMemory("reward", config.reward.workers, (process, ("discriminator", network))),
+        RoleMemory("learner", config.learner.ranks, learner),
+    )
+
+
+def object_store_demand(config: Config, sizes: Sizes) -> int:
+    """Bytes the object store holds at most: the buffer's cap and the kept student snapshots. Ray spills the rest."""
+    return config.buffer.max_bytes + config.weights.keep * sizes.transformer * FLOAT32
+
+
+def total_bytes(config: Config, sizes: Sizes) -> int:
+    """Memory of all roles together on one machine, with a local Ray's object store."""
+    return sum(row.workers * row.per_worker for row in memory(config, sizes)) + config.ray.object_store_bytes
+
+
+def plan_text(config: Config) -> str:
+    """Placement and memory as text.
+
+    Raises:
+        UserError: if the pipeline folder is missing or damaged.
+    """
+    sizes = sizes_of(config)
+    lines = ["placement", f"  {'role':<9}{'workers':>8}{'CPUs':>7}{'GPUs':>7}  where"]
+    rows = placement(config)
+    lines += [f"  {r.name:<9}{r.workers:>8}{r.num_cpus:>7g}{r.num_gpus:>7g}  {r.where}" for r in rows]
+    cpus, gpus = sum(r.workers * r.num_cpus for r in rows), sum(r.workers * r.num_gpus for r in rows)
+    lines += [f"  {'total':<9}{sum(r.workers for r in rows):>8}{cpus:>7g}{gpus:>7g}", ""]
+    lines.append(f"memory, estimated in MiB (the transformer has {sizes.transformer:,} weights in float32)")
+    for row in memory(config, sizes):
+        parts = ", ".join(f"{name} {size / MIB:.1f}" for name, size in row.parts)
+        lines.append(f"  {row.role:<9}{row.workers:>3} x {row.per_worker / MIB:>9,.1f}  {parts}")
+    group = group_bytes(config, sizes.latent)
+    buffer, store = config.buffer.max_bytes, config.ray.object_store_bytes
+    lines += [
+        f"  {name:<9}{size / MIB:>15,.1f}  {text}"
+        for name, size, text in (
+            (
+                "buffer",
+                buffer,
+                f"cap; a group has {group / MIB:.2f} and a cycle {config.rollout.groups_per_cycle} groups",
+            ),
+            (
+                "store",
+                store,
+                f"of a local Ray; buffer and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}",
+            ),
+            ("total", total_bytes(config, sizes), "without activations, discriminator heads and Ray's own processes"),
+        )
+    ]
+    lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""`advdmd sample`: plain diffusers sampling of a pipeline folder into one PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.grids import save_grid
+from advdmd_ray.models.pipeline import latent_spec, load_pipeline
+
+TOKENS_WITHOUT_T5, TOKENS_WITH_T5 = 8, 256
+"""Length of the T5 slot: what our students are trained with where there is no T5, and what diffusers takes else."""
+
+
+def uniform_levels(steps: int) -> list[float]:
+    """The noise levels `1, 1 - 1/K, ..., 1/K` of K steps, before the scheduler's shift."""
+    return [1.0 - index / steps for index in range(steps)]
+
+
+def sample_grid(
+    pipeline: str,
+    prompts: Sequence[str],
+    *,
+    steps: int,
+    guidance: float,
+    images: int,
+    seed: int,
+    out: Path,
+) -> Path:
+    """Sample with the folder's own scheduler and write a grid, one row of images a prompt.
+
+    Args:
+        pipeline: A diffusers folder of a teacher or a student, or `builtin:NAME`.
+        prompts: One row each.
+        steps: Network calls an image, at uniform noise levels.
+        guidance: CFG scale; 1 for none.
+        images: Images a prompt.
+        seed: Seed of the noise of the whole grid.
+        out: The PNG to write.
+
+    Raises:
+        UserError: if the folder is not a whole pipeline, or `out` is not a PNG that can be written.
+    """
+    if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: expected a .png in a folder that exists")
+    loaded = load_pipeline(pipeline)
+    latent = latent_spec(loaded)
+    pixels = latent.height * loaded.vae_scale_factor, latent.width * loaded.vae_scale_factor
+    (drawn,) = loaded(
+        prompt=[prompt for prompt in prompts for _ in range(images)],
+        sigmas=uniform_levels(steps),
+        guidance_scale=guidance,
+        max_sequence_length=TOKENS_WITHOUT_T5 if loaded.text_encoder_3 is None else TOKENS_WITH_T5,
+        height=pixels[0],
+        width=pixels[1],
+        generator=torch.Generator().manual_seed(seed),
+        output_type="np",
+        return_dict=False,
+    )
+    # diffusers gives [n, h, w, c] in [0, 1]; grids are [n, c, h, w] in [-1, 1].
+    array = np.asarray(drawn, dtype=np.float32).transpose(0, 3, 1, 2) * 2 - 1
+    caption = f"{Path(pipeline).name}, {steps} steps, guidance {guidance:g}, seed {seed}: " + "; ".join(prompts)
+    try:
+        return save_grid(out, array, columns=images, caption=caption)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
