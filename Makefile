@@ -1,0 +1,66 @@
+# One file for every daily task; `make` alone lists them. Each target brings .venv up to date first.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Written last by a complete installation: .venv is rebuilt only when the requirements change.
+STAMP := $(VENV)/installed
+
+# A version manager's shim can be on PATH and not run, so each candidate is asked to make an environment's parts.
+RUNS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+	if "$$python" -c '$(RUNS)' >/dev/null 2>&1; then echo "$$python"; break; fi; done)
+
+# Extra package index for torch, such as one that offers CPU builds: make venv TORCH_INDEX=URL
+TORCH_INDEX ?=
+# More overrides for the demo: make demo ARGS="run.cycles=5"
+ARGS ?=
+
+.PHONY: help venv demo test lint format types layers check pretrain clean
+
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## Make .venv with the pinned packages (PYTHON=..., TORCH_INDEX=...)
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then echo "make: no working Python 3.11 or 3.12 found; give one: make venv PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	@if ! $(BIN)/python -c '$(RUNS)' >/dev/null 2>&1; then \
+		echo "making $(VENV) with $$($(PYTHON) --version)"; "$(PYTHON)" -m venv --clear $(VENV); fi
+	@echo "installing the pinned packages into $(VENV) (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		-c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Train the 4-step digits student on this machine into runs/demo (an earlier one is kept aside)
+	@$(BIN)/python -m advdmd_ray.run --config configs/digits.yaml --fresh run.name=demo $(ARGS)
+
+pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
+	@$(BIN)/advdmd pretrain --config configs/digits.yaml
+
+test: $(STAMP) ## Run the test suite
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style with ruff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Format and fix what ruff can fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+types: $(STAMP) ## Check types with pyright
+	@$(BIN)/pyright
+
+layers: $(STAMP) ## Check that imports point downwards
+	@$(BIN)/lint-imports
+
+check: lint types layers test ## All of lint, types, layers and test
+
+clean: ## Remove caches and build products; runs/ and .venv stay
+	@rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find advdmd_ray tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,150 @@
+"""The laws of the code base that no single module can keep."""
+
+import ast
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import BaseModel
+
+from advdmd_ray.config import Config
+
+PACKAGE = Path(__file__).parent.parent / "advdmd_ray"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES, MAX_FUNCTION_LINES = 400, 60
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The top packages that a file imports, anywhere in it."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("libraries", "home"),
+    [
+        ({"ray"}, "runtime/"),
+        ({"deepspeed"}, "learner/engine.py"),
+        ({"diffusers", "transformers", "peft"}, "models/"),
+    ],
+)
+def test_a_library_is_imported_only_where_it_lives(libraries: set[str], home: str) -> None:
+    strays = [
+        name_of(path) for path in MODULES if libraries & set(imports_of(path)) and not name_of(path).startswith(home)
+    ]
+    assert strays == []
+
+
+@pytest.mark.parametrize("arguments", [["-m", "advdmd_ray.run", "--help"], ["-c", "import advdmd_ray.config"]])
+def test_help_and_configuration_answer_in_a_second_without_torch_or_ray(arguments: list[str]) -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True, timeout=30, cwd=PACKAGE.parent)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
+    traced = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in traced.stderr.splitlines()}
+    assert "pydantic" in imported
+    assert not {"torch", "ray", "deepspeed", "diffusers", "numpy"} & imported
+
+
+def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str | None]]:
+    for name, field in section.model_fields.items():
+        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        nested = [kind for kind in inner if issubclass(kind, BaseModel)]
+        if nested:
+            yield from fields_of(nested[0], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.description
+
+
+def test_every_setting_is_described() -> None:
+    fields = dict(fields_of(Config))
+    assert len(fields) > 50
+    assert [name for name, description in fields.items() if not description or not description.endswith(".")] == []
+
+
+def test_files_and_functions_stay_short() -> None:
+    long_files = [name_of(path) for path in MODULES if len(path.read_text().splitlines()) > MAX_LINES]
+    assert long_files == []
+    long_functions = [
+        f"{name_of(path)}:{node.name}"
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.body[0].lineno >= MAX_FUNCTION_LINES
+    ]
+    assert long_functions == []
+
+
+def test_no_module_is_a_bag_of_helpers() -> None:
+    assert [name_of(path) for path in MODULES if path.stem in {"utils", "util", "helpers", "common", "misc"}] == []
+
+
+def test_nothing_is_printed_pickled_or_guessed() -> None:
+    """No print, no pickle, no torch.load without weights_only, no getattr with a default."""
+    found = []
+    for path in MODULES:
+        if {"pickle", "cloudpickle", "dill"} & set(imports_of(path)):
+            found.append(f"{name_of(path)}: pickle")
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            keywords = {keyword.arg for keyword in node.keywords}
+            guessed = called == "getattr" and len(node.args) > 2
+            if called == "print" or guessed or (called == "torch.load" and "weights_only" not in keywords):
+                found.append(f"{name_of(path)}:{node.lineno}: {called}")
+    assert found == []
+
+
+def last_word(node: ast.expr) -> str:
+    """The last word of a name: `step` of `self._global_step`, `step + 1` and `step`."""
+    if isinstance(node, ast.BinOp):
+        node = node.left
+    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    return "" if "_per_" in name else name.rpartition("_")[2]
+
+
+def test_only_the_cadence_counts_steps() -> None:
+    """`step % k` and `cycle % k` decide what happens when: that is the cadence's business alone."""
+    counters = {"step", "cycle", "version", "update", "iteration", "turn"}
+    found = [
+        f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}"
+        for path in MODULES
+        if name_of(path) != "cadence.py"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and last_word(node.left) in counters
+    ]
+    assert found == []
+
+
+def test_no_error_is_swallowed() -> None:
+    """A handler of Exception or of everything ends in raise."""
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"})
+        and not isinstance(node.body[-1], ast.Raise)
+    ]
+    assert found == []
