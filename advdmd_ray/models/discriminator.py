@@ -1,0 +1,144 @@
+"""The discriminator: small trained heads on a frozen transformer's features of noisy images."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel
+from advdmd_ray.models.sd3 import TIMESTEPS
+
+TIME_FREQUENCIES = 16
+
+
+def token_features(
+    transformer: SD3Transformer2DModel,
+    x: Float[Tensor, "b c h w"],
+    t: Float[Tensor, " b"],
+    conditioning: Conditioning,
+    blocks: Sequence[int],
+) -> list[Float[Tensor, "b n d"]]:
+    """Run an SD3 transformer up to the last wanted block and return its image tokens after each wanted block.
+
+    The same computation as the transformer's own forward; the blocks after the last wanted one are not run.
+
+    Args:
+        transformer: The network.
+        x: Noisy latents.
+        t: Noise level of each sample, in [0, 1].
+        conditioning: One row per sample.
+        blocks: Wanted blocks from 0, ascending.
+    """
+    tokens = transformer.pos_embed(x).contiguous()
+    modulation = transformer.time_text_embed(t * TIMESTEPS, conditioning.pooled)
+    text = transformer.context_embedder(conditioning.embeds)
+    features = []
+    for index in range(blocks[-1] + 1):
+        text, tokens = transformer.transformer_blocks[index](
+            hidden_states=tokens, encoder_hidden_states=text, temb=modulation
+        )
+        if index in blocks:
+            features.append(tokens)
+    return features
+
+
+def time_features(t: Float[Tensor, " b"]) -> Float[Tensor, "b f"]:
+    """Describe noise levels smoothly: `sin(2 pi f t), cos(2 pi f t)`, f from 1/4 to 8 in 16 geometric steps."""
+    frequencies = torch.logspace(-2, 3, TIME_FREQUENCIES, base=2.0, device=t.device, dtype=t.dtype)
+    angles = 2 * math.pi * t.unsqueeze(1) * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TokenHead(nn.Module):
+    """One logit from the image tokens of one block.
+
+    Tokens are normalised, mapped to `width` channels, shifted and scaled by the condition, passed through two
+    nonlinear layers and averaged. The logit is linear in the average plus its inner product with an embedding of the
+    condition (projection discriminator, Miyato and Koyama 2018).
+
+    Args:
+        token_width: Channels of a token.
+        condition_width: Channels of the condition.
+        width: Channels inside.
+    """
+
+    def __init__(self, token_width: int, condition_width: int, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, width))
+        self.modulation = nn.Linear(condition_width, 2 * width)
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.logit = nn.Linear(width, 1)
+        self.projection = nn.Linear(condition_width, width, bias=False)
+
+    def forward(self, tokens: Float[Tensor, "b n d"], condition: Float[Tensor, "b m"]) -> Float[Tensor, " b"]:
+        """Return one logit per sample."""
+        scale, shift = self.modulation(condition).unsqueeze(1).chunk(2, dim=-1)
+        pooled = self.mix(self.inner(tokens) * (1 + scale) + shift).mean(dim=1)
+        matched = (pooled * self.projection(condition)).sum(dim=1) / math.sqrt(pooled.shape[1])
+        return self.logit(pooled).squeeze(1) + matched
+
+
+class Discriminator(nn.Module):
+    """Real or generated, from the state of a noisy image at a noise level, for a prompt.
+
+    The backbone is held but not registered: it is in neither `parameters()` nor `state_dict()`, is not moved by `to()`
+    and is never trained, so an optimizer, a snapshot or a checkpoint of this module has the heads alone. Whoever owns
+    the backbone puts it on the device.
+
+    Args:
+        backbone: The teacher's transformer. Its parameters are frozen here.
+        blocks: Blocks whose tokens are read, from 0.
+        width: Channels of each head.
+        seed: Seeds the heads.
+
+    Raises:
+        ValueError: `blocks` is empty or names a block that the backbone has not.
+    """
+
+    def __init__(
+        self, backbone: SD3Transformer2DModel, *, blocks: Sequence[int] = (1, 3), width: int = 64, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.blocks = tuple(sorted(set(blocks)))
+        layers = len(backbone.transformer_blocks)
+        if not self.blocks or self.blocks[0] < 0 or self.blocks[-1] >= layers:
+            raise ValueError(f"blocks must be among 0..{layers - 1}, got {list(blocks)}")
+        # A tuple hides the module from torch's registration.
+        self._backbone = (backbone.eval().requires_grad_(False),)
+        condition_width = backbone.config["pooled_projection_dim"] + 2 * TIME_FREQUENCIES
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.heads = nn.ModuleList(TokenHead(backbone.inner_dim, condition_width, width) for _ in self.blocks)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, " b"]:
+        """Return logits: high for real, low for generated.
+
+        The backbone keeps no graph unless `x` needs a gradient.
+
+        Args:
+            x: States at noise level `t`, `(1 - t) x0 + t eps`.
+            t: Noise levels in [0, 1].
+            conditioning: The prompt of each sample.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+            features = token_features(self._backbone[0], x, t, conditioning, self.blocks)
+        condition = torch.cat([conditioning.pooled, time_features(t)], dim=1)
+        logits = [head(tokens, condition) for head, tokens in zip(self.heads, features, strict=True)]
+        return torch.stack(logits).sum(dim=0)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return a copy of the heads' weights, detached."""
+        return {name: tensor.detach().clone() for name, tensor in self.heads.state_dict().items()}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Load what `trainable_state` returned.
+
+        Raises:
+            RuntimeError: Names or shapes differ.
+        """
+        self.heads.load_state_dict(state)

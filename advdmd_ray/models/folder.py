@@ -1,0 +1,258 @@
+"""Pipeline folders as files, found and checked without loading them: no torch or diffusers is imported here."""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from advdmd_ray.errors import UserError
+
+PIPELINE_CLASS = "StableDiffusion3Pipeline"
+BUILTIN = "builtin:"
+REQUIRED_COMPONENTS = (
+    "transformer",
+    "scheduler",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+)
+DROPPABLE_COMPONENTS = ("text_encoder_3", "tokenizer_3")
+"""SD3 works without its T5 encoder, but diffusers loads such a folder only if told so by name."""
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 100_000_000
+"""The safetensors format's own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """Shape of one latent."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(c, h, w)`."""
+        return (self.channels, self.height, self.width)
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.channels * self.height * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentInfo:
+    """One component of a pipeline folder.
+
+    Attributes:
+        name: Its folder, such as `transformer`.
+        library: Module that has its class.
+        class_name: The class.
+        weight_files: Its safetensors files.
+        parameters: Number of weights; 0 for tokenizers and schedulers.
+        size_bytes: Bytes of its weight files.
+    """
+
+    name: str
+    library: str
+    class_name: str
+    weight_files: tuple[Path, ...]
+    parameters: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineInfo:
+    """What a pipeline folder holds, known without loading it.
+
+    Attributes:
+        folder: The folder.
+        components: In the order of `model_index.json`, absent ones left out.
+        dropped: Components that `from_pretrained` must be given as None.
+        latent: Shape of one latent at the transformer's own size.
+        scheduler_shift: Shift of the noise levels.
+        layers: Blocks of the transformer.
+    """
+
+    folder: Path
+    components: tuple[ComponentInfo, ...]
+    dropped: tuple[str, ...]
+    latent: LatentSpec
+    scheduler_shift: float
+    layers: int
+
+    def component(self, name: str) -> ComponentInfo:
+        """Return a component by name.
+
+        Raises:
+            KeyError: The pipeline has none of that name.
+        """
+        for component in self.components:
+            if component.name == name:
+                return component
+        raise KeyError(name)
+
+
+def resolve_model_path(path: str) -> Path:
+    """Turn `builtin:NAME` into the folder that ships with the package, and anything else into a path.
+
+    Raises:
+        UserError: No built-in model has that name.
+    """
+    if not path.startswith(BUILTIN):
+        return Path(path).expanduser()
+    name = path.removeprefix(BUILTIN)
+    assets = Path(str(resources.files("advdmd_ray"))) / "assets"
+    shipped = sorted(entry.parent.name for entry in assets.glob("*/model_index.json"))
+    if name not in shipped:
+        raise UserError(f"{path}: no such built-in model; use one of: {', '.join(BUILTIN + s for s in shipped)}")
+    return assets / name
+
+
+def inspect_pipeline(path: str | Path) -> PipelineInfo:
+    """Check a diffusers SD3 pipeline folder file by file, reading only configurations and weight headers.
+
+    Args:
+        path: A folder, or `builtin:NAME`.
+
+    Raises:
+        UserError: The folder, a component, a configuration or a weight file is missing, damaged or of another kind.
+    """
+    folder = resolve_model_path(str(path))
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a diffusers pipeline folder or {BUILTIN}digits")
+    index = _read_json(folder / "model_index.json")
+    if index.get("_class_name") != PIPELINE_CLASS:
+        raise UserError(
+            f"{folder / 'model_index.json'}: is a {index.get('_class_name')}; a {PIPELINE_CLASS} folder is needed"
+        )
+    entries = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry[:1] != [None]}
+    for name in REQUIRED_COMPONENTS:
+        if name not in entries:
+            raise UserError(f"{folder / 'model_index.json'}: names no {name}; save the whole pipeline again")
+    components = tuple(_inspect_component(folder, name, entry) for name, entry in entries.items())
+    transformer = _read_json(folder / "transformer" / "config.json")
+    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    size = _number(transformer, "sample_size", folder / "transformer" / "config.json")
+    return PipelineInfo(
+        folder=folder,
+        components=components,
+        dropped=tuple(name for name in DROPPABLE_COMPONENTS if name not in entries),
+        latent=LatentSpec(_number(transformer, "in_channels", folder / "transformer" / "config.json"), size, size),
+        scheduler_shift=float(scheduler.get("shift", 1.0)),
+        layers=_number(transformer, "num_layers", folder / "transformer" / "config.json"),
+    )
+
+
+def _number(config: Mapping[str, Any], key: str, file: Path) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"{file}: {key} is {value!r}; a positive whole number is needed, save the pipeline again")
+    return value
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: missing; give a complete diffusers pipeline folder, or copy it again") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error}); copy it again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: is not a JSON object; copy it again")
+    return content
+
+
+def _inspect_component(folder: Path, name: str, entry: list[str]) -> ComponentInfo:
+    if len(entry) != 2:  # noqa: PLR2004 - library and class
+        raise UserError(f"{folder / 'model_index.json'}: {name} is {entry}; [library, class] is needed")
+    library, class_name = entry
+    home = folder / name
+    if not home.is_dir():
+        raise UserError(f"{home}: missing, but model_index.json names it; copy the folder again")
+    if class_name.endswith("Scheduler"):
+        _read_json(home / "scheduler_config.json")
+        return ComponentInfo(name, library, class_name, (), 0, 0)
+    if "Tokenizer" in class_name:
+        _read_json(home / "tokenizer_config.json")
+        if not any((home / file).is_file() for file in ("tokenizer.json", "vocab.json", "spiece.model")):
+            raise UserError(f"{home}: holds no vocabulary (tokenizer.json, vocab.json or spiece.model); copy it again")
+        return ComponentInfo(name, library, class_name, (), 0, 0)
+    if class_name.endswith(("Processor", "Extractor")):
+        _read_json(home / "preprocessor_config.json")
+        return ComponentInfo(name, library, class_name, (), 0, 0)
+    _read_json(home / "config.json")
+    files = _weight_files(home)
+    parameters = sum(check_safetensors(file) for file in files)
+    return ComponentInfo(name, library, class_name, files, parameters, sum(file.stat().st_size for file in files))
+
+
+def _weight_files(home: Path) -> tuple[Path, ...]:
+    """Find the safetensors files of a model folder: one file, or the shards that its index names."""
+    for stem in ("diffusion_pytorch_model", "model"):
+        index = home / f"{stem}.safetensors.index.json"
+        if index.is_file():
+            mapping = _read_json(index).get("weight_map")
+            if not isinstance(mapping, dict) or not mapping:
+                raise UserError(f"{index}: has no weight_map; copy it again")
+            return tuple(home / shard for shard in sorted(set(mapping.values())))
+        if (home / f"{stem}.safetensors").is_file():
+            return (home / f"{stem}.safetensors",)
+    other = [file.name for file in sorted(home.iterdir()) if file.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
+    if other:
+        raise UserError(f"{home / other[0]}: pickled weights are not read; save the pipeline with safetensors")
+    raise UserError(f"{home}: holds no safetensors weights; copy the folder again")
+
+
+def check_safetensors(file: Path) -> int:
+    """Check that a safetensors file is whole, from its header: 8 + header + data bytes, no gap and no rest.
+
+    Args:
+        file: The file.
+
+    Returns:
+        Number of tensor elements in it.
+
+    Raises:
+        UserError: The file is missing, shorter or longer than its header says, or not in the format.
+    """
+    size, length = 0, -1
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            prefix = stream.read(LENGTH_BYTES)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == LENGTH_BYTES else -1
+            whole = 0 < length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES)
+            header = json.loads(stream.read(length)) if whole else None
+    except FileNotFoundError:
+        raise UserError(f"{file}: missing; copy the pipeline folder again") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise UserError(f"{file}: is truncated or not a safetensors file ({size} bytes); copy it again")
+    header.pop("__metadata__", None)
+    try:
+        data = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        elements = sum(_product(tensor["shape"]) for tensor in header.values())
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"{file}: has a damaged safetensors header; copy it again") from None
+    expected = LENGTH_BYTES + length + data
+    if size != expected:
+        raise UserError(f"{file}: has {size} bytes, its header says {expected}; it is damaged, copy it again")
+    return elements
+
+
+def _product(shape: list[int]) -> int:
+    product = 1
+    for side in shape:
+        product *= side
+    return product

@@ -1,0 +1,226 @@
+"""Pipelines in memory: load one for training, write a student that plain diffusers samples."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from advdmd_ray.models import codec  # noqa: F401
+
+# diffusers takes a component's class only from modules that are imported already.
+from advdmd_ray.models.diffusers_classes import (
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from advdmd_ray.models.folder import PIPELINE_CLASS, LatentSpec, PipelineInfo, inspect_pipeline
+
+KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
+README = "README.md"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence diffusers' and transformers' notices and progress bars inside, and restore their settings."""
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    bars = transformers_logging.is_progress_bar_enabled()
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            if bars:
+                library.enable_progress_bar()
+
+
+def load_pipeline(path: str | Path) -> StableDiffusion3Pipeline:
+    """Load a pipeline folder: float32 on the CPU, from local safetensors only, frozen and in evaluation mode.
+
+    Args:
+        path: A folder, or `builtin:NAME`.
+
+    Raises:
+        UserError: The folder is not a whole pipeline (`inspect_pipeline`).
+    """
+    info = inspect_pipeline(path)
+    with quiet():
+        pipeline = StableDiffusion3Pipeline.from_pretrained(
+            str(info.folder),
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            **dict.fromkeys(info.dropped),
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval().requires_grad_(False)
+    return pipeline
+
+
+def load_transformer(path: str | Path) -> SD3Transformer2DModel:
+    """Load a pipeline's transformer alone: float32 on the CPU, frozen and in evaluation mode.
+
+    Args:
+        path: A pipeline folder, or `builtin:NAME`.
+
+    Raises:
+        UserError: The folder is not a whole pipeline (`inspect_pipeline`).
+    """
+    info = inspect_pipeline(path)
+    with quiet():
+        transformer = SD3Transformer2DModel.from_pretrained(
+            str(info.folder / "transformer"), dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    return transformer.eval().requires_grad_(False)
+
+
+def save_pipeline(pipeline: StableDiffusion3Pipeline, folder: Path) -> None:
+    """Write a pipeline as safetensors, without notices."""
+    with quiet():
+        pipeline.save_pretrained(str(folder), safe_serialization=True)
+
+
+def latent_spec(pipeline: StableDiffusion3Pipeline) -> LatentSpec:
+    """Shape of one latent at the transformer's own size."""
+    config = pipeline.transformer.config
+    return LatentSpec(channels=config.in_channels, height=config.sample_size, width=config.sample_size)
+
+
+def scheduler_shift(pipeline: StableDiffusion3Pipeline) -> float:
+    """Shift of the noise levels that the pipeline's scheduler applies."""
+    return float(pipeline.scheduler.config.shift)
+
+
+def export_student(
+    pipeline_path: str | Path,
+    state: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    sigmas_before_shift: Sequence[float],
+    kernel: KernelName,
+    max_sequence_length: int,
+    prompt: str,
+    card: Mapping[str, str],
+) -> None:
+    """Write a student as a diffusers pipeline folder that stock diffusers samples in few steps.
+
+    The transformer has the student's weights; the text encoders and the image codec are the teacher's files; the
+    scheduler is the stock `FlowMatchEulerDiscreteScheduler`. A README has the snippet that samples it. The folder is
+    written beside its place and renamed into it, so it is there as a whole or not at all.
+
+    Args:
+        pipeline_path: The teacher's folder, or `builtin:NAME`.
+        state: All weights of the student's transformer.
+        folder: Where to write; must not exist.
+        sigmas_before_shift: The K noise levels of the student, before the scheduler's shift.
+        kernel: Kernel of training. The stock scheduler has two: `renoise` (`stochastic_sampling=True`) and `ode`.
+            Students of `cps` and `flow_sde` are sampled with `renoise`, and the README says so.
+        max_sequence_length: Length of the T5 slot in training.
+        prompt: Prompt of the snippet.
+        card: Names and values for the README's table.
+
+    Raises:
+        UserError: The teacher's folder is not whole.
+        FileExistsError: `folder` exists.
+        RuntimeError: `state` does not fit the transformer.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it or choose another folder")
+    info = inspect_pipeline(pipeline_path)
+    transformer = load_transformer(info.folder)
+    transformer.load_state_dict(dict(state))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for component in info.components:
+            if component.name not in {"transformer", "scheduler"}:
+                shutil.copytree(info.folder / component.name, draft / component.name)
+        with quiet():
+            transformer.save_pretrained(str(draft / "transformer"), safe_serialization=True)
+            FlowMatchEulerDiscreteScheduler(
+                shift=info.scheduler_shift, stochastic_sampling=kernel != "ode"
+            ).save_pretrained(str(draft / "scheduler"))
+        index = json.loads((info.folder / "model_index.json").read_text(encoding="utf-8"))
+        index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+        (draft / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        library = info.component("vae").library
+        own_codec = None if library == "diffusers" else library
+        snippet = _snippet(info, draft, sigmas_before_shift, max_sequence_length, prompt, own_codec)
+        (draft / README).write_text(_model_card(folder.name, snippet, kernel, own_codec, card), encoding="utf-8")
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _snippet(
+    info: PipelineInfo,
+    folder: Path,
+    sigmas: Sequence[float],
+    max_sequence_length: int,
+    prompt: str,
+    own_codec: str | None,
+) -> str:
+    config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    pixels_per_latent = 2 ** (len(config["block_out_channels"]) - 1)
+    codec_import = "" if own_codec is None else f"\nimport {own_codec}  # the image codec; diffusers finds it imported"
+    dropped = "".join(f", {name}=None" for name in info.dropped)
+    return f"""import torch
+from diffusers import {PIPELINE_CLASS}
+{codec_import}
+
+pipeline = {PIPELINE_CLASS}.from_pretrained(".", dtype=torch.float32{dropped})
+image = pipeline(
+    {prompt!r},
+    sigmas={[float(sigma) for sigma in sigmas]},
+    guidance_scale=1.0,
+    max_sequence_length={max_sequence_length},
+    height={info.latent.height * pixels_per_latent},
+    width={info.latent.width * pixels_per_latent},
+    generator=torch.Generator().manual_seed(0),
+).images[0]
+image.save("image.png")
+"""
+
+
+def _model_card(name: str, snippet: str, kernel: KernelName, codec_module: str | None, card: Mapping[str, str]) -> str:
+    notes = [
+        "Few-step student of a flow-matching teacher, distilled with AdvDMD on Ray.",
+        "",
+        "Run in this folder:",
+        "",
+        "```python",
+        snippet.rstrip(),
+        "```",
+        "",
+        "`guidance_scale=1.0` is no classifier-free guidance: the student was distilled from the guided teacher and is",
+        "called once a step. `sigmas` are the noise levels before the scheduler's shift; leave `num_inference_steps`",
+        "out, the scheduler's own levels are not those of training.",
+    ]
+    if codec_module is not None:
+        notes += [
+            "",
+            f"The image codec is `{codec_module}` (latents are pixels) of the package `advdmd-ray`; nothing else of",
+            "it is needed.",
+        ]
+    if kernel in {"cps", "flow_sde"}:
+        notes += [
+            "",
+            f"Trained with the kernel `{kernel}`, which stock diffusers has not: this samples with `renoise`.",
+        ]
+    rows = [f"| {key} | {value} |" for key, value in {"kernel": kernel, **card}.items()]
+    return "\n".join([f"# {name}", "", *notes, "", "| | |", "|---|---|", *rows, ""])

@@ -1,0 +1,137 @@
+"""Pipeline folders, whole and damaged."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from safetensors import safe_open
+
+from advdmd_ray.errors import UserError
+from advdmd_ray.models.folder import check_safetensors, inspect_pipeline, resolve_model_path
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+
+
+def refused(folder: Path, match: str) -> str:
+    with pytest.raises(UserError, match=match) as caught:
+        inspect_pipeline(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_whole_folder_is_described(tiny_folder: Path, tiny: StableDiffusion3Pipeline) -> None:
+    info = inspect_pipeline(tiny_folder)
+    assert info.latent.shape == (1, 8, 8)
+    assert info.scheduler_shift == 1.0
+    assert info.layers == 4
+    assert info.dropped == ("text_encoder_3", "tokenizer_3")
+    assert info.component("transformer").size_bytes == (tiny_folder / WEIGHTS).stat().st_size
+    with safe_open(str(tiny_folder / WEIGHTS), "pt") as weights:
+        assert info.component("transformer").parameters == sum(weights.get_tensor(k).numel() for k in weights.keys())  # noqa: SIM118 - no iterator
+
+
+@pytest.mark.parametrize("kept", [0, 5, 7, 8, 100, 20_000, -1])
+def test_a_truncated_weight_file_is_named(folder: Path, kept: int) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:kept])
+    assert refused(folder, "copy it again").startswith(str(folder / WEIGHTS))
+
+
+@pytest.mark.parametrize("content", [b"not a safetensors file", b"\xff" * 64, b"\x02" + b"\0" * 7 + b"[]"])
+def test_a_file_of_another_format_is_refused(folder: Path, content: bytes) -> None:
+    (folder / WEIGHTS).write_bytes(content)
+    refused(folder, "not a safetensors file")
+
+
+def test_bytes_after_the_data_are_refused(folder: Path) -> None:
+    with (folder / WEIGHTS).open("ab") as stream:
+        stream.write(b"x")
+    refused(folder, "damaged")
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "transformer" / "diffusion_pytorch_model.bin")
+    refused(folder, "pickled weights are not read")
+
+
+@pytest.mark.parametrize("component", ["transformer", "scheduler", "vae", "text_encoder", "tokenizer_2"])
+def test_a_missing_component_is_named(folder: Path, component: str) -> None:
+    shutil.rmtree(folder / component)
+    assert refused(folder, "missing").startswith(str(folder / component))
+
+
+def test_a_component_that_the_index_does_not_name_is_missing(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    index["text_encoder_2"] = [None, None]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    refused(folder, "names no text_encoder_2")
+
+
+@pytest.mark.parametrize(
+    "file", ["model_index.json", "transformer/config.json", "scheduler/scheduler_config.json", "vae/config.json"]
+)
+def test_a_missing_or_broken_configuration_is_named(folder: Path, file: str) -> None:
+    (folder / file).write_text("{")
+    assert refused(folder, "JSON").startswith(str(folder / file))
+    (folder / file).unlink()
+    assert refused(folder, "missing").startswith(str(folder / file))
+
+
+def test_another_pipeline_class_is_refused(folder: Path) -> None:
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    refused(folder, "is a FluxPipeline")
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "none", "no such folder")
+
+
+def test_a_folder_without_vocabulary_is_refused(folder: Path) -> None:
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    refused(folder, "no vocabulary")
+
+
+def test_every_shard_of_an_index_is_checked(folder: Path) -> None:
+    home = folder / "transformer"
+    shard = home / "diffusion_pytorch_model-00001-of-00002.safetensors"
+    (folder / WEIGHTS).rename(shard)
+    second = home / "diffusion_pytorch_model-00002-of-00002.safetensors"
+    shutil.copy(folder / "vae" / "diffusion_pytorch_model.safetensors", second)
+    index = home / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shard.name, "b": second.name, "c": shard.name}}))
+    assert inspect_pipeline(folder).component("transformer").weight_files == (shard, second)
+    second.write_bytes(second.read_bytes()[:-1])
+    assert refused(folder, "damaged").startswith(str(second))
+    second.unlink()
+    assert refused(folder, "missing").startswith(str(second))
+
+
+def test_an_unknown_builtin_model_is_refused() -> None:
+    with pytest.raises(UserError, match="no such built-in model"):
+        resolve_model_path("builtin:letters")
+
+
+def test_a_path_is_taken_as_it_is() -> None:
+    assert resolve_model_path("some/folder") == Path("some/folder")
+
+
+def test_a_whole_file_counts_its_elements(tiny_folder: Path) -> None:
+    assert check_safetensors(tiny_folder / "vae" / "diffusion_pytorch_model.safetensors") == 1
+
+
+def test_folders_are_inspected_without_torch_or_diffusers(tiny_folder: Path) -> None:
+    code = (
+        f"import sys; from advdmd_ray.models.folder import inspect_pipeline; inspect_pipeline({str(tiny_folder)!r});"
+        "assert not {'torch', 'diffusers', 'transformers', 'ray', 'numpy'} & set(sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
