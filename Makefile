@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@if ! $(BIN)/python -c '$(RUNS)' >/dev/null 2>&1; then \
 		echo "making $(VENV) with $$($(PYTHON) --version)"; "$(PYTHON)" -m venv --clear $(VENV); fi
 	@echo "installing the pinned packages into $(VENV) (some minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-c constraints.txt -e '.[dev]'
 	@touch $@
 

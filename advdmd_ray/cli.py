@@ -177,7 +177,9 @@ def _sample(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from advdmd_ray import doctor  # noqa: PLC0415
 
-    config = read_config(args.config, args.overrides) if args.config else Config()
+    if args.overrides and args.config is None:
+        raise errors.UserError(f"{args.overrides[0]} overrides a file; give one by --config")
+    config = Config() if args.config is None else read_config(args.config, args.overrides)
     findings = doctor.examine(config)
     sys.stdout.write(doctor.verdict_text(findings) + "\n")
     return FAILED if any(finding.state == "change" for finding in findings) else DONE

@@ -128,7 +128,9 @@ def test_overrides_may_stand_anywhere_and_keep_their_order() -> None:
     assert args.dry_run
 
 
-@pytest.mark.parametrize("argv", [[], ["frobnicate"], ["run"], ["run", "--conf", "x"], ["sample", "extra"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["frobnicate"], ["run"], ["run", "--conf", "x"], ["sample", "extra"], ["doctor", "run.name=a"]]
+)
 def test_wrong_arguments_are_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == cli.BAD_INPUT
     assert capsys.readouterr().err.count("\n") == 1
