@@ -94,12 +94,11 @@ def encode_table(config: Config) -> PromptTable:
 
 
 def real_images(texts: tuple[str, ...]) -> RealImages:
-    """Real latents whose prompt_ids are rows of this run's prompt table; images of other prompts are left out."""
+    """Real latents of every row of this run's prompt table; a prompt that stands there twice has its images twice."""
     real = real_digits()
-    rows = {DIGIT_PROMPTS.index(text): row for row, text in enumerate(texts)}
-    kept = torch.tensor([index for index, label in enumerate(real.prompt_ids.tolist()) if label in rows])
-    renamed = torch.tensor([rows[int(label)] for label in real.prompt_ids[kept]])
-    return RealImages(real.latents[kept], renamed)
+    found = [torch.nonzero(real.prompt_ids == DIGIT_PROMPTS.index(text)).flatten() for text in texts]
+    rows = torch.arange(len(texts)).repeat_interleave(torch.tensor([len(images) for images in found]))
+    return RealImages(real.latents[torch.cat(found)], rows)
 
 
 def build_rollout_worker(config: Config, name: str, table: PromptTable) -> RolloutWorker:
@@ -116,10 +115,10 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     )
 
 
-def build_discriminator(config: Config) -> Discriminator:
+def build_discriminator(config: Config, teacher: SD3Denoiser) -> Discriminator:
     """The discriminator over the frozen teacher's features; its heads are seeded by the run."""
     return Discriminator(
-        load_transformer(config.model.path),
+        teacher.transformer,
         blocks=config.discriminator.blocks,
         width=config.discriminator.width,
         seed=derive_seed(config.run.seed, "discriminator"),
@@ -128,7 +127,8 @@ def build_discriminator(config: Config) -> Discriminator:
 
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
     """A reward worker; its heads come with the first group."""
-    return RewardWorker(name, build_discriminator(config), table, final_levels=config.reward.final_levels)
+    discriminator = build_discriminator(config, SD3Denoiser(load_transformer(config.model.path)))
+    return RewardWorker(name, discriminator, table, final_levels=config.reward.final_levels)
 
 
 def build_learner_worker(
@@ -137,7 +137,7 @@ def build_learner_worker(
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
     teacher = SD3Denoiser(load_transformer(config.model.path))
     student, fake_score = (copy.deepcopy(teacher).requires_grad_(requires_grad=True) for _ in range(2))
-    networks = Networks(teacher, student, fake_score, build_discriminator(config))
+    networks = Networks(teacher, student, fake_score, build_discriminator(config, teacher))
     shapes = geometry(config)
     real = real_images(table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
-_FAILURES = (errors.WeightsMismatchError, errors.DeadlineError, errors.WorkerLostError, errors.CheckpointError)
+_FAILURES = (
+    errors.WeightsMismatchError,
+    errors.RatioError,
+    errors.DeadlineError,
+    errors.WorkerLostError,
+    errors.CheckpointError,
+)
 
 Command = Callable[[argparse.Namespace], int]
 

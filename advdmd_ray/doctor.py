@@ -142,9 +142,13 @@ def examine_placement(config: Config, cores: int) -> Finding:
     text = f"{processes} worker processes ask for {cpus:g} of {cores} CPUs"
     if cpus > cores:
         return Finding("placement", "change", f"{text}; lower the num_cpus of a role, or rollout.actors")
-    busy = config.rollout.actors + config.reward.workers + config.learner.ranks
-    if busy * config.run.threads > 2 * cores:
-        return Finding("placement", "note", f"{text}; {busy} of them compute with {config.run.threads} threads each")
+    threads = (
+        config.rollout.actors * config.rollout.threads
+        + config.reward.workers * config.reward.threads
+        + config.learner.ranks * config.learner.threads
+    )
+    if threads > 2 * cores:
+        return Finding("placement", "note", f"{text}; together they compute with {threads} threads")
     return Finding("placement", "ok", text)
 
 

@@ -19,3 +19,7 @@ class WorkerLostError(RuntimeError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint is damaged or does not fit the run that wants to resume from it."""
+
+
+class RatioError(RuntimeError):
+    """Rollout and learner disagree about the probability of an action under the same weights."""

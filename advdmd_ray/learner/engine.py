@@ -36,7 +36,7 @@ class StepReport:
     Attributes:
         objective: whose moments were used.
         grad_norm: L2 norm of the rank-averaged gradient before clipping; infinite if it was not finite.
-        learning_rate: the objective's learning rate.
+        learning_rate: the learning rate used.
         skipped: True if the gradient was not finite: no weight, moment or step count changed, on any rank.
     """
 
@@ -58,13 +58,14 @@ class Engine(Protocol):
         """The forward pass whose loss goes to `step`."""
         ...
 
-    def step(self, loss: Tensor, objective: str) -> StepReport:
+    def step(self, loss: Tensor, objective: str, factor: float = 1.0) -> StepReport:
         """Backward pass, mean of the gradients over the ranks, clip, update with `objective`'s moments.
 
         Args:
             loss: scalar with a graph; the mean over this rank's share. With equal shares the averaged gradient is
                 that of the mean over the whole batch. Trainable parameters it does not reach get a zero gradient.
             objective: one of those named when the engine was built.
+            factor: multiplies the objective's learning rate, >= 0.
 
         Raises:
             ValueError: for an unknown objective, before anything was computed.
@@ -162,9 +163,9 @@ class TorchEngine:
         """See `Engine`."""
         return self.module(*args, **kwargs)
 
-    def step(self, loss: Tensor, objective: str) -> StepReport:
+    def step(self, loss: Tensor, objective: str, factor: float = 1.0) -> StepReport:
         """See `Engine`."""
-        self._optimizer.use(objective)
+        self._optimizer.use(objective, factor)
         parameters = list(self._parameters.values())
         # Not loss.backward(): that would leave gradients in other engines' parameters and sum up with old ones.
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
@@ -257,9 +258,9 @@ class DeepSpeedEngine:
         """See `Engine`."""
         return self._engine(*args, **kwargs)
 
-    def step(self, loss: Tensor, objective: str) -> StepReport:
+    def step(self, loss: Tensor, objective: str, factor: float = 1.0) -> StepReport:
         """See `Engine`."""
-        self._optimizer.use(objective)
+        self._optimizer.use(objective, factor)
         self._engine.backward(loss)
         if self._partitioned:
             self._engine.step()
@@ -320,7 +321,7 @@ def _is_finite(norm: float) -> bool:
 
 def _report(optimizer: MomentSetAdamW, objective: str, norm: float, *, skipped: bool) -> StepReport:
     norm = float("inf") if skipped else norm
-    return StepReport(objective, norm, optimizer.learning_rates[objective], skipped=skipped)
+    return StepReport(objective, norm, optimizer.param_groups[0]["lr"], skipped=skipped)
 
 
 def _optimizer_layout(optimizer: MomentSetAdamW, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

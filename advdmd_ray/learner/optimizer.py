@@ -75,17 +75,23 @@ class MomentSetAdamW(torch.optim.Optimizer):
         """Keys of all moments in a parameter's state: `"<objective>.exp_avg"`, `"<objective>.exp_avg_sq"`, ..."""
         return [f"{objective}.{moment}" for objective in self.learning_rates for moment in MOMENTS]
 
-    def use(self, objective: str) -> None:
+    def use(self, objective: str, factor: float = 1.0) -> None:
         """Selects moments, step count and learning rate for the next `step()`, and for that one only.
 
+        Args:
+            objective: one of those named at construction.
+            factor: multiplies the objective's learning rate, >= 0.
+
         Raises:
-            ValueError: for an objective that was not named at construction.
+            ValueError: for an objective that was not named at construction, or a negative factor.
         """
+        if not factor >= 0:
+            raise ValueError(f"the factor of a learning rate must be >= 0, got {factor}")
         if objective not in self.learning_rates:
             raise ValueError(f"unknown objective {objective!r}; this optimizer has {list(self.learning_rates)}")
         self._selected = objective
         for group in self.param_groups:
-            group["lr"] = self.learning_rates[objective]
+            group["lr"] = factor * self.learning_rates[objective]
 
     def create_state(self) -> None:
         """Creates all moment sets at once, as zeros, where they do not exist yet.

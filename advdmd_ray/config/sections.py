@@ -4,15 +4,11 @@ Every value that is not the paper's is ours (see ALGORITHM in docs); none of the
 This module imports neither torch nor ray, so that `--help` and bad input answer at once.
 """
 
-import difflib
 import itertools
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from advdmd_ray.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -35,7 +31,6 @@ class Run(Section):
     seed: int = Field(default=0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
     cycles: Positive = Field(default=100, description="Learner cycles; each consumes rollout.groups_per_cycle groups.")
     time_limit_s: float | None = Field(default=None, gt=0, description="Stop training after this many seconds, if set.")
-    threads: Positive = Field(default=1, description="CPU threads of each worker process.")
 
 
 class Model(Section):
@@ -75,6 +70,7 @@ class Resources(Section):
 
     num_cpus: float = Field(default=0.25, ge=0, description="Logical CPUs reserved by one worker.")
     num_gpus: float = Field(default=0.0, ge=0, description="GPUs reserved by one worker.")
+    threads: Positive = Field(default=1, description="CPU threads of one worker's tensor operations.")
 
 
 class Rollout(Resources):
@@ -127,6 +123,7 @@ class Learner(Resources):
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
     betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clip of every update.")
+    final_rate: Rate = Field(default=1.0, description="Share of each learning rate left in the last cycle; linear.")
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="EMA of the student per DMD or RL update.")
     checkpoint_cycles: Positive = Field(default=50, description="Cycles between checkpoints.")
     keep_checkpoints: Positive = Field(default=2, description="Checkpoints kept.")
@@ -318,89 +315,3 @@ class Config(Section):
                 f"{self.rollout.max_policy_age}"
             )
         return self
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    return close[0] if close else ", ".join(names)
-
-
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the section that holds `location`."""
-    section: type[BaseModel] = Config
-    for part in location[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        candidates = (annotation, *get_args(annotation))
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(section.model_fields)
-
-
-def _one_line(error: ValidationError, source: str) -> str:
-    """The first problem of a failed validation as one line: what came, what is allowed, what to do."""
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        names = _fields_at(problem["loc"])
-        nearest = _nearest(str(problem["loc"][-1]), names)
-        parent = ".".join(str(part) for part in problem["loc"][:-1])
-        return f"{source}: unknown key {key}; did you mean {f'{parent}.' if parent else ''}{nearest}?"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{source}: {message}"
-    if problem["type"] == "value_error":
-        return f"{source}: {key}: {message}"
-    return f"{source}: {key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _apply_override(tree: dict[str, Any], text: str) -> None:
-    """Writes one `section.key=value` into the tree; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UserError(f"override {text!r}: expected section.key=value, such as rollout.actors=4")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"override {text!r}: the value is not valid YAML; quote it") from None
-    node = tree
-    for part in parts[:-1]:
-        child = node.setdefault(part, {})
-        if not isinstance(child, dict):
-            raise UserError(f"override {text!r}: {part} is a value, not a section")
-        node = child
-    node[parts[-1]] = parsed
-
-
-def read_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """Reads a YAML file, applies `section.key=value` overrides and validates the whole.
-
-    Raises:
-        UserError: for a missing or malformed file, an unknown key (the nearest valid one is named), a wrong
-            type, a value out of range, or sections that contradict each other. One line each.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such config file; see configs/ for the ones that ship") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give a readable YAML file") from None
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise UserError(f"{path}: not valid YAML: {where}") from None
-    tree = {} if tree is None else tree
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected sections such as rollout:, got {type(tree).__name__}")
-    for override in overrides or []:
-        _apply_override(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(_one_line(error, str(path))) from None
-
-
-def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML; `read_config` of it gives the same `Config`."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100)

@@ -1,0 +1,55 @@
+"""The configuration: frozen, typed, bounded sections, and the reader of YAML files and overrides.
+
+It imports neither torch nor ray, so that `--help` and bad input answer at once.
+"""
+
+from advdmd_ray.config.reading import dump_config, read_config
+from advdmd_ray.config.sections import (
+    Buffer,
+    Cadence,
+    Config,
+    Data,
+    Diffusion,
+    Discriminator,
+    DistributionMatching,
+    Evaluation,
+    FakeScore,
+    Learner,
+    Metrics,
+    Model,
+    PolicyGradient,
+    Pretrain,
+    RaySection,
+    Resources,
+    Reward,
+    Rollout,
+    Run,
+    Section,
+    Weights,
+)
+
+__all__ = [
+    "Buffer",
+    "Cadence",
+    "Config",
+    "Data",
+    "Diffusion",
+    "Discriminator",
+    "DistributionMatching",
+    "Evaluation",
+    "FakeScore",
+    "Learner",
+    "Metrics",
+    "Model",
+    "PolicyGradient",
+    "Pretrain",
+    "RaySection",
+    "Resources",
+    "Reward",
+    "Rollout",
+    "Run",
+    "Section",
+    "Weights",
+    "dump_config",
+    "read_config",
+]
