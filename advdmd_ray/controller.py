@@ -22,14 +22,14 @@ The same loop runs in one process (`local.py`) and on Ray (`runtime/`): a `Shell
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from advdmd_ray.buffer.index import CommitResult
 from advdmd_ray.cadence import Every
 from advdmd_ray.config import Config
-from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.errors import DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.frontier import PromptFrontier, lease_limit
 from advdmd_ray.learner.report import CycleOutcome, CycleReport
 from advdmd_ray.metrics.sample import Sample
@@ -49,10 +49,13 @@ class _State:
 
     jobs: dict[Job, Callable[[Any], None]] = field(default_factory=dict)
     failed: dict[Job, Callable[[WorkerLostError], None]] = field(default_factory=dict)
+    groups: dict[Job, tuple[Lease, float]] = field(default_factory=dict)  # what a worker makes or scores, since when
     unscored: deque[tuple[Lease, Reference]] = field(default_factory=deque)
     idle_rollout: list[str] = field(default_factory=list)
     idle_reward: list[str] = field(default_factory=list)
     learner_busy: bool = False
+    learner_since: float = 0.0  # when it became busy or idle
+    commit_at: float = 0.0  # the last accepted one
     checkpointed: int = -1
     chores: deque[Callable[[], None]] = field(default_factory=deque)
 
@@ -71,6 +74,7 @@ class Controller:
         shell: Shell,
         group_bytes: int,
         version: int = 0,
+        updates: Mapping[str, int] | None = None,
         display: Callable[[Status], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,20 +89,21 @@ class Controller:
             {"rollout": shell.rollout_workers, "reward": shell.reward_workers, "learner": ("learner",)}, clock
         )
         self._report: CycleReport | None = None
-        self._updates: dict[str, int] = {}
+        self._updates = dict(updates or {})
         self._policy_age = 0
         self._throughput = 0.0
-        self._cycle_ended = self._progressed = self._began = clock()
+        self._cycle_ended = self._began = clock()
 
     def run(self) -> int:
         """Runs to the end and returns the last version; the last thing it does is a checkpoint.
 
         Raises:
-            DeadlineError: if nothing moved for `buffer.take_timeout_s` (`learner.cycle_timeout_s` in a cycle).
+            DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, or its work takes longer than
+                `learner.cycle_timeout_s`.
             WeightsMismatchError: if a worker loaded other bytes than were published.
             WorkerLostError: if the learner died.
         """
-        self._began = self._cycle_ended = self._progressed = self._clock()
+        self._began = self._cycle_ended = self._state.learner_since = self._clock()
         start = self._version
         while True:
             self._start_learner()
@@ -112,7 +117,7 @@ class Controller:
         # What is still under way belongs to cycles that will not come; a resumed run makes it again.
         if self._state.checkpointed != self._version:
             self._finish_checkpoint()
-        self._record([])
+        self._record(self._gauges())
         return self._version
 
     def _finished(self) -> bool:
@@ -137,7 +142,9 @@ class Controller:
                 return
             self._state.idle_rollout.pop(0)
             self._stations.busy(worker)
+            began = self._clock()
             job = self._shell.generate(worker, lease, student)
+            self._state.groups[job] = (lease, began)
             self._begin(
                 job, lambda report, job=job, lease=lease: self._generated(job, lease, report), self._rollout_lost
             )
@@ -171,7 +178,7 @@ class Controller:
         ordinals = self._frontier.lost(job.worker)
         logger.warning("%s; its ordinals %s are issued again", error, list(ordinals))
         self._state.idle_rollout.append(job.worker)
-        self._lost("rollout", len(ordinals))
+        self._lost("rollout", job.worker, len(ordinals))
 
     # Reward station -------------------------------------------------------------------------------------------------
 
@@ -184,7 +191,9 @@ class Controller:
             worker = self._state.idle_reward.pop(0)
             lease, group = self._state.unscored.popleft()
             self._stations.busy(worker)
+            began = self._clock()
             job = self._shell.score(worker, group, discriminator)
+            self._state.groups[job] = (lease, began)
             self._begin(
                 job,
                 lambda outcome, job=job: self._scored(job, *outcome),
@@ -198,6 +207,7 @@ class Controller:
         result = self._buffer.commit(info, job.payload)
         if result is CommitResult.ACCEPTED:
             self._frontier.complete(info.ordinal)
+            self._state.commit_at = self._clock()
         self._record(
             [
                 Sample.of("advdmd_reward_groups_total", 1),
@@ -214,9 +224,10 @@ class Controller:
         logger.warning("%s; its ordinals %s are issued again", error, reissued)
         self._frontier.reissue(reissued)
         self._state.idle_reward.append(job.worker)
-        self._lost("reward", len(reissued))
+        self._lost("reward", job.worker, len(reissued))
 
-    def _lost(self, role: str, reissued: int) -> None:
+    def _lost(self, role: str, worker: str, reissued: int) -> None:
+        self._stations.idle(worker, "waiting")
         self._record(
             [
                 Sample.of("advdmd_run_workers_lost_total", 1, role=role),
@@ -230,7 +241,7 @@ class Controller:
         if self._state.learner_busy:
             return
         if self._state.chores:
-            self._state.learner_busy = True
+            self._occupy_learner()
             self._state.chores.popleft()()
             return
         if self._finished():
@@ -254,8 +265,7 @@ class Controller:
                 Sample.of("advdmd_buffer_reward_age_last", max(reward_ages)),
             ]
         )
-        self._state.learner_busy = True
-        self._stations.busy("learner")
+        self._occupy_learner()
         job = self._shell.cycle(take.groups)
         self._begin(job, lambda outcome: self._cycled(job, infos, outcome), self._learner_lost)
 
@@ -273,8 +283,7 @@ class Controller:
         now = self._clock()
         self._throughput = report.trajectories / max(now - self._cycle_ended, 1e-9)
         self._cycle_ended = now
-        self._stations.idle("learner", "waiting")
-        self._state.learner_busy = False
+        self._free_learner()
         if self._checkpoints.due(self._version):
             self._state.chores.append(self._start_checkpoint)
         if self._grids.due(self._version):
@@ -288,27 +297,32 @@ class Controller:
         self._record([Sample.of("advdmd_weights_published_total", 1, stream=manifest.stream)])
 
     def _start_checkpoint(self) -> None:
-        job = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": self._updates})
+        job = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": dict(self._updates)})
         version = self._version
         self._begin(job, lambda path: self._checkpointed(version, path), self._learner_lost)
 
     def _checkpointed(self, version: int, path: str) -> None:
         logger.info("checkpoint %s", path)
         self._state.checkpointed = version
-        self._state.learner_busy = False
+        self._free_learner()
 
     def _finish_checkpoint(self) -> None:
-        self._state.learner_busy = True
+        self._occupy_learner()
         self._start_checkpoint()
         while self._state.learner_busy:
             self._collect()
 
     def _start_grid(self) -> None:
         job = self._shell.grid()
-        self._begin(job, lambda _: self._learner_free(), self._learner_lost)
+        self._begin(job, lambda _: self._free_learner(), self._learner_lost)
 
-    def _learner_free(self) -> None:
-        self._state.learner_busy = False
+    def _occupy_learner(self) -> None:
+        self._state.learner_busy, self._state.learner_since = True, self._clock()
+        self._stations.busy("learner")
+
+    def _free_learner(self) -> None:
+        self._state.learner_busy, self._state.learner_since = False, self._clock()
+        self._stations.idle("learner", "waiting")
 
     def _learner_lost(self, _: Job, error: WorkerLostError) -> None:
         raise WorkerLostError(
@@ -326,31 +340,37 @@ class Controller:
         ready = self._shell.wait(jobs, timeout_s=0.5) if jobs else []
         for job in ready:
             done, lost = self._state.jobs.pop(job), self._state.failed.pop(job)
+            self._state.groups.pop(job, None)
             try:
                 outcome = self._shell.outcome(job)
             except WorkerLostError as error:
                 lost(error)
                 continue
+            except WeightsMismatchError:
+                self._mismatched("student" if job.worker in self._shell.rollout_workers else "discriminator")
+                raise
             done(outcome)
-        if ready:
-            self._progressed = self._clock()
-        else:
-            self._check_deadline()
+        self._check_deadline()
 
     def _check_deadline(self) -> None:
-        limit = self._config.learner.cycle_timeout_s if self._state.learner_busy else self._config.buffer.take_timeout_s
-        waited = self._clock() - self._progressed
+        """Only what brings the learner on counts: work that is done over and over is no progress."""
+        state = self._state
+        if state.learner_busy:
+            since, limit = state.learner_since, self._config.learner.cycle_timeout_s
+        else:
+            since, limit = max(state.learner_since, state.commit_at), self._config.buffer.take_timeout_s
+        waited = self._clock() - since
         if waited > limit:
-            raise DeadlineError(f"nothing moved for {waited:.0f} s: {self._waiting_for()}; see the workers' logs")
+            raise DeadlineError(f"no progress for {waited:.0f} s: {self._waiting_for()}; see the workers' logs")
 
     def _waiting_for(self) -> str:
         if self._state.learner_busy:
             return f"the learner's work after version {self._version}"
-        leases = self._frontier.outstanding(self._clock())
-        if leases:
-            oldest = max(leases, key=lambda status: status.age_s)
-            return f"ordinal {oldest.lease.ordinal} from {oldest.worker}, leased {oldest.age_s:.0f} s ago"
-        return "the next lease"
+        if not self._state.groups:
+            return "the next lease"
+        job, (lease, began) = min(self._state.groups.items(), key=lambda item: item[1][1])
+        attempt = f" (attempt {lease.attempt + 1})" if lease.attempt else ""
+        return f"ordinal {lease.ordinal}{attempt} at {job.worker} for {self._clock() - began:.0f} s"
 
     def _expire(self) -> None:
         overdue = self._frontier.expire(self._clock())
@@ -370,8 +390,12 @@ class Controller:
         """Checks the weights a worker says it loaded; a mismatch ends the run."""
         if report.load is None:
             return
-        self._store.verify(report.load)
         stream = report.load.stream
+        try:
+            self._store.verify(report.load)
+        except WeightsMismatchError:
+            self._mismatched(stream)
+            raise
         self._record(
             [
                 Sample.of("advdmd_weights_loaded_total", 1, stream=stream),
@@ -379,6 +403,9 @@ class Controller:
                 Sample.of("advdmd_weights_worker_version", report.load.version, stream=stream, worker=report.worker),
             ]
         )
+
+    def _mismatched(self, stream: str) -> None:
+        self._record([Sample.of("advdmd_weights_mismatched_total", 1, stream=stream)])
 
     def _hub_lease(self, lease: Lease) -> None:
         self._record([Sample.of("advdmd_rollout_leases_issued_total", 1)])

@@ -17,7 +17,7 @@ from advdmd_ray.assembly import (
     geometry,
 )
 from advdmd_ray.buffer.codec import decode_group, encode_group, encode_scored, from_bytes, to_bytes
-from advdmd_ray.buffer.index import BufferIndex
+from advdmd_ray.buffer.index import BufferIndex, check_capacity
 from advdmd_ray.config import Config
 from advdmd_ray.controller import CONSUMER, Controller
 from advdmd_ray.frontier import restored_frontier
@@ -94,7 +94,12 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
         config: `learner.ranks` must be 1.
         resume: A checkpoints folder to continue from.
         display: Called with the status several times a second.
+
+    Raises:
+        UserError: if the buffer cannot hold the groups of one cycle.
     """
+    group_bytes = geometry(config).group_bytes
+    check_capacity(config.buffer.max_bytes, group_bytes, config.rollout.groups_per_cycle)
     config.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = None if resume is None else latest_checkpoint(resume)
     shell = LocalShell(config, checkpoint)
@@ -119,8 +124,9 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
             store=WeightStore(config.weights.keep, {"student": version, "discriminator": version}),
             hub=hub,
             shell=shell,
-            group_bytes=geometry(config).group_bytes,
+            group_bytes=group_bytes,
             version=version,
+            updates=None if checkpoint is None else checkpoint.facts["controller"]["updates"],
             display=display,
         )
         manifests, student, discriminator = shell.learner.publication()

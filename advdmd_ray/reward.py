@@ -5,18 +5,23 @@ noise levels and the logits are averaged; that noise is shared by the whole grou
 Logits, not probabilities: a saturated sigmoid would hide differences. The levels are our choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.seeds import noise
 from advdmd_ray.losses.advantage import group_summary
 from advdmd_ray.losses.fake_score import noised
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, LoadReport, ScoredGroup, TrajectoryGroup
 from advdmd_ray.weights import ModuleLoader, Snapshot, load_verified
+
+# A network that gives one logit per state, from (x, t, conditioning); a module or its engine.
+Critic: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 
 def judged_states(
@@ -47,7 +52,7 @@ def level_scores(logits: Float[Tensor, "n s"], intermediate: int) -> Float[Tenso
 
 
 def score_states(
-    discriminator: nn.Module,
+    discriminator: Critic,
     table: PromptTable,
     prompt_id: int,
     states: Float[Tensor, "n s c h w"],

@@ -23,6 +23,7 @@ from advdmd_ray.diffusion.denoiser import Conditioning, guided
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
+from advdmd_ray.errors import RatioError
 from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.ema import Ema
@@ -75,10 +76,6 @@ class Networks:
     student: nn.Module
     fake_score: nn.Module
     discriminator: nn.Module
-
-
-class RatioError(RuntimeError):
-    """Rollout and learner disagree about the probability of an action under the same weights."""
 
 
 class Learner:
@@ -181,7 +178,7 @@ class Learner:
         )
 
     def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
-        """Measures and smooths the AUC per level; the mean over the ranks of each rank's own."""
+        """Measures and smooths the AUC per level: the mean over all groups of all ranks."""
         local = heldout_auc(self._discriminator, self._setting, batch, ("auc", self.version))
         measured = tuple(self._gang.mean(local).tolist())
         self._health = smoothed_health(self._health, measured, self._config.discriminator.auc_decay)
@@ -219,13 +216,17 @@ class Learner:
         losses, norm, skipped = [], 0.0, 0
         for update in range(count):
             loss = loss_of((objective, self.version, update))
-            step = self._engines[engine].step(loss, objective)
+            step = self._engines[engine].step(loss, objective, self._rate_factor)
             losses.append(loss.detach())
             norm, skipped = step.grad_norm, skipped + step.skipped
             if engine == "student":
                 self._ema.update(self._engines["student"].state_dict())
         mean = float(self._gang.mean(torch.stack(losses).mean())) if losses else math.nan
         return UpdateReport(updates=count - skipped, skipped=skipped, loss=mean, gradient_norm=norm)
+
+    @property
+    def _rate_factor(self) -> float:
+        return rate_factor(self.version, self._config.run.cycles, self._config.learner.final_rate)
 
     def _check_ratio(self, batch: LearnerBatch) -> float:
         """Asserts ratio 1 on fresh groups in a cycle without an RL turn; once a run is enough there."""
@@ -255,7 +256,10 @@ class Learner:
         weights = level_gate(weights, torch.tensor(health.auc), health.low, health.high)
         running = std if self._reward_std is None else self._reward_std
         floor = (config.std_floor * running).clamp(min=SMALLEST_STD)
-        raw = advantages(level_z_scores(batch.rewards, std, floor), config.advantage, config.gamma, weights)
+        # In float64 the mean of equal rewards is that reward, so a blind discriminator's advantages are exactly 0;
+        # round-off would be enough for Adam to make a full step of it.
+        z = level_z_scores(batch.rewards.double(), std, floor).float()
+        raw = advantages(z, config.advantage, config.gamma, weights)
         scale = nominal_scale(config.advantage, config.gamma, weights)
         return normalised(raw, scale, config.clip), float(raw.std(correction=0))
 
@@ -336,10 +340,17 @@ class Learner:
             engine.load_state_dict(checkpoint.load(name))
             engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))
         self._ema.load(checkpoint.load("ema"))
-        self._reward_std = checkpoint.load("reward_statistics")["std"]
+        # A run that ended before its first cycle has seen no reward.
+        seen = "reward_statistics" in checkpoint.stems
+        self._reward_std = checkpoint.load("reward_statistics")["std"] if seen else None
         self._cadence.restore(facts["cadence"])
         self._health = replace(self._health, auc=tuple(facts["auc"]))
         self.version = facts["version"]
+
+
+def rate_factor(version: int, cycles: int, final: float) -> float:
+    """Factor of every learning rate in the cycle after `version`: linear from 1 in the first to `final` in the last."""
+    return 1 - (1 - final) * min(1.0, version / max(cycles - 1, 1))
 
 
 def _within_group_std(infos: Sequence[GroupInfo]) -> tuple[float, ...]:

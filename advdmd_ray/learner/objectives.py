@@ -4,9 +4,8 @@ The student's two losses, DMD and RL, are separate updates with separate optimiz
 smaller by about the number of latent elements, and in one Adam they would vanish.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from advdmd_ray.config import Config, PolicyGradient
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
+from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity, kl_per_element, log_ratio, transition
 from advdmd_ray.diffusion.seeds import derive_seed, noise
 from advdmd_ray.learner.batch import LearnerBatch, Path, draw_levels, draw_noise, draw_states
@@ -35,10 +34,7 @@ from advdmd_ray.losses.policy_gradient import (
     step_weights,
 )
 from advdmd_ray.prompts import PromptTable
-from advdmd_ray.reward import final_noise_of, judged_states, level_scores, score_states
-
-# A network that gives one logit per state, from (x, t, conditioning); a module or its engine.
-Critic: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
+from advdmd_ray.reward import Critic, final_noise_of, judged_states, level_scores, score_states
 
 # Standard deviation of the perturbation of the R1-style term, latent units; ours.
 PENALTY_SIGMA = 0.05
@@ -122,8 +118,9 @@ def discriminator_update_loss(
     real_logits, fake_logits = logits.chunk(2)
     loss = discriminator_loss(real_logits, fake_logits)
     if config.discriminator.gradient_penalty > 0:
-        shift = PENALTY_SIGMA * draw_noise(batch, 2 * rows, (*path, "penalty"))
-        penalty = r1_style_penalty(logits, discriminator(both + shift, both_t, conditioning))
+        # Real rows first, then fake ones, as in `both`: each row meets the noise of its own group.
+        shift = torch.cat([draw_noise(batch, rows, (*path, "penalty", side)) for side in ("real", "fake")])
+        penalty = r1_style_penalty(logits, discriminator(both + PENALTY_SIGMA * shift, both_t, conditioning))
         loss = loss + config.discriminator.gradient_penalty / PENALTY_SIGMA**2 * penalty
     return loss
 
@@ -132,11 +129,12 @@ def discriminator_update_loss(
 def heldout_auc(discriminator: Critic, setting: Setting, batch: LearnerBatch, path: Path) -> Float[Tensor, " k"]:
     """AUC per level 1..K on fresh trajectories against real latents the discriminator never learns from.
 
-    Both sides are judged exactly as the reward workers judge; one group at a time, pooled over this rank's groups.
+    Both sides are judged exactly as the reward workers judge. The mean over this rank's groups of each group's own
+    AUC: rewards are compared inside a group only, and a mean does not depend on how the groups are spread over ranks.
     """
     rows, sigmas = min(setting.config.discriminator.auc_rows, batch.samples), batch.sigmas
     final_levels = setting.config.reward.final_levels
-    fakes, reals = [], []
+    areas = []
     for index, seed in enumerate(batch.group_seeds):
         prompt_id = int(batch.prompt_ids[index])
         draws = noise((rows, batch.steps, *batch.latent_shape), seed, *path, "auc")
@@ -149,10 +147,8 @@ def heldout_auc(discriminator: Critic, setting: Setting, batch: LearnerBatch, pa
         states, t = judged_states(both, sigmas, final_levels, final_noise)
         scores = level_scores(score_states(discriminator, setting.table, prompt_id, states, t), batch.steps - 1)
         fake, true = scores.chunk(2)
-        fakes.append(fake)
-        reals.append(true)
-    fake, true = torch.cat(fakes), torch.cat(reals)
-    return torch.stack([auc(true[:, level], fake[:, level]) for level in range(batch.steps)])
+        areas.append(torch.stack([auc(true[:, level], fake[:, level]) for level in range(batch.steps)]))
+    return torch.stack(areas).mean(dim=0)
 
 
 def dmd_update_loss(
@@ -165,8 +161,8 @@ def dmd_update_loss(
 ) -> Float[Tensor, ""]:
     """Distribution matching on clean predictions made, with gradient, from stored states of all K steps.
 
-    The optional direct GAN term enters as a gradient at x0 scaled to the DMD gradient's norm, so that no backward
-    pass ever crosses two engines.
+    The optional direct GAN term enters as a gradient at x0, in each group scaled to the norm of that group's DMD
+    gradient: no backward pass crosses two engines, and no rank needs another's norms.
     """
     config = setting.config.dmd
     rows = setting.rows(config.batch_size)
@@ -186,7 +182,9 @@ def dmd_update_loss(
         leaf = x0.detach().requires_grad_()
         judged = noised(leaf, draw_noise(batch, rows, (*path, "gan")), tau)
         (gan,) = torch.autograd.grad(generator_loss(discriminator(judged, tau, conditioning)), leaf)
-        gradient = gradient + config.gan_weight * gradient_norm_scale(gradient, gan) * gan
+        pairs = zip(gradient.split(rows), gan.split(rows), strict=True)
+        scaled = torch.cat([gradient_norm_scale(own, other) * other for own, other in pairs])
+        gradient = gradient + config.gan_weight * scaled
     return dmd_loss(x0, gradient)
 
 
