@@ -1,7 +1,10 @@
 """Set up before any test module is imported: shapes are checked, draws repeat, one thread per process."""
 
+from pathlib import Path
+
 import hypothesis
 import jaxtyping
+import pytest
 import torch
 
 torch.set_num_threads(1)
@@ -21,3 +24,20 @@ jaxtyping.install_import_hook(
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained pipeline folder; its larger weights make a comparison mean something."""
+    from advdmd_ray.data.digits import DIGIT_PROMPTS  # noqa: PLC0415 - only tests that run a pipeline load diffusers
+    from advdmd_ray.models.pipeline import save_pipeline  # noqa: PLC0415
+    from advdmd_ray.models.tiny import build_tiny_pipeline  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("teacher") / "tiny"
+    pipeline = build_tiny_pipeline(DIGIT_PROMPTS, seed=3)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in pipeline.transformer.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    save_pipeline(pipeline, folder)
+    return folder

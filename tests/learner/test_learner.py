@@ -1,0 +1,321 @@
+"""One learner rank over analytic networks: the ratio assertion, the gate, what each cycle trains, and resuming."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_parts import (
+    SHAPE,
+    Brightness,
+    Constant,
+    Judge,
+    Mixer,
+    Painter,
+    config,
+    infos_of,
+    learner,
+    normal,
+    scored_groups,
+)
+from torch import nn
+
+from advdmd_ray.config import Config
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from advdmd_ray.learner.learner import Learner, RatioError
+from advdmd_ray.records import ScoredGroup
+from advdmd_ray.weights import digest_of
+
+WARM = config(cadence={"warm_dmd_updates": 1000})
+STILL = 1e-12
+
+
+def _cycle(taught: Learner, groups: Sequence[ScoredGroup]) -> None:
+    taught.cycle(groups, infos_of(groups))
+
+
+def _rl_config(**sections: dict[str, object]) -> Config:
+    """RL in every cycle, and nothing else moves."""
+    still: dict[str, dict[str, object]] = {
+        "dmd": {"learning_rate": STILL, "batch_size": 4},
+        "fake_score": {"learning_rate": STILL, "batch_size": 4},
+        "discriminator": {"learning_rate": STILL, "batch_size": 4, "auc_low": 0.0, "auc_high": 1.0},
+        "policy_gradient": {"learning_rate": 0.05},
+    }
+    for name, values in sections.items():
+        still[name] = still.get(name, {}) | values
+    return config(**still)
+
+
+# The importance ratio -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [WARM, config()], ids=["without an RL turn", "with an RL turn"])
+def test_the_ratio_is_one_before_the_first_update_through_the_arrow_bytes(settings: Config) -> None:
+    student, critic = Mixer(1), Judge(2)
+    groups = scored_groups(student, critic)
+    report = learner(settings, student=student, critic=critic).cycle(groups, infos_of(groups))
+    assert 0 <= report.fresh_deviation <= 1e-6
+    assert (report.policy is None) == (settings is WARM)
+
+
+def _other_weights() -> list[ScoredGroup]:
+    student = Mixer(1)
+    with torch.no_grad():
+        student.spatial[0, 0, 1, 1] += 1e-3
+    return scored_groups(student, Judge(2))
+
+
+def _other_kernel() -> list[ScoredGroup]:
+    return scored_groups(Mixer(1), Judge(2), kernel=Kernel.cps(0.9))
+
+
+def _rounded() -> list[ScoredGroup]:
+    def low_precision(latents: np.ndarray) -> np.ndarray:
+        return torch.tensor(latents).to(torch.bfloat16).float().numpy()
+
+    return [
+        dataclasses.replace(
+            scored, group=dataclasses.replace(scored.group, latents=low_precision(scored.group.latents))
+        )
+        for scored in scored_groups(Mixer(1), Judge(2))
+    ]
+
+
+def _other_prompt() -> list[ScoredGroup]:
+    return [
+        dataclasses.replace(scored, group=dataclasses.replace(scored.group, prompt_id=(scored.group.prompt_id + 1) % 3))
+        for scored in scored_groups(Mixer(1), Judge(2))
+    ]
+
+
+@pytest.mark.parametrize("settings", [WARM, config()], ids=["without an RL turn", "with an RL turn"])
+@pytest.mark.parametrize("made", [_other_weights, _other_kernel, _rounded, _other_prompt])
+def test_groups_that_the_learners_student_did_not_make_stop_it(
+    made: Callable[[], list[ScoredGroup]], settings: Config
+) -> None:
+    taught = learner(settings, student=Mixer(1), critic=Judge(2))
+    groups = made()
+    before = digest_of(taught._engines["student"].state_dict())
+    with pytest.raises(RatioError, match=r"learner rank 0: importance ratio differs from 1"):
+        _cycle(taught, groups)
+    assert digest_of(taught._engines["student"].state_dict()) == before
+    assert taught.version == 0
+
+
+def test_old_groups_are_not_asked_for_ratio_one() -> None:
+    student = Mixer(1)
+    taught = learner(WARM, student=student, critic=Judge(2))
+    _cycle(taught, scored_groups(student, Judge(2)))
+    older = [
+        dataclasses.replace(scored, group=dataclasses.replace(scored.group, policy_version=0))
+        for scored in scored_groups(Mixer(7), Judge(2))
+    ]
+    report = taught.cycle(older, infos_of(older))
+    assert math.isnan(report.fresh_deviation)
+
+
+# Rewards, gate and policy gradient ----------------------------------------------------------------------------------
+
+
+def _play(critic: nn.Module, cycles: int, *, shuffled: bool) -> list[float]:
+    """Mean reward of fresh rollouts before each of `cycles` RL updates, and after the last."""
+    student, settings = Painter(torch.zeros(SHAPE)), _rl_config(rollout={"group_size": 16, "groups_per_cycle": 4})
+    taught = learner(settings, student=student, critic=critic)
+    rewards = []
+    for cycle in range(cycles + 1):
+        groups = scored_groups(
+            Painter(student.picture.detach()),
+            critic,
+            range(4 * cycle, 4 * cycle + 4),
+            version=taught.version,
+            group_size=16,
+        )
+        rewards.append(float(np.mean([scored.rewards for scored in groups])))
+        if shuffled:
+            order = np.random.default_rng(cycle).permuted
+            groups = [dataclasses.replace(s, rewards=s.rewards[order(np.arange(16))]) for s in groups]
+        _cycle(taught, groups)
+    return rewards
+
+
+@pytest.mark.parametrize("gain", [1.0, -1.0])
+def test_rl_raises_the_reward_of_a_known_preference(gain: float) -> None:
+    rewards = _play(Brightness(gain), 8, shuffled=False)
+    assert rewards[-1] > rewards[0] + 0.2
+
+
+def test_rl_on_rewards_shuffled_inside_their_groups_goes_nowhere() -> None:
+    true = _play(Brightness(), 8, shuffled=False)
+    shuffled = _play(Brightness(), 8, shuffled=True)
+    assert abs(shuffled[-1] - shuffled[0]) < 0.3 * (true[-1] - true[0])
+
+
+@pytest.mark.parametrize("group_size", [3, 4, 7])
+@pytest.mark.parametrize("form", ["reward_to_go", "own_step", "final_only", "potential"])
+def test_a_blind_discriminator_gives_exactly_no_rl_gradient(form: str, group_size: int) -> None:
+    settings = _rl_config(policy_gradient={"advantage": form}, rollout={"group_size": group_size})
+    student = Mixer(1)
+    groups = scored_groups(student, Constant(0.1), group_size=group_size)
+    report = learner(settings, student=student, critic=Constant(0.1)).cycle(groups, infos_of(groups))
+    assert report.updates["rl"].updates == 1
+    assert report.updates["rl"].gradient_norm == 0
+    assert report.policy is not None
+    assert report.policy.advantage_spread == 0
+
+
+def _advantages(taught: Learner, groups: Sequence[ScoredGroup]) -> torch.Tensor:
+    from advdmd_ray.learner.batch import collate  # noqa: PLC0415 - only here
+    from advdmd_ray.losses.advantage import GroupSummary, batch_std, merge  # noqa: PLC0415 - only here
+
+    merged = merge([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos_of(groups)])
+    taught._follow_reward_std(batch_std(merged))
+    return taught._advantages(collate(groups, 0), batch_std(merged))[0]
+
+
+@pytest.mark.parametrize("form", ["reward_to_go", "own_step", "final_only", "potential"])
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
+def test_rewards_of_closed_levels_do_not_reach_the_advantages(form: str, closed: tuple[int, ...]) -> None:
+    settings = config(discriminator={"auc_low": 0.55, "auc_high": 0.98}, policy_gradient={"advantage": form})
+    groups = scored_groups(Mixer(1), Judge(2))
+    changed = []
+    for scored in groups:
+        rewards = scored.rewards.copy()
+        rewards[:, list(closed)] = normal(4, len(closed), seed=scored.group.ordinal, scale=100.0).numpy()
+        changed.append(dataclasses.replace(scored, rewards=rewards))
+    both = []
+    for rewarded in (groups, changed):
+        taught = learner(settings, student=Mixer(1), critic=Judge(2))
+        auc = tuple((0.5, 0.99)[level % 2] if level in closed else 0.7 for level in range(3))
+        taught._health = dataclasses.replace(taught._health, auc=auc)
+        both.append(_advantages(taught, rewarded))
+    torch.testing.assert_close(*both)
+    if len(closed) == 3:
+        assert float(both[0].abs().max()) == 0
+
+
+def test_a_turn_waits_for_an_open_level() -> None:
+    settings = _rl_config(discriminator={"auc_low": 0.9, "auc_high": 0.95})
+    student, critic = Mixer(1), Constant()
+    groups = scored_groups(student, critic)
+    report = learner(settings, student=student, critic=critic).cycle(groups, infos_of(groups))
+    assert "rl" not in report.updates
+    assert report.open_levels == (False, False, False)
+    assert report.plan.policy_gradient == 0
+
+
+def test_advantages_are_bounded_and_centred_in_every_group() -> None:
+    taught = learner(config(policy_gradient={"clip": 1.5}), student=Mixer(1), critic=Judge(2))
+    groups = scored_groups(Mixer(1), Judge(2), group_size=8)
+    bounded = _advantages(taught, groups)
+    assert float(bounded.abs().max()) <= 1.5
+    free = learner(config(policy_gradient={"clip": 1e6}), student=Mixer(1), critic=Judge(2))
+    torch.testing.assert_close(_advantages(free, groups).mean(dim=1), torch.zeros(4, 2), rtol=0, atol=1e-5)
+
+
+@given(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=8), st.floats(0.0, 1.0))
+def test_the_running_reward_std_is_an_exponential_average(stds: list[float], decay: float) -> None:
+    taught = learner(config(policy_gradient={"std_decay": decay}), student=Painter(torch.zeros(SHAPE)), critic=Judge(2))
+    expected = stds[0]
+    for index, std in enumerate(stds):
+        taught._follow_reward_std(torch.tensor([std, 2 * std]))
+        expected = std if index == 0 else decay * expected + (1 - decay) * std
+    assert taught._reward_std is not None
+    torch.testing.assert_close(taught._reward_std, torch.tensor([expected, 2 * expected]), rtol=1e-4, atol=1e-5)
+
+
+def test_rewards_that_fade_fade_in_the_advantages_too() -> None:
+    taught = learner(config(), student=Mixer(1), critic=Judge(2))
+    groups = scored_groups(Mixer(1), Judge(2))
+    loud = _advantages(taught, groups)
+    faint = [dataclasses.replace(scored, rewards=scored.rewards * np.float32(1e-4)) for scored in groups]
+    assert float(_advantages(taught, faint).abs().max()) < 1e-3 * float(loud.abs().max())
+
+
+# What a cycle trains ------------------------------------------------------------------------------------------------
+
+
+def test_a_cycle_makes_the_planned_updates_and_the_next_version() -> None:
+    settings = config(cadence={"fake_score_updates": 3, "discriminator_updates": 2, "dmd_updates": 2})
+    student, critic = Mixer(1), Judge(2)
+    taught = learner(settings, student=student, critic=critic)
+    groups = scored_groups(student, critic)
+    report = taught.cycle(groups, infos_of(groups))
+    assert {name: update.updates for name, update in report.updates.items()} == {
+        "fake_score": 6,
+        "discriminator": 4,
+        "rl": 1,
+        "dmd": 2,
+    }
+    assert report.version == taught.version == 1
+    assert report.trajectories == 16
+    snapshots = taught.snapshots()
+    assert [snapshot.manifest.version for snapshot in snapshots] == [1, 1]
+    assert [snapshot.manifest.stream for snapshot in snapshots] == ["student", "discriminator"]
+    assert snapshots[0].manifest.digest == digest_of(dict(student.named_parameters()))
+    assert {sample.name for sample in report.samples()} >= {"advdmd_reward_mean", "advdmd_learner_ratio_deviation"}
+
+
+def test_the_report_has_the_rewards_moments() -> None:
+    student, critic = Mixer(1), Judge(2)
+    groups = scored_groups(student, critic)
+    report = learner(WARM, student=student, critic=critic).cycle(groups, infos_of(groups))
+    rewards = np.stack([scored.rewards for scored in groups]).astype(np.float64)
+    np.testing.assert_allclose(report.reward_mean, rewards.mean(axis=(0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(report.reward_spread, np.sqrt(rewards.var(axis=1).mean(axis=0)), rtol=1e-6)
+
+
+def test_the_teacher_never_learns() -> None:
+    teacher, student, critic = Mixer(9), Mixer(1), Judge(2)
+    before = digest_of(dict(teacher.named_parameters()))
+    _cycle(learner(config(), student=student, critic=critic, teacher=teacher), scored_groups(student, critic))
+    assert digest_of(dict(teacher.named_parameters())) == before
+
+
+def test_the_rl_step_is_as_long_as_its_learning_rate_says() -> None:
+    student, critic = Painter(torch.zeros(SHAPE)), Brightness()
+    taught = learner(_rl_config(), student=student, critic=critic)
+    _cycle(taught, scored_groups(Painter(torch.zeros(SHAPE)), critic))
+    moved = student.picture.detach().abs()
+    # Adam's first step is the learning rate in every element, whatever the gradient's size.
+    assert float((moved - 0.05).abs().max()) < 0.005
+
+
+# Checkpoints --------------------------------------------------------------------------------------------------------
+
+
+def _saved(taught: Learner, folder: Path) -> Checkpoint:
+    return open_checkpoint(save_checkpoint(folder, taught.version, taught.tensors(), {"learner": taught.facts()}, 1))
+
+
+def _everything(taught: Learner) -> dict[str, str]:
+    return {name: digest_of(dict(state)) for name, state in taught.tensors().items()}
+
+
+@pytest.mark.parametrize("cycles", [0, 2])
+def test_a_restored_learner_goes_on_as_if_nothing_had_happened(cycles: int, tmp_path: Path) -> None:
+    def fresh() -> Learner:
+        return learner(config(), student=Mixer(1), critic=Judge(2))
+
+    def advance(taught: Learner, count: int) -> None:
+        for _ in range(count):
+            student = Mixer(1)
+            student.load_state_dict(taught._engines["student"].state_dict())
+            ordinals = range(4 * taught.version, 4 * taught.version + 4)
+            _cycle(taught, scored_groups(student, Judge(2), ordinals, version=taught.version))
+
+    whole = fresh()
+    advance(whole, cycles)
+    second = fresh()
+    second.restore(_saved(whole, tmp_path))
+    assert second.version == cycles
+    advance(whole, 2)
+    advance(second, 2)
+    assert _everything(second) == _everything(whole)
+    assert second.facts() == whole.facts()

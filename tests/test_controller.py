@@ -1,0 +1,303 @@
+"""The controller's laws, over workers that finish in any order, die, hang and repeat work."""
+
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+from fake_shell import GROUP_BYTES, FakeShell, Stage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advdmd_ray.config import Config
+from advdmd_ray.errors import DeadlineError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.records import Lease, WorkReport
+from advdmd_ray.shell import Job, Published
+
+randoms = st.integers(0, 2**32).map(Random)
+
+
+def config(**sections: dict[str, Any]) -> Config:
+    tree: dict[str, dict[str, Any]] = {
+        "run": {"cycles": 4},
+        "rollout": {"actors": 3, "group_size": 4, "groups_per_cycle": 2, "max_policy_age": 1, "lease_s": 1e6},
+        "reward": {"workers": 2},
+        "buffer": {"take_timeout_s": 60.0},
+        "learner": {"engine": "torch", "cycle_timeout_s": 100.0, "checkpoint_cycles": 50},
+        "evaluation": {"grid_cycles": 50},
+    }
+    for name, values in sections.items():
+        tree[name] = tree.get(name, {}) | values
+    return Config.model_validate(tree)
+
+
+# The laws, in any order of events -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    random=randoms,
+    actors=st.integers(1, 5),
+    workers=st.integers(1, 3),
+    age=st.integers(0, 3),
+    lose=st.sampled_from([0.0, 0.2]),
+    lease_s=st.sampled_from([2.0, 6.0, 1e6]),
+)
+def test_every_ordinal_settles_exactly_once_whatever_happens(
+    random: Random, actors: int, workers: int, age: int, lose: float, lease_s: float
+) -> None:
+    run = config(
+        rollout={"actors": actors, "max_policy_age": age, "lease_s": lease_s},
+        reward={"workers": workers},
+        buffer={"take_timeout_s": 1e6},
+    )
+    stage = Stage(run, random=random, lose=lose)
+    assert stage.run() == 4
+    shell, stats = stage.shell, stage.buffer.stats(4)
+    assert shell.cycles == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert max(shell.ages) <= age
+    assert stats.settled == stats.committed == 8
+    assert sum(stats.dropped.values()) == 0
+    assert shell.most_busy <= actors
+    # An ordinal issued again keeps its prompt and its seed; attempts count up.
+    for ordinal in range(8):
+        leases = [lease for lease in shell.leases if lease.ordinal == ordinal]
+        assert len({(lease.prompt_id, lease.seed) for lease in leases}) == 1
+        assert [lease.attempt for lease in leases] == list(range(len(leases)))
+    assert stage.hub.total("advdmd_buffer_duplicates_total") == stats.duplicates
+    assert stage.hub.total("advdmd_buffer_commits_total") == 8
+    assert stage.frontier.first_unsettled == 8
+    if lose == 0 and lease_s == 1e6:
+        assert len(shell.leases) == 8
+        assert stats.duplicates == 0
+
+
+@given(random=randoms)
+def test_late_duplicates_are_refused_and_change_nothing(random: Random) -> None:
+    run = config(rollout={"actors": 4, "lease_s": 0.5}, buffer={"take_timeout_s": 1e6}, run={"cycles": 6})
+    stage = Stage(run, random=random)
+    assert stage.run() == 6
+    assert stage.shell.cycles == [(o, o + 1) for o in range(0, 12, 2)]
+    assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="expired") > 0
+
+
+@given(random=randoms, groups=st.integers(2, 5), age=st.integers(0, 3))
+def test_a_byte_cap_paces_the_leases_and_the_run_completes(random: Random, groups: int, age: int) -> None:
+    # 2**16 is the least the configuration allows, four groups; the rest of the cap is taken by larger groups.
+    run = config(rollout={"max_policy_age": age}, buffer={"max_bytes": groups * GROUP_BYTES + 2**16})
+    stage = Stage(run, random=random)
+    stage.buffer._max_bytes = groups * GROUP_BYTES
+
+    def has_room(lease: Lease) -> None:
+        held = stage.buffer.stats(0).bytes
+        assert held + stage.frontier.reserved * GROUP_BYTES <= groups * GROUP_BYTES
+
+    stage.shell.before_lease = has_room
+    assert stage.run() == 4
+    assert stage.buffer.stats(4).settled == 8
+
+
+def test_idle_actors_count_as_blocked_while_the_age_cap_holds_them_back() -> None:
+    stage = Stage(config(rollout={"actors": 8, "max_policy_age": 0}), cycle_s=50.0)
+    stage.run()
+    seconds = {
+        state: stage.hub.total("advdmd_run_role_seconds_total", role="rollout", state=state)
+        for state in ("busy", "waiting", "blocked")
+    }
+    assert seconds["blocked"] > 10 * seconds["busy"] > 0
+
+
+# Loss ---------------------------------------------------------------------------------------------------------------
+
+
+class _LoseOnce(FakeShell):
+    """Loses the worker of its `at`-th outcome of a kind."""
+
+    kind, at = "rollout", 1
+
+    def outcome(self, job: Job) -> Any:
+        value = super().outcome(job)
+        if job.worker.startswith(self.kind):
+            self.at -= 1
+            if self.at == 0:
+                raise WorkerLostError(f"{job.worker}: its process ended")
+        return value
+
+
+def _with(stage: Stage, shell: FakeShell) -> Stage:
+    stage.shell = stage.controller._shell = shell
+    return stage
+
+
+@pytest.mark.parametrize("kind", ["rollout", "reward"])
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_the_work_of_a_lost_worker_is_done_again_with_the_same_seeds(kind: str, at: int) -> None:
+    stage = Stage(config(rollout={"actors": 1}, reward={"workers": 1}))
+    shell = _LoseOnce(stage.config, stage.clock)
+    shell.kind, shell.at = kind, at
+    assert _with(stage, shell).run() == 4
+    again = [lease for lease in shell.leases if lease.attempt == 1]
+    assert len(again) == 1
+    first = next(lease for lease in shell.leases if lease.ordinal == again[0].ordinal and lease.attempt == 0)
+    assert (first.prompt_id, first.seed) == (again[0].prompt_id, again[0].seed)
+    assert stage.hub.total("advdmd_run_workers_lost_total", role=kind) == 1
+    assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="lost") == 1
+
+
+def test_a_lost_worker_does_not_count_as_busy_while_it_has_no_work() -> None:
+    stage = Stage(config(rollout={"max_policy_age": 0}))
+    shell = _LoseOnce(stage.config, stage.clock, cycle_s=50.0)
+    # The second worker is lost; the first does its work again, and the second idles through a long cycle.
+    shell.kind, shell.at = "reward", 2
+    _with(stage, shell).run()
+    busy = stage.hub.total("advdmd_run_role_seconds_total", role="reward", state="busy")
+    assert busy <= shell.scored * 2.0
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_the_loss_of_the_learner_ends_the_run_and_says_how_to_go_on(at: int) -> None:
+    stage = Stage(config())
+    shell = _LoseOnce(stage.config, stage.clock)
+    shell.kind, shell.at = "learner", at
+    with pytest.raises(WorkerLostError, match=r"learner: its process ended; .*--resume auto"):
+        _with(stage, shell).run()
+
+
+# Deadlines ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lease_s", [5.0, 1e6])
+def test_a_hanging_actor_ends_the_run_with_its_name_and_ordinal(lease_s: float) -> None:
+    stage = Stage(config(rollout={"actors": 1, "lease_s": lease_s}), hang=["rollout-0"])
+    with pytest.raises(DeadlineError, match=r"6\d s: .*ordinal 0 .*rollout-0"):
+        stage.run()
+
+
+@pytest.mark.parametrize("lease_s", [5.0, 1e6])
+def test_a_hanging_reward_worker_ends_the_run_though_rollouts_go_on(lease_s: float) -> None:
+    stage = Stage(config(rollout={"lease_s": lease_s}, reward={"workers": 1}), hang=["reward-0"])
+    with pytest.raises(DeadlineError, match=r"6\d s: .*ordinal 0 .*reward-0"):
+        stage.run()
+
+
+@pytest.mark.parametrize("worker", ["rollout-0", "reward-0"])
+def test_a_worker_that_dies_at_every_job_ends_the_run(worker: str) -> None:
+    stage = Stage(config(rollout={"actors": 1}, reward={"workers": 1}), dead=[worker])
+    with pytest.raises(DeadlineError, match=r"6\d s: "):
+        stage.run()
+
+
+def test_a_cycle_that_takes_too_long_ends_the_run() -> None:
+    stage = Stage(config(rollout={"max_policy_age": 3}), hang=["learner"])
+    with pytest.raises(DeadlineError, match=r"10\d s: the learner.* version 0"):
+        stage.run()
+
+
+def test_the_cycles_deadline_is_not_moved_by_rollouts() -> None:
+    run = config(rollout={"actors": 1, "max_policy_age": 3, "lease_s": 3.0}, learner={"cycle_timeout_s": 20.0})
+    stage = Stage(run, hang=["learner"])
+    with pytest.raises(DeadlineError, match=r"2\d s: the learner"):
+        stage.run()
+
+
+def test_a_cycle_may_last_longer_than_the_wait_for_groups() -> None:
+    assert Stage(config(), cycle_s=90.0).run() == 4
+
+
+def test_one_hanging_actor_of_several_only_costs_its_share() -> None:
+    stage = Stage(config(rollout={"lease_s": 5.0}), hang=["rollout-1"])
+    assert stage.run() == 4
+    assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="expired") == 1
+
+
+# Time limit, checkpoints and grids ----------------------------------------------------------------------------------
+
+
+def test_the_time_limit_ends_the_run_between_cycles_with_a_checkpoint() -> None:
+    stage = Stage(config(run={"cycles": 1000, "time_limit_s": 30.0}))
+    version = stage.run()
+    assert 1 < version < 1000
+    assert stage.shell.checkpoints == [version]
+    assert len(stage.shell.cycles) == version
+    assert "learner" not in stage.shell.busy
+
+
+def test_a_time_limit_before_the_first_cycle_still_leaves_a_checkpoint() -> None:
+    stage = Stage(config(run={"cycles": 10, "time_limit_s": 0.1}))
+    assert stage.run() == 0
+    assert stage.shell.checkpoints == [0]
+
+
+def test_checkpoints_and_grids_come_when_they_are_due_and_once_at_the_end() -> None:
+    run = config(run={"cycles": 7}, learner={"checkpoint_cycles": 3}, evaluation={"grid_cycles": 2})
+    stage = Stage(run)
+    stage.run()
+    assert stage.shell.checkpoints == [3, 6, 7]
+    assert stage.shell.grids == [2, 4, 6]
+
+
+def test_a_checkpoint_due_at_the_end_is_not_made_twice() -> None:
+    stage = Stage(config(run={"cycles": 6}, learner={"checkpoint_cycles": 3}))
+    stage.run()
+    assert stage.shell.checkpoints == [3, 6]
+
+
+def test_a_checkpoint_lists_exactly_the_ordinals_that_are_leased_and_not_settled() -> None:
+    stage = Stage(config(run={"cycles": 4}, learner={"checkpoint_cycles": 1}))
+    stage.run()
+    for version, facts in zip(stage.shell.checkpoints, stage.shell.facts, strict=True):
+        state = facts["frontier"]
+        assert [ordinal for ordinal, _ in state["unsettled"]] == list(range(2 * version, state["next_ordinal"]))
+        assert facts["updates"] == {"dmd": version}
+
+
+# Weights and figures ------------------------------------------------------------------------------------------------
+
+
+class _WrongBytes(FakeShell):
+    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+        job = super().generate(worker, lease, student)
+        report: WorkReport = self._outcomes[job]
+        if lease.ordinal == 2 and report.load is not None:
+            load = type(report.load)(worker, "student", report.load.version, "0" * 64)
+            self._outcomes[job] = WorkReport(worker, 1.0, load)
+        return job
+
+
+def test_a_worker_that_loaded_other_bytes_stops_the_run_and_is_counted() -> None:
+    stage = Stage(config(rollout={"actors": 1, "max_policy_age": 0}))
+    with pytest.raises(WeightsMismatchError, match=r"rollout-0: student version 1"):
+        _with(stage, _WrongBytes(stage.config, stage.clock)).run()
+    assert stage.hub.total("advdmd_weights_mismatched_total", stream="student") == 1
+    assert stage.hub.total("advdmd_weights_mismatched_total", stream="discriminator") == 0
+
+
+def test_every_load_is_verified_and_the_totals_agree() -> None:
+    stage = Stage(config())
+    stage.run()
+    for stream in ("student", "discriminator"):
+        loads = stage.hub.total("advdmd_weights_loaded_total", stream=stream)
+        assert loads == stage.hub.total("advdmd_weights_verified_total", stream=stream) > 0
+        assert stage.hub.total("advdmd_weights_published_total", stream=stream) == 5
+    assert stage.hub.total("advdmd_weights_mismatched_total") == 0
+    assert stage.hub.total("advdmd_rollout_trajectories_total") == 4 * len(stage.shell.leases)
+
+
+def test_the_workers_seconds_add_up_to_the_whole_run() -> None:
+    stage = Stage(config())
+    stage.run()
+    for role, count in (("rollout", 3), ("reward", 2), ("learner", 1)):
+        total = stage.hub.total("advdmd_run_role_seconds_total", role=role)
+        assert total == pytest.approx(count * stage.clock.now)
+
+
+def test_the_display_sees_the_run_move_and_what_it_waits_for() -> None:
+    stage = Stage(config(run={"cycles": 3}))
+    stage.run()
+    statuses = list(stage.statuses)
+    assert statuses[0].version == 0
+    assert statuses[-1].version == 3
+    assert statuses[-1].updates == {"dmd": 3}
+    assert all(a.elapsed_s <= b.elapsed_s for a, b in pairwise(statuses))
+    assert any(status.waiting_for.startswith("ordinal 0") for status in statuses)
+    assert statuses[-1].remaining_s == 0
