@@ -1,0 +1,283 @@
+"""Training of the small digits teacher: flow matching with classifier-free guidance, then judged and written."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from advdmd_ray.data.digits import DIGIT_PROMPTS
+from advdmd_ray.data.real import RealImages, real_digits
+from advdmd_ray.diffusion.denoiser import Conditioning, guided
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.schedule import teacher_sigmas
+from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.judge import Judge, JudgeScore, balanced_samples
+from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
+from advdmd_ray.models.pipeline import latent_spec, save_pipeline, scheduler_shift
+from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.text import encode_prompts, unconditional
+from advdmd_ray.models.tiny import build_tiny_pipeline
+
+WARMUP_STEPS = 100
+GRADIENT_CLIP = 1.0
+REPORT_EVERY = 50
+TEACHER_CARD = "teacher.json"
+JUDGED_STEPS = (40, 8, 4, 2)
+JUDGE_SEED = 0
+RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "scikit-learn", "numpy")
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int = WARMUP_STEPS) -> float:
+    """Factor of the peak learning rate: linear warm-up, then half a cosine down to 0.
+
+    Args:
+        step: Step about to be taken, from 0.
+        steps: All steps.
+        warmup: Steps of the warm-up; shortened to `steps` if longer.
+    """
+    warmup = min(warmup, steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def stratified_times(count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
+    """Draw noise levels uniform on (0, 1), one from each of `count` equal slices: less variance than free draws."""
+    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
+
+
+def _flow_matching_batch_loss(
+    denoiser: SD3Denoiser, x0: Tensor, conditioning: Conditioning, generator: torch.Generator
+) -> Tensor:
+    """`mean (v(x_t, t) - (eps - x0))^2` with `x_t = (1 - t) x0 + t eps` (Lipman et al. 2023)."""
+    t = stratified_times(len(x0), generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    level = t.view(-1, 1, 1, 1)
+    velocity = denoiser((1 - level) * x0 + level * eps, t, conditioning)
+    return (velocity - (eps - x0)).square().mean()
+
+
+def pretrain(
+    pipeline: StableDiffusion3Pipeline,
+    real: RealImages,
+    conditioning: Conditioning,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    prompt_dropout: float = 0.1,
+    ema: float = 0.999,
+    progress: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train the pipeline's transformer on real images and leave the moving average of its weights in it.
+
+    AdamW with warm-up and cosine decay. The same arguments and thread count give the same weights.
+
+    Args:
+        pipeline: Its transformer is trained in place.
+        real: Images and prompt ids.
+        conditioning: The encoded prompts, row i for prompt id i, and the empty prompt as the last row.
+        steps: Optimizer steps.
+        batch_size: Images per step, drawn with replacement.
+        learning_rate: Peak learning rate.
+        seed: Seeds every draw.
+        prompt_dropout: Share of samples trained with the empty prompt, for classifier-free guidance.
+        ema: Decay of the moving average, approached as `min(ema, (1 + step) / (10 + step))`.
+        progress: Called with the number of steps done and the mean loss since the last call, every 50 steps.
+    """
+    transformer = pipeline.transformer.train().requires_grad_(True)
+    denoiser = SD3Denoiser(transformer)
+    parameters = list(transformer.parameters())
+    average = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    generator = torch.Generator().manual_seed(seed)
+    empty = len(conditioning.pooled) - 1
+    total, counted = 0.0, 0
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * learning_rate_factor(step, steps)
+        rows = torch.randint(len(real), (batch_size,), generator=generator)
+        dropped = torch.rand(batch_size, generator=generator) < prompt_dropout
+        prompt_ids = torch.where(dropped, empty, real.prompt_ids[rows])
+        batch_conditioning = conditioning.select(prompt_ids)
+        loss = _flow_matching_batch_loss(denoiser, real.latents[rows], batch_conditioning, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
+        optimizer.step()
+        with torch.no_grad():
+            for mean, parameter in zip(average, parameters, strict=True):
+                mean.lerp_(parameter, 1 - min(ema, (1 + step) / (10 + step)))
+        total, counted = total + loss.item(), counted + 1
+        if progress is not None and (counted == REPORT_EVERY or step == steps - 1):
+            progress(step + 1, total / counted)
+            total, counted = 0.0, 0
+    with torch.no_grad():
+        for parameter, mean in zip(parameters, average, strict=True):
+            parameter.copy_(mean)
+    transformer.eval().requires_grad_(False)
+
+
+def judge_teacher(
+    pipeline: StableDiffusion3Pipeline,
+    judge: Judge,
+    *,
+    guidance: float,
+    max_sequence_length: int,
+    step_counts: Sequence[int] = JUDGED_STEPS,
+    samples: int = 1000,
+    seed: int = JUDGE_SEED,
+) -> dict[int, JudgeScore]:
+    """Judge a digits teacher with its own Euler sampler, at uniform noise levels before the scheduler's shift.
+
+    Args:
+        pipeline: The teacher.
+        judge: The judge.
+        guidance: CFG scale; 1 is none.
+        max_sequence_length: Length of the T5 slot.
+        step_counts: Numbers of sampling steps.
+        samples: Images per number of steps, equally many of each digit.
+        seed: Of the initial noise, which all numbers of steps share.
+    """
+    prompts = encode_prompts(pipeline, DIGIT_PROMPTS, max_sequence_length)
+    empty = unconditional(pipeline, max_sequence_length)
+    denoiser = guided(SD3Denoiser(pipeline.transformer), empty, guidance)
+    scores = {}
+    for steps in step_counts:
+        sigmas = teacher_sigmas(steps, scheduler_shift(pipeline))
+        images, labels = balanced_samples(
+            denoiser, prompts, Kernel("ode"), sigmas, latent_spec(pipeline).shape, samples=samples, seed=seed
+        )
+        scores[steps] = judge.score(images, labels)
+    return scores
+
+
+def pretrain_digits(
+    folder: Path,
+    *,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    guidance: float,
+    max_sequence_length: int,
+    samples: int,
+    command: str,
+    progress: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Build, train, judge and write the small digits teacher.
+
+    Args:
+        folder: Where the pipeline goes; must not exist.
+        seed: Seeds the networks and the training.
+        steps: Optimizer steps.
+        batch_size: Images per step.
+        learning_rate: Peak learning rate.
+        guidance: CFG scale the teacher is judged with.
+        max_sequence_length: Length of the T5 slot.
+        samples: Images per judged number of steps.
+        command: The command line, for the record.
+        progress: See `pretrain`.
+
+    Returns:
+        The record that is also written as `teacher.json`: command, settings, figures, seconds, machine, versions and
+        the SHA-256 of each weight file.
+
+    Raises:
+        UserError: `folder` exists, or cannot be made.
+    """
+    _check_free(folder)
+    start = time.perf_counter()
+    pipeline = build_tiny_pipeline(DIGIT_PROMPTS, seed=seed)
+    conditioning = encode_prompts(pipeline, [*DIGIT_PROMPTS, ""], max_sequence_length)
+    pretrain(
+        pipeline,
+        real_digits(),
+        conditioning,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        progress=progress,
+    )
+    trained = time.perf_counter()
+    judge = Judge()
+    scores = judge_teacher(pipeline, judge, guidance=guidance, max_sequence_length=max_sequence_length, samples=samples)
+    ceiling = judge.ceiling()
+    return write_teacher(
+        pipeline,
+        folder,
+        {
+            "command": command,
+            "seed": seed,
+            "steps": steps,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "guidance": guidance,
+            "max_sequence_length": max_sequence_length,
+            "judge": {
+                "samples": samples,
+                "seed": JUDGE_SEED,
+                "teacher": {str(count): _figures(score) for count, score in scores.items()},
+                "real": {**_figures(ceiling), "samples": ceiling.images},
+            },
+            "seconds": {"train": round(trained - start, 1), "judge": round(time.perf_counter() - trained, 1)},
+            "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "kind": platform.machine()},
+            "versions": {name: version(name) for name in RECORDED_VERSIONS},
+        },
+    )
+
+
+def write_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a pipeline folder with its record, all or nothing, and return the record with the weight files' hashes.
+
+    Raises:
+        UserError: `folder` exists, or cannot be made.
+    """
+    _check_free(folder)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_pipeline(pipeline, draft)
+        for file in draft.rglob("*"):
+            # safetensors writes files that only their owner can read; a shipped folder is for everyone.
+            file.chmod(0o755 if file.is_dir() else 0o644)
+        full = {**record, "sha256": weight_hashes(draft)}
+        (draft / TEACHER_CARD).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return full
+
+
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every safetensors file below a folder, by its path in the folder."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists():
+        raise UserError(f"{folder}: exists; remove it or choose another pretrain.folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder.parent}: cannot be made ({error.strerror}); choose another pretrain.folder") from None
+
+
+def _figures(score: JudgeScore) -> dict[str, float]:
+    return {"accuracy": round(score.accuracy, 4), "frechet": round(score.frechet, 3)}

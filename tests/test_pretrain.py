@@ -1,0 +1,139 @@
+"""Training the digits teacher, and the teacher that ships."""
+
+import json
+import math
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advdmd_ray.data.digits import DIGIT_PROMPTS
+from advdmd_ray.data.real import RealImages, real_digits
+from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.judge import Judge
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_pipeline
+from advdmd_ray.models.text import encode_prompts
+from advdmd_ray.models.tiny import build_tiny_pipeline
+from advdmd_ray.pretrain import (
+    TEACHER_CARD,
+    judge_teacher,
+    learning_rate_factor,
+    pretrain,
+    pretrain_digits,
+    stratified_times,
+    weight_hashes,
+)
+
+SHIPPED = Path(str(resources.files("advdmd_ray"))) / "assets" / "digits"
+
+
+def train(
+    steps: int, *, seed: int = 0, real: RealImages | None = None, prompt_dropout: float = 0.1
+) -> tuple[dict[str, torch.Tensor], list[float]]:
+    pipeline = build_tiny_pipeline(DIGIT_PROMPTS, seed=0)
+    losses: list[float] = []
+    pretrain(
+        pipeline,
+        real_digits() if real is None else real,
+        encode_prompts(pipeline, [*DIGIT_PROMPTS, ""], 8),
+        steps=steps,
+        batch_size=16,
+        learning_rate=1e-3,
+        seed=seed,
+        prompt_dropout=prompt_dropout,
+        progress=lambda _step, loss: losses.append(loss),
+    )
+    return pipeline.transformer.state_dict(), losses
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@given(st.integers(1, 5000), st.data())
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing(steps: int, data: st.DataObject) -> None:
+    factors = [learning_rate_factor(step, steps) for step in range(steps)]
+    peak = min(100, steps) - 1
+    assert all(0 < factor <= 1 for factor in factors)
+    assert math.isclose(factors[peak], 1.0)
+    step = data.draw(st.integers(0, steps - 1))
+    if step < peak:
+        assert factors[step] < factors[step + 1]
+    elif step + 1 < steps:
+        assert factors[step] >= factors[step + 1]
+
+
+@given(st.integers(1, 300), st.integers(0, 1000))
+def test_every_slice_of_time_gets_one_draw(count: int, seed: int) -> None:
+    times = stratified_times(count, torch.Generator().manual_seed(seed))
+    assert ((times * count).double().floor() - torch.arange(count)).abs().max() <= (0 if count < 200 else 1)
+    assert times.min() >= 0
+    assert times.max() <= 1
+
+
+def test_training_lowers_the_loss() -> None:
+    _, losses = train(100)
+    assert len(losses) == 2
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_training_repeats_with_its_seed() -> None:
+    first, _ = train(3)
+    assert equal(first, train(3)[0])
+    assert not equal(first, train(3, seed=1)[0])
+
+
+def test_labels_do_not_matter_when_every_prompt_is_dropped() -> None:
+    real = real_digits()
+    relabelled = RealImages(real.latents, (real.prompt_ids + 3) % 10)
+    assert equal(train(2, real=real, prompt_dropout=1.0)[0], train(2, real=relabelled, prompt_dropout=1.0)[0])
+    assert not equal(train(2, real=real, prompt_dropout=0.0)[0], train(2, real=relabelled, prompt_dropout=0.0)[0])
+
+
+def test_a_trained_folder_holds_its_record(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "teacher"
+    settings = {"seed": 4, "steps": 2, "batch_size": 8, "learning_rate": 1e-3, "guidance": 1.5}
+    record = pretrain_digits(folder, **settings, max_sequence_length=8, samples=20, command="advdmd pretrain")
+    assert json.loads((folder / TEACHER_CARD).read_text()) == record
+    assert {name: record[name] for name in settings} == settings
+    assert set(record["judge"]["teacher"]) == {"40", "8", "4", "2"}
+    assert record["sha256"] == weight_hashes(folder)
+    assert set(record["sha256"]) >= {"transformer/diffusion_pytorch_model.safetensors"}
+    assert [entry.name for entry in folder.parent.iterdir()] == ["teacher"]
+    inspect_pipeline(folder)
+    with pytest.raises(UserError, match="exists"):
+        pretrain_digits(folder, **settings, max_sequence_length=8, samples=20, command="advdmd pretrain")
+
+
+def test_the_shipped_teacher_is_the_recorded_one() -> None:
+    record = json.loads((SHIPPED / TEACHER_CARD).read_text())
+    assert weight_hashes(SHIPPED) == record["sha256"]
+    assert record["command"].startswith("advdmd pretrain --config configs/digits.yaml")
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 6e6
+
+
+def test_the_shipped_teachers_record_says_that_few_steps_are_worse() -> None:
+    teacher = json.loads((SHIPPED / TEACHER_CARD).read_text())["judge"]["teacher"]
+    distances = [teacher[steps]["frechet"] for steps in ("40", "8", "4", "2")]
+    assert distances == sorted(distances)
+    assert distances[2] > 3 * distances[0]
+    assert teacher["40"]["accuracy"] >= 0.98
+
+
+def test_the_shipped_teacher_draws_readable_digits() -> None:
+    record = json.loads((SHIPPED / TEACHER_CARD).read_text())
+    pipeline = load_pipeline("builtin:digits")
+    scores = judge_teacher(
+        pipeline,
+        Judge(),
+        guidance=record["guidance"],
+        max_sequence_length=record["max_sequence_length"],
+        step_counts=(20, 2),
+        samples=200,
+    )
+    assert scores[20].accuracy >= 0.95
+    assert scores[20].frechet < scores[2].frechet / 2
