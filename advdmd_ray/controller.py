@@ -98,8 +98,8 @@ class Controller:
         """Runs to the end and returns the last version; the last thing it does is a checkpoint.
 
         Raises:
-            DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, or its work takes longer than
-                `learner.cycle_timeout_s`.
+            DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, its work takes longer than
+                `learner.cycle_timeout_s`, or nothing can ever move again.
             WeightsMismatchError: if a worker loaded other bytes than were published.
             WorkerLostError: if the learner died.
         """
@@ -336,9 +336,12 @@ class Controller:
         self._state.failed[job] = lambda error: lost(job, error)
 
     def _collect(self) -> None:
-        jobs = list(self._state.jobs)
-        ready = self._shell.wait(jobs, timeout_s=0.5) if jobs else []
-        for job in ready:
+        if not self._state.jobs:
+            raise DeadlineError(
+                f"nothing is under way and nothing can begin after version {self._version}: the buffer holds "
+                f"{self._buffer.stats(self._version).groups} groups, the next ordinal is {self._frontier.next_ordinal}"
+            )
+        for job in self._shell.wait(list(self._state.jobs), timeout_s=0.5):
             done, lost = self._state.jobs.pop(job), self._state.failed.pop(job)
             self._state.groups.pop(job, None)
             try:

@@ -63,6 +63,8 @@ class FakeShell:
         lose: Probability that a rollout or reward job ends with the loss of its worker.
         hang: Workers whose jobs never end.
         dead: Workers whose every job ends with their loss.
+        cycle_s: Seconds of a learner cycle.
+        rollout_s: Seconds of a rollout.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class FakeShell:
         hang: Sequence[str] = (),
         dead: Sequence[str] = (),
         cycle_s: float = 1.0,
+        rollout_s: float = 1.0,
     ) -> None:
         self.config, self.clock = config, clock
         self._random, self._lose, self._hang, self._dead, self._cycle_s = (
@@ -86,6 +89,7 @@ class FakeShell:
         )
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
+        self._rollout_s = rollout_s
         self.version = 0
         self._outcomes: dict[Job, Any] = {}
         self._ready_at: dict[Job, float] = {}
@@ -123,7 +127,8 @@ class FakeShell:
         assert lease.ordinal < self.config.run.cycles * rollout.groups_per_cycle
         self.before_lease(lease)
         self.leases.append(lease)
-        job = self._start(worker, WorkReport(worker, 1.0, self._load(worker, student)), ("group", lease))
+        report = WorkReport(worker, 1.0, self._load(worker, student))
+        job = self._start(worker, report, ("group", lease), self._rollout_s)
         self.most_busy = max(self.most_busy, len(self.busy & set(self.rollout_workers)))
         return job
 
@@ -178,7 +183,7 @@ class FakeShell:
 
     def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
         assert set(jobs) == set(self._outcomes), "every job that runs is waited for"
-        assert self.clock.now < 1e5, "the run never ends"
+        assert self.clock.now < 3e3, "the run never ends"
         ready = [job for job in jobs if job.worker not in self._hang and self._ready_at[job] <= self.clock.now]
         if self._random is None:
             ready = ready[:1]

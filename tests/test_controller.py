@@ -97,6 +97,14 @@ def test_a_byte_cap_paces_the_leases_and_the_run_completes(random: Random, group
     assert stage.buffer.stats(4).settled == 8
 
 
+def test_a_run_in_which_nothing_can_move_ends_at_once() -> None:
+    stage = Stage(config())
+    stage.buffer._max_bytes = GROUP_BYTES  # half of what a cycle takes
+    with pytest.raises(DeadlineError, match=r"nothing can begin after version 0: the buffer holds 1 groups"):
+        stage.run()
+    assert stage.clock.now < 10
+
+
 def test_idle_actors_count_as_blocked_while_the_age_cap_holds_them_back() -> None:
     stage = Stage(config(rollout={"actors": 8, "max_policy_age": 0}), cycle_s=50.0)
     stage.run()
@@ -202,6 +210,11 @@ def test_the_cycles_deadline_is_not_moved_by_rollouts() -> None:
 
 def test_a_cycle_may_last_longer_than_the_wait_for_groups() -> None:
     assert Stage(config(), cycle_s=90.0).run() == 4
+
+
+def test_slow_groups_are_no_standstill_as_long_as_they_come() -> None:
+    stage = Stage(config(rollout={"actors": 1, "max_policy_age": 0}), rollout_s=40.0)
+    assert stage.run() == 4
 
 
 def test_one_hanging_actor_of_several_only_costs_its_share() -> None:
