@@ -31,11 +31,10 @@ from advdmd_ray.cadence import Every
 from advdmd_ray.config import Config
 from advdmd_ray.errors import DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.frontier import PromptFrontier, lease_limit
-from advdmd_ray.learner.report import CycleOutcome, CycleReport
-from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.learner.report import CycleOutcome
 from advdmd_ray.records import GroupInfo, Lease, WorkReport
 from advdmd_ray.shell import Buffer, Hub, Job, Published, Reference, Shell, Status, Store
-from advdmd_ray.station_clock import StationClock
+from advdmd_ray.telemetry import LEARNER, Telemetry
 from advdmd_ray.weights import Manifest
 
 logger = logging.getLogger(__name__)
@@ -79,20 +78,21 @@ class Controller:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._frontier, self._buffer, self._store, self._hub, self._shell = frontier, buffer, store, hub, shell
+        self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
         self._group_bytes = group_bytes
         self._version = version
         self._display, self._clock = display, clock
         self._state = _State(idle_rollout=list(shell.rollout_workers), idle_reward=list(shell.reward_workers))
         self._checkpoints, self._grids = Every(config.learner.checkpoint_cycles), Every(config.evaluation.grid_cycles)
-        self._stations = StationClock(
-            {"rollout": shell.rollout_workers, "reward": shell.reward_workers, "learner": ("learner",)}, clock
+        self._telemetry = Telemetry(
+            config,
+            hub,
+            {"rollout": shell.rollout_workers, "reward": shell.reward_workers, LEARNER: (LEARNER,)},
+            version=version,
+            updates=updates or {},
+            clock=clock,
         )
-        self._report: CycleReport | None = None
-        self._updates = dict(updates or {})
-        self._policy_age = 0
-        self._throughput = 0.0
-        self._cycle_ended = self._began = clock()
+        self._stations = self._telemetry.stations
 
     def run(self) -> int:
         """Runs to the end and returns the last version; the last thing it does is a checkpoint.
@@ -103,8 +103,8 @@ class Controller:
             WeightsMismatchError: if a worker loaded other bytes than were published.
             WorkerLostError: if the learner died.
         """
-        self._began = self._cycle_ended = self._state.learner_since = self._clock()
-        start = self._version
+        self._state.learner_since = self._clock()
+        self._telemetry.begin()
         while True:
             self._start_learner()
             if self._finished() and not self._state.learner_busy:
@@ -113,16 +113,16 @@ class Controller:
             self._start_rollouts()
             self._collect()
             self._expire()
-            self._show(start)
+            self._display(self._telemetry.status(self._waiting_for()))
         # What is still under way belongs to cycles that will not come; a resumed run makes it again.
         if self._state.checkpointed != self._version:
             self._finish_checkpoint()
-        self._record(self._gauges())
+        self._gauges()
         return self._version
 
     def _finished(self) -> bool:
         limit = self._config.run.time_limit_s
-        late = limit is not None and self._clock() - self._began >= limit
+        late = limit is not None and self._telemetry.elapsed_s >= limit
         return self._version >= self._config.run.cycles or late
 
     # Rollout station ------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class Controller:
             self._begin(
                 job, lambda report, job=job, lease=lease: self._generated(job, lease, report), self._rollout_lost
             )
-            self._hub_lease(lease)
+            self._telemetry.leased()
 
     def _lease_limit(self) -> int:
         """First new ordinal that may not be leased now: by the age cap, by the end of the run, by the byte cap."""
@@ -165,20 +165,13 @@ class Controller:
         self._stations.idle(job.worker, "waiting")
         self._state.idle_rollout.append(job.worker)
         self._state.unscored.append((lease, job.payload))
-        samples = self._config.rollout.group_size
-        self._record(
-            [
-                Sample.of("advdmd_rollout_trajectories_total", samples),
-                Sample.of("advdmd_rollout_groups_total", 1),
-                Sample.of("advdmd_rollout_seconds", report.seconds),
-            ]
-        )
+        self._telemetry.generated(report)
 
     def _rollout_lost(self, job: Job, error: WorkerLostError) -> None:
         ordinals = self._frontier.lost(job.worker)
         logger.warning("%s; its ordinals %s are issued again", error, list(ordinals))
         self._state.idle_rollout.append(job.worker)
-        self._lost("rollout", job.worker, len(ordinals))
+        self._telemetry.lost("rollout", job.worker, len(ordinals))
 
     # Reward station -------------------------------------------------------------------------------------------------
 
@@ -208,14 +201,7 @@ class Controller:
         if result is CommitResult.ACCEPTED:
             self._frontier.complete(info.ordinal)
             self._state.commit_at = self._clock()
-        self._record(
-            [
-                Sample.of("advdmd_reward_groups_total", 1),
-                Sample.of("advdmd_reward_seconds", report.seconds),
-                Sample.of("advdmd_buffer_commits_total", result is CommitResult.ACCEPTED),
-                Sample.of("advdmd_buffer_duplicates_total", result is CommitResult.DUPLICATE),
-            ]
-        )
+        self._telemetry.scored(report, result)
 
     def _reward_lost(self, job: Job, lease: Lease, error: WorkerLostError) -> None:
         # An overdue lease may have been issued again meanwhile, and its ordinal even settled.
@@ -224,16 +210,7 @@ class Controller:
         logger.warning("%s; its ordinals %s are issued again", error, reissued)
         self._frontier.reissue(reissued)
         self._state.idle_reward.append(job.worker)
-        self._lost("reward", job.worker, len(reissued))
-
-    def _lost(self, role: str, worker: str, reissued: int) -> None:
-        self._stations.idle(worker, "waiting")
-        self._record(
-            [
-                Sample.of("advdmd_run_workers_lost_total", 1, role=role),
-                Sample.of("advdmd_rollout_leases_reissued_total", reissued, reason="lost"),
-            ]
-        )
+        self._telemetry.lost("reward", job.worker, len(reissued))
 
     # Learner station ------------------------------------------------------------------------------------------------
 
@@ -250,21 +227,11 @@ class Controller:
         if take.dropped:
             logger.warning("groups %s were too old at take and are issued again", list(take.dropped))
             self._frontier.reissue(take.dropped)
-            self._record([Sample.of("advdmd_buffer_dropped_groups_total", len(take.dropped), reason="age")])
+            self._telemetry.dropped(len(take.dropped))
         if take.groups is None:
             return
         infos = [info for info, _ in take.groups]
-        ages = [self._version - info.policy_version for info in infos]
-        reward_ages = [self._version - info.reward_version for info in infos]
-        self._policy_age = max(ages)
-        self._record(
-            [
-                *(Sample.of("advdmd_buffer_policy_age", age) for age in ages),
-                *(Sample.of("advdmd_buffer_reward_age", age) for age in reward_ages),
-                Sample.of("advdmd_buffer_policy_age_last", max(ages)),
-                Sample.of("advdmd_buffer_reward_age_last", max(reward_ages)),
-            ]
-        )
+        self._telemetry.taken(infos)
         self._occupy_learner()
         job = self._shell.cycle(take.groups)
         self._begin(job, lambda outcome: self._cycled(job, infos, outcome), self._learner_lost)
@@ -276,28 +243,22 @@ class Controller:
         ordinals = [info.ordinal for info in infos]
         self._buffer.settle(CONSUMER, ordinals)
         self._frontier.settle(ordinals)
-        report = self._report = outcome.report
-        self._version = report.version
-        for objective, update in report.updates.items():
-            self._updates[objective] = self._updates.get(objective, 0) + update.updates
-        now = self._clock()
-        self._throughput = report.trajectories / max(now - self._cycle_ended, 1e-9)
-        self._cycle_ended = now
+        self._version = outcome.report.version
         self._free_learner()
         if self._checkpoints.due(self._version):
             self._state.chores.append(self._start_checkpoint)
         if self._grids.due(self._version):
             self._state.chores.append(self._start_grid)
-        self._record(report.samples())
-        self._record(self._gauges())
+        self._telemetry.cycled(outcome.report, outcome.resident_bytes)
+        self._gauges()
 
     def publish(self, manifest: Manifest, payload: Reference) -> None:
         """Makes a snapshot the newest of its stream."""
         self._store.publish(manifest, payload)
-        self._record([Sample.of("advdmd_weights_published_total", 1, stream=manifest.stream)])
+        self._telemetry.published(manifest)
 
     def _start_checkpoint(self) -> None:
-        job = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": dict(self._updates)})
+        job = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": dict(self._telemetry.updates)})
         version = self._version
         self._begin(job, lambda path: self._checkpointed(version, path), self._learner_lost)
 
@@ -350,7 +311,7 @@ class Controller:
                 lost(error)
                 continue
             except WeightsMismatchError:
-                self._mismatched("student" if job.worker in self._shell.rollout_workers else "discriminator")
+                self._telemetry.mismatched("student" if job.worker in self._shell.rollout_workers else "discriminator")
                 raise
             done(outcome)
         self._check_deadline()
@@ -385,77 +346,21 @@ class Controller:
                 status.age_s,
             )
         if overdue:
-            self._record([Sample.of("advdmd_rollout_leases_reissued_total", len(overdue), reason="expired")])
+            self._telemetry.expired(len(overdue))
 
-    # Figures --------------------------------------------------------------------------------------------------------
+    # Weights and figures --------------------------------------------------------------------------------------------
 
     def _verify(self, report: WorkReport) -> None:
         """Checks the weights a worker says it loaded; a mismatch ends the run."""
         if report.load is None:
             return
-        stream = report.load.stream
         try:
             self._store.verify(report.load)
         except WeightsMismatchError:
-            self._mismatched(stream)
+            self._telemetry.mismatched(report.load.stream)
             raise
-        self._record(
-            [
-                Sample.of("advdmd_weights_loaded_total", 1, stream=stream),
-                Sample.of("advdmd_weights_verified_total", 1, stream=stream),
-                Sample.of("advdmd_weights_worker_version", report.load.version, stream=stream, worker=report.worker),
-            ]
-        )
+        self._telemetry.verified(report.load)
 
-    def _mismatched(self, stream: str) -> None:
-        self._record([Sample.of("advdmd_weights_mismatched_total", 1, stream=stream)])
-
-    def _hub_lease(self, lease: Lease) -> None:
-        self._record([Sample.of("advdmd_rollout_leases_issued_total", 1)])
-        if lease.attempt:
-            logger.info("ordinal %d is issued again, attempt %d", lease.ordinal, lease.attempt)
-
-    def _gauges(self) -> list[Sample]:
-        held = self._buffer.stats(self._version)
-        return [
-            Sample.of("advdmd_run_cycle", self._version),
-            Sample.of("advdmd_run_cycles_planned", self._config.run.cycles),
-            Sample.of("advdmd_run_elapsed_seconds", self._clock() - self._began),
-            Sample.of("advdmd_rollout_trajectories_per_second", self._throughput),
-            Sample.of("advdmd_rollout_leases_outstanding", len(self._frontier.outstanding(self._clock()))),
-            Sample.of("advdmd_buffer_bytes", held.bytes),
-            Sample.of("advdmd_buffer_capacity_bytes", self._config.buffer.max_bytes),
-            Sample.of("advdmd_buffer_groups", held.groups),
-            Sample.of("advdmd_weights_published_version", self._version, stream="student"),
-            Sample.of("advdmd_weights_published_version", self._version, stream="discriminator"),
-            *(
-                Sample.of("advdmd_run_role_seconds_total", seconds, role=role, state=state)
-                for (role, state), seconds in self._stations.drain().items()
-            ),
-        ]
-
-    def _record(self, samples: list[Sample]) -> None:
-        if samples:
-            self._hub.record(samples, self._version)
-
-    def _show(self, start: int) -> None:
-        elapsed = self._clock() - self._began
-        done = self._version - start
-        total = self._config.run.cycles - start
-        remaining = elapsed / done * (total - done) if done else None
-        if self._config.run.time_limit_s is not None:
-            left = max(0.0, self._config.run.time_limit_s - elapsed)
-            remaining = left if remaining is None else min(left, remaining)
-        self._display(
-            Status(
-                version=self._version,
-                cycles=self._config.run.cycles,
-                elapsed_s=elapsed,
-                remaining_s=remaining,
-                report=self._report,
-                policy_age=self._policy_age,
-                trajectories_per_s=self._throughput,
-                updates=dict(self._updates),
-                waiting_for=self._waiting_for(),
-            )
-        )
+    def _gauges(self) -> None:
+        outstanding = len(self._frontier.outstanding(self._clock()))
+        self._telemetry.gauges(self._buffer.stats(self._version), outstanding)

@@ -165,6 +165,21 @@ def judge_teacher(
     return scores
 
 
+def _judged(
+    pipeline: StableDiffusion3Pipeline, *, guidance: float, max_sequence_length: int, samples: int
+) -> dict[str, Any]:
+    """The judge's part of the record: the teacher at each number of steps, and held-out real digits."""
+    judge = Judge()
+    scores = judge_teacher(pipeline, judge, guidance=guidance, max_sequence_length=max_sequence_length, samples=samples)
+    ceiling = judge.ceiling()
+    return {
+        "samples": samples,
+        "seed": JUDGE_SEED,
+        "teacher": {str(count): _figures(score) for count, score in scores.items()},
+        "real": {**_figures(ceiling), "samples": ceiling.images},
+    }
+
+
 def pretrain_digits(
     folder: Path,
     *,
@@ -214,9 +229,7 @@ def pretrain_digits(
         progress=progress,
     )
     trained = time.perf_counter()
-    judge = Judge()
-    scores = judge_teacher(pipeline, judge, guidance=guidance, max_sequence_length=max_sequence_length, samples=samples)
-    ceiling = judge.ceiling()
+    judged = _judged(pipeline, guidance=guidance, max_sequence_length=max_sequence_length, samples=samples)
     return write_teacher(
         pipeline,
         folder,
@@ -228,12 +241,7 @@ def pretrain_digits(
             "learning_rate": learning_rate,
             "guidance": guidance,
             "max_sequence_length": max_sequence_length,
-            "judge": {
-                "samples": samples,
-                "seed": JUDGE_SEED,
-                "teacher": {str(count): _figures(score) for count, score in scores.items()},
-                "real": {**_figures(ceiling), "samples": ceiling.images},
-            },
+            "judge": judged,
             "seconds": {"train": round(trained - start, 1), "judge": round(time.perf_counter() - trained, 1)},
             "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "kind": platform.machine()},
             "versions": {name: version(name) for name in RECORDED_VERSIONS},

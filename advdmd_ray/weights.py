@@ -6,6 +6,7 @@ it with what was published. Any difference stops the run. Payloads are safetenso
 
 import hashlib
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -54,6 +55,11 @@ class Manifest:
     digest: str
     base_digest: str | None
     tensors: tuple[TensorSpec, ...]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Size of all tensors, without the payload's header."""
+        return sum(math.prod(spec.shape) * getattr(torch, spec.dtype).itemsize for spec in self.tensors)
 
     def as_dict(self) -> dict[str, Any]:
         """The manifest as JSON-able values."""

@@ -108,8 +108,16 @@ class CycleReport:
 
 @dataclass(frozen=True, slots=True)
 class CycleOutcome:
-    """What the gang returns after a cycle: the report and the manifests of its two snapshots."""
+    """What the gang returns after a cycle.
+
+    Attributes:
+        report: What the cycle did.
+        student: Manifest of the new student snapshot.
+        discriminator: Manifest of the new discriminator snapshot.
+        resident_bytes: Resident memory of rank 0's process.
+    """
 
     report: CycleReport
     student: Manifest
     discriminator: Manifest
+    resident_bytes: int = 0

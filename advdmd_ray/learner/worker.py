@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -53,7 +54,11 @@ class LearnerWorker:
         if self._gang.rank != 0:
             return None, None, None
         (student, discriminator), student_bytes, discriminator_bytes = self.publication()
-        return CycleOutcome(report, student, discriminator), student_bytes, discriminator_bytes
+        return (
+            CycleOutcome(report, student, discriminator, psutil.Process().memory_info().rss),
+            student_bytes,
+            discriminator_bytes,
+        )
 
     def checkpoint(self, facts: Mapping[str, Any]) -> str:
         """Saves the learner and the controller's facts as one checkpoint. Collective; rank 0 writes."""

@@ -1,0 +1,212 @@
+"""What the controller says of a run: every event as samples of the catalogue, and the status that a display shows."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from advdmd_ray.buffer.index import BufferStats, CommitResult
+from advdmd_ray.config import Config
+from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.records import GroupInfo, LoadReport, WorkReport
+from advdmd_ray.shell import Hub, Status
+from advdmd_ray.station_clock import StationClock
+from advdmd_ray.weights import Manifest
+
+LEARNER = "learner"
+
+
+class Telemetry:
+    """Turns the controller's events into metrics and keeps the few figures that a status needs.
+
+    Args:
+        config: The run's configuration.
+        hub: Where samples go.
+        workers: Names of the workers of each role.
+        version: Version the run starts from.
+        updates: Updates made before, by objective, when the run resumes.
+        clock: Monotonic clock, seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hub: Hub,
+        workers: Mapping[str, Sequence[str]],
+        *,
+        version: int,
+        updates: Mapping[str, int],
+        clock: Callable[[], float],
+    ) -> None:
+        self._config, self._hub, self._clock = config, hub, clock
+        self.stations = StationClock(workers, clock)
+        self._roles = {worker: role for role, names in workers.items() for worker in names}
+        self._resident: dict[str, int] = {}
+        self._first = self._version = version
+        self.updates = dict(updates)
+        self._report: CycleReport | None = None
+        self._policy_age = 0
+        self._throughput = 0.0
+        self._began = self._cycle_ended = clock()
+
+    def begin(self) -> None:
+        """The loops start now."""
+        self._began = self._cycle_ended = self._clock()
+        self._record(
+            [
+                Sample.of("advdmd_run_workers", self._count(role), role=role)
+                for role in sorted(set(self._roles.values()))
+            ]
+        )
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since `begin`."""
+        return self._clock() - self._began
+
+    def leased(self) -> None:
+        """A lease was given."""
+        self._record([Sample.of("advdmd_rollout_leases_issued_total", 1)])
+
+    def generated(self, report: WorkReport) -> None:
+        """A group was generated."""
+        self._resident[report.worker] = report.resident_bytes
+        self._record(
+            [
+                Sample.of("advdmd_rollout_trajectories_total", self._config.rollout.group_size),
+                Sample.of("advdmd_rollout_groups_total", 1),
+                Sample.of("advdmd_rollout_seconds", report.seconds),
+            ]
+        )
+
+    def scored(self, report: WorkReport, result: CommitResult) -> None:
+        """A group was scored and offered to the buffer."""
+        self._resident[report.worker] = report.resident_bytes
+        self._record(
+            [
+                Sample.of("advdmd_reward_groups_total", 1),
+                Sample.of("advdmd_reward_seconds", report.seconds),
+                Sample.of("advdmd_buffer_commits_total", result is CommitResult.ACCEPTED),
+                Sample.of("advdmd_buffer_duplicates_total", result is CommitResult.DUPLICATE),
+            ]
+        )
+
+    def lost(self, role: str, worker: str, reissued: int) -> None:
+        """A worker died; so many of its ordinals are issued again."""
+        self.stations.idle(worker, "waiting")
+        self._record(
+            [
+                Sample.of("advdmd_run_workers_lost_total", 1, role=role),
+                Sample.of("advdmd_rollout_leases_reissued_total", reissued, reason="lost"),
+            ]
+        )
+
+    def expired(self, count: int) -> None:
+        """So many overdue leases are issued again."""
+        self._record([Sample.of("advdmd_rollout_leases_reissued_total", count, reason="expired")])
+
+    def dropped(self, count: int) -> None:
+        """So many groups were too old at take."""
+        self._record([Sample.of("advdmd_buffer_dropped_groups_total", count, reason="age")])
+
+    def taken(self, infos: Sequence[GroupInfo]) -> None:
+        """The learner took these groups."""
+        ages = [self._version - info.policy_version for info in infos]
+        reward_ages = [self._version - info.reward_version for info in infos]
+        self._policy_age = max(ages)
+        self._record(
+            [
+                *(Sample.of("advdmd_buffer_policy_age", age) for age in ages),
+                *(Sample.of("advdmd_buffer_reward_age", age) for age in reward_ages),
+                Sample.of("advdmd_buffer_policy_age_last", max(ages)),
+                Sample.of("advdmd_buffer_reward_age_last", max(reward_ages)),
+            ]
+        )
+
+    def published(self, manifest: Manifest) -> None:
+        """A snapshot was published."""
+        stream = manifest.stream
+        self._record(
+            [
+                Sample.of("advdmd_weights_published_total", 1, stream=stream),
+                Sample.of("advdmd_weights_published_version", manifest.version, stream=stream),
+                Sample.of("advdmd_weights_snapshot_bytes", manifest.tensor_bytes, stream=stream),
+            ]
+        )
+
+    def verified(self, load: LoadReport) -> None:
+        """A worker loaded a snapshot and its digest was the published one."""
+        self._record(
+            [
+                Sample.of("advdmd_weights_loaded_total", 1, stream=load.stream),
+                Sample.of("advdmd_weights_verified_total", 1, stream=load.stream),
+                Sample.of("advdmd_weights_worker_version", load.version, stream=load.stream, worker=load.worker),
+            ]
+        )
+
+    def mismatched(self, stream: str) -> None:
+        """A worker loaded other bytes than were published."""
+        self._record([Sample.of("advdmd_weights_mismatched_total", 1, stream=stream)])
+
+    def cycled(self, report: CycleReport, resident_bytes: int) -> None:
+        """A learner cycle is over."""
+        self._report, self._version = report, report.version
+        self._resident[LEARNER] = resident_bytes
+        for objective, update in report.updates.items():
+            self.updates[objective] = self.updates.get(objective, 0) + update.updates
+        now = self._clock()
+        self._throughput = report.trajectories / max(now - self._cycle_ended, 1e-9)
+        self._cycle_ended = now
+        self._record(report.samples())
+
+    def gauges(self, held: BufferStats, outstanding: int) -> None:
+        """The state of the run between two cycles."""
+        remaining = self._remaining_s()
+        resident: dict[str, int] = {}
+        for worker, size in self._resident.items():
+            resident[self._roles[worker]] = resident.get(self._roles[worker], 0) + size
+        self._record(
+            [
+                Sample.of("advdmd_run_cycle", self._version),
+                Sample.of("advdmd_run_cycles_planned", self._config.run.cycles),
+                Sample.of("advdmd_run_elapsed_seconds", self.elapsed_s),
+                *([] if remaining is None else [Sample.of("advdmd_run_remaining_seconds", remaining)]),
+                Sample.of("advdmd_rollout_trajectories_per_second", self._throughput),
+                Sample.of("advdmd_rollout_leases_outstanding", outstanding),
+                Sample.of("advdmd_buffer_bytes", held.bytes),
+                Sample.of("advdmd_buffer_capacity_bytes", self._config.buffer.max_bytes),
+                Sample.of("advdmd_buffer_groups", held.groups),
+                *(Sample.of("advdmd_run_resident_memory_bytes", size, role=role) for role, size in resident.items()),
+                *(
+                    Sample.of("advdmd_run_role_seconds_total", seconds, role=role, state=state)
+                    for (role, state), seconds in self.stations.drain().items()
+                ),
+            ]
+        )
+
+    def status(self, waiting_for: str) -> Status:
+        """What a display shows now."""
+        return Status(
+            version=self._version,
+            cycles=self._config.run.cycles,
+            elapsed_s=self.elapsed_s,
+            remaining_s=self._remaining_s(),
+            report=self._report,
+            policy_age=self._policy_age,
+            trajectories_per_s=self._throughput,
+            updates=dict(self.updates),
+            waiting_for=waiting_for,
+        )
+
+    def _remaining_s(self) -> float | None:
+        """Time to the last cycle at the mean pace so far, or to the time limit if that comes first."""
+        done, total = self._version - self._first, self._config.run.cycles - self._first
+        by_pace = self.elapsed_s / done * (total - done) if done else None
+        if self._config.run.time_limit_s is None:
+            return by_pace
+        left = max(0.0, self._config.run.time_limit_s - self.elapsed_s)
+        return left if by_pace is None else min(left, by_pace)
+
+    def _count(self, role: str) -> int:
+        return sum(1 for found in self._roles.values() if found == role)
+
+    def _record(self, samples: list[Sample]) -> None:
+        self._hub.record(samples, self._version)
