@@ -38,7 +38,7 @@ class Model(Section):
 
     path: str = Field(default="builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
     max_sequence_length: Positive = Field(default=8, description="Text tokens given to the T5 slot of SD3 pipelines.")
-    guidance: float = Field(default=1.5, ge=1, le=20, description="Teacher CFG scale w in v_u + w (v_c - v_u).")
+    guidance: float = Field(default=1.0, ge=1, le=20, description="Teacher CFG scale w in v_u + w (v_c - v_u).")
 
 
 class Data(Section):
@@ -123,6 +123,7 @@ class Learner(Resources):
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
     betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clip of every update.")
+    late_steps: float = Field(default=2.0, ge=1, le=8, description="Emphasis on late steps in draws; 1 is uniform.")
     final_rate: Rate = Field(default=1.0, description="Share of each learning rate left in the last cycle; linear.")
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="EMA of the student per DMD or RL update.")
     checkpoint_cycles: Positive = Field(default=50, description="Cycles between checkpoints.")

@@ -72,7 +72,7 @@ def fake_score_loss(
 ) -> Float[Tensor, ""]:
     """Flow-matching regression on the student's clean predictions, at levels uniform in [t_min, t_max]."""
     rows = setting.rows(setting.config.fake_score.batch_size)
-    draw = draw_states(batch, rows, batch.steps, path)
+    draw = draw_states(batch, rows, batch.steps, path, setting.config.learner.late_steps)
     x0 = clean[draw.group, draw.sample, draw.level]
     eps = draw_noise(batch, rows, path)
     t = draw_levels(batch, rows, setting.config.dmd.t_min, setting.config.dmd.t_max, path)
@@ -103,7 +103,7 @@ def discriminator_update_loss(
     final = torch.tensor(config.reward.final_levels)
     inner = batch.steps - 1
     levels = torch.cat([batch.sigmas[1:-1], final])
-    draw = draw_states(batch, rows, inner + 1, path)
+    draw = draw_states(batch, rows, inner + 1, path, config.learner.late_steps)
     # Every level 1..K is drawn alike; the final one then falls on one of its noise levels.
     which_final = draw_levels(batch, rows, 0.0, float(final.numel()), (*path, "final")).long()
     slot = torch.where(draw.level < inner, draw.level, inner + which_final)
@@ -166,7 +166,7 @@ def dmd_update_loss(
     """
     config = setting.config.dmd
     rows = setting.rows(config.batch_size)
-    draw = draw_states(batch, rows, batch.steps, path)
+    draw = draw_states(batch, rows, batch.steps, path, setting.config.learner.late_steps)
     conditioning = setting.table.rows(batch.prompt_ids[draw.group])
     x, sigma = batch.latents[draw.group, draw.sample, draw.level], batch.sigmas[draw.level]
     x0 = clean_from_velocity(x, student(x, sigma, conditioning), sigma)
