@@ -4,11 +4,10 @@ from collections.abc import Iterable
 
 import ray
 from ray import ObjectRef
-from ray.actor import ActorHandle
 
 from advdmd_ray.buffer.index import BufferIndex, BufferStats, CommitResult, Take
 from advdmd_ray.records import GroupInfo
-from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.calls import Handle, answer
 
 
 @ray.remote(num_cpus=0)
@@ -46,7 +45,7 @@ class BufferActor:
 class RemoteBuffer:
     """`shell.Buffer` over the actor; every call has a deadline."""
 
-    def __init__(self, actor: ActorHandle) -> None:
+    def __init__(self, actor: Handle) -> None:
         self._actor = actor
 
     def commit(self, info: GroupInfo, reference: ObjectRef) -> CommitResult:

@@ -3,26 +3,56 @@
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, NodeDiedError, ObjectLostError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
-from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.errors import CheckpointError, DeadlineError, UserError, WeightsMismatchError, WorkerLostError
 
+Handle = Any
+"""An actor's handle. Ray types neither a call with several returns nor the options of an actor."""
 ANSWER_S = 120.0
-# How Ray says that a worker, its node or its bytes are gone; anything else is an error of the call itself.
-LOST = (ActorDiedError, ActorUnavailableError, NodeDiedError, ObjectLostError)
+# How Ray says that a worker or its node is gone; the last one says it of bytes only.
+GONE = (ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
+LOST = (*GONE, ObjectLostError)
+# What a worker raises with one clear line of its own.
+_CLEAR = (CheckpointError, DeadlineError, UserError, WeightsMismatchError, WorkerLostError)
 
 
 def answer(reference: ray.ObjectRef, what: str, timeout_s: float = ANSWER_S) -> Any:
-    """The value of a reference.
+    """The value of a reference. An error of ours that the worker raised comes as itself, its traceback behind it.
 
     Raises:
         DeadlineError: if it does not come in time; names `what`.
         WorkerLostError: if the actor or the bytes are gone.
+        RayTaskError: if the worker raised anything else; holds the worker's traceback.
     """
     try:
         return ray.get(reference, timeout=timeout_s)
+    except RayTaskError as error:
+        if isinstance(error.cause, _CLEAR):
+            raise error.cause from error
+        if isinstance(error.cause, LOST):
+            raise _lost(what, error.cause) from error
+        raise
     except GetTimeoutError:
         raise DeadlineError(f"waited {timeout_s:.0f} s for {what}") from None
     except LOST as error:
-        first = str(error).strip().splitlines()[0]
-        raise WorkerLostError(f"{what}: {type(error).__name__}: {first}") from error
+        raise _lost(what, error) from error
+
+
+def _lost(what: str, error: Exception) -> WorkerLostError:
+    first = str(error).strip().splitlines()[0]
+    return WorkerLostError(f"{what}: {type(error).__name__}: {first}")
+
+
+def worker_is_gone(error: WorkerLostError) -> bool:
+    """Whether Ray said that the worker itself is gone, and not only bytes it was to read."""
+    return isinstance(error.__cause__, GONE)

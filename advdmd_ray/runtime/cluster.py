@@ -2,15 +2,21 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
+from advdmd_ray.estimate import ray_address
 
-logger = logging.getLogger(__name__)
+CONNECT_S = 10.0
+# No usage statistics; workers' lines without colour codes, as they go into job logs too; and no second copy of a
+# failed job's error for each of its results that nobody asked for.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
 
 
 def demanded_cpus(config: Config) -> float:
@@ -43,16 +49,19 @@ def connected(config: Config) -> Iterator[bool]:
     Raises:
         UserError: if the named cluster does not answer, or has fewer CPUs or GPUs than the workers reserve.
     """
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    joins = address is not None and address != "local"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = ray_address(config)
+    joins = address is not None
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     if joins:
+        _check_answers(address)
         try:
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
-        except ConnectionError as error:
+        except (ConnectionError, AuthenticationError) as error:
+            first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or unset RAY_ADDRESS "
-                "to start a local Ray"
+                f"no Ray cluster takes us at {address} ({first}); start one with ray start --head, give both sides the "
+                "same RAY_AUTH_MODE and token, or unset RAY_ADDRESS to start a local Ray"
             ) from None
     else:
         # Ray warns that its token authentication is on, which is what we want.
@@ -69,6 +78,20 @@ def connected(config: Config) -> Iterator[bool]:
         yield joins
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Asks whether anything listens at host:port, which Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in host or not port.isdigit():
+        return  # auto, or another scheme
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} ({(error.strerror or str(error)).lower()}); start one with ray start "
+            "--head, or unset RAY_ADDRESS to start a local Ray"
+        ) from None
 
 
 def _check_resources(config: Config) -> None:

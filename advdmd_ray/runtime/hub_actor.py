@@ -1,14 +1,18 @@
 """The Ray actor around `MetricsHub`, and the controller's side of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray
-from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from advdmd_ray.config import Config
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.sample import Sample
-from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.calls import Handle, answer
+
+LAST_RECORDS_S = 5.0
 
 
 @ray.remote(num_cpus=0)
@@ -34,7 +38,7 @@ class HubActor:
 class RemoteHub:
     """`shell.Hub` over the actor. Recording does not wait; a failed record surfaces at the next one."""
 
-    def __init__(self, actor: ActorHandle) -> None:
+    def __init__(self, actor: Handle) -> None:
         self._actor = actor
         self._pending: list[ray.ObjectRef] = []
 
@@ -45,8 +49,35 @@ class RemoteHub:
         for ref in done:
             answer(ref, "the metrics hub")
 
+    def serve(self, host: str, port: int) -> int:
+        """See `MetricsHub`."""
+        return answer(self._actor.serve.remote(host, port), "the metrics hub")
+
     def flush(self) -> None:
         """Waits until everything recorded is written."""
         for ref in self._pending:
             answer(ref, "the metrics hub")
         self._pending = []
+
+    def flush_after_failure(self) -> None:
+        """Gives the last records a moment; raises nothing, as the failure that ends the run must stay the one seen."""
+        if self._pending:
+            ray.wait(self._pending, num_returns=len(self._pending), timeout=LAST_RECORDS_S)
+
+    def close(self) -> None:
+        """Ends /metrics and metrics.jsonl when everything is written."""
+        self.flush()
+        answer(self._actor.close.remote(), "the metrics hub's end")
+
+
+@contextmanager
+def metrics_hub(config: Config) -> Iterator[RemoteHub]:
+    """A hub on this node that writes into the run folder; it serves nothing yet."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    hub = RemoteHub(HubActor.options(scheduling_strategy=here).remote(config.folder.absolute() / "metrics.jsonl"))
+    try:
+        yield hub
+    except BaseException:
+        hub.flush_after_failure()
+        raise
+    hub.close()

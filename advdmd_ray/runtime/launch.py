@@ -1,12 +1,13 @@
 """A whole run on Ray: workers up, loops, artifacts, workers down."""
 
-import logging
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.assembly import geometry
@@ -19,15 +20,16 @@ from advdmd_ray.finish import Phases, finish_run
 from advdmd_ray.frontier import PromptFrontier, restored_frontier
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
 from advdmd_ray.runtime.buffer_actor import BufferActor, RemoteBuffer
-from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.cluster import connected
-from advdmd_ray.runtime.hub_actor import HubActor, RemoteHub
+from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.store_actor import RemoteStore, StoreActor
 
-logger = logging.getLogger(__name__)
-
 FINISH_S = 3600.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+FAILURE = "failure.log"
+"""File in the run folder with the traceback of a worker's unexpected error."""
 
 
 def run_on_ray(config: Config, resume: Path | None = None) -> int:
@@ -38,33 +40,55 @@ def run_on_ray(config: Config, resume: Path | None = None) -> int:
         resume: An intact checkpoint to continue from.
     """
     began = time.monotonic()
-    shapes = geometry(config)
-    check_capacity(config.buffer.max_bytes, shapes.group_bytes, config.rollout.groups_per_cycle)
+    check_capacity(config.buffer.max_bytes, geometry(config).group_bytes, config.rollout.groups_per_cycle)
     write_atomically(config.folder / "config.yaml", dump_config(config).encode())
     checkpoint = None if resume is None else open_checkpoint(resume)
-    with connected(config) as joined:
-        _say("joined the Ray cluster" if joined else "started a local Ray")
-        shell = RayShell(config)
-        hub_actor = HubActor.options(scheduling_strategy=_here()).remote(config.folder.absolute() / "metrics.jsonl")
-        port = answer(hub_actor.serve.remote(config.metrics.host, config.metrics.port), "the metrics hub")
-        _say(f"metrics at http://{config.metrics.host}:{port}/metrics")
-        hub = RemoteHub(hub_actor)
-        try:
-            shell.start(None if checkpoint is None else checkpoint.path.absolute())
-            _say(
-                f"{len(shell.rollout_workers)} rollout actors, {len(shell.reward_workers)} reward workers and "
-                f"{config.learner.ranks} learner ranks are up after {time.monotonic() - began:.0f} s"
-            )
-            setup = time.monotonic() - began
-            _train(config, shell, hub, checkpoint, shapes.group_bytes)
-            train = time.monotonic() - began - setup
-        finally:
-            shell.stop()
-            hub.flush()
-        page = _finish(config, Phases(setup, train))
-        answer(hub_actor.close.remote(), "the metrics hub's end")
+    try:
+        with connected(config) as joined:
+            _say("joined the Ray cluster" if joined else "started a local Ray")
+            with metrics_hub(config) as hub:
+                port = hub.serve(config.metrics.host, config.metrics.port)
+                _say(f"metrics at http://{config.metrics.host}:{port}/metrics")
+                phases = train(config, hub, checkpoint, began)
+                page = _finish(config, phases)
+    except RayTaskError as error:
+        # An error that a worker did not expect: its traceback is for the developer, the line for the user.
+        write_atomically(config.folder / FAILURE, _COLOUR.sub("", f"{error}\n").encode())
+        _say(f"advdmd: failed: {type(error.cause).__name__}: {_line(error.cause)}; see {config.folder / FAILURE}")
+        return 1
     _say(f"look at {page}")
     return 0
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def train(config: Config, hub: RemoteHub, checkpoint: Checkpoint | None = None, began: float | None = None) -> Phases:
+    """Workers up, the loops to their end, workers down; on the Ray that `connected` met.
+
+    Args:
+        config: The configuration; its run folder exists.
+        hub: Takes the figures.
+        checkpoint: What to continue from.
+        began: `time.monotonic()` when the run began; now if None.
+
+    Returns:
+        Seconds of the set-up since `began`, and of the loops.
+    """
+    began = time.monotonic() if began is None else began
+    shell = RayShell(config)
+    try:
+        shell.start(None if checkpoint is None else checkpoint.path.absolute())
+        setup = time.monotonic() - began
+        _say(
+            f"{len(shell.rollout_workers)} rollout actors, {len(shell.reward_workers)} reward workers and "
+            f"{config.learner.ranks} learner ranks are up after {setup:.0f} s"
+        )
+        _loop(config, shell, hub, checkpoint)
+        return Phases(setup, time.monotonic() - began - setup)
+    finally:
+        shell.stop()
 
 
 def _say(line: str) -> None:
@@ -77,7 +101,7 @@ def _here() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _train(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoint | None, group_bytes: int) -> None:
+def _loop(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoint | None) -> None:
     """Builds the controller over the actors and runs its loops to the end."""
     version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
     frontier: PromptFrontier = restored_frontier(
@@ -86,7 +110,7 @@ def _train(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoi
         prompts=shell.prompts,
         lease_s=config.rollout.lease_s,
     )
-    buffer = BufferActor.options(scheduling_strategy=_here()).remote(
+    buffer: Handle = BufferActor.options(scheduling_strategy=_here()).remote(
         [CONSUMER],
         config.buffer.max_bytes,
         config.rollout.max_policy_age,
@@ -94,23 +118,28 @@ def _train(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoi
         frontier.settled_beyond(),
     )
     first: Any = {"student": version, "discriminator": version}
-    store = StoreActor.options(scheduling_strategy=_here()).remote(config.weights.keep, first)
-    with progress_display(config) as display:
-        controller = Controller(
-            config,
-            frontier=frontier,
-            buffer=RemoteBuffer(buffer),
-            store=RemoteStore(store),
-            hub=hub,
-            shell=shell,
-            group_bytes=group_bytes,
-            version=version,
-            display=display,
-        )
-        (student, discriminator), student_bytes, discriminator_bytes = shell.publication()
-        controller.publish(student, student_bytes)
-        controller.publish(discriminator, discriminator_bytes)
-        controller.run()
+    store: Handle = StoreActor.options(scheduling_strategy=_here()).remote(config.weights.keep, first)
+    try:
+        with progress_display(config) as display:
+            controller = Controller(
+                config,
+                frontier=frontier,
+                buffer=RemoteBuffer(buffer),
+                store=RemoteStore(store),
+                hub=hub,
+                shell=shell,
+                group_bytes=geometry(config).group_bytes,
+                version=version,
+                updates=None if checkpoint is None else checkpoint.facts["controller"]["updates"],
+                display=display,
+            )
+            (student, discriminator), student_bytes, discriminator_bytes = shell.publication()
+            controller.publish(student, student_bytes)
+            controller.publish(discriminator, discriminator_bytes)
+            controller.run()
+    finally:
+        for actor in (buffer, store):
+            ray.kill(actor)  # at once: an actor that goes out of scope may log while it ends
 
 
 @ray.remote(num_cpus=1)
@@ -125,6 +154,8 @@ def finished(config: Config, phases: Phases, folder: Path) -> str:
 
 
 def _finish(config: Config, phases: Phases) -> str:
-    reference = finished.options(scheduling_strategy=_here()).remote(config, phases, config.folder.absolute())
+    reference = finished.options(scheduling_strategy=_here(), name="judge").remote(
+        config, phases, config.folder.absolute()
+    )
     page = answer(reference, "the judge and the report", FINISH_S)
     return str(config.folder / Path(page).name)

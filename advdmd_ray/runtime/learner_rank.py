@@ -24,7 +24,7 @@ class LearnerRank:
     """One rank; all ranks get every call in the same order. Collectives stay between the ranks."""
 
     def __init__(self, config: Config, rank: int) -> None:
-        torch.set_num_threads(config.run.threads)
+        torch.set_num_threads(config.learner.threads)
         self._config, self._rank = config, rank
 
     def rendezvous(self) -> tuple[str, int]:

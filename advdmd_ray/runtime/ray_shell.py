@@ -1,15 +1,17 @@
 """The Ray shell: starts the workers, hands jobs to them and says which are done.
 
-Rollout and reward actors are elastic and stateless: Ray restarts one that dies, and the controller issues its work
-again. The learner's gang is placed together and is not restarted; a run continues from its checkpoint.
+Rollout and reward actors are elastic and stateless: one that dies is replaced under its name, and the controller
+issues its work again. The learner's gang is placed together and is not replaced; a run continues from its checkpoint.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -18,14 +20,15 @@ from advdmd_ray.config import Config
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, Lease
-from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.calls import Handle, answer, worker_is_gone
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.reward_actor import RewardActor
 from advdmd_ray.runtime.rollout_actor import RolloutActor
 from advdmd_ray.shell import Job, Published, Reference
 from advdmd_ray.weights import Manifest, pack
 
-RESTARTS = 100
+# A worker lost this often with no work done in between will not do any: the run ends and says so.
+LOSSES_IN_A_ROW = 5
 
 
 @ray.remote(num_cpus=0)
@@ -43,10 +46,11 @@ class RayShell:
         self._config = config
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
-        self._workers: dict[str, ActorHandle] = {}
-        self._ranks: list[ActorHandle] = []
+        self._workers: dict[str, Handle] = {}
+        self._make: dict[str, Callable[[], Handle]] = {}
+        self._losses: Counter[str] = Counter()
+        self._ranks: list[Handle] = []
         self._group: PlacementGroup | None = None
-        self._prompt_payload: ray.ObjectRef | None = None
         self.prompts = 0
 
     def start(self, checkpoint: Path | None) -> None:
@@ -57,20 +61,21 @@ class RayShell:
             WorkerLostError: if one dies on the way.
         """
         config, limit = self._config, self._config.ray.start_timeout_s
-        facts_ref, payload = encoded_prompts.options(num_returns=2).remote(config)
-        self._prompt_payload = payload  # held for restarts
-        self._place_gang()
-        self._ranks = [self._rank(index) for index in range(config.learner.ranks)]
+        encoding: Handle = encoded_prompts.options(num_returns=2)
+        facts_ref, payload = encoding.remote(config)
+        group = self._place_gang()
+        self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
         texts, manifest = answer(facts_ref, "the encoding of the prompts", limit)
         self.prompts = len(texts)
         for names, kind, section in (
             (self.rollout_workers, RolloutActor, config.rollout),
             (self.reward_workers, RewardActor, config.reward),
         ):
+            placed: Handle = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)
             for name in names:
-                self._workers[name] = kind.options(
-                    num_cpus=section.num_cpus, num_gpus=section.num_gpus, max_restarts=RESTARTS
-                ).remote(config, name, texts, manifest, [payload])
+                # Holds the reference of the prompts, for replacements.
+                self._make[name] = partial(placed.remote, config, name, texts, manifest, payload)
+                self._workers[name] = self._make[name]()
         address, port = answer(self._ranks[0].rendezvous.remote(), "the address of learner rank 0", limit)
         waits = {name: worker.ready.remote() for name, worker in self._workers.items()}
         for index, rank in enumerate(self._ranks):
@@ -85,15 +90,16 @@ class RayShell:
         for name, ref in waits.items():
             answer(ref, f"the start of {name}")
 
-    def _place_gang(self) -> None:
+    def _place_gang(self) -> PlacementGroup:
         learner = self._config.learner
         bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
-        self._group = placement_group([bundle] * learner.ranks, strategy="PACK")
-        answer(self._group.ready(), "room for the learner's gang", self._config.ray.start_timeout_s)
+        self._group = group = placement_group([bundle] * learner.ranks, strategy="PACK")
+        answer(group.ready(), "room for the learner's gang", self._config.ray.start_timeout_s)
+        return group
 
-    def _rank(self, index: int) -> ActorHandle:
+    def _rank(self, group: PlacementGroup, index: int) -> Handle:
         learner = self._config.learner
-        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
         return LearnerRank.options(
             num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, scheduling_strategy=strategy
         ).remote(self._config, index)
@@ -104,15 +110,18 @@ class RayShell:
         return answer(facts, "the learner's first weights"), student, discriminator
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Job:
-        """See `Shell`."""
-        report, payload = (
-            self._workers[worker].generate.options(num_returns=2).remote(lease, student.manifest, student.payload)
-        )
+        """See `Shell`.
+
+        Raises:
+            WorkerLostError: if the worker cannot be kept alive, however often it is replaced.
+        """
+        call = self._live(worker).generate.options(num_returns=2)
+        report, payload = call.remote(lease, student.manifest, student.payload)
         return Job(worker, (report,), payload)
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
-        """See `Shell`."""
-        call = self._workers[worker].score.options(num_returns=2)
+        """See `Shell` and `generate`."""
+        call = self._live(worker).score.options(num_returns=2)
         outcome, payload = call.remote(group, discriminator.manifest, discriminator.payload)
         return Job(worker, (outcome,), payload)
 
@@ -142,7 +151,7 @@ class RayShell:
         done = []
         for job in jobs:
             landed = [ticket for ticket in job.tickets if ticket in finished]
-            if len(landed) == len(job.tickets) or any(self._failed(ticket) for ticket in landed if len(landed) > 0):
+            if len(landed) == len(job.tickets) or any(self._failed(ticket) for ticket in landed):
                 done.append(job)
         return done
 
@@ -150,15 +159,35 @@ class RayShell:
     def _failed(ticket: ray.ObjectRef) -> bool:
         try:
             ray.get(ticket, timeout=0)
-        except (ray.exceptions.RayError, WorkerLostError):
+        except RayError:
             return True
         return False
 
     def outcome(self, job: Job) -> Any:
-        """See `Shell`: the first ticket's value; a failed ticket's error goes first."""
+        """See `Shell`: the first ticket's value; a failed ticket's error goes first. A dead worker is replaced."""
         done, _ = ray.wait(list(job.tickets), num_returns=len(job.tickets), timeout=0)
-        values = {ticket: answer(ticket, job.worker) for ticket in done}
+        try:
+            values = {ticket: answer(ticket, job.worker) for ticket in done}
+        except WorkerLostError as error:
+            if job.worker in self._make and worker_is_gone(error):
+                self._replace(job.worker)
+            raise
+        self._losses.pop(job.worker, None)
         return values[job.tickets[0]]
+
+    def _live(self, worker: str) -> Handle:
+        if self._losses[worker] >= LOSSES_IN_A_ROW:
+            raise WorkerLostError(
+                f"{worker} was lost {LOSSES_IN_A_ROW} times in a row without finishing any work; see the memory of the "
+                "nodes and Ray's logs, then start again with --resume auto"
+            )
+        return self._workers[worker]
+
+    def _replace(self, worker: str) -> None:
+        """Puts a new actor under the name; calls to it wait until it is up."""
+        self._losses[worker] += 1
+        ray.kill(self._workers[worker])  # unreachable is not dead
+        self._workers[worker] = self._make[worker]()
 
     def stop(self) -> None:
         """Ends all workers; the driver's exit would end them too, but a joined cluster should be free at once."""

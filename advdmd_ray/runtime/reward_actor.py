@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import psutil
 import ray
 import torch
 
@@ -11,8 +12,7 @@ from advdmd_ray.buffer.codec import decode_group, encode_scored, from_bytes, to_
 from advdmd_ray.config import Config
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, WorkReport
-from advdmd_ray.reward import group_info
-from advdmd_ray.runtime.calls import ANSWER_S
+from advdmd_ray.reward import RewardWorker, group_info
 from advdmd_ray.weights import Manifest, Snapshot, unpack
 
 
@@ -21,16 +21,25 @@ class RewardActor:
     """Scores groups; holds nothing that is lost when it dies."""
 
     def __init__(
-        self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, boxed: list[ray.ObjectRef]
+        self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray
     ) -> None:
-        torch.set_num_threads(config.run.threads)
-        # Boxed: a plain argument in the object store would end with the first start, and no restart could have it.
-        table = PromptTable.from_state(texts, unpack(Snapshot(manifest, ray.get(boxed[0], timeout=ANSWER_S))))
-        self._worker = build_reward_worker(config, name, table)
+        torch.set_num_threads(config.reward.threads)
+        self._config, self._name = config, name
+        self._prompts = texts, Snapshot(manifest, payload)
+        self._built: RewardWorker | None = None
+
+    @property
+    def _worker(self) -> RewardWorker:
+        # Built by the first call and not by the constructor, whose errors Ray hands on as text only.
+        if self._built is None:
+            texts, snapshot = self._prompts
+            table = PromptTable.from_state(texts, unpack(snapshot))
+            self._built = build_reward_worker(self._config, self._name, table)
+        return self._built
 
     def ready(self) -> str:
-        """The node it runs on."""
-        return ray.get_runtime_context().get_node_id()
+        """Name of the worker, once it is built."""
+        return self._worker.name
 
     def score(
         self, group: np.ndarray, manifest: Manifest, payload: np.ndarray
@@ -40,5 +49,5 @@ class RewardActor:
         load = self._worker.load(Snapshot(manifest, payload))
         scored = self._worker.score(decode_group(from_bytes(group)))
         data = to_bytes(encode_scored(scored))
-        report = WorkReport(self._worker.name, time.monotonic() - began, load)
+        report = WorkReport(self._worker.name, time.monotonic() - began, load, psutil.Process().memory_info().rss)
         return (report, group_info(scored, data.nbytes)), data

@@ -2,10 +2,9 @@
 
 import ray
 from ray import ObjectRef
-from ray.actor import ActorHandle
 
 from advdmd_ray.records import LoadReport
-from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.weights import Manifest, Stream, WeightStats, WeightStore
 
 
@@ -36,7 +35,7 @@ class StoreActor:
 class RemoteStore:
     """`shell.Store` over the actor; every call has a deadline."""
 
-    def __init__(self, actor: ActorHandle) -> None:
+    def __init__(self, actor: Handle) -> None:
         self._actor = actor
 
     def publish(self, manifest: Manifest, reference: ObjectRef) -> int:
