@@ -1,0 +1,181 @@
+"""The main job on a local Ray with two DeepSpeed ranks, while workers are killed and /metrics is read."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from ray_runs import Started, Workplace, workplace, write_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+CYCLES, GROUPS, GROUP_SIZE, LEVELS, AGE_CAP = 8, 4, 4, 4, 2
+KILLED = ("RolloutActor", "RewardActor")
+
+
+@dataclass
+class Run:
+    """What is left to look at when the run has ended."""
+
+    folder: Path
+    log: str
+    exit_code: int
+    scrape: dict[str, Metric]
+    reborn: set[str] = field(default_factory=set)
+    leftovers: Sequence[str] = ()
+
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.folder / "summary.json").read_text())
+
+    def last(self, name: str) -> dict[str, Any]:
+        """The last value in metrics.jsonl of every series of this name, by its labels as text."""
+        found = {}
+        for line in (self.folder / "metrics.jsonl").read_text().splitlines():
+            for key, value in json.loads(line)["values"].items():
+                if key.partition("{")[0] == name:
+                    found[key.partition("{")[2].rstrip("}")] = value
+        return found
+
+    def controller_facts(self) -> dict[str, Any]:
+        newest = max((self.folder / "checkpoints").glob("step-*"))
+        return json.loads((newest / "manifest.json").read_text())["body"]["facts"]["controller"]
+
+
+def scraped(run: Started) -> dict[str, Metric]:
+    """One scrape of the endpoint that the run printed, parsed; empty before there is one."""
+    printed = re.search(r"metrics at (http://\S+)", run.log())
+    if printed is None:
+        return {}
+    try:
+        with urllib.request.urlopen(printed[1], timeout=10) as page:  # noqa: S310 - our own http address
+            text = page.read().decode()
+    except urllib.error.URLError:
+        return {}
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def cycle_of(families: dict[str, Metric]) -> float:
+    samples = families["advdmd_run_cycle"].samples if families else []
+    return samples[0].value if samples else 0.0
+
+
+def scraped_at_cycle(run: Started, cycle: int) -> dict[str, Metric]:
+    def page() -> dict[str, Metric]:
+        families = scraped(run)
+        return families if cycle_of(families) >= cycle else {}
+
+    return run.until(f"cycle {cycle}", page, 240)
+
+
+def kill_workers(place: Workplace) -> set[int]:
+    """SIGKILL to one rollout actor and to the reward worker; what is alive of their kinds before."""
+    before = {kind: place.processes(f"ray::{kind}") for kind in KILLED}
+    for kind in KILLED:
+        before[kind][0].kill()
+    return {process.pid for processes in before.values() for process in processes}
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with workplace() as place:
+        config = write_config(place.folder, "two")
+        started = place.run(
+            config,
+            f"run.cycles={CYCLES}",
+            "learner.ranks=2",
+            "learner.zero_stage=1",
+            "learner.checkpoint_cycles=4",
+            "evaluation.grid_cycles=5",
+        )
+        scraped_at_cycle(started, 2)
+        before = kill_workers(place)
+        reborn: set[str] = set()
+
+        def replaced() -> bool:
+            reborn.update(k for k in KILLED for p in place.processes(f"ray::{k}") if p.pid not in before)
+            return reborn == set(KILLED)
+
+        started.until("new workers in place of the killed ones", replaced, 120)
+        families = scraped_at_cycle(started, 4)
+        exit_code = started.ended(300)
+        leftovers = place.left_after(15)
+        yield Run(place.folder / "two", started.log(), exit_code, families, reborn, leftovers)
+
+
+def test_a_run_whose_workers_are_killed_ends_with_exit_code_0_and_its_report(run: Run) -> None:
+    assert run.exit_code == 0, run.log
+    assert run.reborn == set(KILLED)
+    assert (run.folder / "report.html").stat().st_size > 10_000
+    assert run.log.rstrip().endswith("report.html")
+    assert (run.folder / "student" / "model_index.json").is_file()
+    assert list((run.folder / "grids").glob("*.png"))
+
+
+def test_nothing_of_a_finished_run_is_left_running(run: Run) -> None:
+    assert run.leftovers == []
+
+
+def test_both_objectives_and_both_critics_made_updates_on_two_ranks(run: Run) -> None:
+    summary = run.summary()
+    assert summary["cycles"] == CYCLES
+    assert min(summary["updates"].values()) > 0, summary["updates"]
+    assert summary["ratio_deviation"] <= 1e-6
+
+
+def test_every_load_is_verified_and_every_worker_follows_the_versions(run: Run) -> None:
+    weights = run.summary()["weights"]
+    assert weights["mismatched"] == {"student": 0, "discriminator": 0}
+    assert min(weights["verified"].values()) > 0
+    assert weights["published"] == {"student": CYCLES + 1, "discriminator": CYCLES + 1}
+    assert weights["workers"].keys() == {"rollout-0", "rollout-1", "reward-0"}
+    last_used = CYCLES - 1  # version CYCLES is published when there is nothing left to generate
+    for worker, versions in weights["workers"].items():
+        assert min(versions.values()) >= last_used - AGE_CAP, (worker, versions)
+
+
+def test_no_group_is_dropped_for_age(run: Run) -> None:
+    assert sum(run.last("advdmd_buffer_dropped_groups_total").values()) == 0
+    assert run.summary()["trajectories"]["dropped"].get("age", 0) == 0
+
+
+def test_killed_workers_are_counted_once_and_their_leases_are_issued_again(run: Run) -> None:
+    assert run.last("advdmd_run_workers_lost_total") == {"role=rollout": 1, "role=reward": 1}
+    assert sum(run.last("advdmd_rollout_leases_reissued_total").values()) >= 1
+    assert run.last("advdmd_rollout_leases_issued_total")[""] > CYCLES * GROUPS
+
+
+def test_every_ordinal_settles_exactly_once(run: Run) -> None:
+    frontier = run.controller_facts()["frontier"]
+    assert (frontier["next_ordinal"], frontier["unsettled"]) == (CYCLES * GROUPS, [])
+    assert run.last("advdmd_buffer_commits_total")[""] == CYCLES * GROUPS
+    assert run.summary()["trajectories"]["trained"] == CYCLES * GROUPS * GROUP_SIZE
+
+
+def test_a_scrape_during_the_run_shows_rewards_per_level_the_buffer_and_the_weights(run: Run) -> None:
+    families = run.scrape
+    rewards = {sample.labels["level"] for sample in families["advdmd_reward_mean"].samples}
+    assert rewards == {str(level) for level in range(1, LEVELS + 1)}
+    assert families["advdmd_buffer_capacity_bytes"].samples[0].value > 0
+    held = families["advdmd_buffer_bytes"].samples[0].value
+    assert 0 <= held <= families["advdmd_buffer_capacity_bytes"].samples[0].value
+    published = {s.labels["stream"]: s.value for s in families["advdmd_weights_published_version"].samples}
+    assert published.keys() == {"student", "discriminator"}
+    assert min(published.values()) >= 4
+    loaded = {s.labels["stream"]: s.value for s in families["advdmd_weights_verified"].samples if "total" in s.name}
+    assert min(loaded[stream] for stream in published) > 0
+
+
+def test_the_log_of_a_run_is_free_of_traces_and_of_noise(run: Run) -> None:
+    expected = re.compile(
+        r"new run in |started a local Ray|metrics at http|2 rollout actors, |two: cycle |\(judge pid=|look at "
+        # Two workers were killed: Ray says that processes died, the controller what it does about it.
+        r"|\(raylet\) A worker died or was killed|WARNING advdmd_ray\.controller: (rollout|reward)-\d: "
+    )
+    assert [line for line in run.log.splitlines() if line.strip() and not expected.match(line)] == []
