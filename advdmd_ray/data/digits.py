@@ -10,8 +10,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.datasets import load_digits as bundled_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 GREY_LEVELS = 16.0
@@ -51,6 +49,10 @@ def load_digits(split: Literal["train", "held_out"]) -> Digits:
     Args:
         split: Which part.
     """
+    # scikit-learn takes longer to import than everything a rollout actor does before its first group.
+    from sklearn.datasets import load_digits as bundled_digits  # noqa: PLC0415
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+
     pixels, labels = (np.asarray(part) for part in bundled_digits(return_X_y=True))
     train, held_out = train_test_split(
         np.arange(len(labels)), test_size=HELD_OUT, stratify=labels, random_state=SPLIT_SEED, shuffle=True

@@ -90,7 +90,8 @@ def clean_predictions(batch: LearnerBatch, kernel: Kernel) -> Float[Tensor, "g n
     """`x0_hat^k` of every step, k = 0..K-1: what the student generated, the fake score's training data.
 
     Stochastic steps are inverted from their stored means; a step without a stored mean is an Euler step, or the
-    last one, whose result is its own clean prediction.
+    last one, whose result stands for its clean prediction: exactly so in the cps family, with the noise that
+    `flow_sde` leaves in its final latent there.
     """
     sigmas = batch.sigmas
     clean = []

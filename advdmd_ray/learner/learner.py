@@ -219,7 +219,7 @@ class Learner:
             step = self._engines[engine].step(loss, objective, self._rate_factor)
             losses.append(loss.detach())
             norm, skipped = step.grad_norm, skipped + step.skipped
-            if engine == "student":
+            if engine == "student" and not step.skipped:
                 self._ema.update(self._engines["student"].state_dict())
         mean = float(self._gang.mean(torch.stack(losses).mean())) if losses else math.nan
         return UpdateReport(updates=count - skipped, skipped=skipped, loss=mean, gradient_norm=norm)
