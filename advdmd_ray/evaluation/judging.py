@@ -37,7 +37,7 @@ class Verdict:
         teacher: Score by number of steps.
         student: The student's score, if one was given.
         steps: Student steps K.
-        real: Held-out real images: the ceiling of accuracy, the floor of the distance.
+        real: Held-out real images: the ceiling of accuracy. They are fewer, which raises their distance.
         images: First images of each sampler, by its label; image i has prompt i modulo 10.
     """
 

@@ -48,7 +48,9 @@ class JudgeSummary(_Part):
 
     teacher: dict[int, Score] = Field(min_length=1, description="By number of ODE steps: 40, 8, 4, 2.")
     student: StudentScore
-    real: Score = Field(description="Held-out real images: the ceiling of accuracy, the floor of the distance.")
+    real: Score = Field(
+        description="Held-out real images: the ceiling of accuracy. They are fewer, which raises their distance."
+    )
 
 
 class Updates(_Part):
