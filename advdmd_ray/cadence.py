@@ -5,6 +5,7 @@ Phases: `warm` (fake score, discriminator and DMD only), `ramp` (RL once every m
 abstract); the numbers here are ours.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from advdmd_ray.config import Cadence as CadenceConfig
 from advdmd_ray.config import Config
 
 Phase = Literal["warm", "ramp", "full"]
+CHANCE = 0.5
 PHASES: tuple[Phase, ...] = ("warm", "ramp", "full")
 
 
@@ -91,19 +93,20 @@ class Cadence:
         self._policy_gradient = policy_gradient
         self.state = CadenceState(phase="warm", interval=config.ramp_interval)
 
-    def plan(self, health: Health) -> CyclePlan:
+    def plan(self, health: Health, used: Sequence[bool] | None = None) -> CyclePlan:
         """Decides one cycle and records it.
 
         Args:
             health: Held-out AUC per level, measured before this cycle's updates.
+            used: Levels whose score enters an advantage at all; None: all.
 
         Returns:
             The updates of the cycle. RL needs at least one open level; a due turn without one is counted as gated
             and stays due.
         """
         config, state = self._config, self.state
-        # Only levels reached by random actions, and the final image they lead to, are rewards: all K levels count.
-        any_open = any(health.open_levels)
+        read = (True,) * len(health.auc) if used is None else used
+        any_open = any(is_open and wanted for is_open, wanted in zip(health.open_levels, read, strict=True))
         if (
             state.phase == "warm"
             and self._policy_gradient
@@ -153,12 +156,16 @@ class Cadence:
 
 def initial_health(config: Config) -> Health:
     """Health before anything was measured: chance at every level, so no level is open."""
-    return Health(auc=(0.5,) * config.steps, low=config.discriminator.auc_low, high=config.discriminator.auc_high)
+    return Health(auc=(CHANCE,) * config.steps, low=config.discriminator.auc_low, high=config.discriminator.auc_high)
 
 
 def smoothed_health(health: Health, measured: Sequence[float], decay: float) -> Health:
-    """Exponential smoothing of the AUC per level: `a <- decay a + (1 - decay) measured`."""
-    auc = tuple(decay * old + (1 - decay) * new for old, new in zip(health.auc, measured, strict=True))
+    """Exponential smoothing of the AUC per level: `a <- decay a + (1 - decay) measured`.
+
+    A measurement that is not a number counts as chance: it closes the level for now and is forgotten in time.
+    """
+    finite = [new if math.isfinite(new) else CHANCE for new in measured]
+    auc = tuple(decay * old + (1 - decay) * new for old, new in zip(health.auc, finite, strict=True))
     return replace(health, auc=auc)
 
 

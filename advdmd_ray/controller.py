@@ -164,6 +164,8 @@ class Controller:
         self._verify(report)
         self._stations.idle(job.worker, "waiting")
         self._state.idle_rollout.append(job.worker)
+        # The group is out of the actor's hands: its death would not lose it any more.
+        self._frontier.renew(lease, self._clock(), "reward")
         self._state.unscored.append((lease, job.payload))
         self._telemetry.generated(report)
 
@@ -183,8 +185,11 @@ class Controller:
         while self._state.idle_reward and self._state.unscored:
             worker = self._state.idle_reward.pop(0)
             lease, group = self._state.unscored.popleft()
-            self._stations.busy(worker)
             began = self._clock()
+            if not self._frontier.renew(lease, began, worker):
+                self._state.idle_reward.insert(0, worker)
+                continue  # another attempt was faster
+            self._stations.busy(worker)
             job = self._shell.score(worker, group, discriminator)
             self._state.groups[job] = (lease, began)
             self._begin(
@@ -337,7 +342,7 @@ class Controller:
         return f"ordinal {lease.ordinal}{attempt} at {job.worker} for {self._clock() - began:.0f} s"
 
     def _expire(self) -> None:
-        overdue = self._frontier.expire(self._clock())
+        overdue = self._frontier.expire(self._clock(), {lease for lease, _ in self._state.unscored})
         for status in overdue:
             logger.warning(
                 "ordinal %d from %s is overdue after %.0f s and is issued again",

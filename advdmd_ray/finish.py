@@ -95,13 +95,14 @@ def export_ema(config: Config) -> Path:
         for name, parameter in student.named_parameters():
             parameter.copy_(average[name])
     folder = config.folder / STUDENT
-    draft, old = folder.with_name(".student-new"), folder.with_name(".student-old")
-    for leftover in (draft, old):
-        _remove(leftover)
+    old = folder.with_name(".student-old")
+    _remove(old)
+    if folder.exists():
+        folder.rename(old)
     export_student(
         config.model.path,
         student.transformer.state_dict(),
-        draft,
+        folder,
         sigmas_before_shift=config.diffusion.sigmas,
         kernel=config.diffusion.kernel,
         max_sequence_length=config.model.max_sequence_length,
@@ -115,9 +116,6 @@ def export_ema(config: Config) -> Path:
             "seed": str(config.run.seed),
         },
     )
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
     _remove(old)
     return folder
 
@@ -144,6 +142,7 @@ def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
     published = figures.by("advdmd_weights_published_total", "stream")
     verified = figures.by("advdmd_weights_verified_total", "stream")
     mismatched = figures.by("advdmd_weights_mismatched_total", "stream")
+    dropped = figures.by("advdmd_buffer_dropped_groups_total", "reason")
     roles: dict[str, dict[str, float]] = {}
     for labels, value in figures.rows("advdmd_run_role_seconds_total"):
         roles.setdefault(labels["role"], {"busy": 0.0, "waiting": 0.0, "blocked": 0.0})[labels["state"]] = value
@@ -174,9 +173,8 @@ def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
         trajectories=Trajectories(
             trained=int(figures.one("advdmd_learner_trajectories_trained_total")),
             dropped={
-                reason: int(count)
-                for name in ("advdmd_buffer_dropped_groups_total", "advdmd_learner_rows_dropped_total")
-                for reason, count in figures.by(name, "reason").items()
+                "age": int(dropped.get("age", 0)) * config.rollout.group_size,
+                "stale_actions": int(figures.one("advdmd_learner_rl_terms_dropped_total")),
             },
         ),
         weights=WeightsSummary(

@@ -7,7 +7,7 @@ are seconds of the caller's monotonic clock.
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -194,11 +194,28 @@ class PromptFrontier:
         self.reissue(ordinals)
         return ordinals
 
-    def expire(self, now: float) -> tuple[LeaseStatus, ...]:
-        """Queues all overdue leases; returns them with worker and age, by ordinal."""
-        overdue = tuple(status for status in self.outstanding(now) if status.age_s >= self._lease_s)
+    def expire(self, now: float, waiting: Collection[Lease] = ()) -> tuple[LeaseStatus, ...]:
+        """Queues all overdue leases; returns them with worker and age, by ordinal.
+
+        Args:
+            now: Seconds.
+            waiting: Leases whose groups are made and wait for a reward worker: late through no fault of theirs.
+        """
+        late = (status for status in self.outstanding(now) if status.age_s >= self._lease_s)
+        overdue = tuple(status for status in late if status.lease not in waiting)
         self.reissue(status.lease.ordinal for status in overdue)
         return overdue
+
+    def renew(self, lease: Lease, now: float, worker: str) -> bool:
+        """Starts the clock of a lease again, with its next holder: its group goes to be scored.
+
+        Returns:
+            Whether the ordinal still wants a group; False if it is complete or settled.
+        """
+        held = self._held.get(lease.ordinal)
+        if held is not None and held.lease == lease:
+            self._held[lease.ordinal] = _Held(lease, worker, now)
+        return held is not None or lease.ordinal in self._queued
 
     def reissue(self, ordinals: Iterable[int]) -> None:
         """Queues ordinals to be issued again: their group was dropped or lost, or their lease is given up.

@@ -6,6 +6,7 @@ only `claim` changes the run folder.
 
 import fcntl
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,24 @@ from pathlib import Path
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import CheckpointError, UserError
-from advdmd_ray.estimate import group_bytes
+from advdmd_ray.estimate import group_bytes, placement, ray_address
 from advdmd_ray.models.folder import inspect_pipeline
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints inside a run folder."""
+FIXED = (
+    "run.seed",
+    "model",
+    "data",
+    "diffusion",
+    "rollout.group_size",
+    "rollout.groups_per_cycle",
+    "discriminator.blocks",
+    "discriminator.width",
+)
+"""Settings that a resumed run must keep: the prompt stream, the pace, and the shapes of the networks hang on them."""
 LOCK = "run.lock"
 """File that a running run holds locked; the kernel lets go of it when the process ends, however it ends."""
 
@@ -58,9 +70,52 @@ def check(config: Config, resume: str | None = None, *, fresh: bool = False) -> 
     check_model(config)
     check_prompts(config)
     check_writable(config.folder)
+    check_cores(config)
     start = plan_start(config.folder, resume, fresh=fresh)
+    if start.checkpoint is not None:
+        check_same_run(config, start.checkpoint)
     check_port_free(config.metrics.host, config.metrics.port)
     return start
+
+
+def check_cores(config: Config) -> None:
+    """Make sure that a local Ray has the CPUs that the workers reserve; a cluster is asked when it is joined.
+
+    Raises:
+        UserError: if it has not.
+    """
+    if ray_address(config) is not None:
+        return
+    demanded, cores = sum(role.workers * role.num_cpus for role in placement(config)), os.cpu_count() or 1
+    if demanded > cores:
+        raise UserError(
+            f"the workers reserve {demanded:g} CPUs, this machine has {cores}; lower rollout.actors, reward.workers, "
+            "learner.ranks or their num_cpus, or join a cluster"
+        )
+
+
+def check_same_run(config: Config, checkpoint: Path) -> None:
+    """Compare what a resumed run may not change with the configuration that its checkpoint was made with.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
+    from advdmd_ray.learner.checkpoint import open_checkpoint  # noqa: PLC0415 - imports torch
+
+    facts = open_checkpoint(checkpoint).facts
+    if "config" not in facts:
+        raise UserError(f"{checkpoint} was not made by a run; name another by --resume, or start anew by --fresh")
+    now = config.model_dump(mode="json")
+    for key in FIXED:
+        section, _, name = key.partition(".")
+        before, after = facts["config"][section], now[section]
+        if name:
+            before, after = before[name], after[name]
+        if before != after:
+            raise UserError(
+                f"{key} is {after!r}, but {checkpoint.name} was made with {before!r}: a resumed run cannot change it; "
+                "set it back, or start anew by --fresh"
+            )
 
 
 def check_model(config: Config) -> None:

@@ -83,3 +83,16 @@ def test_smoothed_auc_stays_between_old_and_new(measured: list[float], decay: fl
 def test_every_is_due_at_its_multiples_only() -> None:
     every = Every(3)
     assert [every.due(version) for version in range(7)] == [False, False, False, True, False, False, True]
+
+
+def test_a_level_that_no_advantage_reads_does_not_start_rl() -> None:
+    cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
+    only_first_open = Health(auc=(0.7, 0.5), low=0.55, high=0.98)
+    assert cadence.plan(only_first_open, used=(False, True)).policy_gradient == 0
+    assert cadence.plan(only_first_open, used=(True, False)).policy_gradient == 1
+
+
+def test_an_auc_that_is_not_a_number_closes_its_level_and_is_forgotten() -> None:
+    health = smoothed_health(HEALTHY, [float("nan"), 0.9], decay=0.0)
+    assert health.open_levels == (False, True)
+    assert smoothed_health(health, [0.9, 0.9], decay=0.0).open_levels == (True, True)

@@ -314,3 +314,12 @@ def test_the_display_sees_the_run_move_and_what_it_waits_for() -> None:
     assert all(a.elapsed_s <= b.elapsed_s for a, b in pairwise(statuses))
     assert any(status.waiting_for.startswith("ordinal 0") for status in statuses)
     assert statuses[-1].remaining_s == 0
+
+
+def test_a_slow_reward_worker_scores_every_group_once_however_short_the_lease() -> None:
+    settings = config(rollout={"lease_s": 3.0, "actors": 4}, run={"cycles": 4})
+    stage = Stage(settings)
+    stage.run()
+    per_cycle = settings.rollout.groups_per_cycle
+    assert stage.hub.total("advdmd_reward_groups_total") <= (4 + settings.rollout.max_policy_age + 1) * per_cycle
+    assert stage.hub.total("advdmd_rollout_leases_reissued_total") == 0

@@ -360,3 +360,27 @@ def test_leases_of_a_version_follow_the_pacing_law_in_a_long_run() -> None:
     assert [len(ordinals) for ordinals in leased.values()] == [8, 4, 4, 4, 4, 4]
     assert all(a[-1] < b[0] for a, b in pairwise(leased.values()))
     assert np.max(leased[5]) // groups - 5 == age
+
+
+def test_a_group_that_waits_to_be_scored_is_not_overdue() -> None:
+    source = PromptFrontier(0, 10, lease_s=10)
+    lease = source.lease(0, "rollout-0", 0, 8)
+    assert lease is not None
+    assert source.expire(100, {lease}) == ()
+    (overdue,) = source.expire(100)
+    assert overdue.lease == lease
+
+
+def test_a_renewed_lease_starts_its_time_again_and_outlives_its_first_holder() -> None:
+    source = PromptFrontier(0, 10, lease_s=10)
+    lease = source.lease(0, "rollout-0", 0, 8)
+    assert lease is not None
+    assert source.renew(lease, 8, "reward-0")
+    assert source.expire(12) == ()
+    assert source.lost("rollout-0") == ()
+    assert source.lost("reward-0") == (lease.ordinal,)
+    assert source.renew(lease, 13, "reward-0")  # queued: a group of it is still wanted
+    again = source.lease(14, "rollout-1", 0, 8)
+    assert again is not None
+    assert source.complete(again.ordinal)
+    assert not source.renew(lease, 15, "reward-0")

@@ -33,8 +33,9 @@ def make_config(tmp_path: Path, **sections: dict[str, object]) -> Config:
     return Config.model_validate(tree)
 
 
-def save(folder: Path, step: int = 3) -> Path:
-    return save_checkpoint(folder / preflight.CHECKPOINTS, step, {"student": {"w": torch.ones(2)}}, {}, keep=2)
+def save(config: Config, folder: Path, step: int = 3) -> Path:
+    facts = {"config": config.model_dump(mode="json")}
+    return save_checkpoint(folder / preflight.CHECKPOINTS, step, {"student": {"w": torch.ones(2)}}, facts, keep=2)
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -111,7 +112,7 @@ def test_a_used_run_folder_is_refused_and_left_as_it_was(config: Config) -> None
 def test_resume_auto_goes_on_from_the_newest_intact_checkpoint(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
-    older, newest = save(config.folder, 3), save(config.folder, 4)
+    older, newest = save(config, config.folder, 3), save(config, config.folder, 4)
     assert preflight.check(config, "auto").checkpoint == newest
     (newest / "student.safetensors").write_bytes(b"torn")
     assert preflight.check(config, "auto").checkpoint == older
@@ -138,8 +139,8 @@ def test_resume_auto_keeps_the_remains_of_a_run_without_checkpoint(config: Confi
 @pytest.mark.parametrize("of", ["the run", "its checkpoints", "one checkpoint"])
 def test_resume_takes_a_run_its_checkpoints_or_one_checkpoint(config: Config, tmp_path: Path, of: str) -> None:
     elsewhere = tmp_path / "elsewhere"
-    save(elsewhere, 3)
-    newest = save(elsewhere, 4)
+    save(config, elsewhere, 3)
+    newest = save(config, elsewhere, 4)
     path = {"the run": elsewhere, "its checkpoints": newest.parent, "one checkpoint": newest}[of]
     assert preflight.check(config, str(path)).checkpoint == newest
 
@@ -151,15 +152,15 @@ def test_resume_of_something_else_is_refused(config: Config, tmp_path: Path) -> 
 
 
 def test_resume_with_only_damaged_checkpoints_is_refused(config: Config) -> None:
-    (save(config.folder) / "student.safetensors").unlink()
+    (save(config, config.folder) / "student.safetensors").unlink()
     for resume in ("auto", str(config.folder)):
         with pytest.raises(UserError, match=r"student\.safetensors"):
             preflight.check(config, resume)
 
 
 def test_a_foreign_checkpoint_is_not_mixed_into_a_used_folder(config: Config, tmp_path: Path) -> None:
-    save(config.folder)
-    foreign = save(tmp_path / "foreign")
+    save(config, config.folder)
+    foreign = save(config, tmp_path / "foreign")
     with pytest.raises(UserError, match="not its own"):
         preflight.check(config, str(foreign))
 
@@ -199,3 +200,38 @@ def test_a_lock_that_nobody_holds_is_no_run(config: Config) -> None:
     with (config.folder / preflight.LOCK).open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
     assert preflight.check(config).aside is None
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "key"),
+    [
+        ("rollout", {"groups_per_cycle": 4}, "rollout.groups_per_cycle"),
+        ("diffusion", {"sigmas": [1.0, 0.5]}, "diffusion"),
+        ("run", {"seed": 5}, "run.seed"),
+    ],
+)
+def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
+    config: Config, section: str, values: dict[str, object], key: str
+) -> None:
+    save(config, config.folder)
+    tree = config.model_dump(mode="json")
+    tree[section] |= values
+    with pytest.raises(UserError, match=f"^{key} is .* a resumed run cannot change it"):
+        preflight.check(Config.model_validate(tree), "auto")
+
+
+def test_a_resumed_run_may_go_on_for_longer(config: Config) -> None:
+    newest = save(config, config.folder)
+    tree = config.model_dump(mode="json")
+    tree["run"]["cycles"] += 10
+    assert preflight.check(Config.model_validate(tree), "auto").checkpoint == newest
+
+
+def test_more_cpus_than_this_machine_has_are_refused_before_a_local_ray_starts(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    tree = config.model_dump(mode="json")
+    tree["rollout"]["num_cpus"] = 1000.0
+    with pytest.raises(UserError, match=r"the workers reserve 2000\.75 CPUs, this machine has"):
+        preflight.check(Config.model_validate(tree))

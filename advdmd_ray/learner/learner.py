@@ -1,9 +1,10 @@
 """One rank of the learner: it owns the networks' optimizer state, the cadence and the versions.
 
-A cycle takes this rank's groups and, in this order: measures the discriminator's held-out AUC (which opens or closes
-the RL gate), asserts that fresh groups have importance ratio 1, trains the fake score and the discriminator, makes
-the RL turn if the cadence has one, then the DMD updates. RL comes before DMD so that it meets the student that the
-newest groups were made with. Afterwards the version is one higher and the weights are ready to publish.
+A cycle takes this rank's groups and, in this order: measures the discriminator's held-out AUC (smoothed, it opens
+or closes the RL gate), trains the fake score and the discriminator, makes the RL turn if the cadence has one, then the
+DMD updates. Before the first update of each RL turn, and once in a cycle without one, groups of age 0 must have
+importance ratio 1. RL comes before DMD so that it meets the student that the newest groups were made with. Afterwards
+the version is one higher and the weights are ready to publish.
 """
 
 import math
@@ -146,14 +147,15 @@ class Learner:
             infos: Metadata of the groups of all ranks; their reward moments give every rank the same scales.
 
         Raises:
-            RatioError: if a fresh group's importance ratio is not 1 within 1e-6 before the first update.
+            RatioError: if a fresh group's importance ratio is not 1 within 1e-6 before the student's first
+                update of the cycle.
         """
         began = time.monotonic()
         batch = collate(groups, self.version)
         moments = merge([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos])
         auc = self._measure_auc(batch)
         self._follow_reward_std(batch_std(moments))
-        plan = self._cadence.plan(self._health)
+        plan = self._cadence.plan(self._health, self._used_levels)
         updates = self._train_critics(batch, plan)
         policy, deviation = None, float("nan")
         if plan.policy_gradient:
@@ -237,10 +239,10 @@ class Learner:
             means = policy_means(self._engines["student"].module, self._setting, batch, everyone)
         return self._assert_ratio(ratio_deviation(means, batch, everyone))
 
-    def _assert_ratio(self, deviation: float) -> float:
-        if math.isnan(deviation):
-            return deviation
-        if deviation > RATIO_TOLERANCE:
+    def _assert_ratio(self, deviation: float | None) -> float:
+        if deviation is None:
+            return float("nan")
+        if not deviation <= RATIO_TOLERANCE:  # not a number is no ratio either
             raise RatioError(
                 f"learner rank {self._gang.rank}: importance ratio differs from 1 by {deviation:.2e} at equal weights "
                 f"(version {self.version}, allowed {RATIO_TOLERANCE:.0e}); rollout and learner do not run the same step"
@@ -248,12 +250,23 @@ class Learner:
         self._ratio_checked = True
         return deviation
 
+    @property
+    def _level_weights(self) -> Tensor:
+        config = self._config.policy_gradient
+        return torch.tensor([config.intermediate_weight] * (self._config.steps - 1) + [config.final_weight])
+
+    @property
+    def _used_levels(self) -> tuple[bool, ...]:
+        """Levels whose score reaches an advantage: not those that the form, gamma or the weights leave out."""
+        config = self._config.policy_gradient
+        unit = torch.eye(self._config.steps).unsqueeze(0)
+        response = advantages(unit, config.advantage, config.gamma, self._level_weights)[0]
+        return tuple((response != 0).any(dim=1).tolist())
+
     def _advantages(self, batch: LearnerBatch, std: Tensor) -> tuple[Tensor, float]:
         """Scaled, clipped advantages `[g, n, m]` and the spread of the raw ones; closed levels have weight 0."""
         config, health = self._config.policy_gradient, self._health
-        inner = batch.steps - 1
-        weights = torch.tensor([config.intermediate_weight] * inner + [config.final_weight])
-        weights = level_gate(weights, torch.tensor(health.auc), health.low, health.high)
+        weights = level_gate(self._level_weights, torch.tensor(health.auc), health.low, health.high)
         running = std if self._reward_std is None else self._reward_std
         floor = (config.std_floor * running).clamp(min=SMALLEST_STD)
         # In float64 the mean of equal rewards is that reward, so a blind discriminator's advantages are exactly 0;
@@ -276,7 +289,12 @@ class Learner:
             reports.append(report)
             return loss
 
-        update = self._repeat("student", "rl", self._config.policy_gradient.minibatches, loss_of)
+        # Without any advantage the gradient is 0, and Adam would go on by its momentum alone.
+        blind = float(self._gang.mean(scaled.abs().max())) == 0
+        count = 0 if blind else self._config.policy_gradient.minibatches
+        update = self._repeat("student", "rl", count, loss_of)
+        if blind:
+            return update, PolicyCycleReport(0.0, 0.0, 0.0, 0), float("nan")
         figures = torch.stack(
             [
                 torch.stack([report.gradient.clipped_fraction for report in reports]).mean(),
@@ -292,7 +310,8 @@ class Learner:
             advantage_spread=mean_spread,
             stale_terms=round(stale * self._gang.size),
         )
-        return update, policy, reports[0].fresh_deviation
+        fresh = reports[0].fresh_deviation
+        return update, policy, float("nan") if fresh is None else fresh
 
     @property
     def _discriminator(self) -> nn.Module:

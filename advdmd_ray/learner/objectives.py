@@ -70,7 +70,10 @@ class Setting:
 def fake_score_loss(
     fake_score: Denoiser, setting: Setting, batch: LearnerBatch, clean: Float[Tensor, "g n k c h w"], path: Path
 ) -> Float[Tensor, ""]:
-    """Flow-matching regression on the student's clean predictions, at levels uniform in [t_min, t_max]."""
+    """Flow-matching regression on the student's clean predictions, at levels uniform in [t_min, t_max].
+
+    The predictions are drawn with emphasis on late steps, `learner.late_steps`.
+    """
     rows = setting.rows(setting.config.fake_score.batch_size)
     draw = draw_states(batch, rows, batch.steps, path, setting.config.learner.late_steps)
     x0 = clean[draw.group, draw.sample, draw.level]
@@ -104,7 +107,7 @@ def discriminator_update_loss(
     inner = batch.steps - 1
     levels = torch.cat([batch.sigmas[1:-1], final])
     draw = draw_states(batch, rows, inner + 1, path, config.learner.late_steps)
-    # Every level 1..K is drawn alike; the final one then falls on one of its noise levels.
+    # Levels 1..K are drawn with emphasis on late ones; the final one then falls on one of its noise levels.
     which_final = draw_levels(batch, rows, 0.0, float(final.numel()), (*path, "final")).long()
     slot = torch.where(draw.level < inner, draw.level, inner + which_final)
     t = levels[slot]
@@ -159,7 +162,7 @@ def dmd_update_loss(
     batch: LearnerBatch,
     path: Path,
 ) -> Float[Tensor, ""]:
-    """Distribution matching on clean predictions made, with gradient, from stored states of all K steps.
+    """Distribution matching on clean predictions made, with gradient, from stored states of all K steps, late ones more often.
 
     The optional direct GAN term enters as a gradient at x0, in each group scaled to the norm of that group's DMD
     gradient: no backward pass crosses two engines, and no rank needs another's norms.
@@ -196,13 +199,13 @@ class PolicyReport:
         gradient: The trust region's figures.
         stale: Terms dropped for being too far from the policy that acted.
         terms: Terms in all.
-        fresh_deviation: Largest `|ratio - 1|` over groups of age 0, before this update; nan if there was none.
+        fresh_deviation: Largest `|ratio - 1|` over groups of age 0, before this update; None if there was none.
     """
 
     gradient: PolicyGradientReport
     stale: int
     terms: int
-    fresh_deviation: float
+    fresh_deviation: float | None
 
 
 def policy_means(
@@ -229,12 +232,12 @@ def policy_means(
 
 def ratio_deviation(
     means: Float[Tensor, "g s m c h w"], batch: LearnerBatch, samples: slice, only_age: int = 0
-) -> float:
-    """Largest `|ratio - 1|` of the rows whose policy has age `only_age`; nan if no group has."""
+) -> float | None:
+    """Largest `|ratio - 1|` of the rows whose policy has age `only_age`; None if no group has, nan if one is."""
     rows = batch.policy_ages == only_age
     if not bool(rows.any()):
-        return float("nan")
-    worst = 0.0
+        return None
+    worst = []
     for step in range(batch.stds.numel()):
         ratio = log_ratio(
             batch.latents[rows][:, samples, step + 1].flatten(0, 1),
@@ -242,8 +245,8 @@ def ratio_deviation(
             batch.means[rows][:, samples, step].flatten(0, 1),
             batch.stds[step],
         )
-        worst = max(worst, float(ratio.expm1().abs().max()))
-    return worst
+        worst.append(ratio.expm1().abs().max())
+    return float(torch.stack(worst).max())  # unlike the builtin max, this one keeps a nan
 
 
 def policy_update_loss(

@@ -102,7 +102,7 @@ class CycleReport:
             samples.append(Sample.of("advdmd_learner_rl_masked_fraction", self.policy.masked_fraction))
             samples.append(Sample.of("advdmd_learner_kl_nats", self.policy.kl_nats))
             samples.append(Sample.of("advdmd_learner_advantage_spread", self.policy.advantage_spread))
-            samples.append(Sample.of("advdmd_learner_rows_dropped_total", self.policy.stale_terms, reason="stale"))
+            samples.append(Sample.of("advdmd_learner_rl_terms_dropped_total", self.policy.stale_terms))
         return samples
 
 

@@ -40,16 +40,16 @@ class LearnerWorker:
         return (student.manifest, discriminator.manifest), student.payload, discriminator.payload
 
     def cycle(self, infos: Sequence[GroupInfo], payloads: Sequence[np.ndarray]) -> CycleResult:
-        """Trains one cycle on this rank's share: groups rank, rank + size, ... of the cycle.
+        """Trains one cycle on this rank's share, which is groups rank, rank + size, ... of the cycle.
 
         Args:
             infos: Metadata of all groups of the cycle, in ordinal order.
-            payloads: Their Arrow bytes, views of shared memory; only this rank's share is read.
+            payloads: Arrow bytes of this rank's share, views of shared memory.
 
         Returns:
             On rank 0 the outcome and the payloads of the new student and discriminator, else nothing.
         """
-        share = [decode_scored(from_bytes(data)) for data in payloads[self._gang.rank :: self._gang.size]]
+        share = [decode_scored(from_bytes(data)) for data in payloads]
         report = self._learner.cycle(share, infos)
         if self._gang.rank != 0:
             return None, None, None

@@ -64,7 +64,7 @@ class Series:
 LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "objective": ("dmd", "rl", "fake_score", "discriminator"),
     "stream": ("student", "discriminator"),
-    "role": ("rollout", "reward", "learner", "controller"),
+    "role": ("rollout", "reward", "learner"),
     "state": ("busy", "waiting", "blocked"),
     "phase": PHASES,
 }
@@ -123,7 +123,7 @@ _LEARNER = (
     _gauge("learner_rl_masked_fraction", "Share of RL terms the trust region dropped."),
     _gauge("learner_kl_nats", "Divergence of a whole latent from its behaviour policy.", unit="nats"),
     _gauge("learner_advantage_spread", "Standard deviation of the advantages before scaling."),
-    _counter("learner_rows_dropped", "Trajectories left out of an update, by reason.", "reason", unit="trajectories"),
+    _counter("learner_rl_terms_dropped", "Actions left out of RL: too far from the policy that acted.", unit="actions"),
     _counter("learner_trajectories_trained", "Trajectories consumed by a cycle.", unit="trajectories"),
     _histogram("learner_cycle_seconds", "Time of one learner cycle, without the wait for groups.", _WORK_SECONDS, "s"),
 )

@@ -3,6 +3,8 @@
 import logging
 import os
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -74,7 +76,7 @@ def connected(config: Config) -> Iterator[bool]:
             logging_level=logging.WARNING,
         )
     try:
-        _check_resources(config)
+        _wait_for_resources(config, config.ray.start_timeout_s if joins else 0.0)
         yield joins
     finally:
         ray.shutdown()
@@ -94,11 +96,28 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def _check_resources(config: Config) -> None:
+def _wait_for_resources(config: Config, timeout_s: float) -> None:
+    """Gives nodes that are still coming up, and an autoscaler, the time to offer what the workers reserve."""
+    deadline = time.monotonic() + timeout_s
+    said = False
+    while (short := _shortage(config)) is not None:
+        kind, need, have = short
+        text = f"the workers reserve {need:g} {kind}s, the cluster has {have:g}"
+        if time.monotonic() >= deadline:
+            raise UserError(
+                f"{text}; lower rollout.actors, reward.workers, learner.ranks or their num_{kind.lower()}s, "
+                "or add nodes"
+            )
+        if not said:
+            sys.stderr.write(f"{text}; waiting up to {timeout_s:.0f} s for more nodes\n")
+            said = True
+        time.sleep(1.0)
+
+
+def _shortage(config: Config) -> tuple[str, float, float] | None:
+    """The first kind of resource of which the cluster has less than the workers reserve: kind, need, have."""
     have = ray.cluster_resources()
     for kind, need in (("CPU", demanded_cpus(config)), ("GPU", demanded_gpus(config))):
         if need > have.get(kind, 0.0) + 1e-9:
-            raise UserError(
-                f"the workers reserve {need:g} {kind}s, the cluster has {have.get(kind, 0.0):g}; lower rollout.actors, "
-                f"reward.workers, learner.ranks or their num_{kind.lower()}s, or add nodes"
-            )
+            return kind, need, have.get(kind, 0.0)
+    return None

@@ -41,15 +41,16 @@ def run_on_ray(config: Config, resume: Path | None = None) -> int:
     """
     began = time.monotonic()
     check_capacity(config.buffer.max_bytes, geometry(config).group_bytes, config.rollout.groups_per_cycle)
-    write_atomically(config.folder / "config.yaml", dump_config(config).encode())
     checkpoint = None if resume is None else open_checkpoint(resume)
     try:
         with connected(config) as joined:
             _say("joined the Ray cluster" if joined else "started a local Ray")
+            write_atomically(config.folder / "config.yaml", dump_config(config).encode())
             with metrics_hub(config) as hub:
                 port = hub.serve(config.metrics.host, config.metrics.port)
                 _say(f"metrics at http://{config.metrics.host}:{port}/metrics")
                 phases = train(config, hub, checkpoint, began)
+                hub.flush()
                 page = _finish(config, phases)
     except RayTaskError as error:
         # An error that a worker did not expect: its traceback is for the developer, the line for the user.
@@ -142,7 +143,7 @@ def _loop(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoin
             ray.kill(actor)  # at once: an actor that goes out of scope may log while it ends
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=0)  # it must run beside the driver, where a cluster's head often offers no CPU
 def finished(config: Config, phases: Phases, folder: Path) -> str:
     """`finish_run` away from the driver, which moves no tensors."""
 

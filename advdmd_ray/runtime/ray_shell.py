@@ -4,6 +4,7 @@ Rollout and reward actors are elastic and stateless: one that dies is replaced u
 issues its work again. The learner's gang is placed together and is not replaced; a run continues from its checkpoint.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -51,6 +52,7 @@ class RayShell:
         self._losses: Counter[str] = Counter()
         self._ranks: list[Handle] = []
         self._group: PlacementGroup | None = None
+        self._landed: set[ray.ObjectRef] = set()
         self.prompts = 0
 
     def start(self, checkpoint: Path | None) -> None:
@@ -80,15 +82,17 @@ class RayShell:
         waits = {name: worker.ready.remote() for name, worker in self._workers.items()}
         for index, rank in enumerate(self._ranks):
             waits[f"learner-{index}"] = rank.join.remote(address, port, texts, checkpoint, manifest, payload)
-        ready, _ = ray.wait(list(waits.values()), num_returns=len(waits), timeout=limit)
-        late = [name for name, ref in waits.items() if ref not in ready]
-        if late:
-            raise DeadlineError(
-                f"{', '.join(late)} not up after {limit:.0f} s; check the cluster's free CPUs and GPUs or raise "
-                "ray.start_timeout_s"
-            )
-        for name, ref in waits.items():
-            answer(ref, f"the start of {name}")
+        deadline = time.monotonic() + limit
+        while waits:
+            ready, _ = ray.wait(list(waits.values()), timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise DeadlineError(
+                    f"{', '.join(waits)} not up after {limit:.0f} s; check the cluster's free CPUs and GPUs or raise "
+                    "ray.start_timeout_s"
+                )
+            # One by one: a rank that fails must be heard before the others have waited for it in vain.
+            name = next(name for name, ref in waits.items() if ref == ready[0])
+            answer(waits.pop(name), f"the start of {name}")
 
     def _place_gang(self) -> PlacementGroup:
         learner = self._config.learner
@@ -128,7 +132,11 @@ class RayShell:
     def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
         """See `Shell`."""
         infos, payloads = [info for info, _ in groups], [payload for _, payload in groups]
-        results = [rank.cycle.options(num_returns=3).remote(infos, *payloads) for rank in self._ranks]
+        # Each rank gets its own share only: on several nodes the others' bytes need not travel to it.
+        results = [
+            rank.cycle.options(num_returns=3).remote(infos, *payloads[index :: len(self._ranks)])
+            for index, rank in enumerate(self._ranks)
+        ]
         _, student, discriminator = results[0]
         return Job("learner", tuple(outcome for outcome, _, _ in results), (student, discriminator))
 
@@ -142,17 +150,19 @@ class RayShell:
 
     def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
         """See `Shell`. A job of several tickets is done when all are, or when one has failed."""
-        tickets = [ticket for job in jobs for ticket in job.tickets]
+        # Only for what has not landed: the first rank to finish would end every further wait at once.
+        tickets = [ticket for job in jobs for ticket in job.tickets if ticket not in self._landed]
         ready, _ = ray.wait(tickets, num_returns=1, timeout=timeout_s)
         if not ready:
             return []
         ready, _ = ray.wait(tickets, num_returns=len(tickets), timeout=0)
-        finished = set(ready)
+        self._landed.update(ready)
         done = []
         for job in jobs:
-            landed = [ticket for ticket in job.tickets if ticket in finished]
+            landed = [ticket for ticket in job.tickets if ticket in self._landed]
             if len(landed) == len(job.tickets) or any(self._failed(ticket) for ticket in landed):
                 done.append(job)
+                self._landed.difference_update(job.tickets)
         return done
 
     @staticmethod

@@ -82,3 +82,13 @@ def test_other_updates_versions_and_objectives_draw_anew() -> None:
     first = drawn(BATCH, "dmd", 0, 0)
     for path in (("dmd", 0, 1), ("dmd", 1, 0), ("rl", 0, 0)):
         assert not torch.isclose(first, drawn(BATCH, *path)).any()
+
+
+@pytest.mark.parametrize("emphasis", [1.0, 2.0, 3.0])
+def test_late_steps_are_drawn_with_the_stated_emphasis(emphasis: float) -> None:
+    levels, rows = 4, 4000
+    draw = draw_states(BATCH, rows, levels, ("x",), emphasis)
+    for level in range(1, levels):
+        share = float((draw.level < level).float().mean())
+        assert share == pytest.approx((level / levels) ** emphasis, abs=0.02)
+    assert int(draw.level.max()) == levels - 1

@@ -1,6 +1,7 @@
 """Each objective on analytic networks: a wrong sign fails, and splitting a batch over ranks changes nothing."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import pytest
@@ -257,15 +258,29 @@ def test_fresh_groups_have_ratio_one_through_the_arrow_bytes(kernel: Kernel) -> 
     student = Mixer(1)
     batch = batch_of(student, Judge(2), kernel=kernel)
     means = policy_means(student, setting(config(), Mixer(9), kernel=kernel), batch, ALL)
-    assert ratio_deviation(means, batch, ALL) <= 1e-6
+    deviation = ratio_deviation(means, batch, ALL)
+    assert deviation is not None
+    assert deviation <= 1e-6
 
 
 def test_the_ratio_is_not_measured_where_no_group_is_fresh() -> None:
     student = Mixer(1)
     batch = dataclasses.replace(batch_of(student, Judge(2)), policy_ages=torch.ones(4, dtype=torch.int64))
     means = policy_means(student, setting(config(), Mixer(9)), batch, ALL)
-    assert ratio_deviation(means, batch, ALL) != ratio_deviation(means, batch, ALL)
-    assert ratio_deviation(means, batch, ALL, only_age=1) <= 1e-6
+    assert ratio_deviation(means, batch, ALL) is None
+    of_age_1 = ratio_deviation(means, batch, ALL, only_age=1)
+    assert of_age_1 is not None
+    assert of_age_1 <= 1e-6
+
+
+def test_a_ratio_that_is_not_a_number_is_not_taken_for_one() -> None:
+    student = Mixer(1)
+    batch = batch_of(student, Judge(2))
+    means = policy_means(student, setting(config(), Mixer(9)), batch, ALL)
+    means[0, 0, 0] = float("nan")
+    deviation = ratio_deviation(means, batch, ALL)
+    assert deviation is not None
+    assert math.isnan(deviation)
 
 
 def test_a_positive_advantage_makes_the_action_more_probable_and_a_negative_one_less() -> None:
