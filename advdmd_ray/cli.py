@@ -145,18 +145,16 @@ def _add_config(command: argparse.ArgumentParser, *, required: bool = True) -> N
 
 
 def _run(args: argparse.Namespace) -> int:
-    from advdmd_ray import preflight  # noqa: PLC0415
+    from advdmd_ray import estimate, preflight  # noqa: PLC0415
 
     config = read_config(args.config, args.overrides)
     start = preflight.check(config, args.resume, fresh=args.fresh)
     if args.dry_run:
-        from advdmd_ray import estimate  # noqa: PLC0415
-
         sys.stdout.write(dump_config(config) + "\n" + estimate.plan_text(config) + "\n" + start.note + "\n")
         return DONE
     sys.stderr.write(start.note + "\n")
     with preflight.claim(start):
-        if config.ray.address or os.environ.get("RAY_ADDRESS"):
+        if estimate.ray_address(config) is not None:
             # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         from advdmd_ray.runtime.launch import run_on_ray  # noqa: PLC0415

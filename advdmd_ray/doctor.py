@@ -183,8 +183,12 @@ def examine_cluster(address: str, deadline_s: float) -> Finding:
     """Ask the cluster's head whether it is there, through Ray's own command in a process that can be ended."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     command += [] if address == "auto" else ["--address", address]
+    # The same default as that of `advdmd run`.
+    environment = {"RAY_AUTH_MODE": "token", **os.environ}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, check=False)  # noqa: S603 - no shell
+        answer = subprocess.run(  # noqa: S603 - no shell
+            command, capture_output=True, text=True, timeout=deadline_s, check=False, env=environment
+        )
     except subprocess.TimeoutExpired:
         return Finding("ray", "change", f"{address} did not answer in {deadline_s:g} s; is the head up and reachable?")
     if answer.returncode == 0:
@@ -203,8 +207,8 @@ def examine_authentication(mode: str | None, *, joins: bool) -> Finding:
         return Finding(
             "ray auth",
             "note",
-            "RAY_AUTH_MODE is not set; a cluster with token authentication refuses this client: set "
-            "RAY_AUTH_MODE=token and share the head's token (ray get-auth-token, RAY_AUTH_TOKEN)",
+            "RAY_AUTH_MODE is not set: advdmd run will use RAY_AUTH_MODE=token; set it to disabled for a cluster "
+            "without tokens",
         )
     if mode is None:
         return Finding("ray auth", "ok", "RAY_AUTH_MODE is not set: a local Ray makes and uses a token by itself")
