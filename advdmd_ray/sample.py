@@ -31,6 +31,9 @@ def sample_grid(
 ) -> Path:
     """Sample with the folder's own scheduler and write a grid, one row of images a prompt.
 
+    No configuration is read: `model.max_sequence_length` and `diffusion.sigmas` are ignored. For other levels use the
+    lines in the folder's README.
+
     Args:
         pipeline: A diffusers folder of a teacher or a student, or `builtin:NAME`.
         prompts: One row each.

@@ -1,6 +1,6 @@
 """The configuration: frozen, typed, bounded. One YAML file, overridden by `section.key=value`.
 
-Every value that is not the paper's is ours (see ALGORITHM in docs); none of these defaults is the paper's.
+Every default is ours; docs/ALGORITHM.md has the formulas and their sources.
 This module imports neither torch nor ray, so that `--help` and bad input answer at once.
 """
 
@@ -69,7 +69,9 @@ class Resources(Section):
     """Ray resources of one worker of a role."""
 
     num_cpus: float = Field(default=0.25, ge=0, description="Logical CPUs reserved by one worker.")
-    num_gpus: float = Field(default=0.0, ge=0, description="GPUs reserved by one worker.")
+    num_gpus: float = Field(
+        default=0.0, ge=0, description="GPUs reserved by one worker; networks run on CPUs in this version."
+    )
     threads: Positive = Field(default=1, description="CPU threads of one worker's tensor operations.")
 
 
@@ -123,8 +125,18 @@ class Learner(Resources):
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
     betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clip of every update.")
-    late_steps: float = Field(default=2.0, ge=1, le=8, description="Emphasis on late steps in draws; 1 is uniform.")
-    final_rate: Rate = Field(default=1.0, description="Share of each learning rate left in the last cycle; linear.")
+    late_steps: float = Field(
+        default=2.0,
+        ge=1,
+        le=8,
+        description="Emphasis e of every draw of steps: P(step < k) = (k / K)^e in fake score, discriminator and DMD; "
+        "1 is uniform.",
+    )
+    final_rate: Rate = Field(
+        default=1.0,
+        description="Share of every learning rate left in cycle run.cycles; linear from the first. A run that "
+        "time_limit_s ends stops earlier on the line.",
+    )
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="EMA of the student per DMD or RL update.")
     checkpoint_cycles: Positive = Field(default=50, description="Cycles between checkpoints.")
     keep_checkpoints: Positive = Field(default=2, description="Checkpoints kept.")
@@ -166,7 +178,10 @@ class Discriminator(Section):
         default=(1, 3), min_length=1, description="Backbone blocks whose features are read."
     )
     auc_low: Fraction = Field(default=0.55, description="Below this held-out AUC a level gives no RL signal.")
-    auc_high: Fraction = Field(default=0.98, description="Above this a level gives no RL signal and D is not updated.")
+    auc_high: Fraction = Field(
+        default=0.98,
+        description="Above this smoothed AUC a level gives no RL signal; D rests while all levels are above.",
+    )
     auc_decay: Fraction = Field(default=0.9, description="Smoothing of the held-out AUC from cycle to cycle.")
     heldout_fraction: float = Field(
         default=0.2, gt=0, lt=1, description="Share of the real images used only for the AUC."
@@ -180,7 +195,7 @@ class Discriminator(Section):
 class PolicyGradient(Section):
     """GRPO on the discriminator's rewards (ALGORITHM.md, sections 4 and 5)."""
 
-    enabled: bool = Field(default=True, description="False: no RL update at all (the dmd rivals).")
+    enabled: bool = Field(default=True, description="False: no RL update; DMD alone.")
     learning_rate: Rate = Field(default=1e-4, description="Student learning rate for RL, with its own Adam moments.")
     advantage: Literal["reward_to_go", "own_step", "final_only", "potential"] = Field(
         default="reward_to_go", description="How level scores become step advantages."
@@ -200,13 +215,17 @@ class PolicyGradient(Section):
         default=1.0, gt=0, description="flow_dppo: divergence of a whole latent above which to mask."
     )
     clip_nats: float = Field(default=1.0, gt=0, description="ppo_clip, grpo_guard: clip of a whole latent's log-ratio.")
-    stale_nats: float = Field(default=50.0, gt=0, description="Rows farther than this from their policy are dropped.")
-    step_weight_power: Literal[0, 1, 2] = Field(default=2, description="p of the step weight sigma_k^p.")
+    stale_nats: float = Field(
+        default=50.0, gt=0, description="Actions whose policy is farther than this from the learner's are dropped."
+    )
+    step_weight_power: Literal[0, 1, 2] = Field(
+        default=2, description="p of the step weight std_k^p, std_k the step's standard deviation."
+    )
     minibatches: Positive = Field(default=1, description="Policy updates per RL turn; each on its share of the batch.")
 
 
 class Cadence(Section):
-    """When which network learns: warm (no RL), ramp (RL every m-th DMD), full (DMD2 and GRPO decoupled)."""
+    """When which network learns: warm (no RL), ramp (RL every m-th DMD), full (RL in every cycle)."""
 
     fake_score_updates: Positive = Field(default=4, description="Fake-score updates per DMD update.")
     discriminator_updates: Positive = Field(default=2, description="Discriminator updates per DMD update.")

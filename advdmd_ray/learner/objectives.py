@@ -162,7 +162,9 @@ def dmd_update_loss(
     batch: LearnerBatch,
     path: Path,
 ) -> Float[Tensor, ""]:
-    """Distribution matching on clean predictions made, with gradient, from stored states of all K steps, late ones more often.
+    """Distribution matching on clean predictions made, with gradient, from stored states.
+
+    The states are drawn from all K steps, late ones more often (`learner.late_steps`).
 
     The optional direct GAN term enters as a gradient at x0, in each group scaled to the norm of that group's DMD
     gradient: no backward pass crosses two engines, and no rank needs another's norms.
