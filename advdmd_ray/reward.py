@@ -18,7 +18,7 @@ from advdmd_ray.losses.advantage import group_summary
 from advdmd_ray.losses.fake_score import noised
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, LoadReport, ScoredGroup, TrajectoryGroup
-from advdmd_ray.weights import ModuleLoader, Snapshot, load_verified
+from advdmd_ray.weights import Snapshot, VersionedModule
 
 # A network that gives one logit per state, from (x, t, conditioning); a module or its engine.
 Critic: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
@@ -92,11 +92,9 @@ class RewardWorker:
         self, name: str, discriminator: nn.Module, table: PromptTable, *, final_levels: Sequence[float]
     ) -> None:
         self.name = name
-        self._discriminator = discriminator.eval().requires_grad_(requires_grad=False)
-        self._loader = ModuleLoader(discriminator, [name for name, _ in discriminator.named_parameters()])
+        self._network = VersionedModule(name, discriminator)
         self._table = table
         self._final_levels = tuple(final_levels)
-        self._version: int | None = None
 
     def load(self, snapshot: Snapshot) -> LoadReport | None:
         """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
@@ -104,11 +102,7 @@ class RewardWorker:
         Raises:
             WeightsMismatchError: if the loaded bytes differ from the manifest.
         """
-        if snapshot.manifest.version == self._version:
-            return None
-        report = load_verified(self._loader, snapshot, self.name)
-        self._version = snapshot.manifest.version
-        return report
+        return self._network.load(snapshot)
 
     @torch.no_grad()
     def score(self, group: TrajectoryGroup) -> ScoredGroup:
@@ -117,11 +111,11 @@ class RewardWorker:
         Raises:
             ValueError: if no discriminator was loaded yet.
         """
-        if self._version is None:
+        if self._network.version is None:
             raise ValueError(f"{self.name} has no discriminator yet; load a snapshot first")
         latents = torch.tensor(group.latents)
         final_noise = final_noise_of(latents.shape[2:], int(group.seeds[0]), len(self._final_levels))
         states, levels = judged_states(latents, torch.tensor(group.sigmas), self._final_levels, final_noise)
-        logits = score_states(self._discriminator, self._table, group.prompt_id, states, levels)
+        logits = score_states(self._network.module, self._table, group.prompt_id, states, levels)
         rewards = level_scores(logits, intermediate=latents.shape[1] - 2)
-        return ScoredGroup(group=group, rewards=rewards.numpy(), reward_version=self._version)
+        return ScoredGroup(group=group, rewards=rewards.numpy(), reward_version=self._network.version)

@@ -10,7 +10,7 @@ from advdmd_ray.diffusion.sampling import rollout
 from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import Lease, LoadReport, TrajectoryGroup
-from advdmd_ray.weights import ModuleLoader, Snapshot, load_verified
+from advdmd_ray.weights import Snapshot, VersionedModule
 
 
 def sample_seeds(group_seed: int, group_size: int) -> list[int]:
@@ -33,14 +33,12 @@ class RolloutWorker:
         group_size: int,
     ) -> None:
         self.name = name
-        self._student = student.eval().requires_grad_(requires_grad=False)
-        self._loader = ModuleLoader(student, [name for name, _ in student.named_parameters()])
+        self._network = VersionedModule(name, student)
         self._table = table
         self._kernel = kernel
         self._sigmas = sigmas
         self._latent_shape = latent_shape
         self._group_size = group_size
-        self._version: int | None = None
 
     def load(self, snapshot: Snapshot) -> LoadReport | None:
         """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
@@ -48,11 +46,7 @@ class RolloutWorker:
         Raises:
             WeightsMismatchError: if the loaded bytes differ from the manifest.
         """
-        if snapshot.manifest.version == self._version:
-            return None
-        report = load_verified(self._loader, snapshot, self.name)
-        self._version = snapshot.manifest.version
-        return report
+        return self._network.load(snapshot)
 
     def generate(self, lease: Lease) -> TrajectoryGroup:
         """One trajectory per sample of the group, all from the leased policy version.
@@ -60,14 +54,16 @@ class RolloutWorker:
         Raises:
             ValueError: if the loaded student is not the version that the lease names.
         """
-        if lease.policy_version != self._version:
+        if lease.policy_version != self._network.version:
             raise ValueError(
-                f"{self.name} runs student version {self._version}; ordinal {lease.ordinal} was leased for version "
-                f"{lease.policy_version}"
+                f"{self.name} runs student version {self._network.version}; ordinal {lease.ordinal} was leased for "
+                f"version {lease.policy_version}"
             )
         seeds = sample_seeds(lease.seed, self._group_size)
         conditioning = self._table.of(lease.prompt_id, self._group_size)
-        result = rollout(self._student, conditioning, self._kernel, self._sigmas, shape=self._latent_shape, seeds=seeds)
+        result = rollout(
+            self._network.module, conditioning, self._kernel, self._sigmas, shape=self._latent_shape, seeds=seeds
+        )
         return TrajectoryGroup(
             ordinal=lease.ordinal,
             prompt_id=lease.prompt_id,

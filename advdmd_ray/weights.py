@@ -245,6 +245,33 @@ def load_verified(target: nn.Module | Loader, snapshot: Snapshot, worker: str) -
     return LoadReport(worker, manifest.stream, manifest.version, digest)
 
 
+class VersionedModule:
+    """A worker's frozen network and the version of the weights it holds.
+
+    Args:
+        worker: Name of the worker, for reports and errors.
+        module: The network; its parameters come with snapshots, the rest of it stays.
+    """
+
+    def __init__(self, worker: str, module: nn.Module) -> None:
+        self.module = module.eval().requires_grad_(requires_grad=False)
+        self.version: int | None = None
+        self._worker = worker
+        self._loader = ModuleLoader(module, [name for name, _ in module.named_parameters()])
+
+    def load(self, snapshot: Snapshot) -> LoadReport | None:
+        """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
+
+        Raises:
+            WeightsMismatchError: if the loaded bytes differ from the manifest.
+        """
+        if snapshot.manifest.version == self.version:
+            return None
+        report = load_verified(self._loader, snapshot, self._worker)
+        self.version = snapshot.manifest.version
+        return report
+
+
 @dataclass(frozen=True, slots=True)
 class WeightStats:
     """Counters per stream, and what runs where.

@@ -58,6 +58,10 @@ def test_help_and_configuration_answer_in_a_second_without_torch_or_ray(argument
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True, timeout=30, cwd=PACKAGE.parent)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.0
+    console = Path(sys.executable).with_name("advdmd")
+    start = time.perf_counter()
+    subprocess.run([console, "--help"], check=True, capture_output=True, timeout=30)
+    assert time.perf_counter() - start < 1.0
     traced = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
     )

@@ -56,7 +56,7 @@ def test_every_worker_starts_with_the_same_discriminator(tiny_pipeline: Path) ->
     table = encode_table(config)
 
     def heads(config: Config) -> str:
-        return digest_of(build_reward_worker(config, "reward-0", table)._discriminator.state_dict())
+        return digest_of(build_reward_worker(config, "reward-0", table)._network.module.state_dict())
 
     other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})})
     assert heads(config) == heads(config) != heads(other)

@@ -5,27 +5,13 @@ CPU, whose generator is the same on every machine; the normal transform may diff
 processor families, nothing else does.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-def derive_seed(run_seed: int, *path: int | str) -> int:
-    """The seed of the piece of work at `path`, such as `derive_seed(run_seed, "group", ordinal, sample)`.
-
-    BLAKE2b over the parts, each with its type and length, so that no two paths are spelled alike.
-
-    Returns:
-        An integer in [0, 2**63); the same in every process and on every platform.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for part in (run_seed, *path):
-        spelled = (f"s{part}" if isinstance(part, str) else f"i{int(part)}").encode()
-        digest.update(len(spelled).to_bytes(8, "big") + spelled)
-    return int.from_bytes(digest.digest(), "big") >> 1
+from advdmd_ray.seeding import derive_seed
 
 
 def _generator(seed: int, path: tuple[int | str, ...]) -> torch.Generator:
