@@ -15,7 +15,7 @@ import psutil
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.estimate import GIB, placement, ray_address, sizes_of, total_bytes
+from advdmd_ray.estimate import GIB, placement, ray_address, reserved, sizes_of, total_bytes
 from advdmd_ray.preflight import check_model, check_writable
 
 OLDEST_PYTHON, FIRST_UNTRIED_PYTHON = (3, 11), (3, 13)
@@ -137,7 +137,7 @@ def examine_packages(requirements: list[str]) -> Finding:
 def examine_placement(config: Config, cores: int) -> Finding:
     """All workers together must fit the logical CPUs of a local Ray, and should not crowd the cores."""
     rows = placement(config)
-    cpus = sum(row.workers * row.num_cpus for row in rows)
+    cpus, _ = reserved(rows)
     processes = sum(row.workers for row in rows)
     text = f"{processes} worker processes ask for {cpus:g} of {cores} CPUs"
     if cpus > cores:

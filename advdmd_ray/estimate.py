@@ -4,6 +4,7 @@ Known from the configuration and the headers of the teacher's folder; nothing is
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advdmd_ray.config import Config
@@ -91,6 +92,11 @@ def placement(config: Config) -> tuple[Role, ...]:
     )
 
 
+def reserved(rows: Sequence[Role]) -> tuple[float, float]:
+    """Logical CPUs and GPUs that all workers of these roles reserve together."""
+    return sum(row.workers * row.num_cpus for row in rows), sum(row.workers * row.num_gpus for row in rows)
+
+
 def sizes_of(config: Config) -> Sizes:
     """Read the sizes of the teacher.
 
@@ -163,7 +169,7 @@ def plan_text(config: Config) -> str:
     lines = ["placement", f"  {'role':<9}{'workers':>8}{'CPUs':>7}{'GPUs':>7}  where"]
     rows = placement(config)
     lines += [f"  {r.name:<9}{r.workers:>8}{r.num_cpus:>7g}{r.num_gpus:>7g}  {r.where}" for r in rows]
-    cpus, gpus = sum(r.workers * r.num_cpus for r in rows), sum(r.workers * r.num_gpus for r in rows)
+    cpus, gpus = reserved(rows)
     lines += [f"  {'total':<9}{sum(r.workers for r in rows):>8}{cpus:>7g}{gpus:>7g}", ""]
     lines.append(f"memory, estimated in MiB (the transformer has {sizes.transformer:,} weights in float32)")
     for row in memory(config, sizes):

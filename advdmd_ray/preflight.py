@@ -15,7 +15,7 @@ from pathlib import Path
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import CheckpointError, UserError
-from advdmd_ray.estimate import group_bytes, placement, ray_address
+from advdmd_ray.estimate import group_bytes, placement, ray_address, reserved
 from advdmd_ray.models.folder import inspect_pipeline
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def check_cores(config: Config) -> None:
     """
     if ray_address(config) is not None:
         return
-    demanded, cores = sum(role.workers * role.num_cpus for role in placement(config)), os.cpu_count() or 1
+    (demanded, _), cores = reserved(placement(config)), os.cpu_count() or 1
     if demanded > cores:
         raise UserError(
             f"the workers reserve {demanded:g} CPUs, this machine has {cores}; lower rollout.actors, reward.workers, "

@@ -13,30 +13,12 @@ from ray.exceptions import AuthenticationError
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.estimate import ray_address
+from advdmd_ray.estimate import placement, ray_address, reserved
 
 CONNECT_S = 10.0
 # No usage statistics; workers' lines without colour codes, as they go into job logs too; and no second copy of a
 # failed job's error for each of its results that nobody asked for.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
-
-
-def demanded_cpus(config: Config) -> float:
-    """Logical CPUs that all workers reserve together."""
-    return (
-        config.rollout.actors * config.rollout.num_cpus
-        + config.reward.workers * config.reward.num_cpus
-        + config.learner.ranks * config.learner.num_cpus
-    )
-
-
-def demanded_gpus(config: Config) -> float:
-    """GPUs that all workers reserve together."""
-    return (
-        config.rollout.actors * config.rollout.num_gpus
-        + config.reward.workers * config.reward.num_gpus
-        + config.learner.ranks * config.learner.num_gpus
-    )
 
 
 @contextmanager
@@ -117,7 +99,7 @@ def _wait_for_resources(config: Config, timeout_s: float) -> None:
 def _shortage(config: Config) -> tuple[str, float, float] | None:
     """The first kind of resource of which the cluster has less than the workers reserve: kind, need, have."""
     have = ray.cluster_resources()
-    for kind, need in (("CPU", demanded_cpus(config)), ("GPU", demanded_gpus(config))):
+    for kind, need in zip(("CPU", "GPU"), reserved(placement(config)), strict=True):
         if need > have.get(kind, 0.0) + 1e-9:
             return kind, need, have.get(kind, 0.0)
     return None
