@@ -14,9 +14,9 @@ from torch import Tensor
 from advdmd_ray.buffer.codec import encoded_bytes
 from advdmd_ray.buffer.schema import GroupShape
 from advdmd_ray.config import Config
-from advdmd_ray.data.digits import DIGIT_PROMPTS
 from advdmd_ray.data.prompts import load_prompts
-from advdmd_ray.data.real import RealImages, real_digits
+from advdmd_ray.data.real import RealImages
+from advdmd_ray.data.sources import build_source
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed
@@ -33,6 +33,9 @@ from advdmd_ray.models.text import encode_prompts, unconditional
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.reward import RewardWorker
 from advdmd_ray.rollout import RolloutWorker
+
+ENCODED_AT_ONCE = 1024
+"""Images that go through the codec in one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,15 @@ def prompts_of(config: Config) -> tuple[str, ...]:
     Raises:
         UserError: if the data has no real image for a prompt.
     """
+    source = build_source(config.data)
     if config.data.prompts is None:
-        return DIGIT_PROMPTS
+        return source.prompts
     prompts = load_prompts(config.data.prompts)
-    unknown = [text for text in prompts if text not in DIGIT_PROMPTS]
+    unknown = [text for text in prompts if text not in source.known]
     if unknown:
         raise UserError(
-            f"{config.data.prompts}: no real image has the prompt {unknown[0]!r}; data.source=digits has "
-            f"{DIGIT_PROMPTS[0]!r} to {DIGIT_PROMPTS[-1]!r}"
+            f"{config.data.prompts}: no real image has the prompt {unknown[0]!r}; data.source={source.name} has "
+            f"{source.known[0]!r} to {source.known[-1]!r}"
         )
     return prompts
 
@@ -93,12 +97,13 @@ def encode_table(config: Config) -> PromptTable:
     return PromptTable(texts, encode_prompts(pipeline, texts, length), unconditional(pipeline, length))
 
 
-def real_images(texts: tuple[str, ...]) -> RealImages:
+@torch.no_grad()
+def real_images(config: Config, texts: tuple[str, ...]) -> RealImages:
     """Real latents of every row of this run's prompt table; a prompt that stands there twice has its images twice."""
-    real = real_digits()
-    found = [torch.nonzero(real.prompt_ids == DIGIT_PROMPTS.index(text)).flatten() for text in texts]
-    rows = torch.arange(len(texts)).repeat_interleave(torch.tensor([len(images) for images in found]))
-    return RealImages(real.latents[torch.cat(found)], rows)
+    images, rows = build_source(config.data).images(texts)
+    codec = load_pipeline(config.model.path).vae
+    encoded = torch.cat([codec.encode(part, return_dict=False)[0].mode() for part in images.split(ENCODED_AT_ONCE)])
+    return RealImages((encoded - codec.config.shift_factor) * codec.config.scaling_factor, rows)
 
 
 def build_rollout_worker(config: Config, name: str, table: PromptTable) -> RolloutWorker:
@@ -139,7 +144,7 @@ def build_learner_worker(
     student, fake_score = (copy.deepcopy(teacher).requires_grad_(requires_grad=True) for _ in range(2))
     networks = Networks(teacher, student, fake_score, build_discriminator(config, teacher))
     shapes = geometry(config)
-    real = real_images(table.texts)
+    real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)
     worker = LearnerWorker(config, gang, learner, table)
     if checkpoint is not None:

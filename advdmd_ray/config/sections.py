@@ -44,8 +44,12 @@ class Model(Section):
 class Data(Section):
     """Real images for the discriminator and prompts for the rollouts."""
 
-    source: Literal["digits"] = Field(default="digits", description="Where real images come from.")
+    source: Literal["digits", "shapes"] = Field(default="digits", description="Where real images come from.")
     prompts: str | None = Field(default=None, description="Text file of prompts, one a line; default: the data's own.")
+    prompt_rows: Positive = Field(
+        default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
+    )
+    images_per_prompt: int = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
 
 
 class Diffusion(Section):

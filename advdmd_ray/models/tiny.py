@@ -1,25 +1,61 @@
 """The tiny Stable Diffusion 3 pipeline, built offline from code with real diffusers and transformers parts."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from advdmd_ray.models.codec import PixelCodec
+from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.diffusers_classes import (
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
 
-CONTEXT_LENGTH = 8
-"""Tokens of a prompt, with the start and end marks."""
 TEXT_WIDTH = 32
-WIDTH_PER_HEAD = 24
 HEADS = 4
-LAYERS = 4
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Sizes of a tiny pipeline.
+
+    Attributes:
+        latent_side: Height and width of a latent.
+        latent_channels: Channels of a latent.
+        patch: Side of the transformer's patches, latent elements.
+        context: Tokens of a prompt, with the start and end marks.
+        head_width: Channels of each of the four attention heads.
+        layers: Blocks.
+        position_scale: Size of the text encoders' position embeddings beside word embeddings of size 1.
+    """
+
+    latent_side: int
+    latent_channels: int
+    patch: int
+    context: int
+    head_width: int
+    layers: int
+    position_scale: float
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return HEADS * self.head_width
+
+
+DIGITS = Architecture(
+    latent_side=8, latent_channels=1, patch=2, context=8, head_width=24, layers=4, position_scale=0.3
+)
+"""For 8x8 digits: 16 image tokens, about 1.2 million parameters."""
+SHAPES = Architecture(
+    latent_side=6, latent_channels=32, patch=1, context=16, head_width=24, layers=6, position_scale=0.7
+)
+"""For 24x24 scenes of shapes: 36 image tokens."""
 
 
 def byte_symbols() -> list[str]:
@@ -32,37 +68,47 @@ def byte_symbols() -> list[str]:
     return [chr(byte) for byte in shown] + [chr(256 + place) for place in range(len(hidden))]
 
 
-def build_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
+def build_tokenizer(words: Sequence[str], context: int) -> CLIPTokenizer:
     """Build a CLIP byte-pair tokenizer in which each of `words` is one token and any other text is spelt in bytes.
 
     Args:
-        words: Lower-case words. Their merges are listed left to right, so a word that begins like an earlier one
-            shares its first merges.
+        words: Lower-case words. A word takes what merges of earlier words fit it and joins the rest left to right, so
+            no word breaks an earlier one.
+        context: Tokens of a prompt, with the start and end marks.
     """
     symbols = byte_symbols()
     vocabulary = [*symbols, *(symbol + WORD_END for symbol in symbols)]
-    merges: list[tuple[str, str]] = []
+    merges: dict[tuple[str, str], int] = {}
     for word in dict.fromkeys(words):
-        pieces = [*word[:-1], word[-1] + WORD_END]
-        left = pieces[0]
-        for right in pieces[1:]:
-            if (left, right) not in merges:
-                merges.append((left, right))
-                vocabulary.append(left + right)
-            left += right
+        pieces = _spelt(word, merges)
+        while len(pieces) > 1:
+            merges[pieces[0], pieces[1]] = len(merges)
+            vocabulary.append(pieces[0] + pieces[1])
+            pieces = _spelt(word, merges)
     table = {symbol: index for index, symbol in enumerate(dict.fromkeys([*vocabulary, START, END]))}
     return CLIPTokenizer(
         vocab=table,
-        merges=merges,  # pyright: ignore[reportArgumentType] - pairs are what its fast tokenizer takes
+        merges=list(merges),  # pyright: ignore[reportArgumentType] - pairs are what its fast tokenizer takes
         unk_token=END,
         bos_token=START,
         eos_token=END,
         pad_token=END,
-        model_max_length=CONTEXT_LENGTH,
+        model_max_length=context,
     )
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModelWithProjection:
+def _spelt(word: str, merges: Mapping[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding of one word: of all pairs that may be merged, the one listed first is, until none is left."""
+    pieces = [*word[:-1], word[-1] + WORD_END]
+    while True:
+        listed = [(merges[pair], place) for place, pair in enumerate(itertools.pairwise(pieces)) if pair in merges]
+        if not listed:
+            return pieces
+        _, place = min(listed)
+        pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer, seed: int, position_scale: float) -> CLIPTextModelWithProjection:
     """Build a frozen random CLIP text encoder whose outputs tell prompts apart.
 
     The usual initialisation (standard deviation 0.02) makes all pooled outputs nearly equal. Here embeddings have unit
@@ -70,8 +116,9 @@ def build_text_encoder(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModelWith
     the pooled output by about its own length.
 
     Args:
-        tokenizer: Gives the vocabulary and the end mark whose position is pooled.
+        tokenizer: Gives the vocabulary, the length, and the end mark whose position is pooled.
         seed: Seeds the weights.
+        position_scale: Standard deviation of the position embeddings; that of the word embeddings is 1.
     """
     marks = tokenizer.get_vocab()
     config = CLIPTextConfig(
@@ -81,7 +128,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModelWith
         projection_dim=TEXT_WIDTH,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=CONTEXT_LENGTH,
+        max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=marks[START],
         eos_token_id=marks[END],
         pad_token_id=marks[END],
@@ -91,45 +138,48 @@ def build_text_encoder(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModelWith
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             if "embedding" in name:
-                scale = 0.3 if "position" in name else 1.0
+                scale = position_scale if "position" in name else 1.0
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
             elif parameter.ndim == 2:  # noqa: PLR2004 - a matrix
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
     return encoder.eval().requires_grad_(False)
 
 
-def build_tiny_pipeline(prompts: Sequence[str], *, seed: int) -> StableDiffusion3Pipeline:
-    """Build the untrained pipeline for one-channel 8x8 images: 16 image tokens, about 1.2 million parameters.
+def build_tiny_pipeline(
+    words: Sequence[str], codec: PixelCodec | PatchCodec, architecture: Architecture, *, seed: int
+) -> StableDiffusion3Pipeline:
+    """Build an untrained pipeline.
 
     Args:
-        prompts: Their words become tokens of their own.
+        words: Words that become tokens of their own.
+        codec: The image codec; its latents are as `architecture` says.
+        architecture: Sizes.
         seed: Seeds the text encoders and the transformer.
     """
-    words = sorted({word for prompt in prompts for word in prompt.lower().split()})
-    tokenizer, tokenizer_2 = build_tokenizer(words), build_tokenizer(words)
+    tokenizer, tokenizer_2 = (build_tokenizer(words, architecture.context) for _ in range(2))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = SD3Transformer2DModel(
-            sample_size=8,
-            patch_size=2,
-            in_channels=1,
-            out_channels=1,
-            num_layers=LAYERS,
-            attention_head_dim=WIDTH_PER_HEAD,
+            sample_size=architecture.latent_side,
+            patch_size=architecture.patch,
+            in_channels=architecture.latent_channels,
+            out_channels=architecture.latent_channels,
+            num_layers=architecture.layers,
+            attention_head_dim=architecture.head_width,
             num_attention_heads=HEADS,
             joint_attention_dim=2 * TEXT_WIDTH,
-            caption_projection_dim=HEADS * WIDTH_PER_HEAD,
+            caption_projection_dim=architecture.width,
             pooled_projection_dim=2 * TEXT_WIDTH,
-            pos_embed_max_size=4,
+            pos_embed_max_size=architecture.latent_side // architecture.patch,
             qk_norm="rms_norm",
         )
         return StableDiffusion3Pipeline(
             transformer=transformer.eval(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
-            vae=PixelCodec(),  # pyright: ignore[reportArgumentType] - AutoencoderKL's methods, no common base
-            text_encoder=build_text_encoder(tokenizer, seed + 1),
+            vae=codec,  # pyright: ignore[reportArgumentType] - AutoencoderKL's methods, no common base
+            text_encoder=build_text_encoder(tokenizer, seed + 1, architecture.position_scale),
             tokenizer=tokenizer,
-            text_encoder_2=build_text_encoder(tokenizer_2, seed + 2),
+            text_encoder_2=build_text_encoder(tokenizer_2, seed + 2, architecture.position_scale),
             tokenizer_2=tokenizer_2,
             text_encoder_3=None,  # pyright: ignore[reportArgumentType] - SD3 without T5
             tokenizer_3=None,  # pyright: ignore[reportArgumentType] - SD3 without T5

@@ -1,0 +1,74 @@
+"""Draws scenes that fit a prompt: what it leaves open is chosen at random."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from advdmd_ray.data.shapes.prompts import HELD_OUT_PAIRS, ShapePrompt
+from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, SIDE, SIZES, Item, Scene, related
+
+GAP = 1.5
+"""Least distance of two bounding boxes, and to the image's edge 0.5, pixels."""
+EDGE = 0.5
+_PLACEMENTS = 60
+_LAYOUTS = 500
+_BIG_ROOM = {1: 1, 2: 2, 3: 1, 4: 0}
+"""How many of so many shapes may be big where the prompt leaves it open, so that they fit in."""
+
+
+def draw_scene(prompt: ShapePrompt, generator: np.random.Generator, *, held_out: bool = False) -> Scene:
+    """Draw a scene that fits the prompt.
+
+    Args:
+        prompt: What the scene must have.
+        generator: The source of every choice.
+        held_out: Whether shapes whose colour is left open may get one of the held-out colours. What the prompt names it
+            gets in any case.
+
+    Raises:
+        ValueError: The prompt's shapes do not fit into an image.
+    """
+    count = len(prompt.phrases)
+    for _ in range(_LAYOUTS):
+        background = prompt.background or str(generator.choice(tuple(BACKGROUNDS)))
+        room = _BIG_ROOM[count] - sum(phrase.size == "big" for phrase in prompt.phrases)
+        items: list[Item] = []
+        for phrase in prompt.phrases:
+            size = phrase.size or str(generator.choice(tuple(SIZES) if room > 0 else ("small",)))
+            room -= phrase.size is None and size == "big"
+            colour = phrase.colour or _open_colour(phrase.shape, generator, held_out=held_out)
+            item = _place(phrase.shape, colour, float(generator.uniform(*SIZES[size])), items, generator)
+            if item is None:
+                break
+            items.append(item)
+        if len(items) == count and (prompt.relation is None or related(items[0], prompt.relation, items[1])):
+            order = generator.permutation(count)
+            return Scene(background, tuple(items[index] for index in order))
+    raise ValueError(f"no layout found for {prompt.text!r}")
+
+
+def draw_scenes(prompts: Sequence[ShapePrompt], seed: int, *, held_out: bool = False) -> list[Scene]:
+    """Draw one scene for each prompt; the same prompts and seed give the same scenes."""
+    generator = np.random.default_rng(seed)
+    return [draw_scene(prompt, generator, held_out=held_out) for prompt in prompts]
+
+
+def _open_colour(shape: str, generator: np.random.Generator, *, held_out: bool) -> str:
+    allowed = [colour for colour in COLOURS if held_out or (colour, shape) not in HELD_OUT_PAIRS]
+    return str(generator.choice(allowed))
+
+
+def _place(
+    shape: str, colour: str, side: float, others: Sequence[Item], generator: np.random.Generator
+) -> Item | None:
+    """A free place for one more shape, or None."""
+    low, high = side / 2 + EDGE, SIDE - side / 2 - EDGE
+    for x, y in generator.uniform(low, high, size=(_PLACEMENTS, 2)):
+        clear = all(
+            max(abs(x - other.x), abs(y - other.y)) >= (side + other.side) / 2 + GAP for other in others
+        )
+        if clear:
+            return Item(shape, colour, side, float(x), float(y))
+    return None
+
+

@@ -1,0 +1,87 @@
+"""Where prompts and real images come from: one class for each `data.source`."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from advdmd_ray.config import Data
+from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.shapes.prompts import all_prompts
+from advdmd_ray.data.shapes.training import draw_images, draw_rows
+
+TRAINING_SEED = 20260428
+"""Of the shapes' prompt table and real images: the same in every run, as a data set on disk would be."""
+
+RealPart = tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]
+
+
+class Source(Protocol):
+    """A data set of prompts and real images.
+
+    Attributes:
+        name: Value of `data.source`.
+        prompts: The training prompts, in the order of their ids; one may stand there more than once.
+        known: Every prompt that real images can be had for.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    known: tuple[str, ...]
+
+    def images(self, texts: Sequence[str]) -> RealPart:
+        """Real images in [-1, 1] and the row of `texts` that each belongs to.
+
+        Args:
+            texts: Prompts among `known`; a prompt that stands there twice has its images twice.
+        """
+        ...
+
+
+class DigitsSource:
+    """Handwritten digits: about 144 images for each of ten prompts."""
+
+    name = "digits"
+    prompts = DIGIT_PROMPTS
+    known = DIGIT_PROMPTS
+
+    def images(self, texts: Sequence[str]) -> RealPart:
+        """See `Source`."""
+        digits = load_digits("train")
+        found = [torch.nonzero(digits.labels == DIGIT_PROMPTS.index(text)).flatten() for text in texts]
+        rows = torch.arange(len(texts)).repeat_interleave(torch.tensor([len(images) for images in found]))
+        return digits.images[torch.cat(found)], rows
+
+
+class ShapesSource:
+    """Scenes of coloured shapes, drawn for the prompts.
+
+    Args:
+        prompt_rows: About how many rows the prompt table has.
+        images_per_prompt: Images drawn for each row.
+    """
+
+    name = "shapes"
+
+    def __init__(self, prompt_rows: int, images_per_prompt: int) -> None:
+        prompts = all_prompts()
+        self.known = tuple(prompt.text for prompt in prompts)
+        self.prompts = tuple(prompts[row].text for row in draw_rows(prompt_rows, TRAINING_SEED))
+        self._images_per_prompt = images_per_prompt
+
+    def images(self, texts: Sequence[str]) -> RealPart:
+        """See `Source`."""
+        row_of = {text: row for row, text in enumerate(self.known)}
+        drawn = np.repeat([row_of[text] for text in texts], self._images_per_prompt)
+        rows = torch.arange(len(texts)).repeat_interleave(self._images_per_prompt)
+        return torch.from_numpy(draw_images(drawn, TRAINING_SEED)), rows
+
+
+def build_source(data: Data) -> Source:
+    """The source that the configuration names."""
+    if data.source == "digits":
+        return DigitsSource()
+    return ShapesSource(data.prompt_rows, data.images_per_prompt)
