@@ -7,7 +7,6 @@ from advdmd_ray.config.reading import dump_config, read_config
 from advdmd_ray.config.sections import (
     Buffer,
     Cadence,
-    Config,
     Data,
     Diffusion,
     Discriminator,
@@ -27,6 +26,7 @@ from advdmd_ray.config.sections import (
     Section,
     Weights,
 )
+from advdmd_ray.config.whole import Config
 
 __all__ = [
     "Buffer",

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from advdmd_ray.config.sections import Config
+from advdmd_ray.config.whole import Config
 from advdmd_ray.errors import UserError
 
 

@@ -5,7 +5,6 @@ This module imports neither torch nor ray, so that `--help` and bad input answer
 """
 
 import itertools
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -268,74 +267,3 @@ class Pretrain(Section):
     batch_size: Positive = Field(default=128, description="Images per step.")
     learning_rate: Rate = Field(default=1e-3, description="Peak learning rate.")
     folder: str = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")
-
-
-class Config(Section):
-    """The whole configuration, one section a station."""
-
-    run: Run = Run()
-    model: Model = Model()
-    data: Data = Data()
-    diffusion: Diffusion = Diffusion()
-    rollout: Rollout = Rollout()
-    reward: Reward = Reward()
-    buffer: Buffer = Buffer()
-    weights: Weights = Weights()
-    learner: Learner = Learner()
-    dmd: DistributionMatching = DistributionMatching()
-    fake_score: FakeScore = FakeScore()
-    discriminator: Discriminator = Discriminator()
-    policy_gradient: PolicyGradient = PolicyGradient()
-    cadence: Cadence = Cadence()
-    metrics: Metrics = Metrics()
-    evaluation: Evaluation = Evaluation()
-    ray: RaySection = RaySection()
-    pretrain: Pretrain = Pretrain()
-
-    @property
-    def steps(self) -> int:
-        """Student steps K."""
-        return len(self.diffusion.sigmas)
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return Path(self.run.output) / self.run.name
-
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
-        if self.policy_gradient.enabled and self.steps < 2:  # noqa: PLR2004 - one step has no stochastic action
-            raise ValueError(
-                "policy_gradient.enabled needs at least 2 diffusion.sigmas: with one step no action is random; "
-                "add a level or set policy_gradient.enabled=false"
-            )
-        if self.policy_gradient.enabled and self.diffusion.kernel == "ode":
-            raise ValueError(
-                "policy_gradient.enabled needs a stochastic diffusion.kernel (renoise, cps or flow_sde), got ode; "
-                "choose one or set policy_gradient.enabled=false"
-            )
-        if self.rollout.groups_per_cycle % self.learner.ranks:
-            raise ValueError(
-                f"learner.ranks must divide rollout.groups_per_cycle, got {self.learner.ranks} and "
-                f"{self.rollout.groups_per_cycle}; change one of them"
-            )
-        for name in ("dmd", "fake_score", "discriminator"):
-            batch_size = getattr(self, name).batch_size
-            if batch_size % self.rollout.groups_per_cycle:
-                raise ValueError(
-                    f"rollout.groups_per_cycle must divide {name}.batch_size, got {self.rollout.groups_per_cycle} and "
-                    f"{batch_size}; change one of them"
-                )
-        if self.rollout.group_size % self.policy_gradient.minibatches:
-            raise ValueError(
-                f"policy_gradient.minibatches must divide rollout.group_size, got {self.policy_gradient.minibatches} "
-                f"and {self.rollout.group_size}; change one of them"
-            )
-        if self.learner.engine == "torch" and self.learner.ranks > 1:
-            raise ValueError("learner.engine=torch runs one rank; set learner.ranks=1 or learner.engine=deepspeed")
-        if self.weights.keep <= self.rollout.max_policy_age:
-            raise ValueError(
-                f"weights.keep must exceed rollout.max_policy_age, got {self.weights.keep} and "
-                f"{self.rollout.max_policy_age}"
-            )
-        return self
