@@ -116,7 +116,7 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", metavar="auto|PATH", help="go on from the run's last checkpoint, or from one at PATH")
     run.add_argument("--fresh", action="store_true", help="move an earlier run of this name aside, to NAME.1")
 
-    _add_config(add("pretrain", _pretrain, "Train the small digits teacher and write its pipeline folder."))
+    _add_config(add("pretrain", _pretrain, "Train the small teacher of data.source and write its pipeline folder."))
 
     sample = add("sample", _sample, "Draw images from a teacher's or a student's pipeline folder into a PNG grid.")
     sample.add_argument("--pipeline", required=True, metavar="FOLDER", help="diffusers folder, or builtin:NAME")
@@ -244,7 +244,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    from advdmd_ray.pretrain import pretrain_digits  # noqa: PLC0415
+    from advdmd_ray.pretrain import pretrain_teacher  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:
@@ -253,17 +253,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         def progress(step: int, loss: float) -> None:
             bar.update(task, completed=step, description=f"training the teacher, loss {loss:.4f}")
 
-        card = pretrain_digits(
-            folder,
-            seed=config.run.seed,
-            steps=config.pretrain.steps,
-            batch_size=config.pretrain.batch_size,
-            learning_rate=config.pretrain.learning_rate,
-            guidance=config.model.guidance,
-            max_sequence_length=config.model.max_sequence_length,
-            samples=config.evaluation.samples,
-            command=shlex.join(["advdmd", "pretrain", "--config", args.config, *args.overrides]),
-            progress=progress,
-        )
+        command = shlex.join(["advdmd", "pretrain", "--config", args.config, *args.overrides])
+        card = pretrain_teacher(config, command=command, progress=progress)
     sys.stdout.write(json.dumps(card, indent=2) + f"\n{folder}\n")
     return DONE

@@ -1,4 +1,4 @@
-"""Training of the small digits teacher: flow matching with classifier-free guidance, then judged and written."""
+"""Training of the small teachers: flow matching with classifier-free guidance, then judged and written."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.data.digits import DIGIT_PROMPTS
-from advdmd_ray.data.real import RealImages, real_digits
-from advdmd_ray.diffusion.denoiser import Conditioning, guided
-from advdmd_ray.diffusion.kernels import Kernel
-from advdmd_ray.diffusion.schedule import teacher_sigmas
+from advdmd_ray.config import Config
+from advdmd_ray.data.digits import DIGIT_PROMPTS, DIGIT_WORDS, load_digits
+from advdmd_ray.data.real import RealImages
+from advdmd_ray.data.shapes.prompts import all_prompts, prompt_words
+from advdmd_ray.data.shapes.training import draw_images, draw_rows
+from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judge import Judge, JudgeScore, balanced_samples
+from advdmd_ray.evaluation.digits_judge import DigitsJudge
+from advdmd_ray.evaluation.judge import Judge, JudgeScore
+from advdmd_ray.evaluation.judging import judge_pipeline
+from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
-from advdmd_ray.models.pipeline import latent_spec, save_pipeline, scheduler_shift
+from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.sd3 import SD3Denoiser
-from advdmd_ray.models.text import encode_prompts, unconditional
-from advdmd_ray.models.tiny import build_tiny_pipeline
+from advdmd_ray.models.text import encode_prompts
+from advdmd_ray.models.tiny import DIGITS, SHAPES, Architecture, build_tiny_pipeline
 
 WARMUP_STEPS = 100
 GRADIENT_CLIP = 1.0
@@ -37,6 +42,56 @@ TEACHER_CARD = "teacher.json"
 JUDGED_STEPS = (40, 8, 4, 2)
 JUDGE_SEED = 0
 RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "scikit-learn", "numpy")
+FITTED_IMAGES = 5000
+"""Images of the training set that the shapes' codec is fitted to."""
+PATCH, COMPONENTS, WHITENING = 4, 32, 0.5
+"""Of the shapes' codec, see `PatchCodec.fit`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRecipe:
+    """What a teacher is made of and trained on.
+
+    Attributes:
+        prompts: By prompt id.
+        words: Words that become tokens of their own.
+        codec: The image codec.
+        architecture: Sizes of the networks.
+        real: Real latents and the prompt id of each.
+    """
+
+    prompts: tuple[str, ...]
+    words: tuple[str, ...]
+    codec: PixelCodec | PatchCodec
+    architecture: Architecture
+    real: RealImages
+
+
+def build_recipe(config: Config) -> TeacherRecipe:
+    """The recipe for `data.source`; what it draws is seeded by `run.seed`."""
+    if config.data.source == "digits":
+        return digits_recipe()
+    return shapes_recipe(config.pretrain.images, config.run.seed)
+
+
+def digits_recipe() -> TeacherRecipe:
+    """Pixels of the training digits, their labels as prompt ids."""
+    digits = load_digits("train")
+    return TeacherRecipe(DIGIT_PROMPTS, DIGIT_WORDS, PixelCodec(), DIGITS, RealImages(digits.images, digits.labels))
+
+
+def shapes_recipe(images: int, seed: int) -> TeacherRecipe:
+    """Patches of scenes drawn for the seen prompts, on their principal components; prompt ids are all prompts' rows.
+
+    Args:
+        images: About how many scenes are drawn.
+        seed: Seeds the choice of prompts and the scenes.
+    """
+    rows = draw_rows(images, seed)
+    drawn = torch.from_numpy(draw_images(rows, seed))
+    codec = PatchCodec.fit(drawn[:FITTED_IMAGES], patch=PATCH, components=COMPONENTS, whitening=WHITENING)
+    real = RealImages(codec.encode(drawn, return_dict=False)[0].mode(), torch.from_numpy(rows))
+    return TeacherRecipe(tuple(prompt.text for prompt in all_prompts()), prompt_words(), codec, SHAPES, real)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int = WARMUP_STEPS) -> float:
@@ -152,24 +207,22 @@ def judge_teacher(
         samples: Images per number of steps, equally many of each digit.
         seed: Of the initial noise, which all numbers of steps share.
     """
-    prompts = encode_prompts(pipeline, DIGIT_PROMPTS, max_sequence_length)
-    empty = unconditional(pipeline, max_sequence_length)
-    denoiser = guided(SD3Denoiser(pipeline.transformer), empty, guidance)
-    scores = {}
-    for steps in step_counts:
-        sigmas = teacher_sigmas(steps, scheduler_shift(pipeline))
-        images, labels = balanced_samples(
-            denoiser, prompts, Kernel("ode"), sigmas, latent_spec(pipeline).shape, samples=samples, seed=seed
-        )
-        scores[steps] = judge.score(images, labels)
-    return scores
+    return judge_pipeline(
+        pipeline,
+        judge,
+        guidance=guidance,
+        max_sequence_length=max_sequence_length,
+        step_counts=step_counts,
+        samples=samples,
+        seed=seed,
+    )
 
 
 def _judged(
     pipeline: StableDiffusion3Pipeline, *, guidance: float, max_sequence_length: int, samples: int
 ) -> dict[str, Any]:
     """The judge's part of the record: the teacher at each number of steps, and held-out real digits."""
-    judge = Judge()
+    judge = DigitsJudge()
     scores = judge_teacher(pipeline, judge, guidance=guidance, max_sequence_length=max_sequence_length, samples=samples)
     ceiling = judge.ceiling()
     return {
@@ -180,30 +233,13 @@ def _judged(
     }
 
 
-def pretrain_digits(
-    folder: Path,
-    *,
-    seed: int,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    guidance: float,
-    max_sequence_length: int,
-    samples: int,
-    command: str,
-    progress: Callable[[int, float], None] | None = None,
+def pretrain_teacher(
+    config: Config, *, command: str, progress: Callable[[int, float], None] | None = None
 ) -> dict[str, Any]:
-    """Build, train, judge and write the small digits teacher.
+    """Build, train, judge and write the teacher of `data.source` into `pretrain.folder`.
 
     Args:
-        folder: Where the pipeline goes; must not exist.
-        seed: Seeds the networks and the training.
-        steps: Optimizer steps.
-        batch_size: Images per step.
-        learning_rate: Peak learning rate.
-        guidance: CFG scale the teacher is judged with.
-        max_sequence_length: Length of the T5 slot.
-        samples: Images per judged number of steps.
+        config: `run.seed` seeds the networks, the data and the training; `model.guidance` is what it is judged with.
         command: The command line, for the record.
         progress: See `pretrain`.
 
@@ -212,35 +248,44 @@ def pretrain_digits(
         the SHA-256 of each weight file.
 
     Raises:
-        UserError: `folder` exists, or cannot be made.
+        UserError: `pretrain.folder` exists, or cannot be made.
     """
+    folder, section, seed = Path(config.pretrain.folder), config.pretrain, config.run.seed
     _check_free(folder)
     start = time.perf_counter()
-    pipeline = build_tiny_pipeline(DIGIT_PROMPTS, seed=seed)
-    conditioning = encode_prompts(pipeline, [*DIGIT_PROMPTS, ""], max_sequence_length)
+    recipe = build_recipe(config)
+    pipeline = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=seed)
+    conditioning = encode_prompts(pipeline, [*recipe.prompts, ""], config.model.max_sequence_length)
     pretrain(
         pipeline,
-        real_digits(),
+        recipe.real,
         conditioning,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
+        steps=section.steps,
+        batch_size=section.batch_size,
+        learning_rate=section.learning_rate,
         seed=seed,
         progress=progress,
     )
     trained = time.perf_counter()
-    judged = _judged(pipeline, guidance=guidance, max_sequence_length=max_sequence_length, samples=samples)
+    judged = _judged(
+        pipeline,
+        guidance=config.model.guidance,
+        max_sequence_length=config.model.max_sequence_length,
+        samples=config.evaluation.samples,
+    )
     return write_teacher(
         pipeline,
         folder,
         {
             "command": command,
+            "source": config.data.source,
             "seed": seed,
-            "steps": steps,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "guidance": guidance,
-            "max_sequence_length": max_sequence_length,
+            "images": len(recipe.real),
+            "steps": section.steps,
+            "batch_size": section.batch_size,
+            "learning_rate": section.learning_rate,
+            "guidance": config.model.guidance,
+            "max_sequence_length": config.model.max_sequence_length,
             "judge": judged,
             "seconds": {"train": round(trained - start, 1), "judge": round(time.perf_counter() - trained, 1)},
             "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "kind": platform.machine()},
@@ -288,4 +333,4 @@ def _check_free(folder: Path) -> None:
 
 
 def _figures(score: JudgeScore) -> dict[str, float]:
-    return {"accuracy": round(score.accuracy, 4), "frechet": round(score.frechet, 3)}
+    return {key: round(value, 4) for key, value in score.figures.items()}

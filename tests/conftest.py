@@ -29,12 +29,13 @@ hypothesis.settings.load_profile("repeatable")
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained pipeline folder; its larger weights make a comparison mean something."""
-    from advdmd_ray.data.digits import DIGIT_PROMPTS  # noqa: PLC0415 - only tests that run a pipeline load diffusers
+    from advdmd_ray.data.digits import DIGIT_WORDS  # noqa: PLC0415 - only tests that run a pipeline load diffusers
+    from advdmd_ray.models.codec import PixelCodec  # noqa: PLC0415
     from advdmd_ray.models.pipeline import save_pipeline  # noqa: PLC0415
-    from advdmd_ray.models.tiny import build_tiny_pipeline  # noqa: PLC0415
+    from advdmd_ray.models.tiny import DIGITS, build_tiny_pipeline  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("teacher") / "tiny"
-    pipeline = build_tiny_pipeline(DIGIT_PROMPTS, seed=3)
+    pipeline = build_tiny_pipeline(DIGIT_WORDS, PixelCodec(), DIGITS, seed=3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in pipeline.transformer.parameters():

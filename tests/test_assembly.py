@@ -7,8 +7,7 @@ import torch
 
 from advdmd_ray.assembly import build_reward_worker, encode_table, geometry, kernel_of, prompts_of, real_images
 from advdmd_ray.config import Config
-from advdmd_ray.data.digits import DIGIT_PROMPTS
-from advdmd_ray.data.real import real_digits
+from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
 from advdmd_ray.errors import UserError
 from advdmd_ray.weights import digest_of
 
@@ -20,14 +19,14 @@ def _with_prompts(path: Path, *texts: str) -> Config:
 
 
 def test_real_images_follow_the_order_of_the_prompts() -> None:
-    real, all_real = real_images((DIGIT_PROMPTS[7], DIGIT_PROMPTS[2])), real_digits()
+    real, digits = real_images(Config(), (DIGIT_PROMPTS[7], DIGIT_PROMPTS[2])), load_digits("train")
     for row, digit in enumerate((7, 2)):
-        assert torch.equal(real.latents[real.prompt_ids == row], all_real.latents[all_real.prompt_ids == digit])
+        assert torch.equal(real.latents[real.prompt_ids == row], digits.images[digits.labels == digit])
     assert set(real.prompt_ids.tolist()) == {0, 1}
 
 
 def test_a_prompt_written_twice_has_real_images_in_both_rows() -> None:
-    real = real_images((DIGIT_PROMPTS[3], DIGIT_PROMPTS[1], DIGIT_PROMPTS[3]))
+    real = real_images(Config(), (DIGIT_PROMPTS[3], DIGIT_PROMPTS[1], DIGIT_PROMPTS[3]))
     assert torch.equal(real.latents[real.prompt_ids == 0], real.latents[real.prompt_ids == 2])
     assert real.matched(torch.tensor([0, 1, 2]), seed=0).shape == (3, 1, 8, 8)
 

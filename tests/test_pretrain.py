@@ -10,20 +10,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.data.digits import DIGIT_PROMPTS
-from advdmd_ray.data.real import RealImages, real_digits
+from advdmd_ray.config import Config
+from advdmd_ray.data.real import RealImages
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judge import Judge
+from advdmd_ray.evaluation.digits_judge import DigitsJudge
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
 from advdmd_ray.pretrain import (
     TEACHER_CARD,
+    digits_recipe,
     judge_teacher,
     learning_rate_factor,
     pretrain,
-    pretrain_digits,
+    pretrain_teacher,
     stratified_times,
     weight_hashes,
 )
@@ -34,12 +35,13 @@ SHIPPED = Path(str(resources.files("advdmd_ray"))) / "assets" / "digits"
 def train(
     steps: int, *, seed: int = 0, real: RealImages | None = None, prompt_dropout: float = 0.1
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
-    pipeline = build_tiny_pipeline(DIGIT_PROMPTS, seed=0)
+    recipe = digits_recipe()
+    pipeline = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=0)
     losses: list[float] = []
     pretrain(
         pipeline,
-        real_digits() if real is None else real,
-        encode_prompts(pipeline, [*DIGIT_PROMPTS, ""], 8),
+        recipe.real if real is None else real,
+        encode_prompts(pipeline, [*recipe.prompts, ""], 8),
         steps=steps,
         batch_size=16,
         learning_rate=1e-3,
@@ -88,7 +90,7 @@ def test_training_repeats_with_its_seed() -> None:
 
 
 def test_labels_do_not_matter_when_every_prompt_is_dropped() -> None:
-    real = real_digits()
+    real = digits_recipe().real
     relabelled = RealImages(real.latents, (real.prompt_ids + 3) % 10)
     assert equal(train(2, real=real, prompt_dropout=1.0)[0], train(2, real=relabelled, prompt_dropout=1.0)[0])
     assert not equal(train(2, real=real, prompt_dropout=0.0)[0], train(2, real=relabelled, prompt_dropout=0.0)[0])
@@ -96,9 +98,17 @@ def test_labels_do_not_matter_when_every_prompt_is_dropped() -> None:
 
 def test_a_trained_folder_holds_its_record(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "teacher"
-    settings = {"seed": 4, "steps": 2, "batch_size": 8, "learning_rate": 1e-3, "guidance": 1.5}
-    record = pretrain_digits(folder, **settings, max_sequence_length=8, samples=20, command="advdmd pretrain")
+    config = Config.model_validate(
+        {
+            "run": {"seed": 4},
+            "model": {"guidance": 1.5},
+            "evaluation": {"samples": 20},
+            "pretrain": {"steps": 2, "batch_size": 8, "folder": str(folder)},
+        }
+    )
+    record = pretrain_teacher(config, command="advdmd pretrain")
     assert json.loads((folder / TEACHER_CARD).read_text()) == record
+    settings = {"seed": 4, "steps": 2, "batch_size": 8, "learning_rate": 1e-3, "guidance": 1.5, "images": 1437}
     assert {name: record[name] for name in settings} == settings
     assert set(record["judge"]["teacher"]) == {"40", "8", "4", "2"}
     assert record["sha256"] == weight_hashes(folder)
@@ -106,7 +116,7 @@ def test_a_trained_folder_holds_its_record(tmp_path: Path) -> None:
     assert [entry.name for entry in folder.parent.iterdir()] == ["teacher"]
     inspect_pipeline(folder)
     with pytest.raises(UserError, match="exists"):
-        pretrain_digits(folder, **settings, max_sequence_length=8, samples=20, command="advdmd pretrain")
+        pretrain_teacher(config, command="advdmd pretrain")
 
 
 def test_the_shipped_teacher_is_the_recorded_one() -> None:
@@ -129,11 +139,11 @@ def test_the_shipped_teacher_draws_readable_digits() -> None:
     pipeline = load_pipeline("builtin:digits")
     scores = judge_teacher(
         pipeline,
-        Judge(),
+        DigitsJudge(),
         guidance=record["guidance"],
         max_sequence_length=record["max_sequence_length"],
         step_counts=(20, 2),
         samples=200,
     )
-    assert scores[20].accuracy >= 0.95
-    assert scores[20].frechet < scores[2].frechet / 2
+    assert scores[20].figures["accuracy"] >= 0.95
+    assert scores[20].figures["frechet"] < scores[2].figures["frechet"] / 2

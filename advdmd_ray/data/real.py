@@ -7,8 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from advdmd_ray.data.digits import load_digits
-
 
 @dataclass(frozen=True, slots=True)
 class RealImages(Dataset[tuple[Tensor, Tensor]]):
@@ -83,9 +81,3 @@ class RealImages(Dataset[tuple[Tensor, Tensor]]):
             RealImages(self.latents[first], self.prompt_ids[first]),
             RealImages(self.latents[second], self.prompt_ids[second]),
         )
-
-
-def real_digits() -> RealImages:
-    """The training digits, their labels as prompt ids (`digits.DIGIT_PROMPTS`)."""
-    digits = load_digits("train")
-    return RealImages(latents=digits.images, prompt_ids=digits.labels)

@@ -5,7 +5,6 @@ Small images need no autoencoder, but `StableDiffusion3Pipeline` wants one, with
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -81,9 +80,9 @@ class PixelCodec(ModelMixin, ConfigMixin):
 class PatchCodec(ModelMixin, ConfigMixin):
     """A linear codec: every patch of an image becomes one latent vector, its scaled principal components.
 
-    With mean m `[d]`, orthonormal basis B `[d, k]` and scales s `[k]` of patches of d = channels x patch x patch values:
-    encoding is `z = (p - m) B / s`, decoding `p = (z s) B' + m`. Decoding what was encoded loses the components beyond
-    the first k only; with k = d nothing.
+    With mean m `[d]`, orthonormal basis B `[d, k]` and scales s `[k]` of patches of d = channels x patch x patch
+    values: encoding is `z = (p - m) B / s`, decoding `p = (z s) B' + m`. Decoding what was encoded loses the
+    components beyond the first k only; with k = d nothing.
 
     Args:
         latent_channels: Components kept, k.
@@ -110,7 +109,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
         self.scale = nn.Parameter(torch.ones(latent_channels), requires_grad=False)
 
     @classmethod
-    def fit(cls, images: Float[Tensor, "n c h w"], *, patch: int, components: int, whitening: float) -> Self:
+    def fit(cls, images: Float[Tensor, "n c h w"], *, patch: int, components: int, whitening: float) -> "PatchCodec":
         """Fit a codec to images.
 
         Component i of standard deviation d_i is divided by `d_i ** whitening`, and all by one number that gives the

@@ -48,9 +48,7 @@ class Architecture:
         return HEADS * self.head_width
 
 
-DIGITS = Architecture(
-    latent_side=8, latent_channels=1, patch=2, context=8, head_width=24, layers=4, position_scale=0.3
-)
+DIGITS = Architecture(latent_side=8, latent_channels=1, patch=2, context=8, head_width=24, layers=4, position_scale=0.3)
 """For 8x8 digits: 16 image tokens, about 1.2 million parameters."""
 SHAPES = Architecture(
     latent_side=6, latent_channels=32, patch=1, context=16, head_width=24, layers=6, position_scale=0.7

@@ -5,9 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.data.real import RealImages, real_digits
+from advdmd_ray.data.digits import load_digits
+from advdmd_ray.data.real import RealImages
 
-REAL = real_digits()
+DIGITS = load_digits("train")
+REAL = RealImages(DIGITS.images, DIGITS.labels)
 BY_CONTENT = {tuple(latent.flatten().tolist()): int(i) for latent, i in zip(REAL.latents, REAL.prompt_ids, strict=True)}
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 
-from advdmd_ray.data.digits import DIGIT_PROMPTS
-from advdmd_ray.data.real import real_digits
+from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.models.discriminator import Discriminator, token_features
 from advdmd_ray.models.sd3 import TIMESTEPS
@@ -120,7 +120,8 @@ def test_logits_depend_on_time_and_prompt(tiny: StableDiffusion3Pipeline, prompt
 
 
 def test_it_learns_to_tell_blurred_digits_from_real_ones(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
-    real, discriminator = real_digits(), Discriminator(tiny.transformer, width=32)
+    digits, discriminator = load_digits("train"), Discriminator(tiny.transformer, width=32)
+    real = RealImages(digits.images, digits.labels)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=3e-3)
 
     def logits(seed: int) -> tuple[torch.Tensor, torch.Tensor]:

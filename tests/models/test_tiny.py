@@ -5,11 +5,12 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import S
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.data.digits import DIGIT_PROMPTS
+from advdmd_ray.data.digits import DIGIT_PROMPTS, DIGIT_WORDS
+from advdmd_ray.models.codec import PixelCodec
 from advdmd_ray.models.text import encode_prompts
-from advdmd_ray.models.tiny import build_tiny_pipeline, build_tokenizer, byte_symbols
+from advdmd_ray.models.tiny import DIGITS, build_tiny_pipeline, build_tokenizer, byte_symbols
 
-TOKENIZER = build_tokenizer(["a", "handwritten", "seven", "six"])
+TOKENIZER = build_tokenizer(["a", "handwritten", "seven", "six"], 8)
 
 
 def test_known_words_are_one_token_each() -> None:
@@ -29,7 +30,7 @@ def test_every_byte_has_its_own_symbol() -> None:
 
 
 def test_the_same_seed_builds_the_same_pipeline() -> None:
-    first, again, other = (build_tiny_pipeline(DIGIT_PROMPTS, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (build_tiny_pipeline(DIGIT_WORDS, PixelCodec(), DIGITS, seed=seed) for seed in (1, 1, 2))
     for name in ("transformer", "text_encoder", "text_encoder_2"):
         states = [getattr(pipeline, name).state_dict() for pipeline in (first, again, other)]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -40,7 +41,7 @@ def test_building_a_pipeline_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    build_tiny_pipeline(DIGIT_PROMPTS, seed=1)
+    build_tiny_pipeline(DIGIT_WORDS, PixelCodec(), DIGITS, seed=1)
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -1,7 +1,7 @@
 """The language of the scenes: GenEval's six skills and a dense split in the manner of DPG-Bench.
 
-Skills after GenEval (Ghosh et al., arXiv 2310.11513): single object, two objects, counting, colours, position, attribute
-binding. A dense prompt states three to five facts at once, after DPG-Bench (Hu et al., arXiv 2403.05135).
+Skills after GenEval (Ghosh et al., arXiv 2310.11513): single object, two objects, counting, colours, position,
+attribute binding. A dense prompt states three to five facts at once, after DPG-Bench (Hu et al., arXiv 2403.05135).
 """
 
 import itertools

@@ -31,9 +31,7 @@ def coverage(shape: str, side: float, x: float, y: float) -> Float[np.ndarray, "
         distance = np.maximum(abs(dx), abs(dy)) - half
     elif shape == "cross":
         arm = side * _ARM / 2
-        distance = np.minimum(
-            np.maximum(abs(dx) - half, abs(dy) - arm), np.maximum(abs(dx) - arm, abs(dy) - half)
-        )
+        distance = np.minimum(np.maximum(abs(dx) - half, abs(dy) - arm), np.maximum(abs(dx) - arm, abs(dy) - half))
     elif shape == "triangle":
         # Its flanks run from the upper middle to the lower corners: slope 2, so the normal is (2, -1) / sqrt(5).
         distance = np.maximum(dy - half, (2 * abs(dx) - (dy + half)) / np.sqrt(5.0))

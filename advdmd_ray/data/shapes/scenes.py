@@ -58,17 +58,11 @@ def _open_colour(shape: str, generator: np.random.Generator, *, held_out: bool) 
     return str(generator.choice(allowed))
 
 
-def _place(
-    shape: str, colour: str, side: float, others: Sequence[Item], generator: np.random.Generator
-) -> Item | None:
+def _place(shape: str, colour: str, side: float, others: Sequence[Item], generator: np.random.Generator) -> Item | None:
     """A free place for one more shape, or None."""
     low, high = side / 2 + EDGE, SIDE - side / 2 - EDGE
     for x, y in generator.uniform(low, high, size=(_PLACEMENTS, 2)):
-        clear = all(
-            max(abs(x - other.x), abs(y - other.y)) >= (side + other.side) / 2 + GAP for other in others
-        )
+        clear = all(max(abs(x - other.x), abs(y - other.y)) >= (side + other.side) / 2 + GAP for other in others)
         if clear:
             return Item(shape, colour, side, float(x), float(y))
     return None
-
-
