@@ -261,8 +261,9 @@ class RaySection(Section):
 
 
 class Pretrain(Section):
-    """Training of the small digits teacher (`advdmd pretrain`)."""
+    """Training of the small teacher of `data.source` (`advdmd pretrain`)."""
 
+    images: int = Field(default=60_000, ge=1000, description="shapes: about how many scenes are drawn to train on.")
     steps: Positive = Field(default=3000, description="Optimizer steps.")
     batch_size: Positive = Field(default=128, description="Images per step.")
     learning_rate: Rate = Field(default=1e-3, description="Peak learning rate.")
