@@ -218,18 +218,20 @@ def judge_table(verdict: Mapping[str, Any]) -> "Table":
     """The judge's verdict as a table.
 
     Args:
-        verdict: `{"teacher": {steps: score}, "student": score with steps, "real": score}`, a score being
-            `{"accuracy": share, "frechet": distance}`; the student may be absent.
+        verdict: What `judge_run` returns: `{"labels": [figure], "teacher": {steps: score}, "student": score with steps,
+            "real": score}`, a score being `{"figures": {key: value}}`; the student may be absent.
     """
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table("sampler", "steps", "accuracy", "Frechet distance")
+    labels = verdict["labels"]
+    table = Table("sampler", "steps", *(label["label"] for label in labels))
     rows = [("teacher", str(steps), score) for steps, score in verdict["teacher"].items()]
     if verdict.get("student") is not None:
         rows.append(("student", str(verdict["student"]["steps"]), verdict["student"]))
     rows.append(("real, held out", "", verdict["real"]))
     for name, steps, score in rows:
-        table.add_row(name, steps, f"{score['accuracy']:.3f}", f"{score['frechet']:.2f}")
+        figures = (f"{score['figures'][label['key']]:.3f}" for label in labels)
+        table.add_row(name, steps, *figures)
     return table
 
 

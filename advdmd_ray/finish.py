@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.evaluation.curves import auc_while_rl, plot_curves, read_series
-from advdmd_ray.evaluation.grids import comparison_grid
+from advdmd_ray.evaluation.grids import column_labels, comparison_grid
 from advdmd_ray.evaluation.judging import Verdict, judge_samplers
 from advdmd_ray.evaluation.report import write_report
 from advdmd_ray.evaluation.summary import (
     AucRange,
     DiscriminatorSummary,
+    FigureLabel,
     JudgeSummary,
     PerStream,
     RoleSeconds,
@@ -71,7 +72,7 @@ def finish_run(
     export_ema(config)
     verdict = judge_samplers(config, folder / STUDENT, progress)
     progress("drawing")
-    comparison = comparison_grid(folder / "comparison.png", _rows(verdict), [str(digit) for digit in range(10)])
+    comparison = comparison_grid(folder / "comparison.png", _rows(verdict), column_labels(verdict.prompts))
     gate = (config.discriminator.auc_low, config.discriminator.auc_high)
     curves = plot_curves(folder / "metrics.jsonl", folder / "curves.png", gate=gate, title=config.run.name)
     seconds = Seconds(setup=phases.setup, train=phases.train, judge=clock() - began)
@@ -157,13 +158,11 @@ def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
         kernel=config.diffusion.kernel,
         sigmas=config.diffusion.sigmas,
         judge=JudgeSummary(
-            teacher={
-                steps: Score(accuracy=score.accuracy, frechet=score.frechet) for steps, score in verdict.teacher.items()
-            },
-            student=StudentScore(
-                accuracy=verdict.student.accuracy, frechet=verdict.student.frechet, steps=verdict.steps
-            ),
-            real=Score(accuracy=verdict.real.accuracy, frechet=verdict.real.frechet),
+            headline=verdict.headline,
+            labels=tuple(FigureLabel(**asdict(figure)) for figure in verdict.figures),
+            teacher={steps: Score(**asdict(score)) for steps, score in verdict.teacher.items()},
+            student=StudentScore(**asdict(verdict.student), steps=verdict.steps),
+            real=Score(**asdict(verdict.real)),
         ),
         updates=Updates(**{name: int(updates.get(name, 0)) for name in Updates.model_fields}),
         discriminator=DiscriminatorSummary(

@@ -181,7 +181,9 @@ def test_the_module_entry_is_the_run_command(config: Path) -> None:
 
 
 def test_the_judges_table_has_a_row_for_every_sampler() -> None:
-    score: dict[str, Any] = {"accuracy": 0.9, "frechet": 3.0}
-    verdict = {"teacher": {"40": score, "4": score}, "student": {**score, "steps": 4}, "real": score}
+    score: dict[str, Any] = {"figures": {"accuracy": 0.9, "frechet": 3.0}}
+    labels = [{"key": "frechet", "label": "distance"}, {"key": "accuracy", "label": "accuracy"}]
+    verdict = {"labels": labels, "teacher": {"40": score, "4": score}, "student": {**score, "steps": 4}, "real": score}
     assert cli.judge_table(verdict).row_count == 4
-    assert cli.judge_table({"teacher": {"40": score}, "real": score}).row_count == 2
+    assert cli.judge_table({"labels": labels, "teacher": {"40": score}, "real": score}).row_count == 2
+    assert [str(column.header) for column in cli.judge_table(verdict).columns][2:] == ["distance", "accuracy"]

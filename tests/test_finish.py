@@ -1,5 +1,6 @@
 """The end of a run: the exported student is the EMA, and the summary tells what metrics.jsonl says."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from advdmd_ray.config import Config
-from advdmd_ray.evaluation.judge import JudgeScore
+from advdmd_ray.evaluation.judge import Figure, JudgeScore
 from advdmd_ray.evaluation.judging import Verdict
 from advdmd_ray.evaluation.summary import Seconds
 from advdmd_ray.finish import export_ema, summarise
@@ -53,12 +54,15 @@ def test_a_second_export_replaces_the_first(run: Config) -> None:
 
 
 def _verdict() -> Verdict:
-    score = JudgeScore(accuracy=0.5, frechet=2.0, images=100)
+    score = JudgeScore({"seen": 0.5}, images=100)
     return Verdict(
+        figures=(Figure("seen", "seen prompts", "higher", share=True),),
+        headline="seen",
         teacher={40: score, 4: score},
-        student=JudgeScore(accuracy=0.75, frechet=1.0, images=100),
+        student=JudgeScore({"seen": 0.75}, images=100),
         steps=2,
-        real=JudgeScore(accuracy=1.0, frechet=0.0, images=100),
+        real=JudgeScore({"seen": 1.0}, images=100),
+        prompts=("a circle",),
         images={"student, 2 steps": np.zeros((1, 1, 8, 8), np.float32)},
     )
 
@@ -77,11 +81,11 @@ def test_the_summary_counts_what_the_run_did(run: Config) -> None:
     assert summary.ratio_deviation is not None
     assert summary.ratio_deviation <= 1e-6
     assert set(summary.roles) == {"rollout", "reward", "learner"}
-    assert (summary.judge.student.accuracy, summary.judge.student.steps) == (0.75, 2)
+    assert (summary.judge.student.figures, summary.judge.student.steps) == ({"seen": 0.75}, 2)
+    assert summary.judge.headline_label.label == "seen prompts"
 
 
 def test_a_verdict_without_a_student_is_no_summary(run: Config) -> None:
-    verdict = _verdict()
-    nobody = Verdict(verdict.teacher, None, 2, verdict.real, verdict.images)
+    nobody = dataclasses.replace(_verdict(), student=None)
     with pytest.raises(ValueError, match="has a student"):
         summarise(run, nobody, Seconds(setup=1.0, train=2.0, judge=3.0))

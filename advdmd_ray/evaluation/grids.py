@@ -137,6 +137,15 @@ def comparison_grid(
     return _save_png(path, board)
 
 
+def column_labels(prompts: Sequence[str]) -> list[str]:
+    """Prompts without the words that all of them begin with; a single one whole."""
+    words = [prompt.split() for prompt in prompts]
+    shared = 0
+    while len(words) > 1 and all(len(own) > shared + 1 and own[shared] == words[0][shared] for own in words):
+        shared += 1
+    return [" ".join(own[shared:]) for own in words]
+
+
 def _enlargement(images: np.ndarray, pixels: int) -> int:
     """The factor that brings a small image to about `pixels` a side; 1 for larger ones."""
     return max(1, round(pixels / max(images.shape[2:])))

@@ -4,7 +4,7 @@ All samplers get the same prompts and the same initial noise, and as many images
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,17 +16,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.data.digits import DIGIT_PROMPTS
-from advdmd_ray.diffusion.denoiser import Denoiser, guided
+from advdmd_ray.diffusion.denoiser import guided
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
-from advdmd_ray.evaluation.judge import Judge, JudgeScore, balanced_samples
+from advdmd_ray.evaluation.judge import Figure, Judge, JudgeScore, build_judge, judge_sampler
+from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.pipeline import latent_spec, load_pipeline, scheduler_shift
 from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.models.text import encode_prompts, unconditional
 
 TEACHER_STEPS = (40, 8, 4, 2)
-SHOWN = 20
+SHOWN_PROMPTS, SHOWN_ROUNDS = 12, 2
+"""Most columns of the comparison picture, and most images of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +35,23 @@ class Verdict:
     """What the judge says, and the first images of each sampler.
 
     Attributes:
+        figures: What the judge gives.
+        headline: Key of the figure that samplers are compared by.
         teacher: Score by number of steps.
         student: The student's score, if one was given.
         steps: Student steps K.
-        real: Held-out real images: the ceiling of accuracy. They are fewer, which raises their distance.
-        images: First images of each sampler, by its label; image i has prompt i modulo 10.
+        real: Real held-out images: what a perfect generator could reach.
+        prompts: The prompts that are shown.
+        images: Images of each sampler, by its label; image i has prompt i modulo their number.
     """
 
+    figures: tuple[Figure, ...]
+    headline: str
     teacher: Mapping[int, JudgeScore]
     student: JudgeScore | None
     steps: int
     real: JudgeScore
+    prompts: tuple[str, ...]
     images: Mapping[str, Float[np.ndarray, "n c h w"]]
 
 
@@ -52,65 +59,122 @@ def judge_samplers(config: Config, student: Path | None, progress: Callable[[str
     """Judges the teacher and, if given, a student's pipeline folder.
 
     Args:
-        config: Names the teacher, its guidance, the kernel and levels of the student, and the number of images.
+        config: Names the judge, the teacher, its guidance, the kernel and levels of the student, and the number of
+            images.
         student: An exported student folder.
         progress: Told what is being sampled.
     """
-    judge = Judge()
+    judge, samples, seed = build_judge(config), config.evaluation.samples, config.run.seed
+    length = config.model.max_sequence_length
+    kernel = Kernel(config.diffusion.kernel, eta=config.diffusion.eta, noise=config.diffusion.flow_sde_noise)
+    shown = shown_images(len(judge.prompts), samples)
     teacher: dict[int, JudgeScore] = {}
     images: dict[str, np.ndarray] = {}
-    kernel = Kernel(config.diffusion.kernel, eta=config.diffusion.eta, noise=config.diffusion.flow_sde_noise)
     with _all_threads():
-        teacher_sampler = _Sampler(config, config.model.path, config.model.guidance)
+        sampler = _Sampler(judge, load_pipeline(config.model.path), config.model.guidance, length)
         for steps in TEACHER_STEPS:
-            progress(f"teacher, {steps} steps")
-            drawn, labels = teacher_sampler.draw(Kernel.ode(), teacher_sigmas(steps, teacher_sampler.shift))
-            teacher[steps] = judge.score(drawn, labels)
-            images[f"teacher, {steps} steps"] = drawn[:SHOWN].numpy()
+            label = f"teacher, {steps} steps"
+            progress(label)
+            sigmas = teacher_sigmas(steps, sampler.shift)
+            teacher[steps], drawn = sampler.judged(Kernel.ode(), sigmas, samples=samples, seed=seed)
+            images[label] = drawn[shown].numpy()
         score = None
         if student is not None:
-            progress(f"student, {config.steps} steps")
-            sampler = _Sampler(config, str(student), guidance=1.0)
-            drawn, labels = sampler.draw(kernel, student_sigmas(config.diffusion.sigmas, sampler.shift))
-            score = judge.score(drawn, labels)
-            images[f"student, {config.steps} steps"] = drawn[:SHOWN].numpy()
-    return Verdict(teacher, score, config.steps, judge.ceiling(), images)
+            label = f"student, {config.steps} steps"
+            progress(label)
+            sampler = _Sampler(judge, load_pipeline(student), 1.0, length)
+            sigmas = student_sigmas(config.diffusion.sigmas, sampler.shift)
+            score, drawn = sampler.judged(kernel, sigmas, samples=samples, seed=seed)
+            images[label] = drawn[shown].numpy()
+    prompts = judge.prompts[:SHOWN_PROMPTS]
+    return Verdict(judge.figures, judge.headline, teacher, score, config.steps, judge.ceiling(), prompts, images)
+
+
+def judge_pipeline(
+    pipeline: StableDiffusion3Pipeline,
+    judge: Judge,
+    *,
+    guidance: float,
+    max_sequence_length: int,
+    step_counts: Sequence[int] = TEACHER_STEPS,
+    samples: int,
+    seed: int,
+) -> dict[int, JudgeScore]:
+    """Judges a teacher with its own Euler sampler, at uniform noise levels before the scheduler's shift.
+
+    Args:
+        pipeline: The teacher.
+        judge: The judge.
+        guidance: CFG scale; 1 is none.
+        max_sequence_length: Length of the T5 slot.
+        step_counts: Numbers of sampling steps.
+        samples: Images per number of steps.
+        seed: Of the initial noise, which all numbers of steps share.
+    """
+    sampler = _Sampler(judge, pipeline, guidance, max_sequence_length)
+    return {
+        steps: sampler.judged(Kernel.ode(), teacher_sigmas(steps, sampler.shift), samples=samples, seed=seed)[0]
+        for steps in step_counts
+    }
 
 
 def judge_run(config: Config, student: Path | None, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """The verdict as JSON-able figures: `{"teacher": {steps: score}, "student": score with steps, "real": score}`."""
+    """The verdict as JSON-able figures.
+
+    `{"headline": key, "labels": [figure], "teacher": {steps: score}, "student": score with steps, "real": score}`; a
+    figure is `{"key", "label", "better", "share"}`, a score `{"figures": {key: value}, "images": number}`.
+    """
     verdict = judge_samplers(config, student, progress)
-    figures: dict[str, Any] = {
+    facts: dict[str, Any] = {
+        "headline": verdict.headline,
+        "labels": [asdict(figure) for figure in verdict.figures],
         "teacher": {str(steps): asdict(score) for steps, score in verdict.teacher.items()},
         "real": asdict(verdict.real),
     }
     if verdict.student is not None:
-        figures["student"] = {**asdict(verdict.student), "steps": verdict.steps}
-    return figures
+        facts["student"] = {**asdict(verdict.student), "steps": verdict.steps}
+    return facts
+
+
+def shown_images(prompts: int, samples: int) -> list[int]:
+    """Which of the judged images to show: those of the first prompts, whole rounds of them.
+
+    Args:
+        prompts: Number of the judge's prompts.
+        samples: Number of images; image i has prompt `i % prompts`.
+    """
+    columns = min(prompts, SHOWN_PROMPTS)
+    rounds = range(0, SHOWN_ROUNDS * prompts, prompts)
+    return [first + column for first in rounds if first + columns <= samples for column in range(columns)]
 
 
 class _Sampler:
-    """A pipeline folder as a sampler of digits."""
+    """A pipeline that draws images for a judge."""
 
-    def __init__(self, config: Config, path: str, guidance: float) -> None:
-        pipeline = load_pipeline(path)
-        length = config.model.max_sequence_length
+    def __init__(self, judge: Judge, pipeline: StableDiffusion3Pipeline, guidance: float, length: int) -> None:
+        self._judge, self._pipeline, self._length = judge, pipeline, length
         self.shift = scheduler_shift(pipeline)
-        self._shape = latent_spec(pipeline).shape
-        self._prompts = encode_prompts(pipeline, DIGIT_PROMPTS, length)
-        denoiser: Denoiser = SD3Denoiser(pipeline.transformer)
-        self._denoiser = guided(denoiser, unconditional(pipeline, length), guidance)
-        self._seed, self._samples = config.run.seed, config.evaluation.samples
-        self._codec = pipeline.vae
+        self._denoiser = guided(SD3Denoiser(pipeline.transformer), unconditional(pipeline, length), guidance)
 
-    @torch.no_grad()
-    def draw(self, kernel: Kernel, sigmas: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `[n, c, h, w]` in [-1, 1] and their labels; image i has one prompt and one noise in every sampler."""
-        latents, labels = balanced_samples(
-            self._denoiser, self._prompts, kernel, sigmas, self._shape, samples=self._samples, seed=self._seed
+    def judged(
+        self, kernel: Kernel, sigmas: Float[Tensor, " k1"], *, samples: int, seed: int
+    ) -> tuple[JudgeScore, Float[Tensor, "n c h w"]]:
+        """See `judge_sampler`."""
+        return judge_sampler(
+            self._judge,
+            self._denoiser,
+            lambda prompts: encode_prompts(self._pipeline, prompts, self._length),
+            kernel,
+            sigmas,
+            latent_spec(self._pipeline).shape,
+            self._decode,
+            samples=samples,
+            seed=seed,
         )
-        scaled = latents / self._codec.config.scaling_factor + self._codec.config.shift_factor
-        return self._codec.decode(scaled, return_dict=False)[0], labels
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        codec = self._pipeline.vae
+        return codec.decode(latents / codec.config.scaling_factor + codec.config.shift_factor, return_dict=False)[0]
 
 
 @contextmanager

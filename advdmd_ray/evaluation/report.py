@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advdmd_ray.evaluation.files import write_atomically
-from advdmd_ray.evaluation.summary import Score, Summary
+from advdmd_ray.evaluation.summary import FigureLabel, JudgeSummary, Score, Summary
 
 
 def write_report(
@@ -82,28 +82,58 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def figure_text(value: float, *, share: bool) -> str:
+    """One of the judge's figures: a share as a percentage, anything else to three digits."""
+    return f"{value:.1%}".replace("%", " %") if share else figure(value)
+
+
 def verdict(summary: Summary) -> str:
-    """The headline: how far the student is from the data beside the teacher at as many steps."""
-    steps = summary.judge.student.steps
-    times = "step" if steps == 1 else "steps"
-    ratio = summary.frechet_ratio
-    accuracy = f"{summary.judge.student.accuracy:.1%} of its images are read as their prompt says"
-    if ratio is None:
-        return f"The student at {steps} {times}: {accuracy}."
-    if ratio < 1:
-        return (
-            f"At {steps} {times} the student is {1 / ratio:.1f} times closer to the data than the teacher; {accuracy}."
-        )
-    return f"At {steps} {times} the student is {ratio:.1f} times farther from the data than the teacher; {accuracy}."
+    """The headline: the student beside the teacher, by the figure that the judge compares by."""
+    judge = summary.judge
+    return _distances(judge) if judge.headline_label.better == "lower" else _shares(judge)
 
 
-def score_rows(summary: Summary) -> list[tuple[str, str, Score, float]]:
-    """Rows of the verdict table: sampler, steps, score, and the bar's length as a share of the largest distance."""
+def _distances(judge: JudgeSummary) -> str:
+    """How far the student is from the data beside the teacher at as many steps, and its accuracy."""
+    student, teacher = judge.student, judge.teacher.get(judge.student.steps)
+    accuracy = f"{student.figures['accuracy']:.1%} of its images are read as their prompt says"
+    if teacher is None or teacher.figures[judge.headline] == 0:
+        return f"The student at {_steps(student.steps)}: {accuracy}."
+    ratio = student.figures[judge.headline] / teacher.figures[judge.headline]
+    words = f"{1 / ratio:.1f} times closer to" if 0 < ratio < 1 else f"{ratio:.1f} times farther from"
+    return f"At {_steps(student.steps)} the student is {words} the data than the teacher; {accuracy}."
+
+
+def _shares(judge: JudgeSummary) -> str:
+    """The share of prompts that the student follows, and the teacher at most and at as many steps."""
+    student, label = judge.student, judge.headline_label
+    counts = [max(judge.teacher), *([student.steps] if student.steps in judge.teacher else [])]
+    parts = [f"{_text(judge.teacher[count], label)} at {count}" for count in dict.fromkeys(counts)]
+    times = "step" if counts[-1] == 1 else "steps"
+    return (
+        f"At {_steps(student.steps)} the student follows {_text(student, label)} of prompts; the teacher "
+        f"{' and '.join(parts)} {times}."
+    )
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
+def _text(score: Score, label: FigureLabel) -> str:
+    return figure_text(score.figures[label.key], share=label.share)
+
+
+def score_rows(summary: Summary) -> list[tuple[str, str, list[str], float]]:
+    """Rows of the verdict table: sampler, steps, figures as text, and the headline as a share of its largest value."""
     judge = summary.judge
     rows: list[tuple[str, str, Score]] = [
         ("teacher", str(steps), judge.teacher[steps]) for steps in sorted(judge.teacher, reverse=True)
     ]
     rows.append(("student", str(judge.student.steps), judge.student))
     rows.append(("real, held out", "", judge.real))
-    largest = max(score.frechet for _, _, score in rows) or 1.0
-    return [(sampler, steps, score, score.frechet / largest) for sampler, steps, score in rows]
+    largest = max(score.figures[judge.headline] for _, _, score in rows) or 1.0
+    return [
+        (sampler, steps, [_text(score, label) for label in judge.labels], score.figures[judge.headline] / largest)
+        for sampler, steps, score in rows
+    ]

@@ -5,9 +5,10 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Literal, Self
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from advdmd_ray.evaluation.files import write_atomically
 
@@ -30,11 +31,20 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FigureLabel(_Part):
+    """One of the judge's figures."""
+
+    key: str = Field(description="Its name in `Score.figures`.")
+    label: str = Field(description="Its name for a reader.")
+    better: Literal["higher", "lower"] = Field(description="Which values are better.")
+    share: bool = Field(description="Whether it is a share in [0, 1].")
+
+
 class Score(_Part):
     """The judge's verdict on one set of images."""
 
-    accuracy: float = Field(ge=0, le=1, description="Share of images the judge reads as their prompt says.")
-    frechet: float = Field(ge=0, description="Frechet distance to the real images.")
+    figures: dict[str, float] = Field(min_length=1, description="Value by key.")
+    images: int = Field(ge=1, description="Number of images; compare equal numbers only.")
 
 
 class StudentScore(Score):
@@ -46,11 +56,26 @@ class StudentScore(Score):
 class JudgeSummary(_Part):
     """All verdicts."""
 
+    headline: str = Field(description="Key of the figure that samplers are compared by.")
+    labels: tuple[FigureLabel, ...] = Field(min_length=1, description="The figures, in the order to show.")
     teacher: dict[int, Score] = Field(min_length=1, description="By number of ODE steps: 40, 8, 4, 2.")
     student: StudentScore
-    real: Score = Field(
-        description="Held-out real images: the ceiling of accuracy. They are fewer, which raises their distance."
-    )
+    real: Score = Field(description="Held-out real images: what a perfect generator could reach.")
+
+    @model_validator(mode="after")
+    def _every_score_has_every_figure(self) -> Self:
+        keys = {label.key for label in self.labels}
+        if self.headline not in keys:
+            raise ValueError(f"headline must be one of {sorted(keys)}, got {self.headline!r}")
+        for score in (*self.teacher.values(), self.student, self.real):
+            if score.figures.keys() != keys:
+                raise ValueError(f"every score must have the figures {sorted(keys)}, got {sorted(score.figures)}")
+        return self
+
+    @property
+    def headline_label(self) -> FigureLabel:
+        """The label of the headline."""
+        return next(label for label in self.labels if label.key == self.headline)
 
 
 class Updates(_Part):
@@ -134,14 +159,6 @@ class Summary(_Part):
     machine: dict[str, str | int | float]
     versions: dict[str, str]
     commit: str
-
-    @property
-    def frechet_ratio(self) -> float | None:
-        """Student's Frechet distance over that of the teacher at as many steps; None where that was not judged."""
-        teacher = self.judge.teacher.get(self.judge.student.steps)
-        if teacher is None or teacher.frechet == 0:
-            return None
-        return self.judge.student.frechet / teacher.frechet
 
 
 def write_summary(folder: Path, summary: Summary) -> Path:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from advdmd_ray.evaluation.grids import comparison_grid, save_grid, to_pixels
+from advdmd_ray.evaluation.grids import column_labels, comparison_grid, save_grid, to_pixels
 
 GREY = np.linspace(-0.9, 0.9, 10).tolist()
 
@@ -75,6 +75,13 @@ def test_several_images_of_one_prompt_stand_below_each_other(tmp_path: Path) -> 
     two = shades(comparison_grid(tmp_path / "b.png", {"s": flat(GREY[:4])}, ["x", "y"], scale=6))
     assert two.shape[1] == one.shape[1]
     assert two.shape[0] - one.shape[0] == 8 * 6 + 4
+
+
+def test_columns_are_labelled_by_what_tells_their_prompts_apart() -> None:
+    assert column_labels(["a handwritten one", "a handwritten two"]) == ["one", "two"]
+    assert column_labels(["a red circle", "two squares"]) == ["a red circle", "two squares"]
+    assert column_labels(["a circle", "a circle above a square"]) == ["circle", "circle above a square"]
+    assert column_labels(["a circle"]) == ["a circle"]
 
 
 @pytest.mark.parametrize(

@@ -1,95 +1,63 @@
-"""The judge of digits."""
+"""The contract of the judges, and how samplers are judged."""
 
-import numpy as np
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from advdmd_ray.data.digits import load_digits
+from advdmd_ray.config import Config
+from advdmd_ray.data.digits import DIGIT_PROMPTS
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
-from advdmd_ray.evaluation.judge import Judge, balanced_samples, frechet, ink
+from advdmd_ray.evaluation.figures import Figure, Judge, JudgeScore
+from advdmd_ray.evaluation.judge import balanced_samples, build_judge, judge_sampler
+from advdmd_ray.evaluation.judging import shown_images
 
 
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge()
+class Shade:
+    """Wants the image of prompt `n` to have the value n / 10 everywhere."""
+
+    name = "shade"
+    prompts = ("0", "1", "2")
+    figures = (Figure("error", "error", "lower", share=False),)
+    headline = "error"
+
+    def score(self, images: torch.Tensor, rows: torch.Tensor) -> JudgeScore:
+        return JudgeScore({"error": float((images.mean(dim=(1, 2, 3)) - rows / 10).abs().max())}, len(images))
+
+    def ceiling(self) -> JudgeScore:
+        return JudgeScore({"error": 0.0}, 3)
 
 
-def gaussian_set(mean: np.ndarray, cov: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Vectors whose sample mean and covariance are exactly the given ones."""
-    free = np.random.default_rng(seed).standard_normal((count, len(mean)))
-    free -= free.mean(axis=0)
-    white = free @ np.linalg.inv(np.linalg.cholesky(np.cov(free, rowvar=False))).T
-    return mean + white @ np.linalg.cholesky(cov).T
+def encode(prompts: Sequence[str]) -> Conditioning:
+    values = torch.tensor([float(prompt) for prompt in prompts])
+    return Conditioning(embeds=torch.zeros(len(values), 1, 1), pooled=values[:, None])
 
 
-def test_real_held_out_digits_are_recognised(judge: Judge) -> None:
-    ceiling = judge.ceiling()
-    assert ceiling.accuracy >= 0.98
-    assert ceiling.images == 360
+def towards_prompt(x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    """The velocity whose prediction of the image is a hundred times too small for the judge."""
+    target = conditioning.pooled.view(-1, 1, 1, 1) / 1000
+    return (x - target) / t.view(-1, 1, 1, 1)
 
 
-def test_wrong_labels_are_counted_as_errors(judge: Judge) -> None:
-    held_out = load_digits("held_out")
-    assert judge.accuracy(held_out.images, (held_out.labels + 1) % 10) < 0.02
-
-
-def test_blur_and_noise_raise_the_distance(judge: Judge) -> None:
-    images = load_digits("held_out").images
-    blurred = torch.nn.functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    noisy = images + 0.3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    floor = judge.frechet(images)
-    assert floor < 30
-    assert judge.frechet(blurred) > 3 * floor
-    assert judge.frechet(noisy) > 1.5 * floor
-
-
-def test_two_judges_agree_to_the_last_bit(judge: Judge) -> None:
-    images, labels = load_digits("held_out").images, load_digits("held_out").labels
-    assert Judge().score(images, labels) == judge.score(images, labels)
-
-
-def test_ink_runs_from_zero_to_sixteen_and_is_clipped() -> None:
-    assert ink(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]).view(1, 1, 1, 5)).tolist() == [[0, 0, 8, 16, 16]]
-
-
-def test_the_distance_of_gaussians_with_equal_eigenvectors_has_its_closed_form() -> None:
-    a = gaussian_set(np.array([0.0, 1.0, 2.0]), np.diag([1.0, 4.0, 9.0]), 50, 0)
-    b = gaussian_set(np.array([3.0, 1.0, 2.0]), np.diag([4.0, 1.0, 25.0]), 70, 1)
-    assert frechet(a, b) == pytest.approx(9 + 1 + 1 + 4, rel=1e-9)
-
-
-def test_the_distance_of_correlated_gaussians_equals_the_two_by_two_formula() -> None:
-    first, second = np.array([[2.0, 0.7], [0.7, 1.0]]), np.array([[1.0, -0.4], [-0.4, 3.0]])
-    a, b = gaussian_set(np.zeros(2), first, 40, 2), gaussian_set(np.zeros(2), second, 40, 3)
-    # For 2x2 matrices the trace of a root is sqrt(trace + 2 sqrt(det)).
-    overlap = np.sqrt(np.trace(first @ second) + 2 * np.sqrt(np.linalg.det(first) * np.linalg.det(second)))
-    assert frechet(a, b) == pytest.approx(np.trace(first) + np.trace(second) - 2 * overlap, rel=1e-9)
-
-
-@given(st.integers(0, 10_000), st.floats(-5, 5))
-def test_the_distance_is_symmetric_and_ignores_a_common_shift(seed: int, shift: float) -> None:
-    rng = np.random.default_rng(seed)
-    a, b = rng.standard_normal((20, 4)), 2 * rng.standard_normal((30, 4)) + 1
-    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-9)
-    assert frechet(a + shift, b + shift) == pytest.approx(frechet(a, b), rel=1e-9)
-    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
-
-
-def test_dead_pixels_do_not_break_the_distance() -> None:
-    rng = np.random.default_rng(0)
-    a, b = np.zeros((20, 6)), np.zeros((20, 6))
-    a[:, 0], b[:, 0] = rng.standard_normal(20), 3 + rng.standard_normal(20)
-    one_pixel = frechet(np.c_[a[:, 0], a[:, 1]], np.c_[b[:, 0], b[:, 1]])
-    assert frechet(a, b) == pytest.approx(one_pixel, rel=1e-9)
-
-
-def test_one_vector_is_not_enough_for_a_distance() -> None:
-    with pytest.raises(ValueError, match="at least two"):
-        frechet(np.zeros((1, 3)), np.zeros((5, 3)))
+@pytest.mark.parametrize("samples", [2, 3, 7])
+def test_a_sampler_is_judged_on_decoded_images_of_the_judges_own_prompts(samples: int) -> None:
+    score, images = judge_sampler(
+        Shade(),
+        towards_prompt,
+        encode,
+        Kernel.ode(),
+        teacher_sigmas(2, 1.0),
+        (1, 2, 2),
+        lambda latents: latents * 100,
+        samples=samples,
+        seed=3,
+    )
+    assert score.images == len(images) == samples
+    assert score.figures["error"] == pytest.approx(0, abs=1e-3)
 
 
 def test_samples_do_not_depend_on_the_batch_size_and_are_balanced() -> None:
@@ -105,3 +73,29 @@ def test_samples_do_not_depend_on_the_batch_size_and_are_balanced() -> None:
     ]
     assert torch.allclose(draws[0][0], draws[1][0], atol=1e-6)
     assert torch.bincount(draws[0][1]).tolist() == [4] * 5
+
+
+@pytest.fixture(scope="module", params=["digits", "shapes"])
+def judge(request: pytest.FixtureRequest) -> Judge:
+    return build_judge(Config.model_validate({"data": {"source": request.param}}))
+
+
+def test_the_source_names_the_judge_and_its_figures_are_what_it_promises(judge: Judge) -> None:
+    ceiling = judge.ceiling()
+    keys = [figure.key for figure in judge.figures]
+    assert judge.name in ("digits", "shapes")
+    assert (judge.prompts == DIGIT_PROMPTS) == (judge.name == "digits")
+    assert set(ceiling.figures) == set(keys)
+    assert len(set(keys)) == len(keys)
+    assert judge.headline in keys
+    assert all(0 <= ceiling.figures[figure.key] <= 1 for figure in judge.figures if figure.share)
+
+
+def test_the_shown_images_fill_whole_rounds_of_the_first_prompts() -> None:
+    assert shown_images(prompts=10, samples=1000) == list(range(20))
+    assert shown_images(prompts=10, samples=15) == list(range(10))
+    assert shown_images(prompts=720, samples=720) == list(range(12))
+    assert shown_images(prompts=720, samples=1000) == [*range(12), *range(720, 732)]
+    for prompts, samples in itertools.product((1, 3, 30), (20, 45)):
+        columns = Counter(index % prompts for index in shown_images(prompts, samples))
+        assert len(set(columns.values())) == 1

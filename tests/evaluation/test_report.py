@@ -24,6 +24,11 @@ from advdmd_ray.evaluation.summary import (
     write_summary,
 )
 
+
+def scored(**figures: float) -> dict[str, Any]:
+    return {"figures": figures, "images": 1000}
+
+
 RAW = {
     "run": "demo",
     "seed": 0,
@@ -31,14 +36,19 @@ RAW = {
     "kernel": "renoise",
     "sigmas": (1.0, 0.75, 0.5, 0.25),
     "judge": {
+        "headline": "frechet",
+        "labels": (
+            {"key": "frechet", "label": "Fréchet distance", "better": "lower", "share": False},
+            {"key": "accuracy", "label": "accuracy", "better": "higher", "share": True},
+        ),
         "teacher": {
-            40: {"accuracy": 0.985, "frechet": 2.1},
-            8: {"accuracy": 0.98, "frechet": 4.4},
-            4: {"accuracy": 0.972, "frechet": 9.7},
-            2: {"accuracy": 0.91, "frechet": 21.5},
+            40: scored(frechet=2.1, accuracy=0.985),
+            8: scored(frechet=4.4, accuracy=0.98),
+            4: scored(frechet=9.7, accuracy=0.972),
+            2: scored(frechet=21.5, accuracy=0.91),
         },
-        "student": {"accuracy": 0.981, "frechet": 3.9, "steps": 4},
-        "real": {"accuracy": 0.989, "frechet": 1.2},
+        "student": {**scored(frechet=3.9, accuracy=0.981), "steps": 4},
+        "real": scored(frechet=1.2, accuracy=0.989),
     },
     "updates": {"dmd": 300, "rl": 212, "fake_score": 1200, "discriminator": 600},
     "discriminator": {
@@ -133,12 +143,12 @@ def test_a_mismatch_of_weights_is_shown_as_bad(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("distance", "words"), [(4.85, "2.0 times closer"), (19.4, "2.0 times farther")])
 def test_the_headline_compares_with_the_teacher_at_as_many_steps(distance: float, words: str) -> None:
-    judge = {**RAW["judge"], "student": {"accuracy": 0.9, "frechet": distance, "steps": 4}}
+    judge = {**RAW["judge"], "student": {**scored(accuracy=0.9, frechet=distance), "steps": 4}}
     assert words in verdict(summary_with(judge=judge))
 
 
 def test_without_a_teacher_at_as_many_steps_the_headline_makes_no_comparison() -> None:
-    judge = {**RAW["judge"], "student": {"accuracy": 0.9, "frechet": 1.0, "steps": 3}}
+    judge = {**RAW["judge"], "student": {**scored(accuracy=0.9, frechet=1.0), "steps": 3}}
     assert (
         verdict(summary_with(judge=judge))
         == "The student at 3 steps: 90.0% of its images are read as their prompt says."
@@ -155,7 +165,48 @@ def test_bars_are_as_long_as_the_distances() -> None:
         ("student", "4"),
         ("real, held out", ""),
     ]
-    assert [share for *_, share in rows] == pytest.approx([score.frechet / 21.5 for _, _, score, _ in rows])
+    assert [share for *_, share in rows] == pytest.approx([value / 21.5 for value in (2.1, 4.4, 9.7, 21.5, 3.9, 1.2)])
+    assert [figures for _, _, figures, _ in rows][2] == ["9.7", "97.2 %"]
+
+
+SHARES = {
+    "headline": "seen",
+    "labels": (
+        {"key": "seen", "label": "seen prompts", "better": "higher", "share": True},
+        {"key": "diversity", "label": "diversity", "better": "higher", "share": False},
+    ),
+    "teacher": {40: scored(seen=0.63, diversity=0.9), 4: scored(seen=0.201, diversity=0.8)},
+    "student": {**scored(seen=0.7123, diversity=0.7), "steps": 4},
+    "real": scored(seen=1.0, diversity=1.0),
+}
+
+
+def test_where_higher_is_better_the_headline_gives_the_shares_of_prompts() -> None:
+    assert (
+        verdict(summary_with(judge=SHARES))
+        == "At 4 steps the student follows 71.2 % of prompts; the teacher 63.0 % at 40 and 20.1 % at 4 steps."
+    )
+    three = {**SHARES, "student": {**scored(seen=0.5, diversity=0.7), "steps": 3}}
+    assert (
+        verdict(summary_with(judge=three))
+        == "At 3 steps the student follows 50.0 % of prompts; the teacher 63.0 % at 40 steps."
+    )
+
+
+def test_the_page_has_a_column_for_every_figure_of_the_judge(tmp_path: Path) -> None:
+    text = Page(write_page(tmp_path, summary_with(judge=SHARES))).text
+    for shown in ("seen prompts", "71.2 %", "diversity", "0.7", "exact checker"):
+        assert shown in text
+    assert "Fréchet" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"headline": "accuracy"}, "headline must be"), ({"real": scored(seen=1.0)}, "every score must have")],
+)
+def test_a_summary_whose_figures_do_not_fit_its_labels_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        summary_with(judge={**SHARES, **change})
 
 
 def test_summary_json_has_the_promised_keys_and_reads_back(tmp_path: Path) -> None:
@@ -164,9 +215,9 @@ def test_summary_json_has_the_promised_keys_and_reads_back(tmp_path: Path) -> No
     assert path.name == "summary.json"
     assert read_summary(path) == summary_with()
     assert set(raw["judge"]["teacher"]) == {"40", "8", "4", "2"}
-    assert all(set(score) == {"accuracy", "frechet"} for score in raw["judge"]["teacher"].values())
-    assert set(raw["judge"]["student"]) == {"accuracy", "frechet", "steps"}
-    assert set(raw["judge"]["real"]) == {"accuracy", "frechet"}
+    assert all(set(score["figures"]) == {"accuracy", "frechet"} for score in raw["judge"]["teacher"].values())
+    assert set(raw["judge"]["student"]) == {"figures", "images", "steps"}
+    assert raw["judge"]["real"] == {"figures": {"accuracy": 0.989, "frechet": 1.2}, "images": 1000}
     assert set(raw["updates"]) == {"dmd", "rl", "fake_score", "discriminator"}
     assert raw["discriminator"]["auc"] == {"1": 0.61, "2": 0.66, "3": 0.71, "4": 0.83}
     assert raw["trajectories"] == {"trained": 38400, "dropped": {"age": 0, "stale_kl": 3}}

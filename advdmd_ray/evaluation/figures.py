@@ -1,0 +1,71 @@
+"""What a judge says, and what a judge is: figures with a direction, one of them the headline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number that a judge gives.
+
+    Attributes:
+        key: Its name in `JudgeScore.figures`, in files and in the label of the series; a plain word.
+        label: Its name for a reader.
+        better: Whether higher or lower values are better.
+        share: Whether it is a share in [0, 1], shown as a percentage.
+    """
+
+    key: str
+    label: str
+    better: Literal["higher", "lower"]
+    share: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeScore:
+    """What the judge says of a set of images.
+
+    Attributes:
+        figures: Value by the key of each of the judge's figures.
+        images: Number of images judged; distances and coverage depend on it, so compare equal numbers only.
+    """
+
+    figures: Mapping[str, float]
+    images: int
+
+
+class Judge(Protocol):
+    """Scores images against real ones; the same in every process.
+
+    Attributes:
+        name: The `data.source` whose images it judges.
+        prompts: Image i of a judged set is asked for `prompts[i % len(prompts)]`; a prompt may stand there more than
+            once.
+        figures: What it gives, in the order to show.
+        headline: Key of the figure to compare samplers by.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    headline: str
+
+    def score(self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, " n"]) -> JudgeScore:
+        """All figures of a set of images.
+
+        Args:
+            images: In [-1, 1]; values outside are clipped.
+            rows: Row of `prompts` that each was asked for.
+
+        Raises:
+            ValueError: There are too few images for one of the figures; 20 that follow the order of the prompts do.
+        """
+        ...
+
+    def ceiling(self) -> JudgeScore:
+        """All figures of real held-out images: what a perfect generator could reach."""
+        ...
