@@ -16,6 +16,7 @@ from advdmd_ray.buffer.schema import GroupShape
 from advdmd_ray.config import Config
 from advdmd_ray.data.prompts import load_prompts
 from advdmd_ray.data.real import RealImages
+from advdmd_ray.data.shapes.oracle import ShapesOracle
 from advdmd_ray.data.sources import build_source
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import student_sigmas
@@ -31,7 +32,7 @@ from advdmd_ray.models.pipeline import load_pipeline, load_transformer
 from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.models.text import encode_prompts, unconditional
 from advdmd_ray.prompts import PromptTable
-from advdmd_ray.reward import RewardWorker
+from advdmd_ray.reward import ImageOracle, RewardWorker
 from advdmd_ray.rollout import RolloutWorker
 
 ENCODED_AT_ONCE = 1024
@@ -133,7 +134,19 @@ def build_discriminator(config: Config, teacher: SD3Denoiser) -> Discriminator:
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
     """A reward worker; its heads come with the first group."""
     discriminator = build_discriminator(config, SD3Denoiser(load_transformer(config.model.path)))
-    return RewardWorker(name, discriminator, table, final_levels=config.reward.final_levels)
+    return RewardWorker(
+        name,
+        discriminator,
+        table,
+        final_levels=config.reward.final_levels,
+        source=config.rewarded_by,
+        oracle=build_oracle(config) if config.reward.kind == "oracle" else None,
+    )
+
+
+def build_oracle(config: Config) -> ImageOracle:
+    """The checker of the shapes, behind the pipeline's image codec."""
+    return ImageOracle(build_decoder(config), ShapesOracle())
 
 
 def build_learner_worker(

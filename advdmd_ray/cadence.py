@@ -26,15 +26,19 @@ class Health:
         auc: Smoothed held-out AUC per level, in [0, 1].
         low: Below it a level is blind.
         high: Above it a level is overpowering.
+        oracle: Whether an oracle gives the rewards. It judges the last level, and no AUC speaks for or against it.
     """
 
     auc: tuple[float, ...]
     low: float
     high: float
+    oracle: bool = False
 
     @property
     def open_levels(self) -> tuple[bool, ...]:
-        """Levels whose scores may be used as rewards."""
+        """Levels whose scores may be used as rewards: those inside the band, or an oracle's one level."""
+        if self.oracle:
+            return (*(False for _ in self.auc[:-1]), True)
         return tuple(self.low <= value <= self.high for value in self.auc)
 
     @property
@@ -50,7 +54,7 @@ class CyclePlan:
     Attributes:
         phase: Phase of the automaton.
         fake_score: Fake-score updates.
-        discriminator: Discriminator updates; 0 while it is overpowering.
+        discriminator: Discriminator updates; 0 while it is overpowering, or where it is not used.
         dmd: Student updates by distribution matching.
         policy_gradient: RL turns, 0 or 1.
     """
@@ -155,8 +159,13 @@ class Cadence:
 
 
 def initial_health(config: Config) -> Health:
-    """Health before anything was measured: chance at every level, so no level is open."""
-    return Health(auc=(CHANCE,) * config.steps, low=config.discriminator.auc_low, high=config.discriminator.auc_high)
+    """Health before anything was measured: chance at every level, so no level of a discriminator is open."""
+    return Health(
+        auc=(CHANCE,) * config.steps,
+        low=config.discriminator.auc_low,
+        high=config.discriminator.auc_high,
+        oracle=config.reward.kind == "oracle",
+    )
 
 
 def smoothed_health(health: Health, measured: Sequence[float], decay: float) -> Health:

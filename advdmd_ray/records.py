@@ -59,12 +59,13 @@ class TrajectoryGroup:
 
 @dataclass(frozen=True, slots=True)
 class ScoredGroup:
-    """A group with the discriminator's verdict on every state it reached.
+    """A group with the verdict on every state it reached.
 
     Attributes:
         group: The trajectories.
-        rewards: `[n, K]` discriminator logits of levels 1..K.
-        reward_version: Version of the discriminator that scored every row.
+        rewards: `[n, K]` rewards of levels 1..K: the discriminator's logits; or 0 and, at level K, an oracle's score in
+            [0, 1]; or all 0 where nobody scores.
+        reward_version: Version of the discriminator that its worker held.
     """
 
     group: TrajectoryGroup

@@ -3,10 +3,14 @@
 Level j = 1..K-1 is judged as it is, at its own noise level. The final latent (level K) is judged at a few small
 noise levels and the logits are averaged; that noise is shared by the whole group, so it cannot decide who wins.
 Logits, not probabilities: a saturated sigmoid would hide differences. The levels are our choice.
+
+An oracle in its place looks at the decoded final image and says nothing of the intermediate states. It knows what a
+discriminator can only estimate, so it bounds from above what RL can gain; a run with it is a diagnostic.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -22,6 +26,26 @@ from advdmd_ray.weights import Snapshot, VersionedModule
 
 # A network that gives one logit per state, from (x, t, conditioning); a module or its engine.
 Critic: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
+# How well images `[n, C, H, W]` in [-1, 1] show one prompt, from (images, prompt), `[n]` in [0, 1]; no network's guess.
+Oracle: TypeAlias = Callable[[Tensor, str], Tensor]
+RewardSource: TypeAlias = Literal["discriminator", "oracle", "nobody"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOracle:
+    """An oracle with the way from latents to the images that it looks at.
+
+    Attributes:
+        decode: Turns latents `[n, c, h, w]` into images `[n, C, H, W]` in [-1, 1].
+        oracle: Scores the images.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    oracle: Oracle
+
+    def scores(self, final: Float[Tensor, "n c h w"], prompt: str) -> Float[Tensor, " n"]:
+        """The oracle's score of each final latent, in [0, 1]."""
+        return self.oracle(self.decode(final), prompt).float()
 
 
 def judged_states(
@@ -86,12 +110,34 @@ def group_info(scored: ScoredGroup, size_bytes: int) -> GroupInfo:
 
 
 class RewardWorker:
-    """Holds one version of the discriminator and scores whole groups with it."""
+    """Holds one version of the discriminator and scores whole groups with it, or with an oracle.
+
+    Args:
+        name: Such as `reward-0`.
+        discriminator: The network; its weights come with snapshots.
+        table: Encoded prompts.
+        final_levels: Noise levels at which the discriminator judges the final latent.
+        source: Who scores. The discriminator costs nothing where it does not.
+        oracle: Needed where the oracle scores.
+
+    Raises:
+        ValueError: if the oracle is to score and there is none.
+    """
 
     def __init__(
-        self, name: str, discriminator: nn.Module, table: PromptTable, *, final_levels: Sequence[float]
+        self,
+        name: str,
+        discriminator: nn.Module,
+        table: PromptTable,
+        *,
+        final_levels: Sequence[float],
+        source: RewardSource = "discriminator",
+        oracle: ImageOracle | None = None,
     ) -> None:
+        if source == "oracle" and oracle is None:
+            raise ValueError(f"{name}: the oracle is to score, but there is none; give one")
         self.name = name
+        self._source, self._oracle = source, oracle
         self._network = VersionedModule(name, discriminator)
         self._table = table
         self._final_levels = tuple(final_levels)
@@ -106,7 +152,9 @@ class RewardWorker:
 
     @torch.no_grad()
     def score(self, group: TrajectoryGroup) -> ScoredGroup:
-        """Scores every level 1..K of every trajectory with one discriminator version.
+        """Scores every level 1..K of every trajectory, with one discriminator version or the oracle.
+
+        An oracle's reward is that of level K; the levels before have 0. Where nobody scores, all are 0.
 
         Raises:
             ValueError: if no discriminator was loaded yet.
@@ -114,8 +162,17 @@ class RewardWorker:
         if self._network.version is None:
             raise ValueError(f"{self.name} has no discriminator yet; load a snapshot first")
         latents = torch.tensor(group.latents)
+        if self._source == "discriminator":
+            rewards = self._judged(group, latents)
+        else:
+            rewards = torch.zeros(latents.shape[0], latents.shape[1] - 1)
+            if self._oracle is not None and self._source == "oracle":
+                rewards[:, -1] = self._oracle.scores(latents[:, -1], self._table.texts[group.prompt_id])
+        return ScoredGroup(group=group, rewards=rewards.numpy(), reward_version=self._network.version)
+
+    def _judged(self, group: TrajectoryGroup, latents: Float[Tensor, "n k1 c h w"]) -> Float[Tensor, "n k"]:
+        """The discriminator's logit of every level."""
         final_noise = final_noise_of(latents.shape[2:], int(group.seeds[0]), len(self._final_levels))
         states, levels = judged_states(latents, torch.tensor(group.sigmas), self._final_levels, final_noise)
         logits = score_states(self._network.module, self._table, group.prompt_id, states, levels)
-        rewards = level_scores(logits, intermediate=latents.shape[1] - 2)
-        return ScoredGroup(group=group, rewards=rewards.numpy(), reward_version=self._network.version)
+        return level_scores(logits, intermediate=latents.shape[1] - 2)

@@ -17,7 +17,7 @@ from advdmd_ray.learner.learner import Learner, Networks
 from advdmd_ray.learner.objectives import Setting
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, Lease, ScoredGroup
-from advdmd_ray.reward import RewardWorker, group_info
+from advdmd_ray.reward import ImageOracle, RewardSource, RewardWorker, group_info
 from advdmd_ray.rollout import RolloutWorker
 from advdmd_ray.weights import pack
 
@@ -151,9 +151,25 @@ def rollout_worker(
     return worker
 
 
-def reward_worker(critic: nn.Module, *, final_levels: Sequence[float] = (0.05, 0.15, 0.3)) -> RewardWorker:
+def brightness_oracle() -> ImageOracle:
+    """An oracle that prefers bright final images: the mean of twice the latent, between 0 and 1, for known prompts."""
+
+    def oracle(images: Tensor, prompt: str) -> Tensor:
+        assert prompt in PROMPTS
+        return torch.sigmoid(images.mean(dim=(1, 2, 3)))
+
+    return ImageOracle(decode=lambda latents: 2 * latents, oracle=oracle)
+
+
+def reward_worker(
+    critic: nn.Module,
+    *,
+    final_levels: Sequence[float] = (0.05, 0.15, 0.3),
+    source: RewardSource = "discriminator",
+    oracle: ImageOracle | None = None,
+) -> RewardWorker:
     """A reward worker that runs a critic's weights as version 0."""
-    worker = RewardWorker("reward-0", critic, table(), final_levels=final_levels)
+    worker = RewardWorker("reward-0", critic, table(), final_levels=final_levels, source=source, oracle=oracle)
     worker.load(pack("discriminator", 0, dict(critic.named_parameters())))
     return worker
 
@@ -171,10 +187,11 @@ def scored_groups(
     kernel: Kernel | None = None,
     version: int = 0,
     group_size: int = 4,
+    source: RewardSource = "discriminator",
 ) -> list[ScoredGroup]:
-    """Groups of a student, scored by a critic; both steps go through Arrow bytes. The networks are left trainable."""
+    """Groups of a student, scored by a critic or the brightness oracle, through Arrow bytes; the networks may learn."""
     actor = rollout_worker(student, kernel=kernel, version=version, group_size=group_size)
-    judge = reward_worker(critic)
+    judge = reward_worker(critic, source=source, oracle=brightness_oracle())
     groups = []
     for ordinal in ordinals:
         group = decode_group(from_bytes(to_bytes(encode_group(actor.generate(lease(ordinal, version))))))

@@ -1,5 +1,8 @@
 """The cadence automaton decides alone who learns when."""
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +86,25 @@ def test_smoothed_auc_stays_between_old_and_new(measured: list[float], decay: fl
 def test_every_is_due_at_its_multiples_only() -> None:
     every = Every(3)
     assert [every.due(version) for version in range(7)] == [False, False, False, True, False, False, True]
+
+
+def test_levels_are_open_inside_the_band_only() -> None:
+    health = Health(auc=(0.5, 0.55, 0.8, 0.98, 0.99, math.nan), low=0.55, high=0.98)
+    assert health.open_levels == (False, True, True, True, False, False)
+
+
+@pytest.mark.parametrize("auc", [0.0, 0.5, 0.7, 1.0])
+def test_an_oracles_last_level_is_open_and_the_others_shut_whatever_the_auc(auc: float) -> None:
+    health = initial_health(Config.model_validate({"reward": {"kind": "oracle"}, "data": {"source": "shapes"}}))
+    measured = smoothed_health(health, (auc,) * 4, decay=0.0)
+    assert measured.open_levels == (False, False, False, True)
+    cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
+    assert cadence.plan(measured).policy_gradient == 1
+
+
+def test_a_discriminator_that_is_not_used_is_never_updated() -> None:
+    cadence = Cadence(CadenceConfig(discriminator_updates=0, dmd_updates=3), policy_gradient=False)
+    assert {cadence.plan(HEALTHY).discriminator for _ in range(5)} == {0}
 
 
 def test_a_level_that_no_advantage_reads_does_not_start_rl() -> None:

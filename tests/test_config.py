@@ -70,6 +70,20 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("diffusion: {kernel: ode}", ["diffusion.kernel", "policy_gradient.enabled=false"]),
         ("learner: {ranks: 3}", ["learner.ranks", "rollout.groups_per_cycle"]),
         ("weights: {keep: 2}", ["weights.keep", "rollout.max_policy_age"]),
+        ("reward: {kind: oracle}", ["reward.kind=oracle", "data.source=shapes", "digits"]),
+        (
+            "{data: {source: shapes}, reward: {kind: oracle}, policy_gradient: {advantage: own_step}}",
+            ["reward.kind=oracle", "policy_gradient.advantage", "own_step"],
+        ),
+        (
+            "{data: {source: shapes}, reward: {kind: oracle}, policy_gradient: {final_weight: 0}}",
+            ["reward.kind=oracle", "final_weight"],
+        ),
+        ("cadence: {discriminator_updates: 0}", ["cadence.discriminator_updates=0", "reward.kind=oracle"]),
+        (
+            "{cadence: {discriminator_updates: 0}, policy_gradient: {enabled: false}, dmd: {gan_weight: 0.5}}",
+            ["dmd.gan_weight", "0.5", "cadence.discriminator_updates"],
+        ),
         ("rollout", ["sections"]),
         ("rollout: [", ["YAML"]),
     ],
@@ -83,6 +97,25 @@ def test_what_is_wrong_in_a_file_is_one_line_that_names_it(tmp_path: Path, text:
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+ORACLE = {"data": {"source": "shapes"}, "reward": {"kind": "oracle"}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "source"),
+    [
+        ({}, "discriminator"),
+        ({"policy_gradient": {"enabled": False}}, "discriminator"),
+        ({"policy_gradient": {"enabled": False}, "cadence": {"discriminator_updates": 0}}, "nobody"),
+        (ORACLE, "oracle"),
+        (ORACLE | {"cadence": {"discriminator_updates": 0}}, "oracle"),
+    ],
+)
+def test_who_scores_follows_from_the_reward_and_whether_a_discriminator_is_trained(
+    tree: dict[str, dict[str, object]], source: str
+) -> None:
+    assert Config.model_validate(tree).rewarded_by == source
 
 
 @pytest.mark.parametrize("override", ["rollout.actors", "=3", "rollout..actors=3", "run.name=[", "run.name.first=x"])

@@ -91,8 +91,13 @@ class Rollout(Resources):
 
 
 class Reward(Resources):
-    """Workers that score every reached state with the discriminator."""
+    """Workers that score every reached state with the discriminator, or the final image with an oracle."""
 
+    kind: Literal["discriminator", "oracle"] = Field(
+        default="discriminator",
+        description="Who gives the rewards. oracle: the exact checker of data.source=shapes looks at the final image; "
+        "a diagnostic and an upper bound, not AdvDMD.",
+    )
     workers: Positive = Field(default=1, description="Reward workers.")
     final_levels: tuple[float, ...] = Field(
         default=(0.05, 0.15, 0.3), min_length=1, description="Noise levels at which the final latent is judged."
@@ -231,7 +236,11 @@ class Cadence(Section):
     """When which network learns: warm (no RL), ramp (RL every m-th DMD), full (RL in every cycle)."""
 
     fake_score_updates: Positive = Field(default=4, description="Fake-score updates per DMD update.")
-    discriminator_updates: Positive = Field(default=2, description="Discriminator updates per DMD update.")
+    discriminator_updates: Count = Field(
+        default=2,
+        description="Discriminator updates per DMD update; 0: it is not used at all, and rewards that it would give "
+        "are 0.",
+    )
     dmd_updates: Positive = Field(default=1, description="DMD updates per cycle.")
     warm_dmd_updates: Count = Field(default=60, description="DMD updates before RL may begin.")
     ramp_interval: Positive = Field(default=8, description="DMD updates per RL turn when the ramp begins; halves to 1.")

@@ -1,7 +1,7 @@
 """The whole configuration and the laws between its sections."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -59,6 +59,40 @@ class Config(Section):
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.run.output) / self.run.name
+
+    @property
+    def rewarded_by(self) -> Literal["discriminator", "oracle", "nobody"]:
+        """Who scores the trajectories; nobody where the only candidate is a discriminator that is not trained."""
+        if self.reward.kind == "discriminator" and not self.cadence.discriminator_updates:
+            return "nobody"
+        return self.reward.kind
+
+    @model_validator(mode="after")
+    def _rewards_agree(self) -> Self:
+        gradient = self.policy_gradient
+        if not self.cadence.discriminator_updates:
+            if gradient.enabled and self.reward.kind == "discriminator":
+                raise ValueError(
+                    "cadence.discriminator_updates=0 leaves RL without a reward; train the discriminator, or set "
+                    "reward.kind=oracle or policy_gradient.enabled=false"
+                )
+            if self.dmd.gan_weight > 0:
+                raise ValueError(
+                    f"dmd.gan_weight = {self.dmd.gan_weight:g} needs a trained discriminator; set it to 0 or raise "
+                    "cadence.discriminator_updates"
+                )
+        if self.reward.kind == "oracle" and self.data.source != "shapes":
+            raise ValueError(
+                f"reward.kind=oracle needs data.source=shapes, whose images can be checked, got {self.data.source}; "
+                "set reward.kind=discriminator"
+            )
+        final_is_read = gradient.advantage != "own_step" and gradient.final_weight > 0 and gradient.gamma > 0
+        if self.reward.kind == "oracle" and gradient.enabled and not final_is_read:
+            raise ValueError(
+                "reward.kind=oracle judges the final image alone, which no advantage reads: choose another "
+                "policy_gradient.advantage than own_step, and final_weight and gamma above 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -1,10 +1,10 @@
 """One rank of the learner: it owns the networks' optimizer state, the cadence and the versions.
 
-A cycle takes this rank's groups and, in this order: measures the discriminator's held-out AUC (smoothed, it opens
-or closes the RL gate), trains the fake score and the discriminator, makes the RL turn if the cadence has one, then the
-DMD updates. Before the first update of each RL turn, and once in a cycle without one, groups of age 0 must have
-importance ratio 1. RL comes before DMD so that it meets the student that the newest groups were made with. Afterwards
-the version is one higher and the weights are ready to publish.
+A cycle takes this rank's groups and, in this order: measures the held-out AUC of a discriminator that is
+trained (smoothed, it opens or closes the RL gate), trains the fake score and the discriminator, makes the RL turn if
+the cadence has one, then the DMD updates. Before the first update of each RL turn, and once in a cycle without one,
+groups of age 0 must have importance ratio 1. RL comes before DMD so that it meets the student that the newest groups
+were made with. Afterwards the version is one higher and the weights are ready to publish.
 """
 
 import math
@@ -153,7 +153,8 @@ class Learner:
         began = time.monotonic()
         batch = collate(groups, self.version)
         moments = merge([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos])
-        auc = self._measure_auc(batch)
+        measured = self._measure_auc(batch) if self._config.cadence.discriminator_updates else None
+        unknown = (math.nan,) * self._config.steps
         self._follow_reward_std(batch_std(moments))
         plan = self._cadence.plan(self._health, self._used_levels)
         updates = self._train_critics(batch, plan)
@@ -168,8 +169,8 @@ class Learner:
             version=self.version,
             plan=plan,
             updates=updates,
-            auc=auc,
-            smoothed_auc=self._health.auc,
+            auc=unknown if measured is None else measured,
+            smoothed_auc=unknown if measured is None else self._health.auc,
             open_levels=self._health.open_levels,
             reward_mean=moments.mean,
             reward_spread=_within_group_std(infos),
@@ -265,8 +266,8 @@ class Learner:
 
     def _advantages(self, batch: LearnerBatch, std: Tensor) -> tuple[Tensor, float]:
         """Scaled, clipped advantages `[g, n, m]` and the spread of the raw ones; closed levels have weight 0."""
-        config, health = self._config.policy_gradient, self._health
-        weights = level_gate(self._level_weights, torch.tensor(health.auc), health.low, health.high)
+        config = self._config.policy_gradient
+        weights = level_gate(self._level_weights, self._health.open_levels)
         running = std if self._reward_std is None else self._reward_std
         floor = (config.std_floor * running).clamp(min=SMALLEST_STD)
         # In float64 the mean of equal rewards is that reward, so a blind discriminator's advantages are exactly 0;

@@ -52,7 +52,7 @@ class CycleReport:
         version: Version after the cycle; equals the number of completed cycles.
         plan: What the cadence asked for.
         updates: Report of each objective that had updates.
-        auc: Held-out AUC per level 1..K, measured before the updates.
+        auc: Held-out AUC per level 1..K, measured before the updates; nan where no discriminator is trained.
         smoothed_auc: The same, smoothed; what the gate looks at.
         open_levels: Levels whose rewards RL may use.
         reward_mean: Mean logit per level over the cycle's trajectories.
@@ -94,7 +94,8 @@ class CycleReport:
         ):
             samples.append(Sample.of("advdmd_reward_mean", mean, level=level))
             samples.append(Sample.of("advdmd_reward_spread", spread, level=level))
-            samples.append(Sample.of("advdmd_learner_discriminator_auc", area, level=level))
+            if not math.isnan(area):
+                samples.append(Sample.of("advdmd_learner_discriminator_auc", area, level=level))
             samples.append(Sample.of("advdmd_learner_rl_gate_open", is_open, level=level))
         if not math.isnan(self.fresh_deviation):
             samples.append(Sample.of("advdmd_learner_ratio_deviation", self.fresh_deviation))

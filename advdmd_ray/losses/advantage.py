@@ -109,11 +109,9 @@ def level_z_scores(
     return (rewards - rewards.mean(dim=1, keepdim=True)) / torch.maximum(std.to(rewards.device), lowest)
 
 
-def level_gate(
-    level_weights: Float[Tensor, " k"], auc: Float[Tensor, " k"], low: float, high: float
-) -> Float[Tensor, " k"]:
-    """The weights of levels whose held-out AUC lies in [low, high]; 0 for the others and for an AUC of NaN."""
-    return torch.where((auc >= low) & (auc <= high), level_weights, torch.zeros_like(level_weights))
+def level_gate(level_weights: Float[Tensor, " k"], open_levels: Sequence[bool]) -> Float[Tensor, " k"]:
+    """The weights of the open levels; 0 for the others."""
+    return torch.where(torch.tensor(open_levels), level_weights, torch.zeros_like(level_weights))
 
 
 def _steps_of_potential(scores: Tensor, is_open: Tensor) -> Tensor:

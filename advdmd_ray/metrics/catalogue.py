@@ -95,8 +95,8 @@ _ROLLOUT = (
     _gauge("rollout_leases_outstanding", "Leases issued and not yet committed.", unit="leases"),
 )
 _REWARD = (
-    _gauge("reward_mean", "Mean discriminator logit of the last cycle's groups.", "level", unit="logits"),
-    _gauge("reward_spread", "Within-group standard deviation of the logit.", "level", unit="logits"),
+    _gauge("reward_mean", "Mean reward of the last cycle's groups, logit or oracle's score.", "level", unit="logits"),
+    _gauge("reward_spread", "Within-group standard deviation of the reward.", "level", unit="logits"),
     _counter("reward_groups", "Groups scored.", unit="groups"),
     _histogram("reward_seconds", "Time to score one group.", _WORK_SECONDS, "s"),
 )
@@ -118,7 +118,7 @@ _LEARNER = (
     _counter("learner_updates", "Optimizer updates.", "objective", unit="updates"),
     _counter("learner_skipped_updates", "Updates skipped for a non-finite gradient.", "objective", unit="updates"),
     _gauge("learner_discriminator_auc", "Held-out AUC of the discriminator, real against fake.", "level"),
-    _gauge("learner_rl_gate_open", "1 where the level's AUC allows RL, else 0.", "level"),
+    _gauge("learner_rl_gate_open", "1 where RL may use the level's reward, else 0.", "level"),
     _gauge("learner_ratio_deviation", "Largest |importance ratio - 1| at equal weights."),
     _gauge("learner_rl_masked_fraction", "Share of RL terms the trust region dropped."),
     _gauge("learner_kl_nats", "Divergence of a whole latent from its behaviour policy.", unit="nats"),

@@ -160,10 +160,8 @@ def test_a_discount_out_of_range_is_refused(gamma: float) -> None:
         advantages(torch.ones(1, 1, 2), "own_step", gamma, torch.ones(2))
 
 
-def test_the_gate_opens_inside_the_band_only() -> None:
-    measured = torch.tensor([0.5, 0.55, 0.8, 0.98, 0.99, math.nan])
-    gated = level_gate(torch.full((6,), 2.0), measured, 0.55, 0.98)
-    assert gated.tolist() == [0, 2, 2, 2, 0, 0]
+def test_closed_levels_weigh_nothing_and_open_ones_what_they_did() -> None:
+    assert level_gate(torch.tensor([2.0, 3.0, 0.0]), (False, True, True)).tolist() == [0, 3, 0]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -6,13 +6,34 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from small_parts import SHAPE, SIGMAS, Brightness, Judge, Mixer, lease, normal, reward_worker, rollout_worker, table
+from small_parts import (
+    PROMPTS,
+    SHAPE,
+    SIGMAS,
+    Brightness,
+    Judge,
+    Mixer,
+    brightness_oracle,
+    lease,
+    normal,
+    reward_worker,
+    rollout_worker,
+    table,
+)
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.seeds import noise
 from advdmd_ray.records import ScoredGroup, TrajectoryGroup
-from advdmd_ray.reward import RewardWorker, final_noise_of, group_info, judged_states, level_scores
+from advdmd_ray.reward import (
+    ImageOracle,
+    RewardSource,
+    RewardWorker,
+    final_noise_of,
+    group_info,
+    judged_states,
+    level_scores,
+)
 from advdmd_ray.weights import pack
 
 FINAL = (0.05, 0.2)
@@ -115,3 +136,51 @@ def test_a_new_discriminator_changes_the_scores_and_their_version() -> None:
     assert (before.reward_version, after.reward_version) == (0, 1)
     assert not np.allclose(before.rewards, after.rewards)
     assert after.group is group
+
+
+class Unasked(nn.Module):
+    """A critic that must not be asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unit = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        raise AssertionError("the discriminator was asked")
+
+
+def test_an_oracle_sees_the_decoded_final_images_and_the_words_of_their_prompt() -> None:
+    seen: list[tuple[Tensor, str]] = []
+
+    def oracle(images: Tensor, prompt: str) -> Tensor:
+        seen.append((images, prompt))
+        return torch.tensor([0.0, 0.5, 1.0, 0.25])
+
+    group = _group()
+    spy = ImageOracle(decode=lambda latents: -3 * latents, oracle=oracle)
+    scored = reward_worker(Unasked(), source="oracle", oracle=spy).score(group)
+    ((images, prompt),) = seen
+    np.testing.assert_array_equal(images.numpy(), -3 * group.latents[:, -1])
+    assert prompt == PROMPTS[group.prompt_id]
+    np.testing.assert_array_equal(scored.rewards[:, -1], [0.0, 0.5, 1.0, 0.25])
+    np.testing.assert_array_equal(scored.rewards[:, :-1], 0.0)
+    assert scored.reward_version == 0
+
+
+def test_where_nobody_scores_every_reward_is_zero_and_the_discriminator_rests() -> None:
+    rewards = reward_worker(Unasked(), source="nobody").score(_group()).rewards
+    assert rewards.shape == (4, 3)
+    assert not rewards.any()
+
+
+@pytest.mark.parametrize("source", ["oracle", "nobody"])
+def test_whoever_scores_the_groups_are_those_of_one_loaded_version(source: RewardSource) -> None:
+    oracle = brightness_oracle()
+    worker = RewardWorker("reward-1", Judge(1), table(), final_levels=FINAL, source=source, oracle=oracle)
+    with pytest.raises(ValueError, match=r"reward-1 has no discriminator yet"):
+        worker.score(_group())
+
+
+def test_a_worker_that_lacks_its_oracle_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"reward-1: the oracle is to score, but there is none"):
+        RewardWorker("reward-1", Judge(1), table(), final_levels=FINAL, source="oracle")
