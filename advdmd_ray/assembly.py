@@ -76,7 +76,8 @@ def prompts_of(config: Config) -> tuple[str, ...]:
     """The prompts of the run, by prompt_id.
 
     Raises:
-        UserError: if the data has no real image for a prompt.
+        UserError: if the data has no real image for a prompt, or no two prompts differ where the discriminator needs
+            another prompt for its mismatched texts.
     """
     source = build_source(config.data)
     if config.data.prompts is None:
@@ -87,6 +88,11 @@ def prompts_of(config: Config) -> tuple[str, ...]:
         raise UserError(
             f"{config.data.prompts}: no real image has the prompt {unknown[0]!r}; data.source={source.name} has "
             f"{source.known[0]!r} to {source.known[-1]!r}"
+        )
+    if config.discriminator.mismatched_text > 0 and len(set(prompts)) == 1:
+        raise UserError(
+            f"{config.data.prompts}: has one prompt only, and discriminator.mismatched_text needs another; add one or "
+            "set it to 0"
         )
     return prompts
 

@@ -40,6 +40,11 @@ class PromptTable:
         """The conditioning of a batch of prompt ids."""
         return self.conditioning.select(prompt_ids)
 
+    def others(self, prompt_id: int) -> Int64[Tensor, " m"]:
+        """The prompt ids whose text is another one than this id's; a text may stand in several rows."""
+        own = self.texts[prompt_id]
+        return torch.tensor([row for row, text in enumerate(self.texts) if text != own], dtype=torch.int64)
+
     def state(self) -> dict[str, Tensor]:
         """The embeddings as named tensors; the texts travel beside them."""
         return {

@@ -5,11 +5,36 @@ from pathlib import Path
 import pytest
 import torch
 
-from advdmd_ray.assembly import build_reward_worker, encode_table, geometry, kernel_of, prompts_of, real_images
-from advdmd_ray.config import Config
+from advdmd_ray import cli
+from advdmd_ray.assembly import (
+    build_decoder,
+    build_reward_worker,
+    encode_table,
+    geometry,
+    kernel_of,
+    prompts_of,
+    real_images,
+)
+from advdmd_ray.config import Config, read_config
 from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.shapes.checker import check
+from advdmd_ray.data.shapes.prompts import all_prompts
 from advdmd_ray.errors import UserError
+from advdmd_ray.models.pipeline import save_pipeline
+from advdmd_ray.models.tiny import build_tiny_pipeline
+from advdmd_ray.pretrain import shapes_recipe
 from advdmd_ray.weights import digest_of
+
+ROOT = Path(__file__).parents[1]
+SHAPES_YAML = str(ROOT / "configs" / "shapes.yaml")
+
+
+@pytest.fixture(scope="module")
+def shapes_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained teacher of the shapes."""
+    folder, recipe = tmp_path_factory.mktemp("teacher") / "shapes", shapes_recipe(1000, seed=0)
+    save_pipeline(build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=0), folder)
+    return folder
 
 
 def _with_prompts(path: Path, *texts: str) -> Config:
@@ -38,6 +63,14 @@ def test_a_prompt_without_real_images_is_refused_by_name(tmp_path: Path) -> None
     assert prompts_of(Config()) == DIGIT_PROMPTS
 
 
+def test_mismatched_texts_need_a_second_prompt(tmp_path: Path) -> None:
+    config = _with_prompts(tmp_path, DIGIT_PROMPTS[0], DIGIT_PROMPTS[0])
+    assert prompts_of(config) == (DIGIT_PROMPTS[0],) * 2
+    weighted = config.discriminator.model_copy(update={"mismatched_text": 0.5})
+    with pytest.raises(UserError, match=r"has one prompt only, and discriminator\.mismatched_text needs another"):
+        prompts_of(config.model_copy(update={"discriminator": weighted}))
+
+
 def test_the_kernel_is_the_configurations() -> None:
     kernel = kernel_of(Config.model_validate({"diffusion": {"kernel": "cps", "eta": 0.4}}))
     assert (kernel.name, kernel.freshness) == ("cps", 0.4)
@@ -59,3 +92,46 @@ def test_every_worker_starts_with_the_same_discriminator(tiny_pipeline: Path) ->
 
     other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})})
     assert heads(config) == heads(config) != heads(other)
+
+
+def test_the_shapes_table_has_a_row_for_every_draw_and_none_held_out() -> None:
+    config = read_config(SHAPES_YAML, ["data.prompt_rows=200"])
+    texts, by_text = prompts_of(config), {prompt.text: prompt for prompt in all_prompts()}
+    assert 190 <= len(texts) <= 200
+    assert len(set(texts)) < len(texts)
+    assert not any(by_text[text].held_out for text in texts)
+    assert texts == prompts_of(config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})}))
+
+
+def test_real_scenes_of_a_table_row_fit_its_prompt(shapes_pipeline: Path) -> None:
+    config = read_config(SHAPES_YAML, [f"model.path={shapes_pipeline}", "data.images_per_prompt=3"])
+    by_text = {prompt.text: prompt for prompt in all_prompts()}
+    texts = ("two crosses", "a red circle and a blue cross", "two crosses", "a square above a cross")
+    real = real_images(config, texts)
+    assert real.prompt_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    images = build_decoder(config)(real.latents).numpy()
+    for row, image in zip(real.prompt_ids.tolist(), images, strict=True):
+        assert check(image, by_text[texts[row]]).correct
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+def test_a_shapes_prompt_nobody_can_draw_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red circle\nfive squares\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"no real image has the prompt 'five squares'"):
+        prompts_of(read_config(SHAPES_YAML, [f"data.prompts={file}"]))
+
+
+def test_the_shapes_recipe_passes_the_checks_before_a_run(
+    shapes_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [f"model.path={shapes_pipeline}", f"run.output={tmp_path}"]
+    assert cli.main(["run", "--config", SHAPES_YAML, "--dry-run", *places]) == cli.DONE
+    assert "source: shapes" in capsys.readouterr().out
+    shapes = geometry(read_config(SHAPES_YAML, places))
+    assert shapes.latent_shape == (32, 6, 6)
+
+
+@pytest.mark.skipif(not (ROOT / "advdmd_ray" / "assets" / "shapes").is_dir(), reason="no shapes teacher ships")
+def test_the_shapes_recipe_names_the_teacher_that_ships(tmp_path: Path) -> None:
+    assert cli.main(["run", "--config", SHAPES_YAML, "--dry-run", f"run.output={tmp_path}"]) == cli.DONE

@@ -198,6 +198,11 @@ class Discriminator(Section):
         default=4, description="Trajectories of each group, and reals, judged for the AUC of a cycle."
     )
     gradient_penalty: float = Field(default=0.0, ge=0, description="Weight of the R1-style term on noised samples.")
+    mismatched_text: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of real images with another prompt's text, which count as generated; 0 leaves them out.",
+    )
 
 
 class PolicyGradient(Section):

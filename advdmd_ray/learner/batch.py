@@ -14,6 +14,7 @@ from torch import Tensor
 
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_mean, clean_from_velocity
 from advdmd_ray.diffusion.seeds import noise, uniform
+from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import ScoredGroup
 
 Path = tuple[int | str, ...]
@@ -154,3 +155,18 @@ def draw_levels(batch: LearnerBatch, rows: int, low: float, high: float, path: P
     """Noise levels uniform in [low, high), `rows` for each group."""
     drawn = torch.cat([uniform((rows,), seed, *path, "t") for seed in batch.group_seeds])
     return low + (high - low) * drawn
+
+
+def draw_other_prompts(batch: LearnerBatch, table: PromptTable, rows: int, path: Path) -> Int64[Tensor, " b"]:
+    """For each group `rows` prompt ids, uniform over the rows of the table whose text is not the group's.
+
+    Raises:
+        ValueError: if every row of the table has the same text.
+    """
+    drawn = []
+    for prompt_id, seed in zip(batch.prompt_ids, batch.group_seeds, strict=True):
+        others = table.others(int(prompt_id))
+        if not others.numel():
+            raise ValueError(f"every prompt of the table is {table.texts[int(prompt_id)]!r}; there is no other to draw")
+        drawn.append(others[(uniform((rows,), seed, *path, "other prompts") * others.numel()).long()])
+    return torch.cat(drawn)

@@ -16,12 +16,13 @@ from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity, kl_per_element, log_ratio, transition
 from advdmd_ray.diffusion.seeds import derive_seed, noise
-from advdmd_ray.learner.batch import LearnerBatch, Path, draw_levels, draw_noise, draw_states
+from advdmd_ray.learner.batch import LearnerBatch, Path, draw_levels, draw_noise, draw_other_prompts, draw_states
 from advdmd_ray.losses.adversarial import (
     auc,
     discriminator_loss,
     generator_loss,
     gradient_norm_scale,
+    mismatch_loss,
     r1_style_penalty,
 )
 from advdmd_ray.losses.distribution_matching import dmd_gradient, dmd_loss
@@ -96,10 +97,11 @@ def _matched_real(real: RealImages, batch: LearnerBatch, rows: int, path: Path) 
 def discriminator_update_loss(
     discriminator: Critic, setting: Setting, batch: LearnerBatch, path: Path
 ) -> Float[Tensor, ""]:
-    """Softplus loss on reached states and real latents noised to the same levels, optionally with the R1-style term.
+    """Softplus loss on reached states and real latents noised to the same levels, with two optional terms.
 
     Intermediate states are taken as they are; the final latent is noised to one of the final levels, as the reward
-    workers do.
+    workers do. The options are the R1-style term on these states, and the same real states with another prompt's text
+    as a second kind of fakes.
     """
     config = setting.config
     rows = setting.rows(config.discriminator.batch_size)
@@ -115,15 +117,20 @@ def discriminator_update_loss(
     is_final = (draw.level == inner).reshape(-1, 1, 1, 1)
     fake = torch.where(is_final, noised(reached, draw_noise(batch, rows, (*path, "fake")), t), reached)
     real = noised(_matched_real(setting.real, batch, rows, path), draw_noise(batch, rows, (*path, "real")), t)
-    conditioning = setting.table.rows(batch.prompt_ids[draw.group].repeat(2))
-    both, both_t = torch.cat([real, fake]), torch.cat([t, t])
-    logits = discriminator(both, both_t, conditioning)
-    real_logits, fake_logits = logits.chunk(2)
-    loss = discriminator_loss(real_logits, fake_logits)
+    states, prompts = [real, fake], [batch.prompt_ids[draw.group]] * 2
+    if config.discriminator.mismatched_text > 0:
+        states, prompts = [*states, real], [*prompts, draw_other_prompts(batch, setting.table, rows, path)]
+    conditioning = setting.table.rows(torch.cat(prompts))
+    logits = discriminator(torch.cat(states), t.repeat(len(states)), conditioning).split(len(t))
+    loss = discriminator_loss(logits[0], logits[1])
+    if config.discriminator.mismatched_text > 0:
+        loss = loss + config.discriminator.mismatched_text * mismatch_loss(logits[2])
     if config.discriminator.gradient_penalty > 0:
-        # Real rows first, then fake ones, as in `both`: each row meets the noise of its own group.
+        # Real rows first, then fake ones: each row meets the noise of its own group.
         shift = torch.cat([draw_noise(batch, rows, (*path, "penalty", side)) for side in ("real", "fake")])
-        penalty = r1_style_penalty(logits, discriminator(both + PENALTY_SIGMA * shift, both_t, conditioning))
+        own = setting.table.rows(torch.cat(prompts[:2]))
+        perturbed = discriminator(torch.cat(states[:2]) + PENALTY_SIGMA * shift, t.repeat(2), own)
+        penalty = r1_style_penalty(torch.cat(logits[:2]), perturbed)
         loss = loss + config.discriminator.gradient_penalty / PENALTY_SIGMA**2 * penalty
     return loss
 

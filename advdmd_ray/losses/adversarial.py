@@ -16,6 +16,14 @@ def generator_loss(fake_logits: Float[Tensor, "..."]) -> Float[Tensor, ""]:
     return softplus(-fake_logits.float()).mean()
 
 
+def mismatch_loss(mismatched_logits: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """`mean softplus(D(real, wrong text))`, nats: falls as D takes real images of another text for generated ones.
+
+    The third kind of pair of a matching-aware discriminator (Reed et al., arXiv 1605.05396).
+    """
+    return softplus(mismatched_logits.float()).mean()
+
+
 def relativistic_loss(real_logits: Float[Tensor, " n"], fake_logits: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     """`mean softplus(-(D(real_i) - D(fake_i)))` over pairs of one prompt and level (arXiv 1807.00734), nats.
 

@@ -376,12 +376,22 @@ def _policy(fixed: Setting, batch: LearnerBatch, part: slice) -> tuple[Tensor, n
         (_fake_score, config()),
         (_discriminator, config()),
         (_discriminator, config(discriminator={"batch_size": 64, "gradient_penalty": 1.0})),
+        (_discriminator, config(discriminator={"batch_size": 64, "mismatched_text": 0.5})),
         (_dmd, config()),
         (_dmd, config(dmd={"batch_size": 64, "gan_weight": 0.7})),
         (_policy, config()),
         (_policy, config(policy_gradient={"trust_region": "ppo_clip"})),
     ],
-    ids=["fake_score", "discriminator", "discriminator-penalty", "dmd", "dmd-gan", "policy", "policy-ppo"],
+    ids=[
+        "fake_score",
+        "discriminator",
+        "discriminator-penalty",
+        "discriminator-mismatched",
+        "dmd",
+        "dmd-gan",
+        "policy",
+        "policy-ppo",
+    ],
 )
 def test_a_batch_is_the_mean_of_its_halves(
     objective: Callable[[Setting, LearnerBatch, slice], tuple[Tensor, nn.Module]], settings: Config
