@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +25,7 @@ from advdmd_ray.data.shapes.prompts import all_prompts, prompt_words
 from advdmd_ray.data.shapes.training import draw_images, draw_rows
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.digits_judge import DigitsJudge
-from advdmd_ray.evaluation.judge import Judge, JudgeScore
+from advdmd_ray.evaluation.judge import JudgeScore, build_judge
 from advdmd_ray.evaluation.judging import judge_pipeline
 from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
@@ -39,7 +38,6 @@ WARMUP_STEPS = 100
 GRADIENT_CLIP = 1.0
 REPORT_EVERY = 50
 TEACHER_CARD = "teacher.json"
-JUDGED_STEPS = (40, 8, 4, 2)
 JUDGE_SEED = 0
 RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "scikit-learn", "numpy")
 FITTED_IMAGES = 5000
@@ -186,44 +184,17 @@ def pretrain(
     transformer.eval().requires_grad_(False)
 
 
-def judge_teacher(
-    pipeline: StableDiffusion3Pipeline,
-    judge: Judge,
-    *,
-    guidance: float,
-    max_sequence_length: int,
-    step_counts: Sequence[int] = JUDGED_STEPS,
-    samples: int = 1000,
-    seed: int = JUDGE_SEED,
-) -> dict[int, JudgeScore]:
-    """Judge a digits teacher with its own Euler sampler, at uniform noise levels before the scheduler's shift.
-
-    Args:
-        pipeline: The teacher.
-        judge: The judge.
-        guidance: CFG scale; 1 is none.
-        max_sequence_length: Length of the T5 slot.
-        step_counts: Numbers of sampling steps.
-        samples: Images per number of steps, equally many of each digit.
-        seed: Of the initial noise, which all numbers of steps share.
-    """
-    return judge_pipeline(
+def _judged(pipeline: StableDiffusion3Pipeline, config: Config) -> dict[str, Any]:
+    """The judge's part of the record: the teacher at each number of steps, and real held-out images."""
+    judge, samples = build_judge(config), config.evaluation.samples
+    scores = judge_pipeline(
         pipeline,
         judge,
-        guidance=guidance,
-        max_sequence_length=max_sequence_length,
-        step_counts=step_counts,
+        guidance=config.model.guidance,
+        max_sequence_length=config.model.max_sequence_length,
         samples=samples,
-        seed=seed,
+        seed=JUDGE_SEED,
     )
-
-
-def _judged(
-    pipeline: StableDiffusion3Pipeline, *, guidance: float, max_sequence_length: int, samples: int
-) -> dict[str, Any]:
-    """The judge's part of the record: the teacher at each number of steps, and held-out real digits."""
-    judge = DigitsJudge()
-    scores = judge_teacher(pipeline, judge, guidance=guidance, max_sequence_length=max_sequence_length, samples=samples)
     ceiling = judge.ceiling()
     return {
         "samples": samples,
@@ -267,12 +238,7 @@ def pretrain_teacher(
         progress=progress,
     )
     trained = time.perf_counter()
-    judged = _judged(
-        pipeline,
-        guidance=config.model.guidance,
-        max_sequence_length=config.model.max_sequence_length,
-        samples=config.evaluation.samples,
-    )
+    judged = _judged(pipeline, config)
     return write_teacher(
         pipeline,
         folder,

@@ -23,7 +23,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert read_config(write(tmp_path, "")) == Config()
 
 
-@pytest.mark.parametrize("name", ["digits.yaml", "digits_2step.yaml"])
+@pytest.mark.parametrize("name", ["digits.yaml", "digits_2step.yaml", "shapes.yaml"])
 def test_a_dumped_configuration_reads_back_as_itself(tmp_path: Path, name: str) -> None:
     config = read_config(CONFIGS / name)
     assert read_config(write(tmp_path, dump_config(config))) == config

@@ -1,4 +1,4 @@
-"""Training the digits teacher, and the teacher that ships."""
+"""Training the small teachers, and those that ship."""
 
 import json
 import math
@@ -10,10 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advdmd_ray import cli
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
+from advdmd_ray.data.shapes.checker import check
+from advdmd_ray.data.shapes.prompts import all_prompts
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.digits_judge import DigitsJudge
+from advdmd_ray.evaluation.judging import judge_pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
@@ -21,15 +25,18 @@ from advdmd_ray.models.tiny import build_tiny_pipeline
 from advdmd_ray.pretrain import (
     TEACHER_CARD,
     digits_recipe,
-    judge_teacher,
     learning_rate_factor,
     pretrain,
     pretrain_teacher,
+    shapes_recipe,
     stratified_times,
     weight_hashes,
 )
 
-SHIPPED = Path(str(resources.files("advdmd_ray"))) / "assets" / "digits"
+ASSETS = Path(str(resources.files("advdmd_ray"))) / "assets"
+SHIPPED = ASSETS / "digits"
+SHAPES_YAML = Path(__file__).parents[1] / "configs" / "shapes.yaml"
+has_shapes = pytest.mark.skipif(not (ASSETS / "shapes").is_dir(), reason="no shapes teacher ships")
 
 
 def train(
@@ -110,6 +117,7 @@ def test_a_trained_folder_holds_its_record(tmp_path: Path) -> None:
     assert json.loads((folder / TEACHER_CARD).read_text()) == record
     settings = {"seed": 4, "steps": 2, "batch_size": 8, "learning_rate": 1e-3, "guidance": 1.5, "images": 1437}
     assert {name: record[name] for name in settings} == settings
+    assert record["source"] == "digits"
     assert set(record["judge"]["teacher"]) == {"40", "8", "4", "2"}
     assert record["sha256"] == weight_hashes(folder)
     assert set(record["sha256"]) >= {"transformer/diffusion_pytorch_model.safetensors"}
@@ -119,11 +127,59 @@ def test_a_trained_folder_holds_its_record(tmp_path: Path) -> None:
         pretrain_teacher(config, command="advdmd pretrain")
 
 
-def test_the_shipped_teacher_is_the_recorded_one() -> None:
-    record = json.loads((SHIPPED / TEACHER_CARD).read_text())
-    assert weight_hashes(SHIPPED) == record["sha256"]
-    assert record["command"].startswith("advdmd pretrain --config configs/digits.yaml")
-    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 6e6
+def test_the_latents_of_the_shapes_are_scenes_of_their_prompts_and_none_is_held_out() -> None:
+    recipe, prompts = shapes_recipe(1000, seed=3), all_prompts()
+    assert recipe.prompts == tuple(prompt.text for prompt in prompts)
+    assert recipe.real.latents.shape[1:] == (32, 6, 6)
+    assert abs(float(recipe.real.latents.square().mean()) - 1) < 0.05
+    asked = [prompts[int(row)] for row in recipe.real.prompt_ids]
+    assert not any(prompt.held_out for prompt in asked)
+    assert {prompt.skill for prompt in asked} == {prompt.skill for prompt in prompts}
+    images = recipe.codec.decode(recipe.real.latents[:100], return_dict=False)[0].numpy()
+    assert sum(check(image, prompt).correct for image, prompt in zip(images, asked, strict=False)) >= 98
+    again, other = shapes_recipe(1000, seed=3), shapes_recipe(1000, seed=4)
+    assert torch.equal(recipe.real.latents, again.real.latents)
+    assert not torch.equal(recipe.real.prompt_ids, other.real.prompt_ids)
+
+
+def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipeline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "teacher"
+    sizes = ["pretrain.images=1000", "pretrain.steps=2", "pretrain.batch_size=8", "evaluation.samples=20"]
+    arguments = ["pretrain", "--config", str(SHAPES_YAML), "run.seed=5", f"pretrain.folder={folder}", *sizes]
+    assert cli.main(arguments) == cli.DONE
+    assert str(folder) in capsys.readouterr().out
+    recipe = shapes_recipe(1000, seed=5)
+    expected = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=5)
+    conditioning = encode_prompts(expected, [*recipe.prompts, ""], 1)
+    pretrain(expected, recipe.real, conditioning, steps=2, batch_size=8, learning_rate=1e-3, seed=5)
+    written = load_pipeline(folder)
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        assert equal(getattr(expected, name).state_dict(), getattr(written, name).state_dict()), name
+    record = json.loads((folder / TEACHER_CARD).read_text())
+    assert (record["source"], record["seed"], record["max_sequence_length"]) == ("shapes", 5, 1)
+    assert record["images"] == len(recipe.real)
+    assert set(record["judge"]["teacher"]) == {"40", "8", "4", "2"}
+    assert record["judge"]["real"]["seen"] > 0.99
+    assert record["sha256"] == weight_hashes(folder)
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 15e6
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("digits", 6), pytest.param("shapes", 15, marks=has_shapes)])
+def test_a_shipped_teacher_is_the_recorded_one(name: str, megabytes: float) -> None:
+    record = json.loads((ASSETS / name / TEACHER_CARD).read_text())
+    assert weight_hashes(ASSETS / name) == record["sha256"]
+    assert record["command"].startswith(f"advdmd pretrain --config configs/{name}.yaml")
+    assert sum(file.stat().st_size for file in (ASSETS / name).rglob("*") if file.is_file()) <= megabytes * 1e6
+
+
+@has_shapes
+def test_the_shipped_shapes_teacher_follows_prompts_better_with_more_steps() -> None:
+    teacher = json.loads((ASSETS / "shapes" / TEACHER_CARD).read_text())["judge"]["teacher"]
+    shares = [teacher[steps]["seen"] for steps in ("40", "8", "4", "2")]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 2 * shares[3]
 
 
 def test_the_shipped_teachers_record_says_that_few_steps_are_worse() -> None:
@@ -137,13 +193,14 @@ def test_the_shipped_teachers_record_says_that_few_steps_are_worse() -> None:
 def test_the_shipped_teacher_draws_readable_digits() -> None:
     record = json.loads((SHIPPED / TEACHER_CARD).read_text())
     pipeline = load_pipeline("builtin:digits")
-    scores = judge_teacher(
+    scores = judge_pipeline(
         pipeline,
         DigitsJudge(),
         guidance=record["guidance"],
         max_sequence_length=record["max_sequence_length"],
         step_counts=(20, 2),
         samples=200,
+        seed=0,
     )
     assert scores[20].figures["accuracy"] >= 0.95
     assert scores[20].figures["frechet"] < scores[2].figures["frechet"] / 2

@@ -36,7 +36,7 @@ class Source(Protocol):
         """Real images in [-1, 1] and the row of `texts` that each belongs to.
 
         Args:
-            texts: Prompts among `known`; a prompt that stands there twice has its images twice.
+            texts: Prompts among `known`; a prompt that stands there twice has images in both rows.
         """
         ...
 
