@@ -146,7 +146,8 @@ def build_reward_worker(config: Config, name: str, table: PromptTable) -> Reward
         table,
         final_levels=config.reward.final_levels,
         source=config.rewarded_by,
-        oracle=build_oracle(config) if config.reward.kind == "oracle" else None,
+        oracle=build_oracle(config) if config.reward.kind == "oracle" or config.reward.oracle_agreement else None,
+        agreement=config.reward.oracle_agreement,
     )
 
 

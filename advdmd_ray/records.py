@@ -66,11 +66,13 @@ class ScoredGroup:
         rewards: `[n, K]` rewards of levels 1..K: the discriminator's logits; or 0 and, at level K, an oracle's score in
             [0, 1]; or all 0 where nobody scores.
         reward_version: Version of the discriminator that its worker held.
+        agreement: `GroupInfo.agreement`; it does not travel with the group's bytes.
     """
 
     group: TrajectoryGroup
     rewards: Float32[np.ndarray, "n k"]
     reward_version: int
+    agreement: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class GroupInfo:
         size_bytes: Size of the serialised record batch.
         reward_mean: Mean logit per level 1..K over the group.
         reward_m2: Sum of squared deviations from `reward_mean` per level 1..K.
+        agreement: Per level, share of the pairs that the oracle tells apart which the discriminator orders alike; nan
+            if there is no such pair, empty if the oracle is not asked.
     """
 
     ordinal: int
@@ -96,6 +100,7 @@ class GroupInfo:
     size_bytes: int
     reward_mean: tuple[float, ...]
     reward_m2: tuple[float, ...]
+    agreement: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

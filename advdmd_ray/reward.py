@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.seeds import noise
 from advdmd_ray.losses.advantage import group_summary
+from advdmd_ray.losses.adversarial import pair_agreement
 from advdmd_ray.losses.fake_score import noised
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, LoadReport, ScoredGroup, TrajectoryGroup
@@ -106,6 +107,7 @@ def group_info(scored: ScoredGroup, size_bytes: int) -> GroupInfo:
         size_bytes=size_bytes,
         reward_mean=summary.mean,
         reward_m2=summary.m2,
+        agreement=scored.agreement,
     )
 
 
@@ -118,10 +120,11 @@ class RewardWorker:
         table: Encoded prompts.
         final_levels: Noise levels at which the discriminator judges the final latent.
         source: Who scores. The discriminator costs nothing where it does not.
-        oracle: Needed where the oracle scores.
+        oracle: Needed where the oracle scores or is compared with.
+        agreement: Whether to measure how far discriminator and oracle order a group alike, whoever gives the rewards.
 
     Raises:
-        ValueError: if the oracle is to score and there is none.
+        ValueError: if the oracle is needed and there is none.
     """
 
     def __init__(
@@ -133,11 +136,13 @@ class RewardWorker:
         final_levels: Sequence[float],
         source: RewardSource = "discriminator",
         oracle: ImageOracle | None = None,
+        agreement: bool = False,
     ) -> None:
-        if source == "oracle" and oracle is None:
+        if oracle is None and (source == "oracle" or agreement):
             raise ValueError(f"{name}: the oracle is to score, but there is none; give one")
         self.name = name
-        self._source, self._oracle = source, oracle
+        self._source, self._agreement = source, agreement
+        self._oracle = oracle if source == "oracle" or agreement else None
         self._network = VersionedModule(name, discriminator)
         self._table = table
         self._final_levels = tuple(final_levels)
@@ -162,13 +167,16 @@ class RewardWorker:
         if self._network.version is None:
             raise ValueError(f"{self.name} has no discriminator yet; load a snapshot first")
         latents = torch.tensor(group.latents)
-        if self._source == "discriminator":
-            rewards = self._judged(group, latents)
-        else:
-            rewards = torch.zeros(latents.shape[0], latents.shape[1] - 1)
-            if self._oracle is not None and self._source == "oracle":
-                rewards[:, -1] = self._oracle.scores(latents[:, -1], self._table.texts[group.prompt_id])
-        return ScoredGroup(group=group, rewards=rewards.numpy(), reward_version=self._network.version)
+        nothing = torch.zeros(latents.shape[0], latents.shape[1] - 1)
+        judged = self._judged(group, latents) if self._source == "discriminator" or self._agreement else nothing
+        rewards, agreement = judged, ()
+        if self._oracle is not None:
+            truth = self._oracle.scores(latents[:, -1], self._table.texts[group.prompt_id])
+            if self._agreement:
+                agreement = tuple(pair_agreement(judged, truth).tolist())
+            if self._source == "oracle":
+                rewards = torch.cat([nothing[:, :-1], truth.unsqueeze(1)], dim=1)
+        return ScoredGroup(group, rewards.numpy(), self._network.version, agreement)
 
     def _judged(self, group: TrajectoryGroup, latents: Float[Tensor, "n k1 c h w"]) -> Float[Tensor, "n k"]:
         """The discriminator's logit of every level."""

@@ -79,6 +79,12 @@ def test_a_configuration_cannot_be_changed() -> None:
             "{data: {source: shapes}, reward: {kind: oracle}, policy_gradient: {final_weight: 0}}",
             ["reward.kind=oracle", "final_weight"],
         ),
+        ("reward: {oracle_agreement: true}", ["reward.oracle_agreement", "data.source=shapes", "digits"]),
+        (
+            "{data: {source: shapes}, reward: {kind: oracle, oracle_agreement: true}, "
+            "cadence: {discriminator_updates: 0}}",
+            ["reward.oracle_agreement", "cadence.discriminator_updates"],
+        ),
         ("cadence: {discriminator_updates: 0}", ["cadence.discriminator_updates=0", "reward.kind=oracle"]),
         (
             "{cadence: {discriminator_updates: 0}, policy_gradient: {enabled: false}, dmd: {gan_weight: 0.5}}",

@@ -98,6 +98,11 @@ class Reward(Resources):
         description="Who gives the rewards. oracle: the exact checker of data.source=shapes looks at the final image; "
         "a diagnostic and an upper bound, not AdvDMD.",
     )
+    oracle_agreement: bool = Field(
+        default=False,
+        description="Measures how often the discriminator orders a group's trajectories as the oracle of "
+        "data.source=shapes does.",
+    )
     workers: Positive = Field(default=1, description="Reward workers.")
     final_levels: tuple[float, ...] = Field(
         default=(0.05, 0.15, 0.3), min_length=1, description="Noise levels at which the final latent is judged."
@@ -235,6 +240,10 @@ class PolicyGradient(Section):
         default=2, description="p of the step weight std_k^p, std_k the step's standard deviation."
     )
     minibatches: Positive = Field(default=1, description="Policy updates per RL turn; each on its share of the batch.")
+    shuffle_rewards: bool = Field(
+        default=False,
+        description="Gives each trajectory the rewards of another one of its group: a control that must not help.",
+    )
 
 
 class Cadence(Section):

@@ -81,10 +81,16 @@ class Config(Section):
                     f"dmd.gan_weight = {self.dmd.gan_weight:g} needs a trained discriminator; set it to 0 or raise "
                     "cadence.discriminator_updates"
                 )
-        if self.reward.kind == "oracle" and self.data.source != "shapes":
+            if self.reward.oracle_agreement:
+                raise ValueError(
+                    "reward.oracle_agreement compares a trained discriminator with the oracle; set it to false or "
+                    "raise cadence.discriminator_updates"
+                )
+        if self.data.source != "shapes" and (self.reward.kind == "oracle" or self.reward.oracle_agreement):
+            key = "reward.kind=oracle" if self.reward.kind == "oracle" else "reward.oracle_agreement"
             raise ValueError(
-                f"reward.kind=oracle needs data.source=shapes, whose images can be checked, got {self.data.source}; "
-                "set reward.kind=discriminator"
+                f"{key} needs data.source=shapes, whose images can be checked, got {self.data.source}; "
+                "set reward.kind=discriminator and reward.oracle_agreement=false"
             )
         final_is_read = gradient.advantage != "own_step" and gradient.final_weight > 0 and gradient.gamma > 0
         if self.reward.kind == "oracle" and gradient.enabled and not final_is_read:

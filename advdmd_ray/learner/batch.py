@@ -170,3 +170,12 @@ def draw_other_prompts(batch: LearnerBatch, table: PromptTable, rows: int, path:
             raise ValueError(f"every prompt of the table is {table.texts[int(prompt_id)]!r}; there is no other to draw")
         drawn.append(others[(uniform((rows,), seed, *path, "other prompts") * others.numel()).long()])
     return torch.cat(drawn)
+
+
+def shuffled_rewards(batch: LearnerBatch) -> Float[Tensor, "g n k"]:
+    """The rewards with each group's rows in an order drawn for the group; the levels of a row stay together.
+
+    What a group's rewards are is kept, which trajectory earned them is not: RL on them goes nowhere on average.
+    """
+    orders = [uniform((batch.samples,), seed, "shuffled rewards").argsort() for seed in batch.group_seeds]
+    return torch.stack([rewards[order] for rewards, order in zip(batch.rewards, orders, strict=True)])

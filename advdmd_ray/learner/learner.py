@@ -41,25 +41,21 @@ from advdmd_ray.learner.objectives import (
     policy_update_loss,
     ratio_deviation,
 )
-from advdmd_ray.learner.report import CycleReport, PolicyCycleReport, UpdateReport
-from advdmd_ray.losses.advantage import (
-    GroupSummary,
-    advantages,
-    batch_std,
-    level_gate,
-    level_z_scores,
-    merge,
-    nominal_scale,
-    normalised,
+from advdmd_ray.learner.report import (
+    CycleReport,
+    PolicyCycleReport,
+    UpdateReport,
+    mean_agreement,
+    within_group_std,
 )
+from advdmd_ray.learner.signal import RewardSignal
+from advdmd_ray.losses.advantage import GroupSummary, batch_std, merge
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, ScoredGroup
 from advdmd_ray.weights import Snapshot, pack
 
 # At equal weights two runs of one kernel may differ by float32 round-off only.
 RATIO_TOLERANCE = 1e-6
-# Smallest std a level's rewards are divided by before any running std exists, logits.
-SMALLEST_STD = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,7 @@ class Learner:
         self._ema = Ema(self._engines["student"].state_dict(), config.learner.ema_decay)
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
-        self._reward_std: Tensor | None = None
+        self._signal = RewardSignal(config)
         self._ratio_checked = False
         self.version = 0
 
@@ -155,8 +151,8 @@ class Learner:
         moments = merge([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos])
         measured = self._measure_auc(batch) if self._config.cadence.discriminator_updates else None
         unknown = (math.nan,) * self._config.steps
-        self._follow_reward_std(batch_std(moments))
-        plan = self._cadence.plan(self._health, self._used_levels)
+        self._signal.follow(batch_std(moments))
+        plan = self._cadence.plan(self._health, self._signal.used_levels)
         updates = self._train_critics(batch, plan)
         policy, deviation = None, float("nan")
         if plan.policy_gradient:
@@ -173,11 +169,12 @@ class Learner:
             smoothed_auc=unknown if measured is None else self._health.auc,
             open_levels=self._health.open_levels,
             reward_mean=moments.mean,
-            reward_spread=_within_group_std(infos),
+            reward_spread=within_group_std(infos),
             policy=policy,
             fresh_deviation=deviation,
             trajectories=moments.count,
             seconds=time.monotonic() - began,
+            agreement=mean_agreement(infos),
         )
 
     def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
@@ -186,10 +183,6 @@ class Learner:
         measured = tuple(self._gang.mean(local).tolist())
         self._health = smoothed_health(self._health, measured, self._config.discriminator.auc_decay)
         return measured
-
-    def _follow_reward_std(self, std: Tensor) -> None:
-        decay = self._config.policy_gradient.std_decay
-        self._reward_std = std if self._reward_std is None else decay * self._reward_std + (1 - decay) * std
 
     def _train_critics(self, batch: LearnerBatch, plan: CyclePlan) -> dict[str, UpdateReport]:
         """Fake score and discriminator: the two networks that follow the student's distribution."""
@@ -251,35 +244,9 @@ class Learner:
         self._ratio_checked = True
         return deviation
 
-    @property
-    def _level_weights(self) -> Tensor:
-        config = self._config.policy_gradient
-        return torch.tensor([config.intermediate_weight] * (self._config.steps - 1) + [config.final_weight])
-
-    @property
-    def _used_levels(self) -> tuple[bool, ...]:
-        """Levels whose score reaches an advantage: not those that the form, gamma or the weights leave out."""
-        config = self._config.policy_gradient
-        unit = torch.eye(self._config.steps).unsqueeze(0)
-        response = advantages(unit, config.advantage, config.gamma, self._level_weights)[0]
-        return tuple((response != 0).any(dim=1).tolist())
-
-    def _advantages(self, batch: LearnerBatch, std: Tensor) -> tuple[Tensor, float]:
-        """Scaled, clipped advantages `[g, n, m]` and the spread of the raw ones; closed levels have weight 0."""
-        config = self._config.policy_gradient
-        weights = level_gate(self._level_weights, self._health.open_levels)
-        running = std if self._reward_std is None else self._reward_std
-        floor = (config.std_floor * running).clamp(min=SMALLEST_STD)
-        # In float64 the mean of equal rewards is that reward, so a blind discriminator's advantages are exactly 0;
-        # round-off would be enough for Adam to make a full step of it.
-        z = level_z_scores(batch.rewards.double(), std, floor).float()
-        raw = advantages(z, config.advantage, config.gamma, weights)
-        scale = nominal_scale(config.advantage, config.gamma, weights)
-        return normalised(raw, scale, config.clip), float(raw.std(correction=0))
-
     def _policy_turn(self, batch: LearnerBatch, std: Tensor) -> tuple[UpdateReport, PolicyCycleReport, float]:
         """One RL turn: `minibatches` updates, each on its share of every group's samples."""
-        scaled, spread = self._advantages(batch, std)
+        scaled, spread = self._signal.advantages(batch, std, self._health.open_levels)
         reports: list[PolicyReport] = []
 
         def loss_of(path: Path) -> Tensor:
@@ -345,8 +312,8 @@ class Learner:
         for name, engine in self._engines.items():
             stored[name] = engine.state_dict()
             stored[f"{name}_optimizer"] = engine.optimizer_state()
-        if self._reward_std is not None:
-            stored["reward_statistics"] = {"std": self._reward_std}
+        if self._signal.running_std is not None:
+            stored["reward_statistics"] = {"std": self._signal.running_std}
         return stored
 
     def facts(self) -> dict[str, Any]:
@@ -362,7 +329,7 @@ class Learner:
         self._ema.load(checkpoint.load("ema"))
         # A run that ended before its first cycle has seen no reward.
         seen = "reward_statistics" in checkpoint.stems
-        self._reward_std = checkpoint.load("reward_statistics")["std"] if seen else None
+        self._signal.running_std = checkpoint.load("reward_statistics")["std"] if seen else None
         self._cadence.restore(facts["cadence"])
         self._health = replace(self._health, auc=tuple(facts["auc"]))
         self.version = facts["version"]
@@ -371,9 +338,3 @@ class Learner:
 def rate_factor(version: int, cycles: int, final: float) -> float:
     """Factor of every learning rate in the cycle after `version`: linear from 1 in the first to `final` in the last."""
     return 1 - (1 - final) * min(1.0, version / max(cycles - 1, 1))
-
-
-def _within_group_std(infos: Sequence[GroupInfo]) -> tuple[float, ...]:
-    """Root mean square over groups of the standard deviation inside a group, per level."""
-    variances = [[m2 / info.samples for m2 in info.reward_m2] for info in infos]
-    return tuple(math.sqrt(sum(column) / len(column)) for column in zip(*variances, strict=True))

@@ -1,12 +1,13 @@
 """What one learner cycle did, and the same as samples of the metrics catalogue."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.metrics.catalogue import phase_samples
 from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.records import GroupInfo
 from advdmd_ray.weights import Manifest
 
 
@@ -61,6 +62,8 @@ class CycleReport:
         fresh_deviation: Largest |ratio - 1| at equal weights; nan if no group of age 0 was checked.
         trajectories: Trajectories consumed over all ranks.
         seconds: Wall time of the cycle on rank 0, without waiting for groups.
+        agreement: How often a level's reward orders two trajectories of a group as the oracle does, in [0, 1]; nan if
+            the oracle tells none apart, empty if it is not asked.
     """
 
     version: int
@@ -75,6 +78,7 @@ class CycleReport:
     fresh_deviation: float
     trajectories: int
     seconds: float
+    agreement: tuple[float, ...] = ()
 
     def samples(self) -> list[Sample]:
         """The report as samples for the metrics hub."""
@@ -97,6 +101,9 @@ class CycleReport:
             if not math.isnan(area):
                 samples.append(Sample.of("advdmd_learner_discriminator_auc", area, level=level))
             samples.append(Sample.of("advdmd_learner_rl_gate_open", is_open, level=level))
+        for level, share in enumerate(self.agreement, start=1):
+            if not math.isnan(share):
+                samples.append(Sample.of("advdmd_reward_agreement", share, level=level))
         if not math.isnan(self.fresh_deviation):
             samples.append(Sample.of("advdmd_learner_ratio_deviation", self.fresh_deviation))
         if self.policy is not None:
@@ -122,3 +129,18 @@ class CycleOutcome:
     student: Manifest
     discriminator: Manifest
     resident_bytes: int = 0
+
+
+def within_group_std(infos: Sequence[GroupInfo]) -> tuple[float, ...]:
+    """Root mean square over groups of the standard deviation inside a group, per level."""
+    variances = [[m2 / info.samples for m2 in info.reward_m2] for info in infos]
+    return tuple(math.sqrt(sum(column) / len(column)) for column in zip(*variances, strict=True))
+
+
+def mean_agreement(infos: Sequence[GroupInfo]) -> tuple[float, ...]:
+    """Mean over the groups in which the oracle tells two trajectories apart, per level; nan if there is none."""
+    means = []
+    for column in zip(*(info.agreement for info in infos), strict=True):
+        known = [share for share in column if not math.isnan(share)]
+        means.append(sum(known) / len(known) if known else math.nan)
+    return tuple(means)

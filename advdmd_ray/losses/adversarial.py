@@ -69,3 +69,19 @@ def auc(real_logits: Float[Tensor, "..."], fake_logits: Float[Tensor, "..."]) ->
     below = torch.searchsorted(fake, real, right=False)
     up_to = torch.searchsorted(fake, real, right=True)
     return ((below + up_to).double().mean() / (2 * fake.numel())).float()
+
+
+@torch.no_grad()
+def pair_agreement(scores: Float[Tensor, "n k"], truth: Float[Tensor, " n"]) -> Float[Tensor, " k"]:
+    """Share of the pairs i, j with `truth_i > truth_j` for which `score_i > score_j`, ties of scores counted half.
+
+    The AUC inside one group, of any number of grades of truth; `2 share - 1` is Kendall's tau over the pairs that the
+    truth does not tie (Goodman and Kruskal's gamma, if no scores are tied).
+
+    Returns:
+        One share for each of k kinds of scores, in [0, 1]; nan if the truth ties all pairs, or a score is nan.
+    """
+    above = truth.unsqueeze(1) > truth.unsqueeze(0)
+    gaps = (scores.unsqueeze(1) - scores.unsqueeze(0))[above]
+    won = torch.where(gaps.isnan(), gaps, 0.5 + 0.5 * gaps.sign())
+    return won.mean(dim=0)

@@ -126,7 +126,10 @@ def test_old_groups_are_not_asked_for_ratio_one() -> None:
 
 def _play(critic: nn.Module, cycles: int, *, shuffled: bool) -> list[float]:
     """Mean reward of fresh rollouts before each of `cycles` RL updates, and after the last."""
-    student, settings = Painter(torch.zeros(SHAPE)), _rl_config(rollout={"group_size": 16, "groups_per_cycle": 4})
+    student = Painter(torch.zeros(SHAPE))
+    settings = _rl_config(
+        rollout={"group_size": 16, "groups_per_cycle": 4}, policy_gradient={"shuffle_rewards": shuffled}
+    )
     taught = learner(settings, student=student, critic=critic)
     rewards = []
     for cycle in range(cycles + 1):
@@ -138,9 +141,6 @@ def _play(critic: nn.Module, cycles: int, *, shuffled: bool) -> list[float]:
             group_size=16,
         )
         rewards.append(float(np.mean([scored.rewards for scored in groups])))
-        if shuffled:
-            order = np.random.default_rng(cycle).permuted
-            groups = [dataclasses.replace(s, rewards=s.rewards[order(np.arange(16))]) for s in groups]
         _cycle(taught, groups)
     return rewards
 
@@ -175,8 +175,19 @@ def _advantages(taught: Learner, groups: Sequence[ScoredGroup]) -> torch.Tensor:
     from advdmd_ray.losses.advantage import GroupSummary, batch_std, merge  # noqa: PLC0415 - only here
 
     merged = merge([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos_of(groups)])
-    taught._follow_reward_std(batch_std(merged))
-    return taught._advantages(collate(groups, 0), batch_std(merged))[0]
+    taught._signal.follow(batch_std(merged))
+    return taught._signal.advantages(collate(groups, 0), batch_std(merged), taught._health.open_levels)[0]
+
+
+def test_shuffled_rewards_give_each_trajectory_the_advantages_of_another_one() -> None:
+    groups = scored_groups(Mixer(1), Judge(2), group_size=8)
+    plain, shuffled = (
+        _advantages(learner(config(policy_gradient={"shuffle_rewards": on}), student=Mixer(1), critic=Judge(2)), groups)
+        for on in (False, True)
+    )
+    assert not torch.equal(plain, shuffled)
+    for own, others in zip(plain, shuffled, strict=True):
+        torch.testing.assert_close(own[own[:, 0].argsort()], others[others[:, 0].argsort()])
 
 
 @pytest.mark.parametrize("form", ["reward_to_go", "own_step", "final_only", "potential"])
@@ -224,10 +235,10 @@ def test_the_running_reward_std_is_an_exponential_average(stds: list[float], dec
     taught = learner(config(policy_gradient={"std_decay": decay}), student=Painter(torch.zeros(SHAPE)), critic=Judge(2))
     expected = stds[0]
     for index, std in enumerate(stds):
-        taught._follow_reward_std(torch.tensor([std, 2 * std]))
+        taught._signal.follow(torch.tensor([std, 2 * std]))
         expected = std if index == 0 else decay * expected + (1 - decay) * std
-    assert taught._reward_std is not None
-    torch.testing.assert_close(taught._reward_std, torch.tensor([expected, 2 * expected]), rtol=1e-4, atol=1e-5)
+    assert taught._signal.running_std is not None
+    torch.testing.assert_close(taught._signal.running_std, torch.tensor([expected, 2 * expected]), rtol=1e-4, atol=1e-5)
 
 
 def test_rewards_that_fade_fade_in_the_advantages_too() -> None:

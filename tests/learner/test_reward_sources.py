@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,15 @@ def test_dmd_alone_asks_no_discriminator() -> None:
     assert report.updates["dmd"].updates == 1
     assert report.reward_mean == (0.0, 0.0, 0.0)
     assert "rl" not in report.updates
+
+
+def test_the_agreement_of_a_cycle_is_the_mean_over_groups_with_something_to_order() -> None:
+    groups = scored_groups(Mixer(1), Brightness(), group_size=16)
+    shares = [(0.5, math.nan, 1.0), (1.0, math.nan, math.nan), (0.0, math.nan, 0.5), (0.5, math.nan, math.nan)]
+    infos = [replace(info, agreement=share) for info, share in zip(infos_of(groups), shares, strict=True)]
+    report = learner(config(), student=Mixer(1), critic=Brightness()).cycle(groups, infos)
+    assert report.agreement[::2] == (0.5, 0.75)
+    assert math.isnan(report.agreement[1])
+    recorded = {dict(s.labels)["level"]: s.value for s in report.samples() if s.name == "advdmd_reward_agreement"}
+    assert recorded == {"1": 0.5, "3": 0.75}
+    assert learner(config(), student=Mixer(1), critic=Brightness()).cycle(groups, infos_of(groups)).agreement == ()

@@ -13,6 +13,8 @@ from advdmd_ray.losses.adversarial import (
     discriminator_loss,
     generator_loss,
     gradient_norm_scale,
+    mismatch_loss,
+    pair_agreement,
     r1_style_penalty,
     relativistic_loss,
 )
@@ -35,6 +37,8 @@ def test_gradients_are_the_probabilities_of_being_wrong() -> None:
     torch.testing.assert_close(on_fake, torch.sigmoid(fake) / 6)
     (on_generated,) = torch.autograd.grad(generator_loss(fake), fake)
     torch.testing.assert_close(on_generated, -torch.sigmoid(-fake) / 6)
+    (on_mismatched,) = torch.autograd.grad(mismatch_loss(fake), fake)
+    torch.testing.assert_close(on_mismatched, torch.sigmoid(fake) / 6)
     on_real, on_fake = torch.autograd.grad(relativistic_loss(real, fake), (real, fake))
     torch.testing.assert_close(on_real, -torch.sigmoid(fake - real) / 6)
     torch.testing.assert_close(on_fake, -on_real)
@@ -110,3 +114,37 @@ def test_the_losses_of_a_batch_are_the_means_over_its_ranks() -> None:
         halves = (loss(real[:4], fake[:4]) + loss(real[4:], fake[4:])) / 2
         torch.testing.assert_close(loss(real, fake), halves)
     torch.testing.assert_close(generator_loss(fake), (generator_loss(fake[:4]) + generator_loss(fake[4:])) / 2)
+
+
+_GRADES = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2)), min_size=1, max_size=9)
+
+
+@given(_GRADES)
+def test_the_agreement_is_the_share_of_ordered_pairs_that_the_scores_order_alike(rows: list[tuple[int, int]]) -> None:
+    scores, truth = (torch.tensor([float(row[side]) for row in rows]) for side in (0, 1))
+    wins = [
+        1.0 if rows[a][0] > rows[b][0] else 0.5 if rows[a][0] == rows[b][0] else 0.0
+        for a in range(len(rows))
+        for b in range(len(rows))
+        if rows[a][1] > rows[b][1]
+    ]
+    both = pair_agreement(torch.stack([scores, -scores], dim=1), truth)
+    if not wins:
+        assert bool(both.isnan().all())
+        return
+    share = sum(wins) / len(wins)
+    torch.testing.assert_close(both, torch.tensor([share, 1 - share]))
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=6), st.lists(st.floats(-5, 5), min_size=1, max_size=6))
+def test_with_two_grades_the_agreement_is_the_auc(good: list[float], bad: list[float]) -> None:
+    truth = torch.tensor([1.0] * len(good) + [0.0] * len(bad))
+    share = pair_agreement(torch.tensor([*good, *bad]).unsqueeze(1), truth)
+    torch.testing.assert_close(share, auc(torch.tensor(good), torch.tensor(bad)).reshape(1))
+
+
+def test_the_agreement_of_a_score_that_is_not_a_number_is_none() -> None:
+    scores = torch.tensor([[1.0, math.nan], [2.0, 0.0], [3.0, 1.0]])
+    share = pair_agreement(scores, torch.tensor([0.0, 1.0, 2.0]))
+    assert share[0] == 1
+    assert math.isnan(float(share[1]))

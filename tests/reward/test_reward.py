@@ -184,3 +184,35 @@ def test_whoever_scores_the_groups_are_those_of_one_loaded_version(source: Rewar
 def test_a_worker_that_lacks_its_oracle_is_refused() -> None:
     with pytest.raises(ValueError, match=r"reward-1: the oracle is to score, but there is none"):
         RewardWorker("reward-1", Judge(1), table(), final_levels=FINAL, source="oracle")
+
+
+@pytest.mark.parametrize(("gain", "final"), [(1.0, 1.0), (-1.0, 0.0)])
+@pytest.mark.parametrize("source", ["discriminator", "oracle"])
+def test_agreement_compares_each_levels_order_with_the_oracles(gain: float, final: float, source: RewardSource) -> None:
+    group = _group()
+    worker = RewardWorker(
+        "reward-0",
+        Brightness(gain),
+        table(),
+        final_levels=FINAL,
+        source=source,
+        oracle=brightness_oracle(),
+        agreement=True,
+    )
+    worker.load(pack("discriminator", 0, {"gain": torch.tensor(gain)}))
+    scored = worker.score(group)
+    assert scored.agreement[-1] == final  # the noise at the final levels is shared, so the order is the images' own
+    means = group.latents.mean(axis=(2, 3, 4))
+    pairs = [(a, b) for a in range(4) for b in range(4) if means[a, 3] > means[b, 3]]
+    for level in (1, 2):
+        alike = sum(gain * means[a, level] > gain * means[b, level] for a, b in pairs)
+        assert scored.agreement[level - 1] == pytest.approx(alike / len(pairs))
+    assert group_info(scored, 1).agreement == scored.agreement
+    expected = reward_worker(Brightness(gain), final_levels=FINAL, source=source, oracle=brightness_oracle())
+    np.testing.assert_array_equal(scored.rewards, expected.score(group).rewards)
+
+
+def test_agreement_is_not_measured_unasked_and_not_without_an_oracle() -> None:
+    assert reward_worker(Judge(1), oracle=brightness_oracle()).score(_group()).agreement == ()
+    with pytest.raises(ValueError, match=r"there is none; give one"):
+        RewardWorker("reward-1", Judge(1), table(), final_levels=FINAL, agreement=True)
