@@ -22,6 +22,7 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.judge import StudentJudge, build_judge
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.engine import Gang
 from advdmd_ray.learner.learner import Learner, Networks
@@ -170,6 +171,18 @@ def build_learner_worker(
     if checkpoint is not None:
         worker.restore(checkpoint)
     return worker
+
+
+def build_student_judge(config: Config) -> StudentJudge:
+    """The judge that looks at the student every `evaluation.judge_cycles`, its prompts encoded.
+
+    Its draws are those of the final judgement, of which it makes the first `evaluation.judge_samples`.
+    """
+    judge, samples = build_judge(config), config.evaluation.judge_samples
+    prompts = encode_prompts(
+        load_pipeline(config.model.path), judge.prompts[:samples], config.model.max_sequence_length
+    )
+    return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed)
 
 
 def build_decoder(config: Config) -> Callable[[Tensor], Tensor]:

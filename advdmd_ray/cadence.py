@@ -179,11 +179,11 @@ def smoothed_health(health: Health, measured: Sequence[float], decay: float) -> 
 
 
 class Every:
-    """Says when something that happens every n cycles is due; robust against resuming in between."""
+    """Says when something that happens every n cycles is due, never for n = 0; robust against resuming in between."""
 
     def __init__(self, cycles: int) -> None:
         self._cycles = cycles
 
     def due(self, version: int) -> bool:
         """Whether it is due after `version` completed cycles."""
-        return version > 0 and version % self._cycles == 0
+        return self._cycles > 0 and version > 0 and version % self._cycles == 0

@@ -11,8 +11,8 @@ One thread, one event loop, four stations:
 * **Reward.** An idle worker gets the oldest unscored group and the newest discriminator. Produces one scored record
   batch, which is committed; the first commit of an ordinal wins. Unblocked by: a generated group.
 * **Learner.** The idle gang takes the next `groups_per_cycle` groups in ordinal order, all or none, trains one cycle
-  and returns new weights, which are published as the next version. Then the groups are settled. Checkpoints and
-  sample grids are made between cycles. Unblocked by: a commit.
+  and returns new weights, which are published as the next version. Then the groups are settled. Checkpoints, sample
+  grids and judgements are made between cycles. Unblocked by: a commit.
 * **Time.** Overdue leases and leases of dead workers are issued again with the same seeds. Every wait has a deadline
   and says what it waits for.
 
@@ -30,6 +30,7 @@ from advdmd_ray.buffer.index import CommitResult
 from advdmd_ray.cadence import Every
 from advdmd_ray.config import Config
 from advdmd_ray.errors import DeadlineError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.evaluation.figures import Judgement
 from advdmd_ray.frontier import PromptFrontier, lease_limit
 from advdmd_ray.learner.report import CycleOutcome
 from advdmd_ray.records import GroupInfo, Lease, WorkReport
@@ -84,6 +85,7 @@ class Controller:
         self._display, self._clock = display, clock
         self._state = _State(idle_rollout=list(shell.rollout_workers), idle_reward=list(shell.reward_workers))
         self._checkpoints, self._grids = Every(config.learner.checkpoint_cycles), Every(config.evaluation.grid_cycles)
+        self._judgements = Every(config.evaluation.judge_cycles)
         self._telemetry = Telemetry(
             config,
             hub,
@@ -254,6 +256,8 @@ class Controller:
             self._state.chores.append(self._start_checkpoint)
         if self._grids.due(self._version):
             self._state.chores.append(self._start_grid)
+        if self._judgements.due(self._version):
+            self._state.chores.append(self._start_judge)
         self._telemetry.cycled(outcome.report, outcome.resident_bytes)
         self._gauges()
 
@@ -281,6 +285,18 @@ class Controller:
     def _start_grid(self) -> None:
         job = self._shell.grid()
         self._begin(job, lambda _: self._free_learner(), self._learner_lost)
+
+    def _start_judge(self) -> None:
+        self._begin(self._shell.judge(), self._judged, self._learner_lost)
+
+    def _judged(self, judgement: Judgement) -> None:
+        self._free_learner()
+        if self._telemetry.judged(judgement):
+            logger.warning(
+                "the reward rises while the judge's figures fall (reward hacking?) at version %d; compare the pictures "
+                "in grids/ and lower policy_gradient.learning_rate",
+                self._version,
+            )
 
     def _occupy_learner(self) -> None:
         self._state.learner_busy, self._state.learner_since = True, self._clock()

@@ -15,6 +15,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.shell import Status
 
 PLAIN_EVERY_S = 10.0
+HACKING = "the reward rises while the judge's figures fall"
 
 
 @contextmanager
@@ -57,6 +58,7 @@ def line(config: Config, status: Status) -> str:
         f"{config.run.name}: cycle {status.version}/{status.cycles} {phase} | updates {updates or 'none'} | "
         f"reward per level {rewards or '-'} | policy age {status.policy_age} | "
         f"{status.trajectories_per_s:.0f} trajectories/s | {clock_text(status.remaining_s)} left"
+        f"{f' | {HACKING}' if status.reward_hacking else ''}"
     )
 
 
@@ -73,6 +75,8 @@ def panel(config: Config, status: Status) -> Group:
     table.add_row("trajectories/s", f"{status.trajectories_per_s:.0f}")
     table.add_row("time", f"{clock_text(status.elapsed_s)} gone, {clock_text(status.remaining_s)} left")
     table.add_row("waiting for", status.waiting_for)
+    if status.reward_hacking:
+        table.add_row("warning", Text(HACKING, style="bold red"))
     title = Text(f"{config.run.name}  cycle {status.version} of {status.cycles}", style="bold")
     return Group(title, ProgressBar(total=max(status.cycles, 1), completed=status.version, width=60), table)
 

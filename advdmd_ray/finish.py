@@ -12,6 +12,7 @@ from torch import Tensor
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.evaluation.curves import auc_while_rl, plot_curves, read_series
 from advdmd_ray.evaluation.grids import column_labels, comparison_grid
+from advdmd_ray.evaluation.judge import build_judge
 from advdmd_ray.evaluation.judging import Verdict, judge_samplers
 from advdmd_ray.evaluation.report import write_report
 from advdmd_ray.evaluation.summary import (
@@ -107,7 +108,7 @@ def export_ema(config: Config) -> Path:
         sigmas_before_shift=config.diffusion.sigmas,
         kernel=config.diffusion.kernel,
         max_sequence_length=config.model.max_sequence_length,
-        prompt="a handwritten seven",
+        prompt=build_judge(config).prompts[0],
         card={
             "teacher": config.model.path,
             "teacher guidance": f"{config.model.guidance:g}",

@@ -13,6 +13,7 @@ from advdmd_ray.assembly import (
     build_learner_worker,
     build_reward_worker,
     build_rollout_worker,
+    build_student_judge,
     encode_table,
     geometry,
 )
@@ -42,6 +43,7 @@ class LocalShell:
         self._reward = {name: build_reward_worker(config, name, table) for name in self.reward_workers}
         self.learner = build_learner_worker(config, SoloGang(), table, checkpoint)
         self._decode = build_decoder(config)
+        self._judge = build_student_judge(config) if config.evaluation.judge_cycles else None
         self._done: dict[Job, Any] = {}
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Job:
@@ -72,6 +74,12 @@ class LocalShell:
     def grid(self) -> Job:
         """See `Shell`."""
         return self._finish("learner", self.learner.grid(self._decode))
+
+    def judge(self) -> Job:
+        """See `Shell`."""
+        if self._judge is None:
+            raise ValueError("evaluation.judge_cycles=0 makes no judge")
+        return self._finish("learner", self.learner.judge(self._judge))
 
     def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:  # noqa: ARG002 - every job is done
         """See `Shell`: one job at a time, oldest first."""

@@ -67,6 +67,10 @@ class Shell(Protocol):
         """Starts a sample grid of the EMA student; outcome its path as text."""
         ...
 
+    def judge(self) -> Job:
+        """Starts a judgement of the EMA student; outcome Judgement."""
+        ...
+
     def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
         """The jobs that are done, waiting at most `timeout_s` for the first."""
         ...
@@ -114,3 +118,4 @@ class Status:
     trajectories_per_s: float
     updates: Mapping[str, int]
     waiting_for: str
+    reward_hacking: bool = False

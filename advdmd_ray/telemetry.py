@@ -1,9 +1,12 @@
 """What the controller says of a run: every event as samples of the catalogue, and the status that a display shows."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
+from advdmd_ray.alarm import HackAlarm
 from advdmd_ray.buffer.index import BufferStats, CommitResult
 from advdmd_ray.config import Config
+from advdmd_ray.evaluation.figures import Judgement
 from advdmd_ray.learner.report import CycleReport
 from advdmd_ray.metrics.sample import Sample
 from advdmd_ray.records import GroupInfo, LoadReport, WorkReport
@@ -45,6 +48,8 @@ class Telemetry:
         self._report: CycleReport | None = None
         self._policy_age = 0
         self._throughput = 0.0
+        self._alarm = HackAlarm(config.evaluation.alarm_window)
+        self._final_rewards: list[float] = []  # since the last judgement
         self._began = self._cycle_ended = clock()
 
     def begin(self) -> None:
@@ -150,12 +155,26 @@ class Telemetry:
         """A learner cycle is over."""
         self._report, self._version = report, report.version
         self._resident[LEARNER] = resident_bytes
+        self._final_rewards.append(report.reward_mean[-1])
         for objective, update in report.updates.items():
             self.updates[objective] = self.updates.get(objective, 0) + update.updates
         now = self._clock()
         self._throughput = report.trajectories / max(now - self._cycle_ended, 1e-9)
         self._cycle_ended = now
         self._record(report.samples())
+
+    def judged(self, judgement: Judgement) -> bool:
+        """The judge looked at the student; whether the alarm for reward hacking fires now."""
+        reward = sum(self._final_rewards) / len(self._final_rewards) if self._final_rewards else math.nan
+        self._alarm, self._final_rewards = self._alarm.fed(reward, judgement.headline), []
+        figures = judgement.score.figures
+        self._record(
+            [
+                *(Sample.of("advdmd_run_judge", value, figure=key) for key, value in figures.items()),
+                Sample.of("advdmd_run_reward_hack_alarm", self._alarm.fires),
+            ]
+        )
+        return self._alarm.fires
 
     def gauges(self, held: BufferStats, outstanding: int) -> None:
         """The state of the run between two cycles."""
@@ -194,6 +213,7 @@ class Telemetry:
             trajectories_per_s=self._throughput,
             updates=dict(self.updates),
             waiting_for=waiting_for,
+            reward_hacking=self._alarm.fires,
         )
 
     def _remaining_s(self) -> float | None:

@@ -13,6 +13,7 @@ from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.config import Config
 from advdmd_ray.controller import CONSUMER, Controller
 from advdmd_ray.errors import WorkerLostError
+from advdmd_ray.evaluation.figures import Judgement, JudgeScore
 from advdmd_ray.frontier import PromptFrontier, lease_limit
 from advdmd_ray.learner.report import CycleOutcome, CycleReport, UpdateReport
 from advdmd_ray.metrics.sample import Sample
@@ -63,6 +64,8 @@ class FakeShell:
         lose: Probability that a rollout or reward job ends with the loss of its worker.
         hang: Workers whose jobs never end.
         dead: Workers whose every job ends with their loss.
+        judge: What the judge says of a version: its headline.
+        reward: Mean reward of the final level in the cycle that makes a version.
         cycle_s: Seconds of a learner cycle.
         rollout_s: Seconds of a rollout.
     """
@@ -76,9 +79,12 @@ class FakeShell:
         lose: float = 0.0,
         hang: Sequence[str] = (),
         dead: Sequence[str] = (),
+        judge: Callable[[int], float] = lambda _: 0.0,
+        reward: Callable[[int], float] = lambda _: 0.0,
         cycle_s: float = 1.0,
         rollout_s: float = 1.0,
     ) -> None:
+        self._judge, self._reward = judge, reward
         self.config, self.clock = config, clock
         self._random, self._lose, self._hang, self._dead, self._cycle_s = (
             random,
@@ -101,6 +107,7 @@ class FakeShell:
         self.checkpoints: list[int] = []
         self.facts: list[dict[str, Any]] = []
         self.grids: list[int] = []
+        self.judged: list[int] = []
         self.most_busy = 0
         self.scored = 0
         self.before_lease: Callable[[Lease], None] = lambda _: None
@@ -162,7 +169,7 @@ class FakeShell:
             auc=(0.6,),
             smoothed_auc=(0.6,),
             open_levels=(True,),
-            reward_mean=(0.0,),
+            reward_mean=(self._reward(version),),
             reward_spread=(1.0,),
             policy=None,
             fresh_deviation=0.0,
@@ -180,6 +187,11 @@ class FakeShell:
     def grid(self) -> Job:
         self.grids.append(self.version)
         return self._start("learner", f"version-{self.version}.png")
+
+    def judge(self) -> Job:
+        self.judged.append(self.version)
+        headline = self._judge(self.version)
+        return self._start("learner", Judgement(JudgeScore({"quality": 2 * headline}, 20), headline))
 
     def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
         assert set(jobs) == set(self._outcomes), "every job that runs is waited for"

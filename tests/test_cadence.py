@@ -88,6 +88,10 @@ def test_every_is_due_at_its_multiples_only() -> None:
     assert [every.due(version) for version in range(7)] == [False, False, False, True, False, False, True]
 
 
+def test_every_0_cycles_is_never() -> None:
+    assert not any(Every(0).due(version) for version in range(7))
+
+
 def test_levels_are_open_inside_the_band_only() -> None:
     health = Health(auc=(0.5, 0.55, 0.8, 0.98, 0.99, math.nan), low=0.55, high=0.98)
     assert health.open_levels == (False, True, True, True, False, False)

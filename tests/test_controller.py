@@ -323,3 +323,58 @@ def test_a_slow_reward_worker_scores_every_group_once_however_short_the_lease() 
     per_cycle = settings.rollout.groups_per_cycle
     assert stage.hub.total("advdmd_reward_groups_total") <= (4 + settings.rollout.max_policy_age + 1) * per_cycle
     assert stage.hub.total("advdmd_rollout_leases_reissued_total") == 0
+
+
+# The judge ----------------------------------------------------------------------------------------------------------
+
+
+def judged(stage: Stage) -> list[float]:
+    """Value of the alarm at each judgement."""
+    return [sample.value for sample in stage.hub.samples if sample.name == "advdmd_run_reward_hack_alarm"]
+
+
+def test_the_student_is_judged_when_it_is_due_and_every_figure_is_recorded() -> None:
+    stage = Stage(config(run={"cycles": 7}, evaluation={"judge_cycles": 3}), judge=lambda version: version / 10)
+    stage.run()
+    assert stage.shell.judged == [3, 6]
+    figures = [sample for sample in stage.hub.samples if sample.name == "advdmd_run_judge"]
+    assert [(sample.value, dict(sample.labels)) for sample in figures] == [
+        (0.6, {"figure": "quality"}),
+        (1.2, {"figure": "quality"}),
+    ]
+
+
+def test_without_judge_cycles_nobody_is_asked() -> None:
+    stage = Stage(config())
+    stage.run()
+    assert stage.shell.judged == []
+    assert judged(stage) == []
+
+
+@pytest.mark.parametrize(
+    ("reward", "quality", "alarms"),
+    [(1.0, -1.0, [0, 0, 0, 1, 1]), (1.0, 1.0, [0] * 5), (-1.0, -1.0, [0] * 5), (-1.0, 1.0, [0] * 5)],
+)
+def test_the_alarm_fires_where_the_reward_rises_and_the_judge_falls_and_nowhere_else(
+    reward: float, quality: float, alarms: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(
+        config(run={"cycles": 10}, evaluation={"judge_cycles": 2, "alarm_window": 4}),
+        judge=lambda version: quality * version,
+        reward=lambda version: reward * version,
+    )
+    stage.run()
+    assert judged(stage) == alarms
+    assert stage.statuses[-1].reward_hacking == bool(alarms[-1])
+    assert caplog.text.count("reward hacking?") == sum(alarms)
+
+
+def test_the_alarm_looks_at_the_mean_reward_since_the_judgement_before() -> None:
+    # Rewards of the judged cycles alone would fall.
+    stage = Stage(
+        config(run={"cycles": 8}, evaluation={"judge_cycles": 2}),
+        judge=lambda version: -float(version),
+        reward=lambda version: -version if version % 2 == 0 else 3.0 * version,
+    )
+    stage.run()
+    assert judged(stage) == [0, 0, 0, 1]

@@ -31,7 +31,9 @@ REPORT = CycleReport(
 )
 
 
-def status(version: int = 4, report: CycleReport | None = REPORT, remaining: float | None = 90.0) -> Status:
+def status(
+    version: int = 4, report: CycleReport | None = REPORT, remaining: float | None = 90.0, *, hacking: bool = False
+) -> Status:
     return Status(
         version=version,
         cycles=10,
@@ -42,6 +44,7 @@ def status(version: int = 4, report: CycleReport | None = REPORT, remaining: flo
         trajectories_per_s=12.4,
         updates={"dmd": 4, "rl": 1},
         waiting_for="ordinal 9 at rollout-0 for 3 s",
+        reward_hacking=hacking,
     )
 
 
@@ -79,6 +82,12 @@ def test_the_panel_says_the_same_and_what_it_waits_for() -> None:
         "1:30 left",
     ):
         assert part in text
+
+
+def test_the_alarm_for_reward_hacking_is_shown_while_it_fires() -> None:
+    for draw in (lambda shown: line(CONFIG, shown), _drawn):
+        assert "while the judge's figures fall" in draw(status(hacking=True))
+        assert "judge" not in draw(status())
 
 
 def test_before_the_first_cycle_there_is_a_panel_and_a_line_too() -> None:

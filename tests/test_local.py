@@ -1,5 +1,6 @@
 """A whole run in one process, with the real parts: repeatable, resumable, and verified to the byte."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -8,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
-from advdmd_ray import local
+from advdmd_ray import assembly, local
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError, WeightsMismatchError
+from advdmd_ray.evaluation.figures import Figure, JudgeScore
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.local import LocalShell, run_locally
 from advdmd_ray.metrics.hub import last_values, read_entries
-from advdmd_ray.shell import Published, Status
+from advdmd_ray.shell import Job, Published, Status
 from advdmd_ray.weights import digest_of
 
 CYCLES = 4
@@ -149,6 +152,64 @@ def test_a_grid_is_drawn_when_it_is_due(tmp_path: Path, tiny_pipeline: Path) -> 
     run = config(tmp_path, tiny_pipeline, run={"cycles": 1}, evaluation={"grid_cycles": 1})
     run_locally(run)
     assert [path.name for path in (run.folder / "grids").iterdir()] == ["version-000001.png"]
+
+
+def _gauges(run: Config, name: str) -> list[float]:
+    entries, _ = read_entries(run.folder / "metrics.jsonl")
+    return [entry["values"][name] for entry in entries if name in entry["values"]]
+
+
+def test_the_student_is_judged_while_it_learns_by_the_judge_of_its_data(tmp_path: Path, tiny_pipeline: Path) -> None:
+    run = config(tmp_path, tiny_pipeline, evaluation={"judge_cycles": 2, "judge_samples": 20})
+    run_locally(run)
+    for figure in ("frechet", "accuracy", "diversity", "coverage"):
+        values = _gauges(run, f"advdmd_run_judge{{figure={figure}}}")
+        assert len(values) == 2
+        assert np.isfinite(values).all()
+    assert _gauges(run, "advdmd_run_reward_hack_alarm") == [0, 0]
+
+
+class _Fallen:
+    """A judge whose figure changes by a step at every judgement, whatever it sees."""
+
+    name = "fallen"
+    prompts = ("a handwritten zero", "a handwritten one")
+    figures = (Figure("quality", "quality", "higher", share=False),)
+    headline = "quality"
+
+    def __init__(self, step: float) -> None:
+        self._step, self._said = step, 0.0
+
+    def score(self, images: Tensor, rows: Tensor) -> JudgeScore:
+        assert images.shape[1:] == (1, 8, 8)
+        assert rows.tolist() == [0, 1] * 10
+        self._said += self._step
+        return JudgeScore({"quality": self._said}, len(images))
+
+    def ceiling(self) -> JudgeScore:
+        return JudgeScore({"quality": 1.0}, 20)
+
+
+class _Rising(LocalShell):
+    """Every cycle reports a higher reward of the final level than the one before."""
+
+    def cycle(self, groups: Any) -> Job:
+        job = super().cycle(groups)
+        outcome = self._done[job]
+        rewards = (*outcome.report.reward_mean[:-1], float(outcome.report.version))
+        self._done[job] = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, reward_mean=rewards))
+        return job
+
+
+@pytest.mark.parametrize(("step", "alarms"), [(-1.0, [0, 0, 0, 1, 1]), (1.0, [0, 0, 0, 0, 0])])
+def test_a_judge_that_falls_while_rewards_rise_raises_the_alarm_of_a_run(
+    step: float, alarms: list[int], tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LocalShell", _Rising)
+    monkeypatch.setattr(assembly, "build_judge", lambda _: _Fallen(step))
+    run = config(tmp_path, tiny_pipeline, run={"cycles": 5}, evaluation={"judge_cycles": 1, "judge_samples": 20})
+    run_locally(run)
+    assert _gauges(run, "advdmd_run_reward_hack_alarm") == alarms
 
 
 def test_a_run_that_ends_before_its_first_cycle_can_be_resumed(

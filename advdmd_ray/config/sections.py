@@ -273,6 +273,13 @@ class Evaluation(Section):
 
     samples: int = Field(default=1000, ge=20, description="Images per judged sampler.")
     grid_cycles: Positive = Field(default=50, description="Cycles between sample grids.")
+    judge_cycles: Count = Field(
+        default=0, description="Cycles between judgements of the student's EMA while it learns; 0: only at the end."
+    )
+    judge_samples: int = Field(default=200, ge=20, description="Images of a judgement while the student learns.")
+    alarm_window: int = Field(
+        default=4, ge=4, le=100, description="Judgements that the alarm for reward hacking looks at."
+    )
 
 
 class RaySection(Section):

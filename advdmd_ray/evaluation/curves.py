@@ -21,6 +21,7 @@ from advdmd_ray.metrics.sample import parse_key
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _PHASES = (("warm", "#faf1dc"), ("ramp", "#e8f1f8"), ("full", "#ffffff"))
 _GATE = (0.55, 0.98)
+_LARGEST_RATIO = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,9 @@ def auc_while_rl(series: Mapping[str, Curve]) -> dict[int, tuple[float, float]]:
 def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, title: str = "") -> Path:
     """Draws the run's curves over the learner cycles as one PNG, phases shaded.
 
+    A run that was judged while it learned has one more panel, for the judge's figures; judgements at which the alarm
+    for reward hacking fired are marked there and beside the rewards.
+
     Args:
         jsonl: The run's metrics.jsonl; series that it lacks leave their panel with a line that says so.
         path: Where the PNG goes.
@@ -100,7 +104,6 @@ def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, t
         The path.
     """
     series = read_series(jsonl)
-    figure = Figure(figsize=(12, 15), dpi=110, layout="constrained")
     panels: Sequence[tuple[str, str, Callable[[Axes, Mapping[str, Curve]], bool]]] = (
         ("Reward per level", "discriminator logit\n(mean, band: within-group std)", _reward),
         ("Held-out AUC per level", "AUC, real against fake", lambda axes, s: _auc(axes, s, gate)),
@@ -115,7 +118,14 @@ def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, t
         ("Age of the groups at take", "versions (largest of a take)", _ages),
         ("Throughput of the rollouts", "trajectories per second", _throughput),
     )
-    grid = np.asarray(figure.subplots(4, 2)).ravel()
+    rows = len(panels) // 2
+    judged = bool(by_label(series, "advdmd_run_judge", "figure"))
+    figure = Figure(figsize=(12, 3.75 * (rows + judged)), dpi=110, layout="constrained")
+    places = figure.add_gridspec(rows + judged, 2)
+    grid = [figure.add_subplot(places[index // 2, index % 2]) for index in range(len(panels))]
+    if judged:
+        panels = (*panels, ("Judge of the student's moving average", "share, or ratio to real images", _judge))
+        grid.append(figure.add_subplot(places[rows, :]))
     last = max((int(curve.cycles[-1]) for curve in series.values()), default=1)
     for axes, (heading, unit, draw) in zip(grid, panels, strict=True):
         axes.set_title(heading, fontsize=12, loc="left", fontweight="bold")
@@ -182,7 +192,39 @@ def _reward(axes: Axes, series: Mapping[str, Curve]) -> bool:
             shared, here, there = np.intersect1d(mean.cycles, spreads[level].cycles, return_indices=True)
             middle, spread = mean.values[here], spreads[level].values[there]
             axes.fill_between(shared, middle - spread, middle + spread, color=colour, alpha=0.10, lw=0)
+    _mark_alarms(axes, series)
     return bool(means)
+
+
+def alarm_cycles(series: Mapping[str, Curve]) -> list[int]:
+    """Cycles of the judgements at which the alarm for reward hacking fired."""
+    alarm = series.get("advdmd_run_reward_hack_alarm")
+    return [] if alarm is None else [int(cycle) for cycle in alarm.cycles[alarm.values > 0]]
+
+
+def _mark_alarms(axes: Axes, series: Mapping[str, Curve]) -> None:
+    for index, cycle in enumerate(alarm_cycles(series)):
+        label = {} if index else {"label": "alarm: reward up, judge down"}
+        axes.axvline(cycle, color="#c8102e", lw=1.5, ls="--", **label)
+
+
+def _judge(axes: Axes, series: Mapping[str, Curve]) -> bool:
+    """Shares and ratios on the left axis; what is larger, such as a distance, on an axis of its own."""
+    figures = by_label(series, "advdmd_run_judge", "figure")
+    large = {name: curve for name, curve in figures.items() if np.nanmax(curve.values) > _LARGEST_RATIO}
+    colours = dict(zip(figures, _COLOURS * len(figures), strict=False))
+    for name, curve in figures.items():
+        if name not in large:
+            _line(axes, curve, colours[name], name.replace("_", " "))
+    if large:
+        right = axes.twinx()
+        right.set_ylabel(", ".join(large))
+        right.spines["top"].set_visible(False)
+        for name, curve in large.items():
+            right.plot(curve.cycles, curve.values, color=colours[name], lw=1.8, ls=":")
+            axes.plot([], [], color=colours[name], lw=1.8, ls=":", label=f"{name.replace('_', ' ')} (right)")
+    _mark_alarms(axes, series)
+    return bool(figures)
 
 
 def _auc(axes: Axes, series: Mapping[str, Curve], gate: tuple[float, float]) -> bool:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float, Int64
-from sklearn.svm import SVC
 from torch import Tensor
 
 from advdmd_ray.data.digits import DIGIT_PROMPTS, GREY_LEVELS, Digits, load_digits
@@ -67,6 +66,9 @@ class DigitsJudge:
     headline = "frechet"
 
     def __init__(self, train: Digits | None = None) -> None:
+        # Whoever builds a learner imports this module; scikit-learn is slow to import.
+        from sklearn.svm import SVC  # noqa: PLC0415
+
         digits = load_digits("train") if train is None else train
         self._real, self._labels = ink(digits.images), digits.labels.numpy()
         # A radial-basis support vector machine: no randomness in the fit, and near perfect on these images.

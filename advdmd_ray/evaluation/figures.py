@@ -38,6 +38,19 @@ class JudgeScore:
     images: int
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the judge says of the student while it learns.
+
+    Attributes:
+        score: All figures.
+        headline: The figure that samplers are compared by, negated where lower is better: higher is always better.
+    """
+
+    score: JudgeScore
+    headline: float
+
+
 class Judge(Protocol):
     """Scores images against real ones; the same in every process.
 
@@ -69,3 +82,10 @@ class Judge(Protocol):
     def ceiling(self) -> JudgeScore:
         """All figures of real held-out images: what a perfect generator could reach."""
         ...
+
+
+def signed_headline(judge: Judge, score: JudgeScore) -> float:
+    """The headline of a score, negated where lower is better, so that higher is always better."""
+    (figure,) = (figure for figure in judge.figures if figure.key == judge.headline)
+    value = score.figures[judge.headline]
+    return value if figure.better == "higher" else -value

@@ -1,6 +1,7 @@
 """The judges behind one contract, and how a sampler is judged."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,10 +13,20 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.evaluation.digits_judge import DigitsJudge
-from advdmd_ray.evaluation.figures import Figure, Judge, JudgeScore
+from advdmd_ray.evaluation.figures import Figure, Judge, Judgement, JudgeScore, signed_headline
 from advdmd_ray.evaluation.shapes_judge import ShapesJudge
 
-__all__ = ["Figure", "Judge", "JudgeScore", "balanced_samples", "build_judge", "judge_sampler"]
+__all__ = [
+    "Figure",
+    "Judge",
+    "JudgeScore",
+    "Judgement",
+    "StudentJudge",
+    "balanced_samples",
+    "build_judge",
+    "draw_in_turn",
+    "judge_sampler",
+]
 
 
 def build_judge(config: Config) -> Judge:
@@ -58,6 +69,35 @@ def judge_sampler(
     return judge.score(images, rows), images
 
 
+@dataclass(frozen=True, slots=True)
+class StudentJudge:
+    """Judges a student while it learns, each time with the same prompts and noise.
+
+    Attributes:
+        judge: The judge.
+        prompts: Its prompts, encoded; the first `samples` suffice.
+        decode: Turns latents into images in [-1, 1].
+        samples: Number of images.
+        seed: Of initial and step noise.
+    """
+
+    judge: Judge
+    prompts: Conditioning
+    decode: Callable[[Tensor], Tensor]
+    samples: int
+    seed: int
+
+    def judged(self, draw: Callable[[Conditioning, Sequence[int]], Tensor]) -> Judgement:
+        """Judge a sampler.
+
+        Args:
+            draw: Gives one latent for each prompt and seed.
+        """
+        latents, rows = draw_in_turn(draw, self.prompts, samples=self.samples, seed=self.seed)
+        score = self.judge.score(self.decode(latents), rows)
+        return Judgement(score, signed_headline(self.judge, score))
+
+
 @torch.no_grad()
 def balanced_samples(
     denoiser: Denoiser,
@@ -70,9 +110,7 @@ def balanced_samples(
     seed: int,
     batch_size: int = 250,
 ) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
-    """Sample the prompts in turn; sample i has prompt `i mod p` and draws from (seed, i) alone.
-
-    So every sampler judged with one seed is given the same prompts and the same initial noise.
+    """Sample the prompts in turn, see `draw_in_turn`.
 
     Args:
         denoiser: Student, or guided teacher.
@@ -83,14 +121,39 @@ def balanced_samples(
         samples: Number of images.
         seed: Of initial and step noise.
         batch_size: Images per call; changes memory and time, not the images.
+    """
+
+    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
+        return sample(denoiser, conditioning, kernel, sigmas, group_noise(shape, seeds, "initial"), seeds)
+
+    return draw_in_turn(draw, prompts, samples=samples, seed=seed, batch_size=batch_size)
+
+
+def draw_in_turn(
+    draw: Callable[[Conditioning, Sequence[int]], Tensor],
+    prompts: Conditioning,
+    *,
+    samples: int,
+    seed: int,
+    batch_size: int = 250,
+) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
+    """Draw the prompts in turn; sample i has prompt `i mod p` and draws from (seed, i) alone.
+
+    So every sampler judged with one seed is given the same prompts and the same initial noise.
+
+    Args:
+        draw: Gives one latent for each prompt and seed.
+        prompts: The p encoded prompts.
+        samples: Number of images.
+        seed: Of every draw.
+        batch_size: Images per call.
 
     Returns:
         Final latents and the prompt of each.
     """
-    labels = torch.arange(samples) % len(prompts)
-    images = []
-    for rows in torch.arange(samples).split(batch_size):
-        seeds = [derive_seed(seed, "judge", int(row)) for row in rows]
-        start = group_noise(shape, seeds, "initial")
-        images.append(sample(denoiser, prompts.select(labels[rows]), kernel, sigmas, start, seeds))
-    return torch.cat(images), labels
+    rows = torch.arange(samples) % len(prompts)
+    latents = [
+        draw(prompts.select(rows[part]), [derive_seed(seed, "judge", int(index)) for index in part])
+        for part in torch.arange(samples).split(batch_size)
+    ]
+    return torch.cat(latents), rows

@@ -6,6 +6,7 @@ prompts. A skill with fewer prompts repeats them.
 
 import random
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,7 +17,13 @@ from advdmd_ray.data.shapes.checker import score as check_score
 from advdmd_ray.data.shapes.prompts import SKILLS, ShapePrompt, Skill, all_prompts
 from advdmd_ray.data.shapes.render import render_all
 from advdmd_ray.data.shapes.scenes import draw_scene
-from advdmd_ray.evaluation.diversity import coverage, diversity, principal_components, within_prompt_distance
+from advdmd_ray.evaluation.diversity import (
+    Projection,
+    coverage,
+    diversity,
+    principal_components,
+    within_prompt_distance,
+)
 from advdmd_ray.evaluation.figures import Figure, JudgeScore
 
 SEEN_PROMPTS = 72
@@ -84,15 +91,21 @@ class ShapesJudge:
         self.prompts = tuple(prompt.text for prompt in self._asked)
         texts = {text: index for index, text in enumerate(dict.fromkeys(self.prompts))}
         self._texts = np.asarray([texts[text] for text in self.prompts])
-        reference = flat_pixels(real_scenes(self._asked, REFERENCE_SEED))
-        self._projection = principal_components(reference)
-        self._reference = self._projection(reference)
+
+    @cached_property
+    def _real(self) -> tuple[Projection, Float[np.ndarray, "n e"]]:
+        """Principal components of a real scene for each prompt, and its coordinates."""
+        scenes = flat_pixels(real_scenes(self._asked, REFERENCE_SEED))
+        projection = principal_components(scenes)
+        return projection, projection(scenes)
+
+    @cached_property
+    def _real_distances(self) -> dict[int, float]:
+        """Mean distance between two real scenes of one prompt, by its number among the distinct prompts."""
         distinct = dict(zip(self.prompts, self._asked, strict=True))
         repeated = [prompt for prompt in distinct.values() for _ in range(SCENES_PER_PROMPT)]
-        self._real_distances = within_prompt_distance(
-            flat_pixels(real_scenes(repeated, REFERENCE_SEED)),
-            np.arange(len(distinct)).repeat(SCENES_PER_PROMPT),
-        )
+        scenes = flat_pixels(real_scenes(repeated, REFERENCE_SEED))
+        return within_prompt_distance(scenes, np.arange(len(distinct)).repeat(SCENES_PER_PROMPT))
 
     def score(self, images: Float[Tensor, "n 3 24 24"], rows: Int64[Tensor, " n"]) -> JudgeScore:
         """See `Judge`."""
@@ -100,7 +113,8 @@ class ShapesJudge:
         vectors = flat_pixels(pixels)
         figures = self._skills(pixels, asked)
         figures["diversity"] = diversity(within_prompt_distance(vectors, self._texts[asked]), self._real_distances)
-        figures["coverage"] = coverage(self._projection(vectors), self._reference[np.unique(asked)])
+        projection, reference = self._real
+        figures["coverage"] = coverage(projection(vectors), reference[np.unique(asked)])
         return JudgeScore(figures, len(images))
 
     def ceiling(self) -> JudgeScore:

@@ -11,7 +11,8 @@ from torch import Tensor
 from advdmd_ray.buffer.codec import decode_scored, from_bytes
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.seeds import derive_seed
-from advdmd_ray.evaluation.grids import save_grid
+from advdmd_ray.evaluation.grids import column_labels, comparison_grid
+from advdmd_ray.evaluation.judge import Judgement, StudentJudge
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.engine import Gang
 from advdmd_ray.learner.learner import Learner
@@ -92,5 +93,9 @@ class LearnerWorker:
         seeds = [derive_seed(self._config.run.seed, "grid", index) for index in range(ids.numel())]
         latents = self._learner.sample_ema(self._table.rows(ids), seeds)
         path = self._config.folder / GRIDS / f"version-{self._learner.version:06d}.png"
-        caption = f"student EMA, {self._config.steps} steps, version {self._learner.version}"
-        return str(save_grid(path, decode(latents).numpy(), columns=count, caption=caption))
+        label = f"student, {self._config.steps} steps, cycle {self._learner.version}"
+        return str(comparison_grid(path, {label: decode(latents).numpy()}, column_labels(self._table.texts[:count])))
+
+    def judge(self, judge: StudentJudge) -> Judgement:
+        """Judges the student's EMA; the same prompts and seeds at every version."""
+        return judge.judged(self._learner.sample_ema)

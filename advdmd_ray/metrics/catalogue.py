@@ -60,7 +60,7 @@ class Series:
         return Station(self.name.split("_")[1])
 
 
-# Labels with a closed set of values. The others (worker, reason, level) are open, but must be one plain word.
+# Labels with a closed set of values. The others (worker, reason, level, figure) are open, but must be one plain word.
 LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "objective": ("dmd", "rl", "fake_score", "discriminator"),
     "stream": ("student", "discriminator"),
@@ -146,6 +146,8 @@ _RUN = (
     _gauge("run_phase_active", "1 for the phase the cadence is in, 0 for the others.", "phase"),
     _counter("run_role_seconds", "Worker time busy, waiting for work, or blocked.", "role", "state", unit="s"),
     _gauge("run_resident_memory_bytes", "Resident memory, summed over the workers of a role.", "role", unit="bytes"),
+    _gauge("run_judge", "The judge's figures of the student's moving average, by figure.", "figure"),
+    _gauge("run_reward_hack_alarm", "1 while the reward rises and the judge's headline falls, else 0."),
     _gauge("run_workers", "Workers alive.", "role", unit="workers"),
     _counter("run_workers_lost", "Workers that died or became unreachable.", "role", unit="workers"),
 )

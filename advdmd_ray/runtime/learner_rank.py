@@ -9,8 +9,9 @@ import numpy as np
 import ray
 import torch
 
-from advdmd_ray.assembly import build_decoder, build_learner_worker
+from advdmd_ray.assembly import build_decoder, build_learner_worker, build_student_judge
 from advdmd_ray.config import Config
+from advdmd_ray.evaluation.judge import Judgement
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.learner.engine import SoloGang, TorchDistributedGang
 from advdmd_ray.learner.worker import CycleResult, Publication
@@ -55,6 +56,8 @@ class LearnerRank:
         state = None if checkpoint is None else open_checkpoint(checkpoint)
         self._worker = build_learner_worker(self._config, gang, table, state)
         self._decode = build_decoder(self._config) if self._rank == 0 else None
+        judged = self._rank == 0 and self._config.evaluation.judge_cycles > 0
+        self._judge = build_student_judge(self._config) if judged else None
         return ray.get_runtime_context().get_node_id()
 
     def publication(self) -> Publication:
@@ -74,3 +77,9 @@ class LearnerRank:
         if self._decode is None:
             raise ValueError(f"rank {self._rank} draws no grids; ask rank 0")
         return self._worker.grid(self._decode)
+
+    def judge(self) -> Judgement:
+        """See `LearnerWorker`; asked of rank 0."""
+        if self._judge is None:
+            raise ValueError(f"rank {self._rank} has no judge; set evaluation.judge_cycles and ask rank 0")
+        return self._worker.judge(self._judge)

@@ -148,6 +148,10 @@ class RayShell:
         """See `Shell`."""
         return Job("learner", (self._ranks[0].grid.remote(),))
 
+    def judge(self) -> Job:
+        """See `Shell`."""
+        return Job("learner", (self._ranks[0].judge.remote(),))
+
     def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
         """See `Shell`. A job of several tickets is done when all are, or when one has failed."""
         # Only for what has not landed: the first rank to finish would end every further wait at once.

@@ -68,6 +68,22 @@ def ports(container: dict[str, Any]) -> dict[str, int]:
     return {port["name"]: port["containerPort"] for port in container["ports"]}
 
 
+def alerts() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
+    return group["rules"]
+
+
+def test_prometheus_reads_the_alerts_and_they_ask_for_series_and_settings_that_exist() -> None:
+    assert yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["rule_files"] == ["alerts.yml"]
+    assert [rule["alert"] for rule in alerts()] == ["AdvdmdRewardHacking"]
+    for rule in alerts():
+        names = re.findall(r"advdmd_[a-z_]+", rule["expr"])
+        assert names
+        assert set(names) <= set(exposed_names())
+        for section, key in re.findall(r"([a-z_]+)\.([a-z_]+)", rule["annotations"]["description"]):
+            assert section not in Config.model_fields or key in type(Config().__dict__[section]).model_fields
+
+
 @pytest.mark.parametrize("expression", expressions())
 def test_the_dashboard_asks_for_series_and_labels_that_exist(expression: str) -> None:
     names = exposed_names()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from advdmd_ray.evaluation.curves import auc_while_rl, by_label, moving_mean, plot_curves, read_series
+from advdmd_ray.evaluation.curves import alarm_cycles, auc_while_rl, by_label, moving_mean, plot_curves, read_series
 from advdmd_ray.metrics import MetricsHub, Sample, phase_samples
 
 
@@ -96,6 +96,39 @@ def test_the_gate_band_is_drawn_where_the_config_says(tmp_path: Path) -> None:
     low = plot_curves(path, tmp_path / "low.png", gate=(0.55, 0.70)).read_bytes()
     high = plot_curves(path, tmp_path / "high.png", gate=(0.55, 0.98)).read_bytes()
     assert low != high
+
+
+def record_judgements(path: Path, alarms: dict[int, int], frechet: float = 20.0) -> Path:
+    with MetricsHub(path) as hub:
+        for cycle, alarm in alarms.items():
+            figures = {"seen": 0.1 * cycle, "frechet": frechet}
+            samples = [Sample.of("advdmd_run_judge", value, figure=key) for key, value in figures.items()]
+            hub.record([*samples, Sample.of("advdmd_run_reward_hack_alarm", alarm)], cycle=cycle)
+    return path
+
+
+def test_the_alarm_is_marked_at_the_judgements_at_which_it_fired(tmp_path: Path) -> None:
+    quiet = record_judgements(tmp_path / "quiet.jsonl", {2: 0, 4: 0, 6: 0})
+    loud = record_judgements(tmp_path / "loud.jsonl", {2: 0, 4: 1, 6: 1})
+    assert alarm_cycles(read_series(quiet)) == []
+    assert alarm_cycles(read_series(loud)) == [4, 6]
+    assert alarm_cycles({}) == []
+    pictures = [plot_curves(path, path.with_suffix(".png")) for path in (quiet, loud)]
+    assert _reds(pictures[0]) < 50
+    assert _reds(pictures[1]) > 1000
+
+
+def _reds(path: Path) -> int:
+    """Pixels in the colour of the mark."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    return int((abs(pixels - [200, 16, 46]).max(axis=2) < 30).sum())
+
+
+def test_a_run_that_was_judged_has_one_more_panel_for_it(tmp_path: Path) -> None:
+    judged = plot_curves(record_judgements(tmp_path / "metrics.jsonl", {2: 0, 4: 0}), tmp_path / "judged.png")
+    with Image.open(judged) as picture:
+        assert picture.size == (1320, 2062)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

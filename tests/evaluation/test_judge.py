@@ -12,8 +12,9 @@ from advdmd_ray.data.digits import DIGIT_PROMPTS
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
-from advdmd_ray.evaluation.figures import Figure, Judge, JudgeScore
-from advdmd_ray.evaluation.judge import balanced_samples, build_judge, judge_sampler
+from advdmd_ray.diffusion.seeds import derive_seed
+from advdmd_ray.evaluation.figures import Figure, Judge, JudgeScore, signed_headline
+from advdmd_ray.evaluation.judge import StudentJudge, balanced_samples, build_judge, judge_sampler
 from advdmd_ray.evaluation.judging import shown_images
 
 
@@ -21,7 +22,7 @@ class Shade:
     """Wants the image of prompt `n` to have the value n / 10 everywhere."""
 
     name = "shade"
-    prompts = ("0", "1", "2")
+    prompts: tuple[str, ...] = ("0", "1", "2")
     figures = (Figure("error", "error", "lower", share=False),)
     headline = "error"
 
@@ -73,6 +74,29 @@ def test_samples_do_not_depend_on_the_batch_size_and_are_balanced() -> None:
     ]
     assert torch.allclose(draws[0][0], draws[1][0], atol=1e-6)
     assert torch.bincount(draws[0][1]).tolist() == [4] * 5
+
+
+def test_a_student_is_judged_with_the_draws_of_the_final_judgement_and_a_headline_that_is_better_when_higher() -> None:
+    asked: list[tuple[list[int], list[int]]] = []
+
+    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> torch.Tensor:
+        asked.append((conditioning.pooled[:, 0].int().tolist(), list(seeds)))
+        return conditioning.pooled.view(-1, 1, 1, 1) / 1000 + 0.001
+
+    student = StudentJudge(Shade(), encode(Shade.prompts), lambda latents: latents * 100, samples=5, seed=3)
+    first, second = student.judged(draw), student.judged(draw)
+    assert first == second
+    assert first.score.images == 5
+    assert first.headline == pytest.approx(-0.1)
+    assert asked[0] == asked[1] == ([0, 1, 2, 0, 1], [derive_seed(3, "judge", index) for index in range(5)])
+
+
+def test_a_headline_where_higher_is_better_keeps_its_sign() -> None:
+    class Praise(Shade):
+        figures = (Figure("error", "praise", "higher", share=False),)
+
+    assert signed_headline(Praise(), JudgeScore({"error": 0.25}, 1)) == 0.25
+    assert signed_headline(Shade(), JudgeScore({"error": 0.25}, 1)) == -0.25
 
 
 @pytest.fixture(scope="module", params=["digits", "shapes"])
