@@ -1,0 +1,130 @@
+"""The file of a comparison: rivals, seeds and the learner compute that each may spend. Read by `advdmd compare`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from advdmd_ray.config.reading import read_tree, set_value, validated
+from advdmd_ray.config.sections import Positive, Section
+from advdmd_ray.config.whole import Config
+from advdmd_ray.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+Budget = Annotated[float, Field(gt=0)]
+Samples = Annotated[int, Field(ge=20)]
+
+TEACHER = "teacher"
+"""Folder of the teacher's figures beside those of the rivals; no rival can have this name."""
+
+
+class Rival(Section):
+    """One way to train the student."""
+
+    name: Name = Field(description="Folder of its results, and its name in files.")
+    label: str | None = Field(default=None, description="Its name in tables and figures; default: the name.")
+    trainer: Literal["advdmd", "twinflow"] = Field(default="advdmd", description="Which learner trains it.")
+    overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base file's settings.")
+
+    @property
+    def title(self) -> str:
+        """Its name for a reader."""
+        return self.name if self.label is None else self.label
+
+
+class Quick(Section):
+    """What `--quick` puts in place of the file's values: a rehearsal of minutes whose figures mean little."""
+
+    seeds: Seeds | None = Field(default=None, description="Seeds.")
+    budget: Budget | None = Field(default=None, description="Learner forward-equivalents.")
+    points: Positive | None = Field(default=None, description="Judgements along the budget.")
+    judge_samples: Samples | None = Field(default=None, description="Images per judgement.")
+    overrides: dict[str, Any] = Field(default={}, description="section.key: value over every rival's settings.")
+
+
+class Comparison(Section):
+    """Rivals x seeds at equal learner compute."""
+
+    name: Name = Field(description="Folder of the results.")
+    base: str = Field(min_length=1, description="Configuration that all rivals start from, relative to this file.")
+    seeds: Seeds = Field(default=(0, 1, 2), description="Each rival is trained once with each.")
+    budget: Budget = Field(description="Learner forward-equivalents of a job; it ends in the cycle that spends them.")
+    points: Positive = Field(default=8, description="Judgements of the student's EMA, equally far along the budget.")
+    judge_samples: Samples = Field(default=720, description="Images per judgement, of the teacher too.")
+    teacher_steps: tuple[Positive, ...] = Field(
+        default=(40, 8, 4, 2), min_length=1, description="Steps at which the teacher is judged; the first is the goal."
+    )
+    teacher_guidance: float | None = Field(
+        default=None, ge=1, le=20, description="CFG scale of the judged teacher; default: model.guidance."
+    )
+    overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base, for every rival.")
+    rivals: tuple[Rival, ...] = Field(min_length=1, description="What is compared, in the order of the table.")
+    quick: Quick = Field(default=Quick(), description="Values of `--quick`.")
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names = [rival.name for rival in self.rivals]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice or TEACHER in names:
+            which = f"{twice[0]} stands there twice" if twice else f"{TEACHER} is the teacher's own name"
+            raise ValueError(f"rivals need names of their own: {which}; rename one")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {list(self.seeds)}")
+        return self
+
+    def rehearsal(self) -> Self:
+        """The comparison that `--quick` runs, under a name of its own."""
+        given = {name: value for name, value in self.quick if name != "overrides" and value is not None}
+        return self.model_copy(update={"name": f"{self.name}-quick", **given})
+
+
+def read_comparison(path: str | Path, *, quick: bool = False) -> Comparison:
+    """Reads a comparison's YAML file.
+
+    Args:
+        path: The file; its `base` may be relative to it and comes back as a path from here.
+        quick: Whether the values under `quick` take the place of the file's.
+
+    Raises:
+        UserError: as `read_config`, one line each.
+    """
+    path = Path(path)
+    comparison = validated(Comparison, read_tree(path), str(path))
+    comparison = comparison.model_copy(update={"base": str(path.parent / comparison.base)})
+    if quick:
+        return comparison.rehearsal()
+    return comparison.model_copy(update={"quick": Quick()})
+
+
+def rival_config(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Config:
+    """The configuration of one job: base, then the comparison's overrides, the rival's, and those of `--quick`.
+
+    A job is one process with one learner rank, so `learner.engine` is torch; DeepSpeed makes the same updates.
+
+    Args:
+        comparison: Names the base and the overrides.
+        rival: One of its rivals.
+        seed: Becomes `run.seed`.
+        output: Folder of the comparison; the job's folder is `output/RIVAL/seed-SEED`.
+
+    Raises:
+        UserError: for an override that is no setting, or settings that contradict each other.
+    """
+    source = f"{comparison.name}: rival {rival.name}"
+    tree = read_tree(Path(comparison.base))
+    fixed = {
+        "run.seed": seed,
+        "run.output": str(output / rival.name),
+        "run.name": f"seed-{seed}",
+        "learner.engine": "torch",
+        "learner.ranks": 1,
+    }
+    for overrides in (comparison.overrides, rival.overrides, comparison.quick.overrides, fixed):
+        for key, value in overrides.items():
+            try:
+                set_value(tree, key, value)
+            except UserError as error:
+                raise UserError(f"{source}: {error}") from None
+    return validated(Config, tree, source)
