@@ -27,7 +27,7 @@ from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.engine import Gang
 from advdmd_ray.learner.learner import Learner, Networks
 from advdmd_ray.learner.worker import LearnerWorker
-from advdmd_ray.models.discriminator import Discriminator
+from advdmd_ray.models.discriminator import Discriminator, Hold
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline, load_transformer
 from advdmd_ray.models.sd3 import SD3Denoiser
@@ -128,19 +128,22 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     )
 
 
-def build_discriminator(config: Config, teacher: SD3Denoiser) -> Discriminator:
-    """The discriminator over the frozen teacher's features; its heads are seeded by the run."""
+def build_discriminator(config: Config, backbone: SD3Denoiser, hold: Hold = "frozen") -> Discriminator:
+    """The discriminator over a network's features; its heads are seeded by the run."""
     return Discriminator(
-        teacher.transformer,
+        backbone.transformer,
         blocks=config.discriminator.blocks,
         width=config.discriminator.width,
         seed=derive_seed(config.run.seed, "discriminator"),
+        hold=hold,
     )
 
 
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
-    """A reward worker; its heads come with the first group."""
-    discriminator = build_discriminator(config, SD3Denoiser(load_transformer(config.model.path)))
+    """A reward worker; its heads come with the first group, and its backbone too if that learns."""
+    backbone = SD3Denoiser(load_transformer(config.model.path))
+    hold: Hold = "frozen" if config.discriminator.backbone == "teacher" else "carried"
+    discriminator = build_discriminator(config, backbone, hold)
     return RewardWorker(
         name,
         discriminator,
@@ -163,7 +166,11 @@ def build_learner_worker(
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
     teacher = SD3Denoiser(load_transformer(config.model.path))
     student, fake_score = (copy.deepcopy(teacher).requires_grad_(requires_grad=True) for _ in range(2))
-    networks = Networks(teacher, student, fake_score, build_discriminator(config, teacher))
+    if config.discriminator.backbone == "teacher":
+        networks = Networks(teacher, student, fake_score, build_discriminator(config, teacher))
+    else:
+        discriminator = build_discriminator(config, fake_score, hold="borrowed")
+        networks = Networks(teacher, student, fake_score, discriminator, fake_score.transformer)
     shapes = geometry(config)
     real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)

@@ -150,8 +150,12 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
 
 
 def object_store_demand(config: Config, sizes: Sizes) -> int:
-    """Bytes the object store holds at most: the buffer's cap and the kept student snapshots. Ray spills the rest."""
-    return config.buffer.max_bytes + config.weights.keep * sizes.transformer * FLOAT32
+    """Bytes the object store holds at most: the buffer's cap and the kept snapshots. Ray spills the rest.
+
+    A snapshot of the discriminator counts only where it carries the fake score's weights beside its small heads.
+    """
+    networks = 1 if config.discriminator.backbone == "teacher" else 2
+    return config.buffer.max_bytes + config.weights.keep * networks * sizes.transformer * FLOAT32
 
 
 def total_bytes(config: Config, sizes: Sizes) -> int:

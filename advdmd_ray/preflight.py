@@ -31,6 +31,7 @@ FIXED = (
     "rollout.groups_per_cycle",
     "discriminator.blocks",
     "discriminator.width",
+    "discriminator.backbone",
 )
 """Settings that a resumed run must keep: the prompt stream, the pace, and the shapes of the networks hang on them."""
 LOCK = "run.lock"
@@ -105,10 +106,11 @@ def check_same_run(config: Config, checkpoint: Path) -> None:
     facts = open_checkpoint(checkpoint).facts
     if "config" not in facts:
         raise UserError(f"{checkpoint} was not made by a run; name another by --resume, or start anew by --fresh")
-    now = config.model_dump(mode="json")
+    # Read as a configuration, so that a setting younger than the checkpoint has the default it was made with.
+    then, now = Config.model_validate(facts["config"]).model_dump(mode="json"), config.model_dump(mode="json")
     for key in FIXED:
         section, _, name = key.partition(".")
-        before, after = facts["config"][section], now[section]
+        before, after = then[section], now[section]
         if name:
             before, after = before[name], after[name]
         if before != after:

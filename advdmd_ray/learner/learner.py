@@ -56,6 +56,8 @@ from advdmd_ray.weights import Snapshot, pack
 
 # At equal weights two runs of one kernel may differ by float32 round-off only.
 RATIO_TOLERANCE = 1e-6
+# Name of the backbone inside a discriminator that carries it, and so in a snapshot of the discriminator.
+CARRIED = "backbone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,15 @@ class Networks:
         student: The few-step generator.
         fake_score: The score of the student's own distribution.
         discriminator: Real against generated; the reward model.
+        backbone: The part of another role that the discriminator reads and that learns, so that its weights must travel
+            with the heads; None if the backbone never changes.
     """
 
     teacher: nn.Module
     student: nn.Module
     fake_score: nn.Module
     discriminator: nn.Module
+    backbone: nn.Module | None = None
 
 
 class Learner:
@@ -102,6 +107,7 @@ class Learner:
             teacher=guided(networks.teacher.eval(), table.unconditional, config.model.guidance),
         )
         self._engines = self._build_engines(networks)
+        self._backbone = networks.backbone
         self._ema = Ema(self._engines["student"].state_dict(), config.learner.ema_decay)
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
@@ -286,10 +292,18 @@ class Learner:
         return self._engines["discriminator"].module
 
     def snapshots(self) -> tuple[Snapshot, Snapshot]:
-        """Student and discriminator of this version, packed for rollout actors and reward workers."""
+        """Student and discriminator of this version, packed for rollout actors and reward workers.
+
+        With the discriminator go the weights of a backbone that learns: workers judge by the very network that the
+        next cycle's AUC is measured of.
+        """
+        judge = dict(self._engines["discriminator"].state_dict())
+        if self._backbone is not None:
+            carried = self._backbone.named_parameters(prefix=CARRIED)
+            judge |= {name: weight.detach().to("cpu", torch.float32, copy=True) for name, weight in carried}
         return (
             pack("student", self.version, self._engines["student"].state_dict()),
-            pack("discriminator", self.version, self._engines["discriminator"].state_dict()),
+            pack("discriminator", self.version, judge),
         )
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
-"""The discriminator: small trained heads on a frozen transformer's features of noisy images."""
+"""The discriminator: small trained heads on another transformer's features of noisy images."""
 
 import math
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel
 from advdmd_ray.models.sd3 import TIMESTEPS
 
 TIME_FREQUENCIES = 16
+Hold: TypeAlias = Literal["frozen", "borrowed", "carried"]
 
 
 def token_features(
@@ -84,30 +86,44 @@ class TokenHead(nn.Module):
 class Discriminator(nn.Module):
     """Real or generated, from the state of a noisy image at a noise level, for a prompt.
 
-    The backbone is held but not registered: it is in neither `parameters()` nor `state_dict()`, is not moved by `to()`
-    and is never trained, so an optimizer, a snapshot or a checkpoint of this module has the heads alone. Whoever owns
-    the backbone puts it on the device.
+    No gradient of this module's losses reaches the backbone's weights. How it is held:
+
+    * `frozen` (the teacher) and `borrowed` (a network that somebody else trains): held but not registered. It is in
+      neither `parameters()` nor `state_dict()` and is not moved by `to()`, so an optimizer, a snapshot or a checkpoint
+      of this module has the heads alone. Whoever owns the backbone puts it on the device.
+    * `carried`: registered as `backbone` and frozen, so that a snapshot can bring its weights beside the heads'.
 
     Args:
-        backbone: The teacher's transformer. Its parameters are frozen here.
+        backbone: The transformer whose features are read.
         blocks: Blocks whose tokens are read, from 0.
         width: Channels of each head.
         seed: Seeds the heads.
+        hold: See above; all but a borrowed backbone are frozen here.
 
     Raises:
         ValueError: `blocks` is empty or names a block that the backbone has not.
     """
 
     def __init__(
-        self, backbone: SD3Transformer2DModel, *, blocks: Sequence[int] = (1, 3), width: int = 64, seed: int = 0
+        self,
+        backbone: SD3Transformer2DModel,
+        *,
+        blocks: Sequence[int] = (1, 3),
+        width: int = 64,
+        seed: int = 0,
+        hold: Hold = "frozen",
     ) -> None:
         super().__init__()
         self.blocks = tuple(sorted(set(blocks)))
         layers = len(backbone.transformer_blocks)
         if not self.blocks or self.blocks[0] < 0 or self.blocks[-1] >= layers:
             raise ValueError(f"blocks must be among 0..{layers - 1}, got {list(blocks)}")
+        if hold != "borrowed":
+            backbone.eval().requires_grad_(False)
+        if hold == "carried":
+            self.backbone = backbone
         # A tuple hides the module from torch's registration.
-        self._backbone = (backbone.eval().requires_grad_(False),)
+        self._backbone = (backbone,)
         condition_width = backbone.config["pooled_projection_dim"] + 2 * TIME_FREQUENCIES
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

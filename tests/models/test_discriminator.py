@@ -9,7 +9,8 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import S
 from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.models.discriminator import Discriminator, token_features
+from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel
+from advdmd_ray.models.discriminator import Discriminator, Hold, token_features
 from advdmd_ray.models.sd3 import TIMESTEPS
 from advdmd_ray.models.text import encode_prompts
 
@@ -146,3 +147,47 @@ def test_it_learns_to_tell_blurred_digits_from_real_ones(tiny: StableDiffusion3P
 def test_blocks_the_backbone_has_not_are_refused(tiny: StableDiffusion3Pipeline) -> None:
     with pytest.raises(ValueError, match=r"among 0\.\.3"):
         Discriminator(tiny.transformer, blocks=(1, 4))
+
+
+def test_a_borrowed_backbone_stays_its_owners(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
+    owner = copy.deepcopy(tiny.transformer).requires_grad_(requires_grad=True)
+    discriminator = Discriminator(owner, blocks=(1, 3), width=16, hold="borrowed")
+    frozen = Discriminator(tiny.transformer, blocks=(1, 3), width=16)
+    x, t, conditioning = batch(prompts, 4)
+    logits = discriminator(x, t, conditioning)
+    torch.testing.assert_close(logits, frozen(x, t, conditioning))
+    logits.sum().backward()
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in owner.parameters())
+    assert set(discriminator.state_dict()) == set(frozen.state_dict())
+    with torch.no_grad():
+        for parameter in owner.parameters():
+            parameter.add_(0.05)
+    assert not torch.allclose(discriminator(x, t, conditioning), logits)
+
+
+def test_the_image_gradient_through_a_borrowed_backbone_is_that_through_a_frozen_one(
+    tiny: StableDiffusion3Pipeline, prompts: Conditioning
+) -> None:
+    owner = copy.deepcopy(tiny.transformer).requires_grad_(requires_grad=True)
+    x, t, conditioning = batch(prompts, 4)
+    gradients = []
+    held: tuple[tuple[SD3Transformer2DModel, Hold], ...] = ((tiny.transformer, "frozen"), (owner, "borrowed"))
+    for backbone, hold in held:
+        leaf = x.clone().requires_grad_()
+        logits = Discriminator(backbone, blocks=(1, 3), width=16, hold=hold)(leaf, t, conditioning)
+        gradients.append(torch.autograd.grad(logits.sum(), leaf)[0])
+    torch.testing.assert_close(*gradients)
+    assert all(parameter.grad is None for parameter in owner.parameters())
+
+
+def test_a_carried_backbone_comes_with_the_heads(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
+    own, other = copy.deepcopy(tiny.transformer), copy.deepcopy(tiny.transformer)
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.add_(0.02)
+    source = Discriminator(own, blocks=(1, 3), width=16, seed=1, hold="carried")
+    assert {name.partition(".")[0] for name in source.state_dict()} == {"heads", "backbone"}
+    assert not any(parameter.requires_grad for parameter in own.parameters())
+    target = Discriminator(other, blocks=(1, 3), width=16, seed=2, hold="carried")
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target(*batch(prompts, 3)), source(*batch(prompts, 3)))

@@ -1,0 +1,111 @@
+"""A discriminator over the fake score's features: reward workers judge by the learner's own network, whole."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advdmd_ray.assembly import build_learner_worker, build_reward_worker, build_rollout_worker, encode_table
+from advdmd_ray.config import Config
+from advdmd_ray.errors import WeightsMismatchError
+from advdmd_ray.learner.gang import SoloGang
+from advdmd_ray.learner.learner import Learner
+from advdmd_ray.records import Lease, TrajectoryGroup
+from advdmd_ray.reward import RewardWorker, final_noise_of, group_info, judged_states, level_scores, score_states
+from advdmd_ray.weights import Snapshot, pack, unpack
+
+
+def _config(pipeline: Path, backbone: str, **dmd: Any) -> Config:
+    return Config.model_validate(
+        {
+            "model": {"path": str(pipeline)},
+            "diffusion": {"sigmas": (1.0, 0.6, 0.3)},
+            "rollout": {"group_size": 4, "groups_per_cycle": 1},
+            "learner": {"engine": "torch"},
+            "dmd": {"batch_size": 4} | dmd,
+            "fake_score": {"batch_size": 4, "learning_rate": 1e-2},
+            "discriminator": {"batch_size": 4, "backbone": backbone, "auc_low": 0.0, "auc_high": 1.0},
+            "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1},
+        }
+    )
+
+
+class Play:
+    """A learner, its actors, and one cycle after the other."""
+
+    def __init__(self, settings: Config) -> None:
+        self.settings, self.table = settings, encode_table(settings)
+        self.learner: Learner = build_learner_worker(settings, SoloGang(), self.table, None)._learner
+        self.actor = build_rollout_worker(settings, "rollout-0", self.table)
+        self.judge = build_reward_worker(settings, "reward-0", self.table)
+
+    def group(self) -> TrajectoryGroup:
+        version = self.learner.version
+        self.actor.load(self.learner.snapshots()[0])
+        return self.actor.generate(Lease(version, 0, 3, 17 + version, version))
+
+    def cycle(self) -> None:
+        group = self.group()
+        self.judge.load(self.learner.snapshots()[1])
+        scored = self.judge.score(group)
+        self.learner.cycle([scored], [group_info(scored, 1)])
+
+
+def _by_the_learner(play: Play, group: TrajectoryGroup) -> torch.Tensor:
+    latents, final = torch.tensor(group.latents), play.settings.reward.final_levels
+    eps = final_noise_of(latents.shape[2:], int(group.seeds[0]), len(final))
+    states, levels = judged_states(latents, torch.tensor(group.sigmas), final, eps)
+    with torch.no_grad():
+        logits = score_states(play.learner._discriminator, play.table, group.prompt_id, states, levels)
+    return level_scores(logits, intermediate=latents.shape[1] - 2)
+
+
+def _by_the_worker(worker: RewardWorker, snapshot: Snapshot, group: TrajectoryGroup) -> torch.Tensor:
+    worker.load(snapshot)
+    return torch.tensor(worker.score(group).rewards)
+
+
+@pytest.mark.parametrize("backbone", ["teacher", "fake_score"])
+def test_workers_score_with_the_learners_network_after_it_has_learnt(backbone: str, tiny_pipeline: Path) -> None:
+    play = Play(_config(tiny_pipeline, backbone))
+    group = play.group()
+    first = _by_the_worker(play.judge, play.learner.snapshots()[1], group)
+    for _ in range(2):
+        play.cycle()
+    last = _by_the_worker(play.judge, play.learner.snapshots()[1], group)
+    torch.testing.assert_close(last, _by_the_learner(play, group), rtol=0, atol=0)
+    assert not torch.allclose(first, last, atol=1e-3)
+
+
+def test_the_snapshot_carries_the_fake_score_as_it_is_now(tiny_pipeline: Path) -> None:
+    play = Play(_config(tiny_pipeline, "fake_score"))
+    play.cycle()
+    carried = unpack(play.learner.snapshots()[1])
+    weights = play.learner._engines["fake_score"].state_dict()
+    backbone = {name: tensor for name, tensor in carried.items() if name.startswith("backbone.")}
+    assert len(backbone) == len(weights)
+    for name, weight in weights.items():
+        assert torch.equal(backbone[name.replace("transformer.", "backbone.", 1)], weight)
+    start = Play(play.settings).learner._engines["fake_score"].state_dict()
+    assert any(not torch.equal(start[name], weight) for name, weight in weights.items())
+
+
+def test_heads_without_the_backbone_that_they_read_are_refused(tiny_pipeline: Path) -> None:
+    play = Play(_config(tiny_pipeline, "fake_score"))
+    heads = {name: tensor for name, tensor in unpack(play.learner.snapshots()[1]).items() if name.startswith("heads.")}
+    with pytest.raises(WeightsMismatchError, match=r"reward-0: .*backbone\."):
+        play.judge.load(pack("discriminator", 0, heads))
+
+
+def test_updates_of_discriminator_and_student_leave_the_borrowed_backbone_alone(tiny_pipeline: Path) -> None:
+    """With a fake score whose learning rate is almost 0, a whole cycle with the direct GAN term does not move it."""
+    settings = _config(tiny_pipeline, "fake_score", gan_weight=1.0)
+    still = settings.fake_score.model_copy(update={"learning_rate": 1e-12})
+    play = Play(settings.model_copy(update={"fake_score": still}))
+    before = play.learner._engines["fake_score"].state_dict()
+    play.cycle()
+    after = play.learner._engines["fake_score"].state_dict()
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-9)
+    assert all(p.grad is None or not p.grad.any() for p in play.learner._engines["fake_score"].module.parameters())
