@@ -24,6 +24,7 @@ from advdmd_ray.config.sections import (
     Rollout,
     Run,
     Section,
+    TwinFlow,
     Weights,
 )
 from advdmd_ray.config.whole import Config
@@ -49,6 +50,7 @@ __all__ = [
     "Rollout",
     "Run",
     "Section",
+    "TwinFlow",
     "Weights",
     "dump_config",
     "read_config",

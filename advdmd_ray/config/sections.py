@@ -294,6 +294,26 @@ class RaySection(Section):
     start_timeout_s: Seconds = Field(default=300.0, description="All workers must be up within this time.")
 
 
+class TwinFlow(Section):
+    """The rival trainer of a comparison: self-adversarial twin trajectories (TwinFlow, arXiv 2512.05150)."""
+
+    learning_rate: Rate = Field(default=3e-4, description="Learning rate of the one network.")
+    batch_size: Positive = Field(default=64, description="Rows of each part of an update: generated ones, real ones.")
+    warm_updates: Count = Field(
+        default=0, description="First updates without rectification, in which the branches of other times form."
+    )
+    twin_updates: Positive = Field(
+        default=3, description="Optimizer steps of the twin per update; the last is shared with the other losses."
+    )
+    real_velocity: Literal["teacher", "own"] = Field(
+        default="teacher",
+        description="Whose velocity the twin is compared with: the guided teacher's, or the network's own copy of it.",
+    )
+    rectification: float = Field(default=1.0, ge=0, le=100, description="Weight of the rectification loss.")
+    consistency: float = Field(default=0.5, ge=0, le=100, description="Weight of the consistency of jumps to time 0.")
+    bound: float = Field(default=1.0, gt=0, description="Largest absolute element of velocity gap and residual.")
+
+
 class Pretrain(Section):
     """Training of the small teacher of `data.source` (`advdmd pretrain`)."""
 

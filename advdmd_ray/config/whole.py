@@ -24,6 +24,7 @@ from advdmd_ray.config.sections import (
     Rollout,
     Run,
     Section,
+    TwinFlow,
     Weights,
 )
 
@@ -49,6 +50,7 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     ray: RaySection = RaySection()
     pretrain: Pretrain = Pretrain()
+    twinflow: TwinFlow = TwinFlow()
 
     @property
     def steps(self) -> int:
