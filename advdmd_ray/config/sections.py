@@ -207,6 +207,10 @@ class Discriminator(Section):
         default=4, description="Trajectories of each group, and reals, judged for the AUC of a cycle."
     )
     gradient_penalty: float = Field(default=0.0, ge=0, description="Weight of the R1-style term on noised samples.")
+    pairing: Literal["independent", "relativistic"] = Field(
+        default="independent",
+        description="Whether each logit is compared with 0, or with that of its partner of the same prompt and level.",
+    )
     mismatched_text: float = Field(
         default=0.0,
         ge=0,

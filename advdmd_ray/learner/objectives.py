@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advdmd_ray.config import Config, PolicyGradient
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.diffusion.denoiser import Denoiser
+from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity, kl_per_element, log_ratio, transition
 from advdmd_ray.diffusion.seeds import derive_seed, noise
 from advdmd_ray.learner.batch import LearnerBatch, Path, draw_levels, draw_noise, draw_other_prompts, draw_states
@@ -24,6 +24,7 @@ from advdmd_ray.losses.adversarial import (
     gradient_norm_scale,
     mismatch_loss,
     r1_style_penalty,
+    relativistic_loss,
 )
 from advdmd_ray.losses.distribution_matching import dmd_gradient, dmd_loss
 from advdmd_ray.losses.fake_score import flow_matching_loss, noised
@@ -99,9 +100,10 @@ def discriminator_update_loss(
 ) -> Float[Tensor, ""]:
     """Softplus loss on reached states and real latents noised to the same levels, with two optional terms.
 
-    Intermediate states are taken as they are; the final latent is noised to one of the final levels, as the reward
-    workers do. The options are the R1-style term on these states, and the same real states with another prompt's text
-    as a second kind of fakes.
+    Row i of the real states and row i of the reached ones have one prompt and one level: the pairs of the relativistic
+    form. Intermediate states are taken as they are; the final latent is noised to one of the final levels, as the
+    reward workers do. The options are the R1-style term on these states, and the same real states with another prompt's
+    text as a second kind of fakes.
     """
     config = setting.config
     rows = setting.rows(config.discriminator.batch_size)
@@ -122,9 +124,11 @@ def discriminator_update_loss(
         states, prompts = [*states, real], [*prompts, draw_other_prompts(batch, setting.table, rows, path)]
     conditioning = setting.table.rows(torch.cat(prompts))
     logits = discriminator(torch.cat(states), t.repeat(len(states)), conditioning).split(len(t))
-    loss = discriminator_loss(logits[0], logits[1])
+    relativistic = config.discriminator.pairing == "relativistic"
+    loss = relativistic_loss(logits[0], logits[1]) if relativistic else discriminator_loss(logits[0], logits[1])
     if config.discriminator.mismatched_text > 0:
-        loss = loss + config.discriminator.mismatched_text * mismatch_loss(logits[2])
+        mismatch = relativistic_loss(logits[0], logits[2]) if relativistic else mismatch_loss(logits[2])
+        loss = loss + config.discriminator.mismatched_text * mismatch
     if config.discriminator.gradient_penalty > 0:
         # Real rows first, then fake ones: each row meets the noise of its own group.
         shift = torch.cat([draw_noise(batch, rows, (*path, "penalty", side)) for side in ("real", "fake")])
@@ -189,15 +193,38 @@ def dmd_update_loss(
         x0_real = clean_from_velocity(y, setting.teacher(y, t, conditioning), t)
         gradient = dmd_gradient(x0.detach(), x0_fake, x0_real)
     if config.gan_weight > 0:
-        final = torch.tensor(setting.config.reward.final_levels)
-        tau = final[draw_levels(batch, rows, 0.0, float(final.numel()), (*path, "gan")).long()]
-        leaf = x0.detach().requires_grad_()
-        judged = noised(leaf, draw_noise(batch, rows, (*path, "gan")), tau)
-        (gan,) = torch.autograd.grad(generator_loss(discriminator(judged, tau, conditioning)), leaf)
+        gan = _gan_gradient(discriminator, setting, batch, x0, conditioning, (*path, "gan"))
         pairs = zip(gradient.split(rows), gan.split(rows), strict=True)
         scaled = torch.cat([gradient_norm_scale(own, other) * other for own, other in pairs])
         gradient = gradient + config.gan_weight * scaled
     return dmd_loss(x0, gradient)
+
+
+def _gan_gradient(
+    discriminator: Critic,
+    setting: Setting,
+    batch: LearnerBatch,
+    x0: Float[Tensor, "b c h w"],
+    conditioning: Conditioning,
+    path: Path,
+) -> Float[Tensor, "b c h w"]:
+    """Gradient of the generator's loss at x0, each noised to one of the final levels.
+
+    The relativistic form compares with a real latent of the same prompt at the same level.
+    """
+    rows = len(x0) // len(batch.group_seeds)
+    final = torch.tensor(setting.config.reward.final_levels)
+    tau = final[draw_levels(batch, rows, 0.0, float(final.numel()), path).long()]
+    leaf = x0.detach().requires_grad_()
+    logits = discriminator(noised(leaf, draw_noise(batch, rows, path), tau), tau, conditioning)
+    if setting.config.discriminator.pairing == "relativistic":
+        with torch.no_grad():
+            real = _matched_real(setting.real, batch, rows, path)
+            real_logits = discriminator(noised(real, draw_noise(batch, rows, (*path, "real")), tau), tau, conditioning)
+        loss = relativistic_loss(logits, real_logits)
+    else:
+        loss = generator_loss(logits)
+    return torch.autograd.grad(loss, leaf)[0]
 
 
 @dataclass(frozen=True, slots=True)
