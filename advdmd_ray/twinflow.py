@@ -67,7 +67,7 @@ class TwinFlowReport:
             and `velocity`.
         gap: Root mean square of the bounded velocity gap; 0 in a warm update.
         gradient_norm: L2 norm of the gradient of the weighted sum before clipping.
-        skipped: True if that gradient was not finite: the step was left out.
+        skipped: True if that gradient was not finite: its step was left out, and the EMA stayed.
         learning_rate: The learning rate used.
         forward_equivalents: What the update spent.
     """
@@ -197,6 +197,8 @@ class TwinFlowTrainer:
             losses["rectification"] = steering_loss(jump, direction)
             total = total + section.rectification * losses["rectification"]
         norm, rate = self._step(total)
+        if math.isfinite(norm):
+            self._ema.update(self._parameters)
         cost = update_cost(self._config, warm=warm)
         report = TwinFlowReport(
             update=self._updates,
@@ -337,7 +339,7 @@ class TwinFlowTrainer:
         return velocity_gap(twin, real, self._section.bound)
 
     def _step(self, total: Tensor) -> tuple[float, float]:
-        """One AdamW step of the clipped gradient and of the EMA; nothing if the gradient is not finite."""
+        """One AdamW step of the clipped gradient; nothing if it is not finite. Its norm and the learning rate."""
         rate = self._section.learning_rate * rate_factor(
             self._updates, self._config.run.cycles, self._config.learner.final_rate
         )
@@ -348,5 +350,4 @@ class TwinFlowTrainer:
         norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), self._config.learner.max_grad_norm))
         if math.isfinite(norm):
             self._optimizer.step()
-            self._ema.update(self._parameters)
         return norm, rate

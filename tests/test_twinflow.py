@@ -32,7 +32,7 @@ def settings(steps: int = 2, guidance: float = 1.0, updates: int = 50, **section
         diffusion={"sigmas": [1.0, 0.6, 0.3][:steps]},
         policy_gradient={"enabled": False},
         learner={"ema_decay": 0.9},
-        twinflow={"batch_size": 8, "learning_rate": 1e-2} | section,
+        twinflow={"batch_size": 8, "learning_rate": 1e-2, "warm_updates": 0} | section,
     )
 
 

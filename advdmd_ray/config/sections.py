@@ -304,7 +304,9 @@ class TwinFlow(Section):
     learning_rate: Rate = Field(default=3e-4, description="Learning rate of the one network.")
     batch_size: Positive = Field(default=64, description="Rows of each part of an update: generated ones, real ones.")
     warm_updates: Count = Field(
-        default=0, description="First updates without rectification, in which the branches of other times form."
+        default=20,
+        description="First updates without rectification, in which the branches of other times form; real_velocity=own "
+        "needs more of them.",
     )
     twin_updates: Positive = Field(
         default=3, description="Optimizer steps of the twin per update; the last is shared with the other losses."
