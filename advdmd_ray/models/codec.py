@@ -16,6 +16,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
+LEAST_DEVIATION = 1e-6
+"""A component that varies less beside the first is rounding, not data."""
+
 
 @dataclass(frozen=True, slots=True)
 class PointDistribution:
@@ -122,7 +125,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
             whitening: In [0, 1].
 
         Raises:
-            ValueError: `patch` is no power of two, or there are not so many components.
+            ValueError: `patch` is no power of two, or there are not so many components, or not so many that vary.
         """
         channels = images.shape[1]
         values = channels * patch**2
@@ -132,8 +135,10 @@ class PatchCodec(ModelMixin, ConfigMixin):
             )
         codec = cls(components, channels, (1,) * patch.bit_length())
         patches = codec._patches(images).flatten(0, 2).double()
-        variances, vectors = torch.linalg.eigh(torch.cov(patches.T))
+        variances, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov(patches.T)))
         deviations = variances.flip(0)[:components].clamp(min=0).sqrt()
+        if deviations[-1] <= LEAST_DEVIATION * deviations[0]:
+            raise ValueError(f"the patches vary in fewer than {components} components; keep fewer, or give more images")
         # An eigenvector's sign is arbitrary: its largest entry is made positive, so that all machines agree.
         basis = vectors.flip(1)[:, :components]
         basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()

@@ -18,6 +18,13 @@ def test_known_words_are_one_token_each() -> None:
     assert tokens == ["<|startoftext|>", "a</w>", "handwritten</w>", "seven</w>", "<|endoftext|>"]
 
 
+@given(st.lists(st.text("abcdefghxyz", min_size=1, max_size=8), min_size=1, max_size=12, unique=True))
+def test_whatever_the_words_are_each_is_one_token(words: list[str]) -> None:
+    tokenizer = build_tokenizer(words, 16)
+    assert tokenizer.tokenize(" ".join(words)) == [f"{word}</w>" for word in words]
+    assert tokenizer.model_max_length == 16
+
+
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=0x2FFF, categories=["L", "N"]), min_size=1, max_size=12))
 def test_any_word_is_spelt_without_unknown_tokens(word: str) -> None:
     ids = TOKENIZER(word).input_ids[1:-1]

@@ -3,11 +3,23 @@
 An image is read in four steps: the background is the most frequent of the three; each pixel is a mixture of the
 background and the colour whose line to the background passes nearest; the connected pixels of one colour are one
 object; an object is the shape whose drawing at its centre and area overlaps it best, if it overlaps well.
+
+It is made for what the renderer draws and what comes close to it. Of 5,000 real scenes of random prompts it is right
+on 99.98 %; with pixel noise of standard deviation 0.1 on 99.98 %, 0.2 on 99.9 %; after the codec's round trip with 32
+of 48 components on 99.9 %; after a Gaussian blur of 0.5 pixels on 99.98 %, of 0.7 pixels on 62 %. Its limits:
+
+* Objects of one colour less than 1.5 pixels apart can be read as one, of no shape; those of two colours may touch.
+* A shape that the image's edge cuts by more than a fifth of its side may be read as another or as none; a rectangle
+  with sides like 3 and 4 is read as a circle.
+* Halved colour resolution, as JPEG's usual 4:2:0 has it, gives edges colours of their own: it is right on half of such
+  images at quality 95, and on 99.9 % at quality 75 with full colour resolution.
+* Objects below 6 pixels of area are not seen at all.
 """
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,7 +27,7 @@ from scipy import ndimage
 
 from advdmd_ray.data.shapes.prompts import ShapePrompt
 from advdmd_ray.data.shapes.render import coverage
-from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, Item, Scene, related
+from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIDE, Item, Scene, related
 
 MIN_AREA = 6.0
 """Objects that cover fewer pixels are specks and not counted."""
@@ -25,6 +37,7 @@ HALF = 0.5
 UNKNOWN = "unknown"
 """Shape of an object that looks like none."""
 
+_PIXEL_CENTRES = np.arange(SIDE) + 0.5
 _BACKGROUND_VALUES = np.asarray(list(BACKGROUNDS.values()))
 _COLOUR_VALUES = np.asarray(list(COLOURS.values()))
 _SIDE_OF_AREA = {
@@ -137,7 +150,7 @@ def _objects(
     core: Bool[np.ndarray, "h w"], share: Float[np.ndarray, "h w"], own: Bool[np.ndarray, "h w"]
 ) -> Iterator[Bool[np.ndarray, "h w"]]:
     """Masks of the connected objects: their pixels covered by at least half, and the edge pixels beside them."""
-    labels, count = ndimage.label(core)
+    labels, count = cast("tuple[Int[np.ndarray, 'h w'], int]", ndimage.label(core))
     for label in range(1, count + 1):
         inside = labels == label
         mask = inside | (ndimage.binary_dilation(inside) & own & (labels == 0))
@@ -148,7 +161,7 @@ def _objects(
 def _item(colour: str, share: Float[np.ndarray, "h w"]) -> Item:
     """The shape whose drawing at the object's centre of mass and area overlaps it best."""
     area = float(share.sum())
-    y, x = (float(centre) + 0.5 for centre in ndimage.center_of_mass(share))
+    x, y = (float((share * places).sum()) / area for places in (_PIXEL_CENTRES, _PIXEL_CENTRES[:, None]))
     best, overlap = Item(UNKNOWN, colour, area**0.5, x, y), MIN_OVERLAP
     for shape in SHAPES:
         side = float(_SIDE_OF_AREA[shape]) * area**0.5

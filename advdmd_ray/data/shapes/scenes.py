@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from advdmd_ray.data.shapes.prompts import HELD_OUT_PAIRS, ShapePrompt
-from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, SIDE, SIZES, Item, Scene, related
+from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, MAX_OBJECTS, SIDE, SIZES, Item, Scene, related
 
 GAP = 1.5
 """Least distance of two bounding boxes, and to the image's edge 0.5, pixels."""
@@ -29,6 +29,8 @@ def draw_scene(prompt: ShapePrompt, generator: np.random.Generator, *, held_out:
         ValueError: The prompt's shapes do not fit into an image.
     """
     count = len(prompt.phrases)
+    if count not in _BIG_ROOM:
+        raise ValueError(f"a scene has 1 to {MAX_OBJECTS} shapes, {prompt.text!r} asks for {count}")
     for _ in range(_LAYOUTS):
         background = prompt.background or str(generator.choice(tuple(BACKGROUNDS)))
         room = _BIG_ROOM[count] - sum(phrase.size == "big" for phrase in prompt.phrases)
