@@ -20,9 +20,9 @@ adapters goes without), and here the number of the time stands for both.
 
 Ours: `OWN_VELOCITY`; the teacher as the default real velocity (the authors offer a fixed teacher for their targets);
 rectification at every step of the student, of samples from its own trajectories, where theirs has the first step only;
-drawing late steps more often, as for the other rivals; equal parts of a batch; and the twin's steps between, of which
-the authors have none: with one step each, the twin lagged behind the student on our small networks, and the two went
-round each other.
+drawing late steps more often, as for the other rivals; equal parts of a batch; and, if asked for, steps of
+the twin between, of which the authors have none: they let it keep up with the student on Gaussians, but all steps share
+Adam's moments, and on digits in small batches at 4e-4 three of them made training diverge.
 
 The negative branch begins untrained: the pretrained network has only seen t in [0, 1], and at -t it answers as at t
 with the sign of half of the time's sinusoids turned. Flow matching corrects that within some tens of updates while the

@@ -251,12 +251,15 @@ def distilled(chosen: Config) -> float:
 
 @pytest.mark.parametrize(("steps", "section"), [(1, VARIANTS[0]), *((2, section) for section in VARIANTS)])
 def test_the_students_samples_move_to_the_real_distribution(steps: int, section: dict[str, Any]) -> None:
-    chosen = settings(steps, updates=200, **{"batch_size": 32, "learning_rate": 3e-3, "warm_updates": 40, **section})
+    learning: dict[str, Any] = {"batch_size": 32, "learning_rate": 3e-3, "warm_updates": 40, "twin_updates": 3}
+    chosen = settings(steps, updates=200, **learning, **section)
     assert distilled(chosen) < 0.7 * distance(Line(), chosen)
 
 
 def test_a_gap_of_the_wrong_sign_drives_the_student_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = settings(2, updates=150, batch_size=32, learning_rate=3e-3, warm_updates=40, consistency=0.0)
+    chosen = settings(
+        2, updates=150, batch_size=32, learning_rate=3e-3, warm_updates=40, twin_updates=3, consistency=0.0
+    )
     gap = twinflow.velocity_gap
     monkeypatch.setattr(twinflow, "velocity_gap", lambda twin, real, bound: gap(real, twin, bound))
     assert distilled(chosen) > 1.5 * distance(Line(), chosen)

@@ -301,7 +301,7 @@ class RaySection(Section):
 class TwinFlow(Section):
     """The rival trainer of a comparison: self-adversarial twin trajectories (TwinFlow, arXiv 2512.05150)."""
 
-    learning_rate: Rate = Field(default=3e-4, description="Learning rate of the one network.")
+    learning_rate: Rate = Field(default=2e-4, description="Learning rate of the one network.")
     batch_size: Positive = Field(default=64, description="Rows of each part of an update: generated ones, real ones.")
     warm_updates: Count = Field(
         default=20,
@@ -309,7 +309,7 @@ class TwinFlow(Section):
         "needs more of them.",
     )
     twin_updates: Positive = Field(
-        default=3, description="Optimizer steps of the twin per update; the last is shared with the other losses."
+        default=1, description="Optimizer steps of the twin per update; the last is shared with the other losses."
     )
     real_velocity: Literal["teacher", "own"] = Field(
         default="teacher",
