@@ -204,25 +204,25 @@ def alarm_cycles(series: Mapping[str, Curve]) -> list[int]:
 
 def _mark_alarms(axes: Axes, series: Mapping[str, Curve]) -> None:
     for index, cycle in enumerate(alarm_cycles(series)):
-        label = {} if index else {"label": "alarm: reward up, judge down"}
-        axes.axvline(cycle, color="#c8102e", lw=1.5, ls="--", **label)
+        # One entry in the legend; matplotlib leaves out labels that begin with an underscore.
+        label = "_again" if index else "alarm: reward up, judge down"
+        axes.axvline(cycle, color="#c8102e", lw=1.5, ls="--", label=label)
 
 
 def _judge(axes: Axes, series: Mapping[str, Curve]) -> bool:
     """Shares and ratios on the left axis; what is larger, such as a distance, on an axis of its own."""
     figures = by_label(series, "advdmd_run_judge", "figure")
     large = {name: curve for name, curve in figures.items() if np.nanmax(curve.values) > _LARGEST_RATIO}
-    colours = dict(zip(figures, _COLOURS * len(figures), strict=False))
-    for name, curve in figures.items():
-        if name not in large:
-            _line(axes, curve, colours[name], name.replace("_", " "))
+    right = axes.twinx() if large else axes
+    for index, (name, curve) in enumerate(figures.items()):
+        style = {"color": _COLOURS[index % len(_COLOURS)], "ls": ("-", "--", ":")[index // len(_COLOURS)], "lw": 1.8}
+        label = f"{name.replace('_', ' ')}{' (right axis)' if name in large else ''}"
+        (right if name in large else axes).plot(curve.cycles, curve.values, **style)
+        # The legend is that of the left axis.
+        axes.plot([], [], label=label, **style)
     if large:
-        right = axes.twinx()
         right.set_ylabel(", ".join(large))
         right.spines["top"].set_visible(False)
-        for name, curve in large.items():
-            right.plot(curve.cycles, curve.values, color=colours[name], lw=1.8, ls=":")
-            axes.plot([], [], color=colours[name], lw=1.8, ls=":", label=f"{name.replace('_', ' ')} (right)")
     _mark_alarms(axes, series)
     return bool(figures)
 

@@ -14,6 +14,7 @@ from advdmd_ray.evaluation.files import write_atomically
 _GAP = 4
 _PAPER = (255, 255, 255)
 _INK = (32, 33, 36)
+_FRAME = (200, 204, 208)
 _TEXT = 16
 _SMALL_TEXT = 11
 _LINE = 22
@@ -74,7 +75,7 @@ def save_grid(
         ImageDraw.Draw(board).text((_GAP, 2), caption, fill=_INK, font=font)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
-        board.paste(Image.fromarray(tile), (_GAP + column * (width + _GAP), top + _GAP + row * (height + _GAP)))
+        _place(board, tile, _GAP + column * (width + _GAP), top + _GAP + row * (height + _GAP))
     return _save_png(path, board)
 
 
@@ -132,7 +133,7 @@ def comparison_grid(
         draw.text((2 * _GAP, y + block / 2), label, fill=_INK, font=font, anchor="lm")
         for index, tile in enumerate(tiles):
             row, column = divmod(index, columns)
-            board.paste(Image.fromarray(tile), (left + column * (width + _GAP), y + row * (height + _GAP)))
+            _place(board, tile, left + column * (width + _GAP), y + row * (height + _GAP))
         y += block + 2 * _GAP
     return _save_png(path, board)
 
@@ -144,6 +145,13 @@ def column_labels(prompts: Sequence[str]) -> list[str]:
     while len(words) > 1 and all(len(own) > shared + 1 and own[shared] == words[0][shared] for own in words):
         shared += 1
     return [" ".join(own[shared:]) for own in words]
+
+
+def _place(board: Image.Image, tile: UInt8[np.ndarray, "h w 3"], x: int, y: int) -> None:
+    """Pastes one image with a thin frame around it, so that a white one has an edge."""
+    height, width = tile.shape[:2]
+    ImageDraw.Draw(board).rectangle((x - 1, y - 1, x + width, y + height), outline=_FRAME)
+    board.paste(Image.fromarray(tile), (x, y))
 
 
 def _enlargement(images: np.ndarray, pixels: int) -> int:
@@ -162,7 +170,7 @@ def _font_for(words: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
     return next((f for f in sizes if all(f.getlength(word) <= width for word in words)), _font(_SMALL_TEXT))
 
 
-def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont, limit: int = 4) -> list[str]:
+def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont, limit: int = 9) -> list[str]:
     """Words in lines no wider than `width` pixels, at most `limit` lines; what does not fit ends in an ellipsis."""
     lines: list[str] = []
     for word in text.split():

@@ -26,7 +26,7 @@ from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.models.text import encode_prompts, unconditional
 
 TEACHER_STEPS = (40, 8, 4, 2)
-SHOWN_PROMPTS, SHOWN_ROUNDS = 12, 2
+SHOWN_PROMPTS, SHOWN_ROUNDS = 11, 2
 """Most columns of the comparison picture, and most images of each."""
 
 

@@ -118,8 +118,8 @@ def test_the_source_names_the_judge_and_its_figures_are_what_it_promises(judge: 
 def test_the_shown_images_fill_whole_rounds_of_the_first_prompts() -> None:
     assert shown_images(prompts=10, samples=1000) == list(range(20))
     assert shown_images(prompts=10, samples=15) == list(range(10))
-    assert shown_images(prompts=720, samples=720) == list(range(12))
-    assert shown_images(prompts=720, samples=1000) == [*range(12), *range(720, 732)]
+    assert shown_images(prompts=720, samples=720) == list(range(11))
+    assert shown_images(prompts=720, samples=1000) == [*range(11), *range(720, 731)]
     for prompts, samples in itertools.product((1, 3, 30), (20, 45)):
         columns = Counter(index % prompts for index in shown_images(prompts, samples))
         assert len(set(columns.values())) == 1

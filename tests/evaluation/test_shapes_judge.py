@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from advdmd_ray.data.shapes.prompts import SKILLS, all_prompts
+from advdmd_ray.evaluation.judging import SHOWN_PROMPTS
 from advdmd_ray.evaluation.shapes_judge import HELD_OUT_SKILLS, ShapesJudge, judge_prompts, real_scenes
 
 ROWS = torch.arange(720)
@@ -38,6 +39,10 @@ def test_every_prefix_has_its_share_of_each_skill(length: int) -> None:
         assert counts[skill, False] == pytest.approx(length / 10, abs=1)
     for skill in HELD_OUT_SKILLS:
         assert counts[skill, True] == pytest.approx(length * 0.075, abs=1)
+
+
+def test_the_first_eleven_prompts_try_every_skill_once_seen_and_held_out() -> None:
+    assert len({(prompt.skill, prompt.held_out) for prompt in judge_prompts()[:SHOWN_PROMPTS]}) == SHOWN_PROMPTS
 
 
 def test_real_scenes_are_perfect_as_varied_as_real_and_cover_them(judge: ShapesJudge) -> None:
