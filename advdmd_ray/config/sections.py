@@ -103,6 +103,12 @@ class Reward(Resources):
         description="Measures how often the discriminator orders a group's trajectories as the oracle of "
         "data.source=shapes does.",
     )
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Per cycle, of the average of the discriminator's heads that gives the rewards; 0: as they are.",
+    )
     workers: Positive = Field(default=1, description="Reward workers.")
     final_levels: tuple[float, ...] = Field(
         default=(0.05, 0.15, 0.3), min_length=1, description="Noise levels at which the final latent is judged."

@@ -109,6 +109,8 @@ class Learner:
         self._engines = self._build_engines(networks)
         self._backbone = networks.backbone
         self._ema = Ema(self._engines["student"].state_dict(), config.learner.ema_decay)
+        # The heads that judge: with decay 0 those of the last cycle.
+        self._judge = Ema(self._engines["discriminator"].state_dict(), config.reward.ema_decay)
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
         self._signal = RewardSignal(config)
@@ -166,6 +168,7 @@ class Learner:
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
         updates["dmd"] = self._repeat("student", "dmd", plan.dmd, lambda path: self._dmd_loss(batch, path))
+        self._judge.update(self._engines["discriminator"].state_dict())
         self.version += 1
         return CycleReport(
             version=self.version,
@@ -184,8 +187,15 @@ class Learner:
         )
 
     def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
-        """Measures and smooths the AUC per level: the mean over all groups of all ranks."""
-        local = heldout_auc(self._discriminator, self._setting, batch, ("auc", self.version))
+        """Measures and smooths the AUC per level of the heads that judge: the mean over all groups of all ranks."""
+        heads = self._judge.state()
+
+        def judge(
+            x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+        ) -> Float[Tensor, " b"]:
+            return torch.func.functional_call(self._discriminator, heads, (x, t, conditioning))
+
+        local = heldout_auc(judge, self._setting, batch, ("auc", self.version))
         measured = tuple(self._gang.mean(local).tolist())
         self._health = smoothed_health(self._health, measured, self._config.discriminator.auc_decay)
         return measured
@@ -294,10 +304,10 @@ class Learner:
     def snapshots(self) -> tuple[Snapshot, Snapshot]:
         """Student and discriminator of this version, packed for rollout actors and reward workers.
 
-        With the discriminator go the weights of a backbone that learns: workers judge by the very network that the
-        next cycle's AUC is measured of.
+        The discriminator has the average of its heads, `reward.ema_decay`. With it go the weights of a backbone that
+        learns: workers judge by the very network that the next cycle's AUC is measured of.
         """
-        judge = dict(self._engines["discriminator"].state_dict())
+        judge = self._judge.state()
         if self._backbone is not None:
             carried = self._backbone.named_parameters(prefix=CARRIED)
             judge |= {name: weight.detach().to("cpu", torch.float32, copy=True) for name, weight in carried}
@@ -322,7 +332,7 @@ class Learner:
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """Everything a checkpoint stores as tensors, by file stem. Collective."""
-        stored: dict[str, Mapping[str, Tensor]] = {"ema": self._ema.state()}
+        stored: dict[str, Mapping[str, Tensor]] = {"ema": self._ema.state(), "judge": self._judge.state()}
         for name, engine in self._engines.items():
             stored[name] = engine.state_dict()
             stored[f"{name}_optimizer"] = engine.optimizer_state()
@@ -341,6 +351,7 @@ class Learner:
             engine.load_state_dict(checkpoint.load(name))
             engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))
         self._ema.load(checkpoint.load("ema"))
+        self._judge.load(checkpoint.load("judge"))
         # A run that ended before its first cycle has seen no reward.
         seen = "reward_statistics" in checkpoint.stems
         self._signal.running_std = checkpoint.load("reward_statistics")["std"] if seen else None

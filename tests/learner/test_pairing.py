@@ -44,9 +44,12 @@ def test_the_loss_is_that_of_the_differences_of_pairs(weight: float) -> None:
     )
     critic, batch = Judge(3), batch_of(Mixer(1), Constant())
     seen: list[Tensor] = []
-    handle = critic.register_forward_hook(lambda _module, _inputs, logits: seen.append(logits))
-    loss = discriminator_update_loss(critic, fixed, batch, PATH)
-    handle.remove()
+
+    def watched(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        seen.append(critic(x, t, conditioning))
+        return seen[-1]
+
+    loss = discriminator_update_loss(watched, fixed, batch, PATH)
     real, fake, *wrong = seen[0].split(ROWS)
     expected = torch.log1p(torch.exp(fake - real)).mean()
     if weight:
