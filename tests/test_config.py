@@ -79,10 +79,15 @@ def test_a_configuration_cannot_be_changed() -> None:
             "{data: {source: shapes}, reward: {kind: oracle}, policy_gradient: {final_weight: 0}}",
             ["reward.kind=oracle", "final_weight"],
         ),
+        (
+            "policy_gradient: {intermediate_weight: [1.0, 0.5]}",
+            ["policy_gradient.intermediate_weight", "3 intermediate levels", "[1.0, 0.5]"],
+        ),
+        ("policy_gradient: {intermediate_weight: [1.0, -0.5, 0.0]}", ["policy_gradient.intermediate_weight", "-0.5"]),
+        ("policy_gradient: {intermediate_weight: -1}", ["policy_gradient.intermediate_weight", "-1"]),
         ("reward: {oracle_agreement: true}", ["reward.oracle_agreement", "data.source=shapes", "digits"]),
         (
-            "{data: {source: shapes}, reward: {kind: oracle, oracle_agreement: true}, "
-            "cadence: {discriminator_updates: 0}}",
+            "data: {source: shapes}\nreward: {kind: oracle, oracle_agreement: true}\ncadence: {discriminator_updates: 0}",
             ["reward.oracle_agreement", "cadence.discriminator_updates"],
         ),
         ("cadence: {discriminator_updates: 0}", ["cadence.discriminator_updates=0", "reward.kind=oracle"]),

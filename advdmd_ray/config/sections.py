@@ -14,6 +14,7 @@ Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -234,7 +235,9 @@ class PolicyGradient(Section):
     )
     gamma: Fraction = Field(default=1.0, description="Discount over steps.")
     final_weight: float = Field(default=1.0, ge=0, description="Weight of the final level's score.")
-    intermediate_weight: float = Field(default=1.0, ge=0, description="Weight of the intermediate levels' scores.")
+    intermediate_weight: Weight | tuple[Weight, ...] = Field(
+        default=1.0, description="Weight of the intermediate levels' scores: one for all, or one for each of the K - 1."
+    )
     std_decay: Fraction = Field(
         default=0.95, description="Smoothing of a level's running reward std from cycle to cycle."
     )

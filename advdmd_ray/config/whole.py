@@ -114,6 +114,12 @@ class Config(Section):
                 "policy_gradient.enabled needs a stochastic diffusion.kernel (renoise, cps or flow_sde), got ode; "
                 "choose one or set policy_gradient.enabled=false"
             )
+        weights = self.policy_gradient.intermediate_weight
+        if isinstance(weights, tuple) and len(weights) != self.steps - 1:
+            raise ValueError(
+                f"policy_gradient.intermediate_weight needs one number, or one for each of the {self.steps - 1} "
+                f"intermediate levels of {self.steps} diffusion.sigmas, got {list(weights)}"
+            )
         if self.rollout.groups_per_cycle % self.learner.ranks:
             raise ValueError(
                 f"learner.ranks must divide rollout.groups_per_cycle, got {self.learner.ranks} and "

@@ -38,7 +38,9 @@ class RewardSignal:
     def level_weights(self) -> Float[Tensor, " k"]:
         """Weight of each level's score, gates aside."""
         config = self._config
-        return torch.tensor([config.intermediate_weight] * (self._steps - 1) + [config.final_weight])
+        given = config.intermediate_weight
+        intermediate = given if isinstance(given, tuple) else (given,) * (self._steps - 1)
+        return torch.tensor([*intermediate, config.final_weight])
 
     @property
     def used_levels(self) -> tuple[bool, ...]:

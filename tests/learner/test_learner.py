@@ -211,6 +211,37 @@ def test_rewards_of_closed_levels_do_not_reach_the_advantages(form: str, closed:
         assert float(both[0].abs().max()) == 0
 
 
+def test_each_level_has_the_weight_that_the_configuration_gives_it() -> None:
+    groups = scored_groups(Mixer(1), Judge(2))
+
+    def of(**weights: object) -> torch.Tensor:
+        settings = config(policy_gradient={"advantage": "own_step", "clip": 1e6, **weights})
+        taught = learner(settings, student=Mixer(1), critic=Judge(2))
+        return _advantages(taught, groups)
+
+    torch.testing.assert_close(of(intermediate_weight=(0.7, 0.7)), of(intermediate_weight=0.7))
+    even, uneven = of(intermediate_weight=1.0), of(intermediate_weight=(2.0, 0.5))
+    # own_step: action k has level k + 1's weight, up to one common scale.
+    scale = uneven[..., 0].norm() / even[..., 0].norm() / 2.0
+    torch.testing.assert_close(uneven, even * scale * torch.tensor([2.0, 0.5]))
+    assert float(of(intermediate_weight=(1.0, 0.0))[..., 1].abs().max()) == 0
+
+
+def test_the_final_weight_counts_against_the_intermediate_ones() -> None:
+    groups = scored_groups(Mixer(1), Judge(2))
+
+    def of(final: float, intermediate: float) -> torch.Tensor:
+        weights = {"final_weight": final, "intermediate_weight": intermediate, "clip": 1e6}
+        taught = learner(config(policy_gradient=weights), student=Mixer(1), critic=Judge(2))
+        return _advantages(taught, groups)
+
+    torch.testing.assert_close(of(2.0, 2.0), of(1.0, 1.0))
+    final_only = learner(
+        config(policy_gradient={"advantage": "final_only", "clip": 1e6}), student=Mixer(1), critic=Judge(2)
+    )
+    torch.testing.assert_close(of(1.0, 0.0), _advantages(final_only, groups))
+
+
 def test_a_turn_waits_for_an_open_level() -> None:
     settings = _rl_config(discriminator={"auc_low": 0.9, "auc_high": 0.95})
     student, critic = Mixer(1), Constant()
