@@ -87,7 +87,10 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("policy_gradient: {intermediate_weight: -1}", ["policy_gradient.intermediate_weight", "-1"]),
         ("reward: {oracle_agreement: true}", ["reward.oracle_agreement", "data.source=shapes", "digits"]),
         (
-            "data: {source: shapes}\nreward: {kind: oracle, oracle_agreement: true}\ncadence: {discriminator_updates: 0}",
+            (
+                "data: {source: shapes}\nreward: {kind: oracle, oracle_agreement: true}\n"
+                "cadence: {discriminator_updates: 0}"
+            ),
             ["reward.oracle_agreement", "cadence.discriminator_updates"],
         ),
         ("cadence: {discriminator_updates: 0}", ["cadence.discriminator_updates=0", "reward.kind=oracle"]),
