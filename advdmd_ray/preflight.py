@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from advdmd_ray.config import Config
 from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.estimate import group_bytes, placement, ray_address, reserved
@@ -107,7 +109,14 @@ def check_same_run(config: Config, checkpoint: Path) -> None:
     if "config" not in facts:
         raise UserError(f"{checkpoint} was not made by a run; name another by --resume, or start anew by --fresh")
     # Read as a configuration, so that a setting younger than the checkpoint has the default it was made with.
-    then, now = Config.model_validate(facts["config"]).model_dump(mode="json"), config.model_dump(mode="json")
+    try:
+        then = Config.model_validate(facts["config"]).model_dump(mode="json")
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UserError(
+            f"{checkpoint.name} was made with a setting that this version does not take: {key}; start anew by --fresh"
+        ) from None
+    now = config.model_dump(mode="json")
     for key in FIXED:
         section, _, name = key.partition(".")
         before, after = then[section], now[section]

@@ -208,6 +208,7 @@ def test_a_lock_that_nobody_holds_is_no_run(config: Config) -> None:
         ("rollout", {"groups_per_cycle": 4}, "rollout.groups_per_cycle"),
         ("diffusion", {"sigmas": [1.0, 0.5]}, "diffusion"),
         ("run", {"seed": 5}, "run.seed"),
+        ("discriminator", {"backbone": "fake_score"}, "discriminator.backbone"),
     ],
 )
 def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
@@ -218,6 +219,27 @@ def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
     tree[section] |= values
     with pytest.raises(UserError, match=f"^{key} is .* a resumed run cannot change it"):
         preflight.check(Config.model_validate(tree), "auto")
+
+
+def _save_with(config: Config, tree: dict[str, dict[str, object]]) -> Path:
+    """A checkpoint whose configuration was written by another version."""
+    folder = config.folder / preflight.CHECKPOINTS
+    return save_checkpoint(folder, 3, {"student": {"w": torch.ones(2)}}, {"config": tree}, keep=2)
+
+
+def test_a_setting_younger_than_the_checkpoint_had_its_default(config: Config) -> None:
+    tree = config.model_dump(mode="json")
+    del tree["discriminator"]["backbone"]
+    saved = _save_with(config, tree)
+    assert preflight.check(config, "auto").checkpoint == saved
+
+
+def test_a_checkpoint_with_a_setting_that_is_gone_is_refused_by_name(config: Config) -> None:
+    tree = config.model_dump(mode="json")
+    tree["discriminator"]["gone"] = 1
+    _save_with(config, tree)
+    with pytest.raises(UserError, match=r"does not take: discriminator\.gone; start anew by --fresh"):
+        preflight.check(config, "auto")
 
 
 def test_a_resumed_run_may_go_on_for_longer(config: Config) -> None:
