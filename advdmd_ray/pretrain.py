@@ -155,7 +155,7 @@ def pretrain(
     denoiser = SD3Denoiser(transformer)
     parameters = list(transformer.parameters())
     average = [parameter.detach().clone() for parameter in parameters]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     generator = torch.Generator().manual_seed(seed)
     empty = len(conditioning.pooled) - 1
     total, counted = 0.0, 0
@@ -172,8 +172,7 @@ def pretrain(
         torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
         optimizer.step()
         with torch.no_grad():
-            for mean, parameter in zip(average, parameters, strict=True):
-                mean.lerp_(parameter, 1 - min(ema, (1 + step) / (10 + step)))
+            torch._foreach_lerp_(average, parameters, 1 - min(ema, (1 + step) / (10 + step)))
         total, counted = total + loss.item(), counted + 1
         if progress is not None and (counted == REPORT_EVERY or step == steps - 1):
             progress(step + 1, total / counted)

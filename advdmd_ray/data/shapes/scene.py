@@ -15,8 +15,8 @@ COLOURS = {
 }
 """Red, green and blue in [0, 1] of each colour of a shape."""
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "gray": (0.5, 0.5, 0.5), "white": (1.0, 1.0, 1.0)}
-SIZES = {"small": (6.0, 7.0), "big": (9.0, 10.0)}
-"""Range of a shape's side, pixels, that each word stands for."""
+SIZES = {"small": 6.0, "big": 10.0}
+"""Side of a shape, pixels, that each word stands for."""
 SIZE_BOUNDARY = 8.0
 """Sides below this are small, pixels."""
 MAX_OBJECTS = 4
@@ -24,6 +24,8 @@ RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": 
 """Direction from the second to the first shape, x rightwards and y downwards."""
 RELATION_MARGIN = 2.0
 """Least distance of two centres along a relation's axis, pixels."""
+RELATION_SLACK = 0.5
+"""How much farther two centres may lie apart across a relation's axis than along it, pixels: measured centres err."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Scene:
 
 
 def related(first: Item, relation: str, second: Item) -> bool:
-    """Whether `first` stands in the relation to `second`: mostly along its axis, and by at least 2 pixels.
+    """Whether `first` stands in the relation to `second`: at least as far along its axis as across, and by 2 pixels.
 
     Args:
         first: A shape.
@@ -74,4 +76,4 @@ def related(first: Item, relation: str, second: Item) -> bool:
     x, y = RELATIONS[relation]
     dx, dy = first.x - second.x, first.y - second.y
     along, across = dx * x + dy * y, abs(dx * y) + abs(dy * x)
-    return along >= RELATION_MARGIN and along >= across
+    return along >= RELATION_MARGIN - RELATION_SLACK and along >= across - RELATION_SLACK

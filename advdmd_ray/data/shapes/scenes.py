@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from advdmd_ray.data.shapes.prompts import HELD_OUT_PAIRS, ShapePrompt
-from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, MAX_OBJECTS, SIDE, SIZES, Item, Scene, related
+from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, MAX_OBJECTS, RELATIONS, SIDE, SIZES, Item, Scene, related
 
-GAP = 1.5
-"""Least distance of two bounding boxes, and to the image's edge 0.5, pixels."""
-EDGE = 0.5
-_PLACEMENTS = 60
+LATTICE = 2.0
+"""Centres lie on the points of a lattice of this spacing, pixels, so that a small network can learn every place."""
+GAP = 2.0
+"""Least distance of two bounding boxes, pixels."""
+EDGE = 1.0
+"""Least distance of a bounding box from the image's edge, pixels."""
 _LAYOUTS = 500
 _BIG_ROOM = {1: 1, 2: 2, 3: 1, 4: 0}
 """How many of so many shapes may be big where the prompt leaves it open, so that they fit in."""
@@ -39,11 +41,11 @@ def draw_scene(prompt: ShapePrompt, generator: np.random.Generator, *, held_out:
             size = phrase.size or str(generator.choice(tuple(SIZES) if room > 0 else ("small",)))
             room -= phrase.size is None and size == "big"
             colour = phrase.colour or _open_colour(phrase.shape, generator, held_out=held_out)
-            item = _place(phrase.shape, colour, float(generator.uniform(*SIZES[size])), items, generator)
+            item = _place(phrase.shape, colour, SIZES[size], items, generator)
             if item is None:
                 break
             items.append(item)
-        if len(items) == count and (prompt.relation is None or related(items[0], prompt.relation, items[1])):
+        if len(items) == count and (prompt.relation is None or _only_related(items[0], prompt.relation, items[1])):
             order = generator.permutation(count)
             return Scene(background, tuple(items[index] for index in order))
     raise ValueError(f"no layout found for {prompt.text!r}")
@@ -55,16 +57,24 @@ def draw_scenes(prompts: Sequence[ShapePrompt], seed: int, *, held_out: bool = F
     return [draw_scene(prompt, generator, held_out=held_out) for prompt in prompts]
 
 
+def _only_related(first: Item, relation: str, second: Item) -> bool:
+    """Whether the relation holds and no other one does, so that a drawn scene has one reading."""
+    return [other for other in RELATIONS if related(first, other, second)] == [relation]
+
+
 def _open_colour(shape: str, generator: np.random.Generator, *, held_out: bool) -> str:
     allowed = [colour for colour in COLOURS if held_out or (colour, shape) not in HELD_OUT_PAIRS]
     return str(generator.choice(allowed))
 
 
 def _place(shape: str, colour: str, side: float, others: Sequence[Item], generator: np.random.Generator) -> Item | None:
-    """A free place for one more shape, or None."""
-    low, high = side / 2 + EDGE, SIDE - side / 2 - EDGE
-    for x, y in generator.uniform(low, high, size=(_PLACEMENTS, 2)):
-        clear = all(max(abs(x - other.x), abs(y - other.y)) >= (side + other.side) / 2 + GAP for other in others)
-        if clear:
-            return Item(shape, colour, side, float(x), float(y))
-    return None
+    """A free place for one more shape, every one with the same chance, or None."""
+    line = np.arange(side / 2 + EDGE, SIDE - side / 2 - EDGE + LATTICE / 2, LATTICE)
+    x, y = (axis.ravel() for axis in np.meshgrid(line, line))
+    free = np.ones(x.size, dtype=bool)
+    for other in others:
+        free &= np.maximum(abs(x - other.x), abs(y - other.y)) >= (side + other.side) / 2 + GAP
+    if not free.any():
+        return None
+    chosen = generator.choice(np.flatnonzero(free))
+    return Item(shape, colour, side, float(x[chosen]), float(y[chosen]))
