@@ -1,5 +1,7 @@
 """The rollout station: a student snapshot turns a lease into a whole group of SDE trajectories."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -54,27 +56,43 @@ class RolloutWorker:
         Raises:
             ValueError: if the loaded student is not the version that the lease names.
         """
-        if lease.policy_version != self._network.version:
-            raise ValueError(
-                f"{self.name} runs student version {self._network.version}; ordinal {lease.ordinal} was leased for "
-                f"version {lease.policy_version}"
-            )
-        seeds = sample_seeds(lease.seed, self._group_size)
-        conditioning = self._table.of(lease.prompt_id, self._group_size)
+        return self.generate_together([lease])[0]
+
+    def generate_together(self, leases: Sequence[Lease]) -> list[TrajectoryGroup]:
+        """The groups of several leases in one batch: fewer, larger calls of the network.
+
+        A sample's draws belong to its seed; its latents differ from those of a batch of its own by round-off only.
+
+        Raises:
+            ValueError: if the loaded student is not the version that a lease names.
+        """
+        for lease in leases:
+            if lease.policy_version != self._network.version:
+                raise ValueError(
+                    f"{self.name} runs student version {self._network.version}; ordinal {lease.ordinal} was leased "
+                    f"for version {lease.policy_version}"
+                )
+        size = self._group_size
+        seeds = [seed for lease in leases for seed in sample_seeds(lease.seed, size)]
+        conditioning = self._table.rows(torch.tensor([lease.prompt_id for lease in leases]).repeat_interleave(size))
         result = rollout(
             self._network.module, conditioning, self._kernel, self._sigmas, shape=self._latent_shape, seeds=seeds
         )
-        return TrajectoryGroup(
-            ordinal=lease.ordinal,
-            prompt_id=lease.prompt_id,
-            policy_version=lease.policy_version,
-            seeds=np.asarray(seeds, dtype=np.int64),
-            sigmas=_float32(self._sigmas),
-            latents=_float32(result.latents),
-            means=_float32(result.means),
-            stds=_float32(result.stds),
-            log_probs=_float32(result.log_probs),
-        )
+        shares = [slice(index * size, (index + 1) * size) for index in range(len(leases))]
+        return [
+            TrajectoryGroup(
+                ordinal=lease.ordinal,
+                prompt_id=lease.prompt_id,
+                policy_version=lease.policy_version,
+                seeds=np.asarray(seeds[share], dtype=np.int64),
+                sigmas=_float32(self._sigmas),
+                latents=_float32(result.latents[share]),
+                means=_float32(result.means[share]),
+                stds=_float32(result.stds),
+                log_probs=_float32(result.log_probs[share]),
+            )
+            for lease, share in zip(leases, shares, strict=True)
+        ]
 
 
 def _float32(tensor: Tensor) -> np.ndarray:

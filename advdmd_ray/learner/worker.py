@@ -35,6 +35,11 @@ class LearnerWorker:
     def __init__(self, config: Config, gang: Gang, learner: Learner, table: PromptTable) -> None:
         self._config, self._gang, self._learner, self._table = config, gang, learner, table
 
+    @property
+    def learner(self) -> Learner:
+        """What this worker runs."""
+        return self._learner
+
     def publication(self) -> Publication:
         """Manifests and payloads of the current student and discriminator."""
         student, discriminator = self._learner.snapshots()
