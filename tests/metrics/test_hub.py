@@ -29,7 +29,8 @@ from advdmd_ray.metrics.sample import parse_key
 
 
 def any_labels(name: str) -> tuple[tuple[str, str], ...]:
-    one_of_each = {"level": "3", "worker": "rollout-0", "reason": "age", **{k: v[0] for k, v in LABEL_VALUES.items()}}
+    open_labels = {"level": "3", "worker": "rollout-0", "reason": "age", "figure": "accuracy"}
+    one_of_each = {**open_labels, **{k: v[0] for k, v in LABEL_VALUES.items()}}
     return tuple((label, one_of_each[label]) for label in CATALOGUE[name].labels)
 
 
