@@ -1,0 +1,159 @@
+"""The compute of a cycle in forward-equivalents: the one currency in which different methods are compared.
+
+A forward-equivalent is one forward of the transformer for one image. A backward that reaches weights and input costs
+two more, one that only reaches the input through frozen weights costs one more (a backward has twice the
+multiplications of a forward, half of them for the weights: Kaplan et al., arXiv 2001.08361, section 2.1). Features that
+are read after block b of L cost (b + 1) / L of a forward. Not counted: the discriminator's heads, the optimizers, the
+text encoders, the image codec and the judge, which are small beside the networks or the same for every method.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from advdmd_ray.cadence import Cadence, CyclePlan, Health
+from advdmd_ray.config import Config
+
+FORWARD, WITH_BACKWARD, WITH_INPUT_BACKWARD = 1, 3, 2
+COST_VERSION = 1
+"""Counted up whenever the count changes, so that results counted differently are never put into one table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Forward-equivalents, part by part.
+
+    Attributes:
+        fake_score: Updates of the fake score.
+        discriminator: Features under the discriminator's updates.
+        auc: Measurement of the held-out AUC of a discriminator that is trained.
+        dmd: The student's DMD updates with all that they ask the other networks, the direct GAN term included.
+        rl: The student's RL updates.
+        ratio_check: The check of ratio 1 in a cycle without an RL turn.
+        twinflow: All that the rival trainer's updates run, which has no actors.
+        rollout: The actors' trajectories.
+        reward: The discriminator's scores in the reward workers; an oracle runs no network.
+    """
+
+    fake_score: float = 0.0
+    discriminator: float = 0.0
+    auc: float = 0.0
+    dmd: float = 0.0
+    rl: float = 0.0
+    ratio_check: float = 0.0
+    twinflow: float = 0.0
+    rollout: float = 0.0
+    reward: float = 0.0
+
+    @property
+    def learner(self) -> float:
+        """What the learner spends: the budget of a comparison."""
+        updates = self.fake_score + self.discriminator + self.dmd + self.rl + self.twinflow
+        return updates + self.auc + self.ratio_check
+
+    @property
+    def actors(self) -> float:
+        """What rollout actors and reward workers spend beside it."""
+        return self.rollout + self.reward
+
+    def __add__(self, other: Self) -> Self:
+        """Part by part."""
+        names = [field.name for field in dataclasses.fields(self)]
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return type(self)(**{name: mine[name] + theirs[name] for name in names})
+
+
+def guided_forward(guidance: float) -> int:
+    """Forwards of the teacher for one velocity: classifier-free guidance runs the prompt and the empty prompt."""
+    return FORWARD if guidance == 1 else 2 * FORWARD
+
+
+def feature_share(config: Config, layers: int) -> float:
+    """Share of a forward that the discriminator's features cost.
+
+    Args:
+        config: Names the blocks that are read.
+        layers: Blocks of the transformer.
+    """
+    return (max(config.discriminator.blocks) + 1) / layers
+
+
+def stochastic_actions(config: Config) -> int:
+    """Actions of one trajectory that a policy gradient can train: all steps but the last, none of `ode`."""
+    return 0 if config.diffusion.kernel == "ode" else config.steps - 1
+
+
+def cycle_cost(config: Config, plan: CyclePlan, layers: int, *, ratio_check: bool = False) -> Cost:
+    """Counts one cycle.
+
+    Args:
+        config: Batch sizes, steps, guidance and terms.
+        plan: Updates of the cycle; an RL turn without any advantage makes no update: count its plan with 0 turns.
+        layers: Blocks of the transformer.
+        ratio_check: Whether ratio 1 was checked although there was no RL turn.
+    """
+    share = feature_share(config, layers)
+    trajectories = config.rollout.groups_per_cycle * config.rollout.group_size
+    actions = trajectories * stochastic_actions(config)
+    judged = config.steps - 1 + len(config.reward.final_levels)
+    rows = min(config.discriminator.auc_rows, config.rollout.group_size)
+    measured = config.cadence.discriminator_updates > 0
+    scored = config.rewarded_by == "discriminator"
+    return Cost(
+        fake_score=plan.fake_score * config.fake_score.batch_size * WITH_BACKWARD,
+        discriminator=plan.discriminator * _discriminator_update(config) * share,
+        auc=measured * config.rollout.groups_per_cycle * 2 * rows * judged * share,
+        dmd=plan.dmd * _dmd_update(config, share),
+        rl=plan.policy_gradient * actions * WITH_BACKWARD,
+        ratio_check=ratio_check * actions * FORWARD,
+        rollout=trajectories * config.steps * FORWARD,
+        reward=scored * trajectories * judged * share,
+    )
+
+
+def _discriminator_update(config: Config) -> float:
+    """Images whose features one update reads.
+
+    Real and fake ones, the real ones again with another prompt's text, and the first two perturbed for the penalty.
+    """
+    section = config.discriminator
+    halves = 2 + (section.mismatched_text > 0) + 2 * (section.gradient_penalty > 0)
+    return halves * config.discriminator.batch_size * FORWARD
+
+
+def _dmd_update(config: Config, share: float) -> float:
+    """The student learns; fake score and teacher look on; the GAN term goes back to the image through the features.
+
+    The relativistic form of that term reads the features of a real image besides.
+    """
+    gan = (WITH_INPUT_BACKWARD + FORWARD * (config.discriminator.pairing == "relativistic")) * share
+    direct = gan if config.dmd.gan_weight > 0 else 0.0
+    return config.dmd.batch_size * (WITH_BACKWARD + FORWARD + guided_forward(config.model.guidance) + direct)
+
+
+def expected_costs(config: Config, layers: int) -> Iterator[Cost]:
+    """Cost of one cycle after the other, without end, of a run whose discriminator is healthy at every level.
+
+    A gated RL turn costs nothing, so a real run spends at most this in as many cycles.
+    """
+    cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
+    low, high = config.discriminator.auc_low, config.discriminator.auc_high
+    healthy = Health(auc=((low + high) / 2,) * config.steps, low=low, high=high)
+    for version in itertools.count():
+        plan = cadence.plan(healthy)
+        check = version == 0 and not plan.policy_gradient and stochastic_actions(config) > 0
+        yield cycle_cost(config, plan, layers, ratio_check=check)
+
+
+def cycles_within(config: Config, budget: float, layers: int) -> int:
+    """Cycles that a healthy run makes until the learner has spent the budget; the last one reaches it.
+
+    Args:
+        config: The run's configuration.
+        budget: Learner forward-equivalents, above 0.
+        layers: Blocks of the transformer.
+    """
+    spent = itertools.accumulate(cost.learner for cost in expected_costs(config, layers))
+    return next(cycles for cycles, total in enumerate(spent, start=1) if total >= budget)
