@@ -73,7 +73,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """
     args, extras = _build_parser().parse_known_args(argv)
     if args.command is None:
-        raise errors.UserError("no command given: run, pretrain, sample, evaluate or doctor; see advdmd --help")
+        raise errors.UserError(
+            "no command given: run, pretrain, sample, evaluate, compare or doctor; see advdmd --help"
+        )
     for extra in extras:
         if extra.startswith("-") and "=" in extra and "." in extra:
             raise errors.UserError(f"unknown option {extra}; overrides have no dashes: {extra.lstrip('-')}")
@@ -132,6 +134,8 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--student", metavar="FOLDER", help="pipeline folder of a student")
     evaluate.add_argument("--out", metavar="JSON", help="where the table goes (default: judge.json in the run folder)")
 
+    _add_compare(add("compare", _compare, "Train rivals at equal learner compute, and write their table and figure."))
+
     doctor = add("doctor", _doctor, "Check this machine, its packages and its Ray, and say what to change.")
     _add_config(doctor, required=False)
     return parser
@@ -142,6 +146,14 @@ def _add_config(command: argparse.ArgumentParser, *, required: bool = True) -> N
     command.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="settings that override the file's, in order"
     )
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE", help="YAML file, such as configs/compare/shapes.yaml")
+    command.add_argument("--quick", action="store_true", help="rehearse with the file's quick values, in minutes")
+    command.add_argument("--jobs", type=_positive, metavar="N", help="jobs at a time (default: one a core)")
+    command.add_argument("--only", action="append", default=[], metavar="RIVAL", help="give it again for more rivals")
+    command.add_argument("--name", metavar="NAME", help="folder in runs/compare in place of the file's name")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -211,6 +223,24 @@ def _evaluate(args: argparse.Namespace) -> int:
     out.write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
     Console().print(judge_table(verdict))
     sys.stdout.write(f"{out}\n")
+    return DONE
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from advdmd_ray.comparison import compare  # noqa: PLC0415
+
+    comparison, jobs = compare.prepare(args.file, quick=args.quick, name=args.name, only=args.only)
+    names = [word for rival in args.only for word in ("--only", rival)]
+    name = [] if args.name is None else ["--name", args.name]
+    command = ["advdmd", "compare", args.file, *(["--quick"] if args.quick else []), *names, *name]
+    try:
+        failed = compare.run_comparison(comparison, jobs, at_once=args.jobs, command=command)
+    except KeyboardInterrupt:
+        return _end("stopped by Ctrl-C; the same command goes on where the jobs stopped", INTERRUPTED)
+    folder = compare.COMPARISONS / comparison.name
+    if failed:
+        return _end(f"failed: {failed} of {len(jobs)} jobs; the same command tries them again", FAILED)
+    sys.stdout.write((folder / compare.TABLE).read_text(encoding="utf-8") + f"{folder}\n")
     return DONE
 
 

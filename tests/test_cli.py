@@ -97,6 +97,15 @@ def test_bad_input_is_one_line_and_exit_code_2_before_ray_or_torch_is_imported(
     assert names in done.stderr
 
 
+def test_a_bad_comparison_is_one_line_and_exit_code_2_before_ray_or_torch_is_imported(config: Path) -> None:
+    file = config.with_name("compare.yaml")
+    file.write_text("name: c\nbase: config.yaml\nbudget: 9\nrivals: [{name: a, overrides: {dmd.gan_weigth: 1}}]\n")
+    done = advdmd("compare", str(file))
+    assert done.returncode == cli.BAD_INPUT, done.stderr
+    assert "rival a: unknown key dmd.gan_weigth; did you mean dmd.gan_weight?" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_an_occupied_metrics_port_is_one_line_and_exit_code_2(config: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -136,7 +145,7 @@ def test_wrong_arguments_are_one_line(argv: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["run", "pretrain", "sample", "evaluate", "doctor"])
+@pytest.mark.parametrize("command", ["run", "pretrain", "sample", "evaluate", "compare", "doctor"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, "--help"])

@@ -1,0 +1,80 @@
+"""`advdmd compare`: plans the jobs, refuses to mix settings, runs what is missing, and writes table and figure."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from advdmd_ray import preflight
+from advdmd_ray.comparison.plan import TABLE, Job, claim_settings, plan_jobs
+from advdmd_ray.comparison.progress import progress_of
+from advdmd_ray.comparison.runner import run_jobs
+from advdmd_ray.config.comparison import Comparison, read_comparison
+from advdmd_ray.errors import UserError
+
+__all__ = ["COMPARISONS", "TABLE", "prepare", "run_comparison"]
+
+COMPARISONS = Path("runs") / "compare"
+
+
+def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) -> tuple[Comparison, tuple[Job, ...]]:
+    """Everything that can be refused before a process starts.
+
+    Args:
+        path: The comparison's file.
+        quick: Whether to rehearse.
+        name: Folder of the results in place of the file's name.
+        only: Rivals to do; empty: all.
+
+    Raises:
+        UserError: for anything wrong with the file, its rivals, or results of other settings that stand there.
+    """
+    comparison = read_comparison(path, quick=quick)
+    unknown = set(only) - {rival.name for rival in comparison.rivals}
+    if unknown:
+        names = ", ".join(rival.name for rival in comparison.rivals)
+        raise UserError(f"--only {min(unknown)}: no such rival in {path}; it has {names}")
+    if name is not None:
+        comparison = comparison.model_copy(update={"name": name})
+    output = COMPARISONS / comparison.name
+    jobs = plan_jobs(comparison, output)
+    jobs = tuple(job for job in jobs if not only or job.trainer == "none" or job.rival in only)
+    preflight.check_writable(output)
+    return comparison, jobs
+
+
+def run_comparison(comparison: Comparison, jobs: Sequence[Job], *, at_once: int | None, command: Sequence[str]) -> int:
+    """Runs what is missing and writes the outputs after every job.
+
+    Args:
+        comparison: Of `prepare`.
+        jobs: Of `prepare`.
+        at_once: Jobs at a time; None: one for each usable core.
+        command: The command line that makes the results again.
+
+    Returns:
+        How many jobs failed.
+
+    Raises:
+        UserError: if the folder holds results of other settings, or another process works in it.
+    """
+    folder = COMPARISONS / comparison.name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(at_once or cores, len(jobs))
+
+    def write() -> None:
+        # While the jobs run, this process has time to import what only the outputs need.
+        from advdmd_ray.comparison.results import collect  # noqa: PLC0415
+        from advdmd_ray.comparison.tables import Origin, write_outputs  # noqa: PLC0415
+
+        results = collect(comparison.name, jobs)
+        if results is not None and results.rivals:
+            write_outputs(results, Origin(shlex.join(command), workers), folder)
+
+    with preflight.claim(preflight.Start(folder, None, None, str(folder))):
+        for job in jobs:
+            claim_settings(job)
+        with progress_of(comparison.name, jobs) as watcher:
+            reasons = run_jobs(jobs, workers, watcher, write)
+        write()
+    return len(reasons)

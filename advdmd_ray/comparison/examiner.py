@@ -1,0 +1,93 @@
+"""Judges the samplers of one comparison, all with the same prompts and the same noise."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from advdmd_ray.assembly import build_decoder, geometry
+from advdmd_ray.comparison.plan import JUDGE_SEED, Job
+from advdmd_ray.diffusion.denoiser import Denoiser, guided
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.schedule import teacher_sigmas
+from advdmd_ray.evaluation.figures import JudgeScore
+from advdmd_ray.evaluation.judge import build_judge, judge_sampler
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_pipeline, load_transformer
+from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.text import encode_prompts, unconditional
+
+
+class Examiner:
+    """The judge of a job's samplers, with the encoded prompts and the image codec."""
+
+    def __init__(self, job: Job) -> None:
+        config = job.config
+        self._job = job
+        self._judge = build_judge(config)
+        pipeline, length = load_pipeline(config.model.path), config.model.max_sequence_length
+        self._prompts = encode_prompts(pipeline, self._judge.prompts[: job.judge_samples], length)
+        self._empty = unconditional(pipeline, length)
+        self._decode = build_decoder(config)
+        self._geometry = geometry(config)
+
+    def facts(self) -> dict[str, Any]:
+        """What a table must know of the judge: its figures, its headline, and what real images reach."""
+        return {
+            "headline": self._judge.headline,
+            "figures": [
+                {"key": figure.key, "label": figure.label, "better": figure.better, "share": figure.share}
+                for figure in self._judge.figures
+            ],
+        }
+
+    def ceiling(self) -> dict[str, Any]:
+        """The figures of real held-out images."""
+        return score_facts(self._judge.ceiling())
+
+    def student(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Judges a student with the job's kernel at the job's levels.
+
+        Args:
+            weights: Every trained weight of a `SD3Denoiser`, by name.
+
+        Raises:
+            ValueError: if the names are not those of the teacher's network.
+        """
+        denoiser = SD3Denoiser(load_transformer(self._job.config.model.path))
+        wanted = dict(denoiser.named_parameters())
+        if wanted.keys() != weights.keys():
+            raise ValueError(f"{self._job.name}: the student's weights are not those of its teacher's network")
+        with torch.no_grad():
+            for name, parameter in wanted.items():
+                parameter.copy_(weights[name])
+        return self._judged(denoiser, self._geometry.kernel, self._geometry.sigmas)
+
+    def teacher(self, steps: int) -> dict[str, Any]:
+        """Judges the guided teacher at so many steps of its ODE."""
+        model = self._job.config.model
+        denoiser = guided(SD3Denoiser(load_transformer(model.path)), self._empty, model.guidance)
+        return self._judged(denoiser, Kernel.ode(), teacher_sigmas(steps, inspect_pipeline(model.path).scheduler_shift))
+
+    def _judged(self, denoiser: Denoiser, kernel: Kernel, sigmas: Float[Tensor, " k1"]) -> dict[str, Any]:
+        score, _ = judge_sampler(
+            self._judge,
+            denoiser,
+            lambda _: self._prompts,
+            kernel,
+            sigmas,
+            self._geometry.latent_shape,
+            self._decode,
+            samples=self._job.judge_samples,
+            seed=JUDGE_SEED,
+        )
+        return score_facts(score)
+
+
+def score_facts(score: JudgeScore) -> dict[str, Any]:
+    """A score as JSON has it; a figure that is not a number is null."""
+    figures = {key: value if math.isfinite(value) else None for key, value in score.figures.items()}
+    return {"figures": figures, "images": score.images}

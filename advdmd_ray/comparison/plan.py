@@ -1,0 +1,211 @@
+"""The jobs of a comparison, the settings that decide their results, and the folders that hold them.
+
+A job's folder:
+
+    settings.json        what its results hang on; results of other settings are never mixed with them
+    checkpoints/         where an interrupted job goes on; removed when it is done
+    points.json          the judgements so far
+    result.json          all judgements: the job is done
+    student.safetensors  the judged student's weights
+    job.log              what the process said; its last line is why it failed, if it did
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from advdmd_ray.compute import COST_VERSION, cycles_within
+from advdmd_ray.config import Config
+from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
+from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.models.folder import inspect_pipeline
+
+JUDGE_SEED = 20260428
+"""Of the noise that every judged sampler starts from: the same in all jobs, so that seeds differ by training alone."""
+SETTINGS, POINTS, RESULT, LOG = "settings.json", "points.json", "result.json", "job.log"
+STUDENT = "student.safetensors"
+TABLE = "table.md"
+"""The headline table, in the comparison's own folder."""
+_NO_MATTER = ("buffer", "metrics", "pretrain", "ray", "weights")
+"""Sections of the configuration that no job of a comparison reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One rival with one seed, or the teacher.
+
+    Attributes:
+        rival: Its name; `teacher` for the teacher.
+        title: Its name for a reader.
+        trainer: What trains the student; the teacher is only judged.
+        config: The resolved configuration; `config.folder` is the job's folder.
+        budget: Learner forward-equivalents to spend; for the teacher the number of samplers to judge.
+        points: Judgements along the budget.
+        judge_samples: Images per judgement.
+        layers: Blocks of the transformer.
+        teacher_steps: Steps at which the teacher is judged; empty for rivals.
+    """
+
+    rival: str
+    title: str
+    trainer: Literal["advdmd", "twinflow", "none"]
+    config: Config
+    budget: float
+    points: int
+    judge_samples: int
+    layers: int
+    teacher_steps: tuple[int, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its results are."""
+        return self.config.folder
+
+    @property
+    def name(self) -> str:
+        """Its name among the jobs."""
+        return self.rival if self.trainer == "none" else f"{self.rival} seed {self.config.run.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether its result is there."""
+        return (self.folder / RESULT).is_file()
+
+
+def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
+    """All jobs: the teacher first, then seed by seed, so that an early table has every rival.
+
+    Learning rates that fall along a run fall along the budget: `run.cycles` becomes the number of cycles in which a run
+    with a healthy discriminator spends it.
+
+    Args:
+        comparison: What to compare.
+        output: Folder of its results.
+
+    Raises:
+        UserError: for a rival whose settings are wrong, or whose teacher is another than the first rival's.
+    """
+    jobs = [_job(comparison, rival, seed, output) for seed in comparison.seeds for rival in comparison.rivals]
+    first = jobs[0].config
+    for job in jobs:
+        if (job.config.model.path, job.config.data.source) != (first.model.path, first.data.source):
+            raise UserError(
+                f"{comparison.name}: rival {job.rival} has another model.path or data.source than rival "
+                f"{jobs[0].rival}; one comparison has one teacher: give the other a file of its own"
+            )
+    return (_teacher_job(comparison, jobs[0], output), *jobs)
+
+
+def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
+    config = rival_config(comparison, rival, seed, output)
+    layers = inspect_pipeline(config.model.path).layers
+    if max(config.discriminator.blocks) >= layers:
+        raise UserError(
+            f"{comparison.name}: rival {rival.name}: discriminator.blocks = {list(config.discriminator.blocks)}: the "
+            f"transformer has blocks 0 to {layers - 1}; name some of these"
+        )
+    cycles = cycles_within(config, comparison.budget, layers)
+    return Job(
+        rival=rival.name,
+        title=rival.title,
+        trainer=rival.trainer,
+        config=config.model_copy(update={"run": config.run.model_copy(update={"cycles": cycles})}),
+        budget=comparison.budget,
+        points=comparison.points,
+        judge_samples=comparison.judge_samples,
+        layers=layers,
+    )
+
+
+def _teacher_job(comparison: Comparison, example: Job, output: Path) -> Job:
+    config = example.config
+    guidance = config.model.guidance if comparison.teacher_guidance is None else comparison.teacher_guidance
+    run = config.run.model_copy(update={"output": str(output), "name": TEACHER})
+    model = config.model.model_copy(update={"guidance": guidance})
+    return replace(
+        example,
+        rival=TEACHER,
+        title="teacher",
+        trainer="none",
+        config=config.model_copy(update={"run": run, "model": model}),
+        budget=float(len(comparison.teacher_steps)),
+        points=len(comparison.teacher_steps),
+        teacher_steps=comparison.teacher_steps,
+    )
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """Everything that a job's results hang on, as JSON has it."""
+    if job.trainer == "none":
+        # Of the configuration, the judged teacher reads these alone: rivals may change without judging it again.
+        config: dict[str, Any] = job.config.model_dump(mode="json", include={"model", "data"})
+    else:
+        config = job.config.model_dump(mode="json", exclude={*_NO_MATTER, "run"})
+        config["run"] = {"seed": job.config.run.seed}  # its cycles follow from the budget
+    return {
+        "trainer": job.trainer,
+        "budget": job.budget,
+        "points": job.points,
+        "judge_samples": job.judge_samples,
+        "judge_seed": JUDGE_SEED,
+        "teacher_steps": list(job.teacher_steps),
+        "teacher": _weights_digest(job.config.model.path),
+        "cost": COST_VERSION,
+        "config": config,
+    }
+
+
+def claim_settings(job: Job) -> None:
+    """Writes the job's settings into its folder, or compares them with those that stand there.
+
+    Raises:
+        UserError: if the folder holds results of other settings; names the first that differs.
+    """
+    path, settings = job.folder / SETTINGS, settings_of(job)
+    if not path.exists():
+        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+        return
+    stood = json.loads(path.read_text(encoding="utf-8"))
+    for key, (before, after) in _differences(_with_new_defaults(stood), settings).items():
+        raise UserError(
+            f"{job.folder} holds results of other settings: {key} was {before!r} and is {after!r}; set it back, move "
+            f"that folder away, or give the comparison another name by --name"
+        )
+
+
+def _with_new_defaults(stood: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings with the defaults of keys that are younger than they."""
+    try:
+        whole = Config.model_validate(stood["config"])
+    except ValidationError:
+        return stood  # a key that is gone or a value that is refused now: the difference will be named
+    read = whole.model_dump(mode="json", include=set(stood["config"]))
+    if "run" in read:
+        read["run"] = {"seed": whole.run.seed}
+    return {**stood, "config": read}
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (value before, value after) where two trees differ; None stands for a key that is not there."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in sorted({*before, *after}):
+        one, other = before.get(key), after.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found |= _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found[f"{prefix}{key}"] = (one, other)
+    return found
+
+
+def _weights_digest(path: str) -> str:
+    """SHA-256 over the files of the teacher's transformer: another teacher is another comparison."""
+    digest = hashlib.sha256()
+    for file in inspect_pipeline(path).component("transformer").weight_files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,151 @@
+"""What the finished jobs of a comparison say together: means and spreads over seeds."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advdmd_ray.comparison.plan import RESULT, Job
+from advdmd_ray.data.shapes.prompts import SKILLS
+from advdmd_ray.evaluation.figures import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over seeds.
+
+    Attributes:
+        mean: Their mean.
+        std: Their sample standard deviation, n - 1 in the denominator; nan for one seed.
+        count: Seeds.
+    """
+
+    mean: float
+    std: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RivalResult:
+    """The finished seeds of one rival.
+
+    Attributes:
+        name: The rival.
+        title: Its name for a reader.
+        steps: Student steps K.
+        runs: The result of each seed, as its job wrote it; never empty.
+    """
+
+    name: str
+    title: str
+    steps: int
+    runs: tuple[Mapping[str, Any], ...]
+
+    def final(self, key: str) -> Spread:
+        """A judge's figure at the end of the budget, the last judgement and not the best one."""
+        return spread([_number(run["points"][-1]["figures"][key]) for run in self.runs])
+
+    def cost(self, key: str) -> float:
+        """Mean over seeds of what a job has spent in all: `learner`, `actors`, `seconds` or `cpu_seconds`."""
+        return statistics.fmean(run["points"][-1][key] for run in self.runs)
+
+    def curve(self, key: str) -> tuple[list[float], list[Spread]]:
+        """Learner compute, and a judge's figure, at each judgement that every seed has."""
+        by_point: dict[int, list[Mapping[str, Any]]] = {}
+        for run in self.runs:
+            for point in run["points"]:
+                by_point.setdefault(point["point"], []).append(point)
+        whole = [points for _, points in sorted(by_point.items()) if len(points) == len(self.runs)]
+        spent = [statistics.fmean(point["learner"] for point in points) for points in whole]
+        return spent, [spread([_number(point["figures"][key]) for point in points]) for points in whole]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A comparison so far.
+
+    Attributes:
+        name: Of the comparison.
+        budget: Learner forward-equivalents of a job.
+        samples: Images per judgement.
+        figures: The judge's.
+        headline: Key of the one to compare by.
+        teacher: Figures by number of steps.
+        guidance: CFG scale of the judged teacher.
+        real: Figures of real held-out images.
+        rivals: Those with a finished seed, in the order of the file.
+        missing: Names of the jobs without a result.
+    """
+
+    name: str
+    budget: float
+    samples: int
+    figures: tuple[Figure, ...]
+    headline: str
+    teacher: Mapping[int, Mapping[str, float | None]]
+    guidance: float
+    real: Mapping[str, float | None]
+    rivals: tuple[RivalResult, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def main(self) -> tuple[Figure, ...]:
+        """Figures of the headline table."""
+        return tuple(figure for figure in self.figures if figure.key not in SKILLS)
+
+    @property
+    def skills(self) -> tuple[Figure, ...]:
+        """Figures of single skills; empty where the judge has none."""
+        return tuple(figure for figure in self.figures if figure.key in SKILLS)
+
+    def figure(self, key: str) -> Figure:
+        """A figure by its key."""
+        return next(figure for figure in self.figures if figure.key == key)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation of at least one value."""
+    std = statistics.stdev(values) if len(values) > 1 else math.nan
+    return Spread(statistics.fmean(values), std, len(values))
+
+
+def collect(name: str, jobs: Sequence[Job]) -> Results | None:
+    """Reads the results that are there; None as long as the teacher has none.
+
+    Args:
+        name: Of the comparison.
+        jobs: All its jobs, the teacher's first.
+    """
+    if not jobs[0].done:
+        return None
+    teacher = _read(jobs[0])
+    by_rival: dict[str, list[Job]] = {}
+    for job in jobs[1:]:
+        by_rival.setdefault(job.rival, []).append(job)
+    rivals = []
+    for rival, own in by_rival.items():
+        runs = tuple(_read(job) for job in own if job.done)
+        if runs:
+            rivals.append(RivalResult(rival, own[0].title, own[0].config.steps, runs))
+    return Results(
+        name=name,
+        budget=jobs[1].budget,
+        samples=jobs[0].judge_samples,
+        figures=tuple(Figure(**figure) for figure in teacher["judge"]["figures"]),
+        headline=teacher["judge"]["headline"],
+        teacher={point["steps"]: point["figures"] for point in teacher["points"]},
+        guidance=teacher["guidance"],
+        real=teacher["real"]["figures"],
+        rivals=tuple(rivals),
+        missing=tuple(job.name for job in jobs if not job.done),
+    )
+
+
+def _read(job: Job) -> dict[str, Any]:
+    return json.loads((job.folder / RESULT).read_text(encoding="utf-8"))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,172 @@
+"""Runs jobs, each in a process of its own, so many at a time; one that fails does not stop the others."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Protocol
+
+from advdmd_ray.comparison.plan import LOG, Job
+
+STOP_S = 60.0
+"""Jobs that were asked to stop have this long to finish their step and save; then they are killed."""
+TICK_S = 0.5
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Watcher(Protocol):
+    """Whoever shows how the jobs go on."""
+
+    def spent(self, job: Job, amount: float) -> None:
+        """A job has spent so much of its budget."""
+        ...
+
+    def started(self, job: Job) -> None:
+        """A job's process was started."""
+        ...
+
+    def finished(self, job: Job) -> None:
+        """A job is done."""
+        ...
+
+    def failed(self, job: Job, reason: str) -> None:
+        """A job failed."""
+        ...
+
+    def tick(self) -> None:
+        """Some time went by."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    job: Job
+    process: ForkServerProcess
+    reports: Connection
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int, watcher: Watcher, finished: Callable[[], None]) -> dict[str, str]:
+    """Does all jobs.
+
+    Args:
+        jobs: In the order to start them; finished ones are left alone.
+        at_once: Processes at a time, at least 1.
+        watcher: Shows how they go on.
+        finished: Called after each job that is done.
+
+    Returns:
+        Why, in one line, by the name of each job that failed.
+
+    Raises:
+        KeyboardInterrupt: after every job was asked to save its state and stopped.
+    """
+    waiting, running, reasons = [job for job in jobs if not job.done], list[_Running](), dict[str, str]()
+    for job in jobs:
+        if job.done:
+            watcher.finished(job)
+    context = _context() if waiting else None
+    try:
+        while context is not None and (waiting or running):
+            while waiting and len(running) < at_once:
+                running.append(_start(context, waiting.pop(0)))
+                watcher.started(running[-1].job)
+            wait([*(entry.process.sentinel for entry in running), *(_open(running))], TICK_S)
+            for entry in list(running):
+                _drain(entry, watcher)
+                if entry.process.is_alive():
+                    continue
+                running.remove(entry)
+                if entry.job.done:
+                    watcher.finished(entry.job)
+                    finished()
+                else:
+                    reasons[entry.job.name] = reason = _reason(entry)
+                    watcher.failed(entry.job, reason)
+            watcher.tick()
+    finally:
+        _stop(running)
+    return reasons
+
+
+def _context() -> ForkServerContext:
+    """Processes that start as copies of one that has imported everything and computed nothing, so has no threads yet.
+
+    Such a process starts at once, where a new interpreter would import for many seconds; like one, it shares no state
+    with this process. It is deaf to Ctrl-C, which this process turns into a request to save and stop.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["advdmd_ray.comparison.worker"])
+    with _inherited():
+        forkserver.ensure_running()
+    return context
+
+
+def _start(context: ForkServerContext, job: Job) -> _Running:
+    reports, child = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, child), name=job.name, daemon=True)
+    process.start()
+    child.close()
+    return _Running(job, process, reports)
+
+
+@contextmanager
+def _inherited() -> Iterator[None]:
+    """What the processes must have from the first instruction on: libraries read their threads when they load."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+        signal.signal(signal.SIGINT, handler)
+
+
+def _work(job: Job, reports: Connection) -> None:
+    """What a job's process runs; only there are the networks' libraries imported."""
+    from advdmd_ray.comparison.worker import work  # noqa: PLC0415
+
+    work(job, reports)
+
+
+def _open(running: Sequence[_Running]) -> list[Connection]:
+    return [entry.reports for entry in running if not entry.reports.closed]
+
+
+def _drain(entry: _Running, watcher: Watcher) -> None:
+    """Reads what a job has reported; its end of the pipe closes when it ends."""
+    try:
+        while not entry.reports.closed and entry.reports.poll():
+            watcher.spent(entry.job, entry.reports.recv())
+    except EOFError:
+        entry.reports.close()
+
+
+def _reason(entry: _Running) -> str:
+    """Why a process ended without a result: the last line that it said, or the signal that killed it."""
+    code, path = entry.process.exitcode, entry.job.folder / LOG
+    said = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}; its log is {path}"
+    return f"{last}; its log is {path}"
+
+
+def _stop(running: Sequence[_Running]) -> None:
+    """Asks every process to save and stop, and kills those that do not."""
+    for entry in running:
+        entry.process.terminate()
+    for entry in running:
+        entry.process.join(STOP_S)
+        if entry.process.is_alive():
+            entry.process.kill()
+            entry.process.join()

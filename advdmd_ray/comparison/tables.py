@@ -1,0 +1,136 @@
+"""The tables of a comparison as Markdown, and all its figures as JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from advdmd_ray.comparison.figure import compute_text, draw_figure
+from advdmd_ray.comparison.plan import TABLE
+from advdmd_ray.comparison.results import Results, Spread
+from advdmd_ray.evaluation.figures import Figure
+from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.evaluation.report import duration, figure_text
+from advdmd_ray.evaluation.summary import git_commit, machine_facts, package_versions
+
+JSON, PICTURE, PAGE = "results.json", "figure.png", "RESULTS.md"
+NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How results came about.
+
+    Attributes:
+        command: The command line that makes them again.
+        at_once: Jobs that shared the machine.
+    """
+
+    command: str
+    at_once: int
+
+
+def write_outputs(results: Results, origin: Origin, folder: Path) -> None:
+    """Writes `table.md`, `results.json`, `figure.png` and `RESULTS.md` into the folder of the comparison."""
+    machine, commit, versions = machine_facts(), git_commit(), package_versions()
+    write_atomically(folder / TABLE, (headline_table(results) + "\n").encode())
+    facts = {
+        **asdict(results),
+        "summary": {rival.name: {figure.key: _json(rival.final(figure.key)) for figure in results.figures}
+                    for rival in results.rivals},
+        "command": origin.command,
+        "commit": commit,
+        "machine": machine,
+        "versions": versions,
+    }  # fmt: skip
+    write_atomically(folder / JSON, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
+    draw_figure(results, folder / PICTURE)
+    write_atomically(folder / PAGE, page(results, origin, machine, commit).encode())
+
+
+def headline_table(results: Results) -> str:
+    """Rivals, teacher and real images, with the judge's main figures, compute and time."""
+    costs = ("learner compute", "actors' compute", "training time")
+    head = ("", "steps", "seeds", *(figure.label for figure in results.main), *costs)
+    blank = [NONE] * len(costs)
+    rows = [
+        [f"teacher, guidance {results.guidance:g}", str(steps), NONE, *_plain(figures, results.main), *blank]
+        for steps, figures in results.teacher.items()
+    ]
+    for rival in results.rivals:
+        spreads = [spread_text(rival.final(figure.key), figure) for figure in results.main]
+        spent = [compute_text(rival.cost("learner")), compute_text(rival.cost("actors"))]
+        seeds = str(len(rival.runs))
+        rows.append([rival.title, str(rival.steps), seeds, *spreads, *spent, duration(rival.cost("seconds"))])
+    rows.append(["real, held out", NONE, NONE, *_plain(results.real, results.main), *blank])
+    return markdown(head, rows)
+
+
+def skill_table(results: Results) -> str:
+    """One column for each skill."""
+    head = ("", "steps", *(figure.label for figure in results.skills))
+    rows = [
+        [f"teacher, guidance {results.guidance:g}", str(steps), *_plain(figures, results.skills)]
+        for steps, figures in results.teacher.items()
+    ]
+    for rival in results.rivals:
+        spreads = [spread_text(rival.final(figure.key), figure) for figure in results.skills]
+        rows.append([rival.title, str(rival.steps), *spreads])
+    rows.append(["real, held out", NONE, *_plain(results.real, results.skills)])
+    return markdown(head, rows)
+
+
+def page(results: Results, origin: Origin, machine: dict[str, Any], commit: str) -> str:
+    """The whole of RESULTS.md: a section that stands in a larger document as it is."""
+    figure = results.figure(results.headline)
+    processes = "one job" if origin.at_once == 1 else f"{origin.at_once} jobs"
+    how = (
+        f"Compared by: {figure.label} ({figure.better} is better), after {compute_text(results.budget)} "
+        "forward-equivalents of learner compute (one forward of the transformer for one image; "
+        "`advdmd_ray/compute.py`). Mean and sample standard deviation over seeds, of the last judgement and not of the "
+        f"best; {results.samples} images each, of the student's EMA, with the same prompts and noise for all."
+    )
+    parts = [
+        f"## {results.name}",
+        how,
+        headline_table(results),
+        f"![{figure.label} against learner compute]({PICTURE})",
+    ]
+    if results.skills:
+        parts += ["### By skill", skill_table(results)]
+    if results.missing:
+        parts.append(f"Without a result yet: {', '.join(results.missing)}.")
+    parts.append(
+        f"Made by `{origin.command}` at commit {commit}, {processes} at a time with one thread each, on "
+        f"{machine['processor']} ({machine['cores']} cores, {machine['memory_gib']} GiB), Python {machine['python']}."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread_text(spread: Spread, figure: Figure) -> str:
+    """Mean ± standard deviation in the figure's unit; the mean alone for one seed."""
+    if math.isnan(spread.mean):
+        return NONE
+    if math.isnan(spread.std):
+        return figure_text(spread.mean, share=figure.share)
+    if figure.share:
+        return f"{100 * spread.mean:.1f} ± {100 * spread.std:.1f} %"
+    return f"{figure_text(spread.mean, share=False)} ± {spread.std:.2g}"
+
+
+def _plain(values: Any, figures: Sequence[Figure]) -> list[str]:
+    found = [values[figure.key] for figure in figures]
+    texts = zip(found, figures, strict=True)
+    return [NONE if value is None else figure_text(value, share=figure.share) for value, figure in texts]
+
+
+def _json(spread: Spread) -> dict[str, float | None]:
+    return {key: None if math.isnan(value) else value for key, value in asdict(spread).items()}

@@ -1,0 +1,178 @@
+"""The learners of a comparison behind one protocol: what is spent, the next step of work, the student, the way back."""
+
+import copy
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from advdmd_ray.assembly import encode_table, geometry, real_images
+from advdmd_ray.cadence import CyclePlan
+from advdmd_ray.comparison.plan import Job
+from advdmd_ray.compute import Cost, cycle_cost
+from advdmd_ray.config import Config
+from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
+from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.learner.worker import CHECKPOINTS
+from advdmd_ray.models.pipeline import load_transformer
+from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.serial import SerialRun
+from advdmd_ray.twinflow import TwinFlowReport, TwinFlowTrainer, update_cost
+
+TWINFLOW = "twinflow"
+"""File stem of the rival trainer's state in its checkpoints."""
+
+
+class Trainer(Protocol):
+    """One learner at work on one job."""
+
+    @property
+    def spent(self) -> Cost:
+        """Forward-equivalents since the job's beginning."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Steps of work made."""
+        ...
+
+    def advance(self) -> None:
+        """Makes the next step of work, the smallest that leaves a whole state."""
+        ...
+
+    def student(self) -> Mapping[str, Tensor]:
+        """The weights to judge, by the names of a `SD3Denoiser`."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """Figures of the last step of work that explain a judgement, as JSON has them."""
+        ...
+
+    def save(self, facts: Mapping[str, Any]) -> None:
+        """Writes a checkpoint that also holds the runner's facts."""
+        ...
+
+
+class AdvDmdTrainer:
+    """AdvDMD and all rivals that are settings of it."""
+
+    def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
+        self._job = job
+        self._run = SerialRun(job.config, checkpoint)
+        facts = {} if checkpoint is None else checkpoint.facts["controller"]
+        self._spent = Cost(**facts.get("spent", {}))
+        self._checked = bool(facts.get("ratio_checked", False))
+        self._updates: dict[str, int] = dict(facts.get("updates", {}))
+        self._report: CycleReport | None = None
+
+    @property
+    def spent(self) -> Cost:
+        """See `Trainer`."""
+        return self._spent
+
+    @property
+    def version(self) -> int:
+        """See `Trainer`: cycles."""
+        return self._run.version
+
+    def advance(self) -> None:
+        """See `Trainer`: one cycle."""
+        report = self._report = self._run.cycle()
+        for name, update in report.updates.items():
+            self._updates[name] = self._updates.get(name, 0) + update.updates
+        # A resumed learner checks its first ratio again; that is the interruption's cost and not the method's.
+        check = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation) and not self._checked
+        self._checked = self._checked or math.isfinite(report.fresh_deviation)
+        self._spent += cycle_cost(self._job.config, made_plan(report), self._job.layers, ratio_check=check)
+
+    def student(self) -> Mapping[str, Tensor]:
+        """See `Trainer`: the EMA."""
+        return self._run.learner.tensors()["ema"]
+
+    def notes(self) -> dict[str, Any]:
+        """See `Trainer`."""
+        notes: dict[str, Any] = {"updates": dict(self._updates)}
+        if self._report is not None:
+            notes["phase"] = self._report.plan.phase
+            notes["auc"] = [value if math.isfinite(value) else None for value in self._report.smoothed_auc]
+            notes["reward_mean"] = list(self._report.reward_mean)
+        return notes
+
+    def save(self, facts: Mapping[str, Any]) -> None:
+        """See `Trainer`."""
+        own = {"spent": asdict(self._spent), "ratio_checked": self._checked, "updates": self._updates}
+        self._run.worker.checkpoint({**facts, **own})
+
+
+def made_plan(report: CycleReport) -> CyclePlan:
+    """The cycle's plan as it was carried out: an RL turn without any advantage makes no update and runs no network."""
+    turn = report.updates.get("rl")
+    blind = turn is not None and turn.updates + turn.skipped == 0
+    return replace(report.plan, policy_gradient=0) if blind else report.plan
+
+
+class TwinFlowRival:
+    """TwinFlow, which needs neither actors nor a discriminator."""
+
+    def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
+        self._config = config = _scheduled(job)
+        table, teacher = encode_table(config), SD3Denoiser(load_transformer(config.model.path))
+        student = copy.deepcopy(teacher).requires_grad_(requires_grad=True)
+        teacher.requires_grad_(requires_grad=False)
+        real = real_images(config, table.texts)
+        self._trainer = TwinFlowTrainer(config, teacher, student, table, real, geometry(config).sigmas)
+        if checkpoint is not None:
+            self._trainer.load_state_dict(checkpoint.load(TWINFLOW))
+        self._report: TwinFlowReport | None = None
+
+    @property
+    def spent(self) -> Cost:
+        """See `Trainer`."""
+        return Cost(twinflow=float(self._trainer.forward_equivalents))
+
+    @property
+    def version(self) -> int:
+        """See `Trainer`: updates."""
+        return self._trainer.updates
+
+    def advance(self) -> None:
+        """See `Trainer`: one update."""
+        self._report = self._trainer.update()
+
+    def student(self) -> Mapping[str, Tensor]:
+        """See `Trainer`: the EMA."""
+        return self._trainer.student_state()
+
+    def notes(self) -> dict[str, Any]:
+        """See `Trainer`."""
+        if self._report is None:
+            return {}
+        losses = {name: value if math.isfinite(value) else None for name, value in self._report.losses.items()}
+        return {"losses": losses, "gap": self._report.gap if math.isfinite(self._report.gap) else None}
+
+    def save(self, facts: Mapping[str, Any]) -> None:
+        """See `Trainer`."""
+        save_checkpoint(
+            self._config.folder / CHECKPOINTS,
+            self.version,
+            {TWINFLOW: self._trainer.state_dict()},
+            {"controller": dict(facts)},
+            self._config.learner.keep_checkpoints,
+        )
+
+
+def _scheduled(job: Job) -> Config:
+    """The job's configuration with `run.cycles` as the number of updates that spend the budget."""
+    config = job.config
+    warm, later = (update_cost(config, warm=early) for early in (True, False))
+    spent = itertools.accumulate(itertools.chain([warm] * config.twinflow.warm_updates, itertools.repeat(later)))
+    updates = next(count for count, total in enumerate(spent, start=1) if total >= job.budget)
+    return config.model_copy(update={"run": config.run.model_copy(update={"cycles": updates})})
+
+
+def build_trainer(job: Job, checkpoint: Checkpoint | None) -> Trainer:
+    """The learner that the job names."""
+    return TwinFlowRival(job, checkpoint) if job.trainer == "twinflow" else AdvDmdTrainer(job, checkpoint)

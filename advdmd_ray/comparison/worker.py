@@ -1,0 +1,211 @@
+"""One job in its own process: train to the budget, judge along the way, and leave a state that another process resumes.
+
+What a job's results are does not depend on when it was interrupted: its checkpoints are exact, and a judgement depends
+on the weights and a fixed seed alone.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from advdmd_ray.comparison.examiner import Examiner
+from advdmd_ray.comparison.plan import LOG, POINTS, RESULT, STUDENT, Job
+from advdmd_ray.comparison.trainers import Trainer, build_trainer
+from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.learner.checkpoint import open_checkpoint
+from advdmd_ray.learner.worker import CHECKPOINTS
+from advdmd_ray.preflight import newest_checkpoint
+
+CHECKPOINT_S = 60.0
+"""Training between two checkpoints, seconds, beside those that each judgement makes."""
+TELL_S = 0.25
+STOPPED = 3
+"""Exit code of a process that was asked to stop and left its job to be resumed."""
+
+
+def work(job: Job, report: Connection) -> None:
+    """What a job's process runs: one thread, its words in `job.log`, asked to stop by SIGTERM.
+
+    Args:
+        job: What to do.
+        report: Is sent what the job has spent so far, some times a second.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    log = os.open(job.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    torch.set_num_threads(1)
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    parent = multiprocessing.parent_process()
+    told = [float("-inf")]
+
+    def tell(spent: float) -> None:
+        now = time.monotonic()
+        if now - told[0] >= TELL_S:
+            told[0] = now
+            report.send(spent)
+
+    def stopped() -> bool:
+        return bool(asked) or (parent is not None and not parent.is_alive())
+
+    if not do_job(job, tell, stopped):
+        sys.exit(STOPPED)
+
+
+def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool]) -> bool:
+    """Does a job, or goes on with it, in this process.
+
+    Args:
+        job: What to do.
+        tell: Is told what is spent, in the unit of `job.budget`.
+        stopped: Asked between two steps of work; once it says yes, the state is saved and the job left.
+
+    Returns:
+        Whether the job is done.
+    """
+    points, examiner = _read_points(job), Examiner(job)
+    if job.trainer == "none":
+        if not _judge_teacher(job, examiner, points, tell, stopped):
+            return False
+    else:
+        trainer = _train(job, examiner, points, tell, stopped)
+        if trainer is None:
+            return False
+        _keep_student(job, trainer.student())
+    _write_result(job, examiner, points)
+    shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
+    return True
+
+
+def points_due(job: Job, spent: float) -> int:
+    """Judgements that a job which has spent so much has to show: one for each full share of the budget."""
+    if spent >= job.budget:
+        return job.points
+    return int(job.points * spent / job.budget)
+
+
+def _train(
+    job: Job,
+    examiner: Examiner,
+    points: list[dict[str, Any]],
+    tell: Callable[[float], None],
+    stopped: Callable[[], bool],
+) -> Trainer | None:
+    """Trains until the budget is spent and appends to `points`; None if it was stopped before."""
+    path = newest_checkpoint(job.folder / CHECKPOINTS)
+    checkpoint = None if path is None else open_checkpoint(path)
+    trainer = build_trainer(job, checkpoint)
+    clock = _Clock({} if checkpoint is None else checkpoint.facts["controller"])
+    # Judgements of a course that was given up for an older checkpoint are made again.
+    points[:] = [point for point in points if point["point"] <= points_due(job, trainer.spent.learner)]
+    saved, saved_at = trainer.version if checkpoint is not None else -1, time.monotonic()
+    while True:
+        spent = trainer.spent.learner
+        due = points_due(job, spent)
+        wanted = due > (points[-1]["point"] if points else 0)
+        leave = stopped()
+        if (wanted or leave or time.monotonic() - saved_at > CHECKPOINT_S) and trainer.version != saved:
+            trainer.save(clock.facts())
+            saved, saved_at = trainer.version, time.monotonic()
+        if leave:
+            return None
+        if wanted:
+            points.append(_point(due, trainer, clock, examiner))
+            _write_points(job, points)
+        if spent >= job.budget:
+            return trainer
+        with clock:
+            trainer.advance()
+        tell(trainer.spent.learner)
+
+
+def _point(due: int, trainer: Trainer, clock: "_Clock", examiner: Examiner) -> dict[str, Any]:
+    return {
+        "point": due,
+        "learner": trainer.spent.learner,
+        "actors": trainer.spent.actors,
+        "version": trainer.version,
+        **clock.facts(),
+        **examiner.student(trainer.student()),
+        "notes": trainer.notes(),
+    }
+
+
+def _judge_teacher(
+    job: Job,
+    examiner: Examiner,
+    points: list[dict[str, Any]],
+    tell: Callable[[float], None],
+    stopped: Callable[[], bool],
+) -> bool:
+    """Judges the teacher at each of its numbers of steps and appends to `points`; False if it was stopped before."""
+    for number, steps in enumerate(job.teacher_steps[len(points) :], start=len(points) + 1):
+        if stopped():
+            return False
+        points.append({"point": number, "steps": steps, **examiner.teacher(steps)})
+        _write_points(job, points)
+        tell(float(number))
+    return True
+
+
+class _Clock:
+    """Seconds spent in training, over all processes that worked on the job; judging is not among them."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._wall, self._cpu = facts.get("seconds", 0.0), facts.get("cpu_seconds", 0.0)
+        self._began = (0.0, 0.0)
+
+    def __enter__(self) -> None:
+        self._began = (time.perf_counter(), time.process_time())
+
+    def __exit__(self, *_: object) -> None:
+        wall, cpu = self._began
+        self._wall += time.perf_counter() - wall
+        self._cpu += time.process_time() - cpu
+
+    def facts(self) -> dict[str, float]:
+        """Wall time, and time on a core, which other work on the machine does not stretch."""
+        return {"seconds": self._wall, "cpu_seconds": self._cpu}
+
+
+def _read_points(job: Job) -> list[dict[str, Any]]:
+    path = job.folder / POINTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _write_points(job: Job, points: list[dict[str, Any]]) -> None:
+    write_atomically(job.folder / POINTS, json.dumps(points, indent=1, allow_nan=False).encode())
+
+
+def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]]) -> Path:
+    result = {
+        "rival": job.rival,
+        "title": job.title,
+        "trainer": job.trainer,
+        "seed": job.config.run.seed,
+        "steps": job.config.steps,
+        "judge": examiner.facts(),
+        "points": points,
+    }
+    if job.trainer == "none":
+        result["real"] = examiner.ceiling()
+        result["guidance"] = job.config.model.guidance
+    return write_atomically(job.folder / RESULT, json.dumps(result, indent=1, allow_nan=False).encode())
+
+
+def _keep_student(job: Job, weights: Mapping[str, Tensor]) -> None:
+    whole = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+    write_atomically(job.folder / STUDENT, save(whole))

@@ -1,0 +1,93 @@
+"""`advdmd compare` from the command line to its table: failures, reruns, settings that differ, and Ctrl-C."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
+
+from advdmd_ray import cli
+
+QUICK = {"seeds": [0], "budget": 60, "points": 1}
+
+
+@pytest.mark.slow
+def test_a_failed_job_leaves_the_others_their_table_and_a_rerun_does_only_what_is_missing(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_comparison(tmp_path, tiny_pipeline, rivals=[DMD, TWINFLOW, ADVDMD], quick=QUICK)
+    folder = tmp_path / "runs" / "compare" / "small-quick"
+    damaged = folder / "dmd" / "seed-0" / "checkpoints" / "step-00000001"
+    damaged.mkdir(parents=True)
+    command = ["compare", str(file), "--quick", "--jobs", "2"]
+
+    assert cli.main(command) == cli.FAILED
+    said = capfd.readouterr().err
+    assert "dmd seed 0 failed: advdmd_ray.errors.UserError: " in said
+    assert "no whole checkpoint" in said
+    assert said.splitlines()[-1] == "advdmd: failed: 1 of 4 jobs; the same command tries them again"
+    table = (folder / "table.md").read_text()
+    assert "| AdvDMD | 3 | 1 |" in table
+    assert "| twinflow | 1 | 1 |" in table
+    assert "| dmd |" not in table
+
+    damaged.rmdir()
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")}
+    assert len(finished) == 2
+    assert cli.main(command) == cli.DONE
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    table = (folder / "table.md").read_text()
+    assert capfd.readouterr().out == f"{table}{Path('runs/compare/small-quick')}\n"
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
+        *("teacher, guidance 1", "teacher, guidance 1"),
+        *("dmd", "twinflow", "AdvDMD", "real, held out"),
+    ]
+    spent = {
+        rival["name"]: rival["runs"][0]["points"][-1]["learner"]
+        for rival in json.loads((folder / "results.json").read_text())["rivals"]
+    }
+    assert all(60 <= value < 60 + 60 for value in spent.values())
+    assert {"figure.png", "RESULTS.md"} <= {path.name for path in folder.iterdir()}
+    assert f"advdmd compare {file} --quick" in (folder / "RESULTS.md").read_text()
+
+    write_comparison(tmp_path, tiny_pipeline, rivals=[DMD, TWINFLOW, ADVDMD], quick={**QUICK, "budget": 90})
+    assert cli.main(command) == cli.BAD_INPUT
+    assert "budget was 60.0 and is 90.0" in capfd.readouterr().err
+
+
+def test_an_unknown_rival_and_a_missing_file_are_one_line(
+    tmp_path: Path, tiny_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_comparison(tmp_path, tiny_pipeline)
+    assert cli.main(["compare", str(file), "--only", "gan"]) == cli.BAD_INPUT
+    assert cli.main(["compare", str(tmp_path / "absent.yaml")]) == cli.BAD_INPUT
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "--only gan: no such rival" in lines[0]
+    assert "absent.yaml" in lines[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_what_runs_and_the_same_command_can_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
+    file = write_comparison(tmp_path, tiny_pipeline, rivals=[DMD], seeds=[0], budget=1e6, points=1000)
+    command = [Path(sys.executable).with_name("advdmd"), "compare", file, "--jobs", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    job = tmp_path / "runs" / "compare" / "small" / "dmd" / "seed-0"
+    deadline = time.monotonic() + 200
+    while not (job / "points.json").exists():
+        assert process.poll() is None, process.stderr
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == cli.INTERRUPTED
+    assert said.splitlines()[-1] == "advdmd: stopped by Ctrl-C; the same command goes on where the jobs stopped"
+    points = json.loads((job / "points.json").read_text())
+    steps = [int(path.name.removeprefix("step-")) for path in (job / "checkpoints").glob("step-*")]
+    assert max(steps) >= points[-1]["version"] > 0
+    assert (job / "job.log").read_text() == ""

@@ -1,0 +1,114 @@
+"""The jobs of a comparison, and the refusal to mix results of different settings."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
+
+from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs
+from advdmd_ray.compute import cycles_within
+from advdmd_ray.config.comparison import read_comparison
+from advdmd_ray.errors import UserError
+
+
+def jobs_of(folder: Path, pipeline: Path, **values: Any) -> tuple[Job, ...]:
+    return plan_jobs(read_comparison(write_comparison(folder, pipeline, **values)), folder / "out")
+
+
+def claim_all(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        claim_settings(job)
+
+
+def test_the_teacher_comes_first_and_then_every_rival_seed_by_seed(tmp_path: Path, tiny_pipeline: Path) -> None:
+    jobs = jobs_of(tmp_path, tiny_pipeline, rivals=[DMD, ADVDMD, TWINFLOW], teacher_guidance=3.0)
+    names = [job.name for job in jobs]
+    assert names[:4] == ["teacher", "dmd seed 0", "advdmd seed 0", "twinflow seed 0"]
+    assert names[4:] == ["dmd seed 1", "advdmd seed 1", "twinflow seed 1"]
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert (jobs[0].config.model.guidance, jobs[1].config.model.guidance) == (3.0, 1.0)
+    assert (jobs[0].budget, jobs[0].teacher_steps, jobs[1].teacher_steps) == (2.0, (2, 1), ())
+
+
+def test_learning_rates_fall_along_the_budget(tmp_path: Path, tiny_pipeline: Path) -> None:
+    _, dmd, advdmd = jobs_of(tmp_path, tiny_pipeline, seeds=[0])
+    for job in (dmd, advdmd):
+        assert job.config.run.cycles == cycles_within(job.config, 200, job.layers)
+    assert dmd.config.run.cycles > advdmd.config.run.cycles > 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"discriminator.blocks": [9]}, "rival b: discriminator.blocks"),
+        ({"model.guidance": 2.0, "data.source": "shapes"}, "rival b has another model.path or data.source"),
+    ],
+)
+def test_a_rival_that_cannot_run_is_refused(
+    tmp_path: Path, tiny_pipeline: Path, overrides: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        jobs_of(tmp_path, tiny_pipeline, rivals=[{"name": "a"}, {"name": "b", "overrides": overrides}])
+
+
+def test_the_same_settings_may_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
+    for _ in range(2):
+        claim_all(jobs_of(tmp_path, tiny_pipeline))
+    # More seeds, other labels, another place of the file and settings that no job reads are no other settings.
+    other = jobs_of(
+        tmp_path,
+        tiny_pipeline,
+        seeds=[1, 0, 2],
+        rivals=[{**ADVDMD, "label": "ours"}, DMD],
+        overrides={"metrics.port": 1, "run.cycles": 3},
+    )
+    claim_all(other)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"budget": 300}, "budget was 200.0 and is 300.0"),
+        ({"points": 3}, "points"),
+        ({"judge_samples": 40}, "judge_samples"),
+        ({"overrides": {"dmd.learning_rate": 0.5}}, "config.dmd.learning_rate was 0.0001 and is 0.5"),
+        ({"overrides": {"learner.late_steps": 3}}, "config.learner.late_steps"),
+        ({"rivals": [DMD, {**TWINFLOW, "name": "advdmd"}]}, "trainer|sigmas|policy_gradient"),
+    ],
+)
+def test_results_of_other_settings_are_refused_and_the_difference_is_named(
+    tmp_path: Path, tiny_pipeline: Path, values: dict[str, Any], key: str
+) -> None:
+    claim_all(jobs_of(tmp_path, tiny_pipeline))
+    with pytest.raises(UserError, match=key) as raised:
+        claim_all(jobs_of(tmp_path, tiny_pipeline, **values))
+    assert "--name" in str(raised.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("cost", 0), ("teacher", "other weights"), ("judge_seed", 1)])
+def test_another_count_teacher_or_judge_is_another_comparison(
+    tmp_path: Path, tiny_pipeline: Path, key: str, value: Any
+) -> None:
+    job = jobs_of(tmp_path, tiny_pipeline)[1]
+    claim_settings(job)
+    path = job.folder / SETTINGS
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=f"{key} was"):
+        claim_settings(job)
+
+
+def test_a_setting_that_is_younger_than_the_results_counts_as_its_default(tmp_path: Path, tiny_pipeline: Path) -> None:
+    job = jobs_of(tmp_path, tiny_pipeline)[2]
+    claim_settings(job)
+    path = job.folder / SETTINGS
+    stood = json.loads(path.read_text())
+    del stood["config"]["learner"]["late_steps"]
+    path.write_text(json.dumps(stood))
+    claim_settings(job)
+    learner = job.config.learner.model_copy(update={"late_steps": 4.0})
+    with pytest.raises(UserError, match=r"late_steps was 2\.0 and is 4\.0"):
+        claim_settings(replace(job, config=job.config.model_copy(update={"learner": learner})))

@@ -1,0 +1,122 @@
+"""Means, spreads, tables and the figure, from results whose numbers are known."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparison_files import ADVDMD, DMD, write_comparison
+
+from advdmd_ray.comparison.figure import compute_text
+from advdmd_ray.comparison.plan import RESULT, TABLE, Job, plan_jobs
+from advdmd_ray.comparison.results import Results, collect, spread
+from advdmd_ray.comparison.tables import JSON, PAGE, PICTURE, Origin, headline_table, skill_table, write_outputs
+from advdmd_ray.config.comparison import read_comparison
+from advdmd_ray.evaluation.files import write_atomically
+
+FIGURES = [
+    {"key": "seen", "label": "seen prompts", "better": "higher", "share": True},
+    {"key": "counting", "label": "counting", "better": "higher", "share": True},
+    {"key": "diversity", "label": "diversity", "better": "higher", "share": False},
+]
+
+
+def score(seen: float, diversity: float | None = 0.5) -> dict[str, Any]:
+    return {"figures": {"seen": seen, "counting": seen / 2, "diversity": diversity}, "images": 20}
+
+
+def write_result(job: Job, **values: Any) -> None:
+    judge = {"headline": "seen", "figures": FIGURES}
+    write_atomically(job.folder / RESULT, json.dumps({"judge": judge, **values}).encode())
+
+
+def point(number: int, learner: float, seen: float, diversity: float | None = 0.5) -> dict[str, Any]:
+    costs = {"learner": learner, "actors": 7.0, "seconds": 61.0, "cpu_seconds": 60.0}
+    return {"point": number, **costs, **score(seen, diversity)}
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, tiny_pipeline: Path) -> tuple[Job, ...]:
+    """The teacher, two seeds of dmd and one of advdmd; the other is not done."""
+    comparison = read_comparison(write_comparison(tmp_path, tiny_pipeline, rivals=[DMD, ADVDMD]))
+    jobs = plan_jobs(comparison, tmp_path / "out")
+    teacher, dmd, advdmd, dmd_1, _ = jobs
+    goals = [{"point": 1, "steps": 2, **score(0.9)}, {"point": 2, "steps": 1, **score(0.3, None)}]
+    write_result(teacher, points=goals, real=score(1.0), guidance=2.5)
+    write_result(dmd, points=[point(1, 100, 0.2), point(2, 210, 0.5)])
+    write_result(dmd_1, points=[point(1, 110, 0.4), point(2, 190, 0.7)])
+    write_result(advdmd, points=[point(1, 100, 0.9), point(2, 200, 0.8)])
+    return jobs
+
+
+@pytest.fixture
+def results(jobs: tuple[Job, ...]) -> Results:
+    found = collect("small", jobs)
+    assert found is not None
+    return found
+
+
+def test_a_spread_is_the_mean_and_the_sample_standard_deviation() -> None:
+    assert spread([1.0, 3.0]).mean == 2.0
+    assert spread([1.0, 3.0]).std == pytest.approx(math.sqrt(2))
+    assert math.isnan(spread([1.0]).std)
+
+
+def test_the_figure_of_a_rival_is_that_of_the_last_judgement_and_not_of_the_best(results: Results) -> None:
+    dmd, advdmd = results.rivals
+    assert dmd.final("seen").mean == pytest.approx(0.6)
+    assert dmd.final("seen").std == pytest.approx(math.sqrt(0.02))
+    assert (advdmd.final("seen").mean, advdmd.final("seen").count) == (0.8, 1)
+    assert results.missing == ("advdmd seed 1",)
+    assert (dmd.cost("learner"), dmd.cost("seconds")) == (200.0, 61.0)
+
+
+def test_a_curve_has_the_mean_compute_and_score_of_each_judgement(results: Results) -> None:
+    spent, seen = results.rivals[0].curve("seen")
+    assert spent == [105.0, 200.0]
+    assert [value.mean for value in seen] == pytest.approx([0.3, 0.6])
+
+
+def test_there_is_nothing_to_show_before_the_teacher_is_judged(jobs: tuple[Job, ...]) -> None:
+    (jobs[0].folder / RESULT).unlink()
+    assert collect("small", jobs) is None
+
+
+def test_the_tables_say_what_the_results_say(results: Results) -> None:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in headline_table(results).splitlines()]
+    assert rows[0] == [
+        *("", "steps", "seeds", "seen prompts", "diversity"),
+        *("learner compute", "actors' compute", "training time"),
+    ]
+    assert rows[2] == ["teacher, guidance 2.5", "2", "-", "90.0 %", "0.5", "-", "-", "-"]
+    assert rows[3][3:5] == ["30.0 %", "-"]
+    assert rows[4] == ["dmd", "3", "2", "60.0 ± 14.1 %", "0.5 ± 0", "200", "7", "1 min 01 s"]
+    assert rows[5] == ["AdvDMD", "3", "1", "80.0 %", "0.5", "200", "7", "1 min 01 s"]
+    assert rows[6][:4] == ["real, held out", "-", "-", "100.0 %"]
+    assert "| dmd | 3 | 30.0 ± 7.1 % |" in skill_table(results)
+
+
+def test_the_outputs_hold_tables_figure_machine_commit_and_command(results: Results, tmp_path: Path) -> None:
+    for _ in range(2):  # a rerun writes them again
+        write_outputs(results, Origin("advdmd compare small.yaml", 2), tmp_path)
+    page = (tmp_path / PAGE).read_text()
+    assert (tmp_path / TABLE).read_text().strip() in page
+    for expected in ("advdmd compare small.yaml", "at commit", "cores", "### By skill", "2 jobs at a time", PICTURE):
+        assert expected in page
+    assert "Without a result yet: advdmd seed 1." in page
+    facts = json.loads((tmp_path / JSON).read_text())
+    assert facts["summary"]["dmd"]["seen"] == {
+        "mean": pytest.approx(0.6),
+        "std": pytest.approx(0.1414, 1e-3),
+        "count": 2,
+    }
+    assert facts["summary"]["advdmd"]["seen"]["std"] is None
+    assert facts["rivals"][0]["runs"][1]["points"][1]["learner"] == 190
+    assert {"machine", "versions", "commit", "command"} <= facts.keys()
+    assert (tmp_path / PICTURE).read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("value", "text"), [(950, "950"), (12_500, "12.5k"), (600_000, "600k"), (3e6, "3M")])
+def test_compute_is_read_at_a_glance(value: float, text: str) -> None:
+    assert compute_text(value) == text

@@ -1,0 +1,138 @@
+"""One job in this process: judged along its budget, and the same wherever it was interrupted."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
+from safetensors.torch import load_file
+
+from advdmd_ray.comparison.examiner import Examiner
+from advdmd_ray.comparison.plan import POINTS, RESULT, STUDENT, Job, plan_jobs
+from advdmd_ray.comparison.trainers import made_plan
+from advdmd_ray.comparison.worker import do_job, points_due
+from advdmd_ray.config.comparison import read_comparison
+from advdmd_ray.errors import UserError
+
+RIVALS = {rival["name"]: rival for rival in (DMD, ADVDMD, TWINFLOW)}
+
+
+def job_of(folder: Path, pipeline: Path, rival: str) -> Job:
+    folder.mkdir(exist_ok=True)
+    comparison = read_comparison(write_comparison(folder, pipeline, rivals=[RIVALS[rival]], budget=180, points=2))
+    return plan_jobs(comparison, folder / "out")[1]
+
+
+def never() -> bool:
+    return False
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Says stop once it was asked so many times before."""
+    asked = itertools.count()
+    return lambda: next(asked) >= steps
+
+
+def result_of(job: Job) -> dict[str, Any]:
+    """The result without what hangs on the clock or on the last step before a judgement."""
+    result = json.loads((job.folder / RESULT).read_text())
+    for point in result["points"]:
+        del point["seconds"], point["cpu_seconds"], point["notes"]
+    return result
+
+
+@pytest.mark.parametrize("rival", ["advdmd", "twinflow"])
+def test_a_job_interrupted_twice_ends_like_one_that_never_was(rival: str, tmp_path: Path, tiny_pipeline: Path) -> None:
+    whole, parts = (job_of(tmp_path / name, tiny_pipeline, rival) for name in ("whole", "parts"))
+    told: list[float] = []
+    assert do_job(whole, told.append, never)
+    for steps in (1, 1):
+        assert not do_job(parts, lambda _: None, after(steps))
+        assert not parts.done
+    assert do_job(parts, lambda _: None, never)
+    assert result_of(parts) == result_of(whole)
+    ours, theirs = (load_file(job.folder / STUDENT) for job in (parts, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert told == sorted(told)
+    assert told[-1] >= whole.budget > told[-2]
+    assert not (whole.folder / "checkpoints").exists()
+
+
+def test_a_student_is_judged_at_every_share_of_its_budget(tmp_path: Path, tiny_pipeline: Path) -> None:
+    job = job_of(tmp_path, tiny_pipeline, "advdmd")
+    assert do_job(job, lambda _: None, never)
+    result = result_of(job)
+    assert [point["point"] for point in result["points"]] == [1, 2]
+    for share, point in enumerate(result["points"], start=1):
+        assert point["learner"] >= share * job.budget / 2
+        assert point["images"] == 20
+        assert set(point["figures"]) == {"frechet", "accuracy", "diversity", "coverage"}
+    assert result["points"][0]["figures"] != result["points"][1]["figures"]
+    assert (result["steps"], result["seed"], result["judge"]["headline"]) == (3, 0, "frechet")
+
+
+@pytest.mark.parametrize(("share", "due"), [(0.0, 0), (0.49, 0), (0.5, 1), (0.99, 1), (1.0, 2), (1.5, 2)])
+def test_judgements_fall_due_by_shares_of_the_budget(
+    share: float, due: int, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    job = job_of(tmp_path, tiny_pipeline, "dmd")
+    assert points_due(job, share * job.budget) == due
+
+
+def test_a_kill_between_checkpoint_and_judgement_loses_nothing(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = (job_of(tmp_path / name, tiny_pipeline, "dmd") for name in ("whole", "killed"))
+    do_job(whole, lambda _: None, never)
+    with monkeypatch.context() as patch:
+        patch.setattr(Examiner, "student", kill)
+        with pytest.raises(KeyboardInterrupt):
+            do_job(killed, lambda _: None, never)
+    assert not (killed.folder / POINTS).exists()
+    assert do_job(killed, lambda _: None, never)
+    assert result_of(killed) == result_of(whole)
+
+
+def kill(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_teacher_is_judged_at_each_number_of_steps_and_goes_on_where_it_stopped(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    comparison = read_comparison(write_comparison(tmp_path, tiny_pipeline))
+    job = plan_jobs(comparison, tmp_path / "out")[0]
+    assert not do_job(job, lambda _: None, after(1))
+    assert do_job(job, lambda _: None, never)
+    result = json.loads((job.folder / RESULT).read_text())
+    assert [point["steps"] for point in result["points"]] == [2, 1]
+    assert result["points"][0]["figures"] != result["points"][1]["figures"]
+    assert result["real"]["figures"]["accuracy"] > 0.9
+    assert result["guidance"] == 1.0
+
+
+def test_a_job_with_damaged_checkpoints_alone_fails_in_one_line(tmp_path: Path, tiny_pipeline: Path) -> None:
+    job = job_of(tmp_path, tiny_pipeline, "dmd")
+    (job.folder / "checkpoints" / "step-00000001").mkdir(parents=True)
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        do_job(job, lambda _: None, never)
+
+
+def test_a_blind_rl_turn_costs_nothing(tmp_path: Path, tiny_pipeline: Path) -> None:
+    from advdmd_ray.serial import SerialRun  # noqa: PLC0415
+
+    job = job_of(tmp_path, tiny_pipeline, "advdmd")
+    run = SerialRun(job.config)
+    reports = [run.cycle() for _ in range(2)]
+    assert [made_plan(report).policy_gradient for report in reports] == [0, 1]
+    updates = reports[1].updates
+    blind = replace(reports[1], updates={**updates, "rl": replace(updates["rl"], updates=0, skipped=0)})
+    assert made_plan(blind).policy_gradient == 0
+    skipped = replace(reports[1], updates={**updates, "rl": replace(updates["rl"], updates=0, skipped=1)})
+    assert made_plan(skipped).policy_gradient == 1
