@@ -172,7 +172,8 @@ def pretrain(
         torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
         optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(average, parameters, 1 - min(ema, (1 + step) / (10 + step)))
+            weight = 1 - min(ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(average, parameters, weight)  # pyright: ignore[reportPrivateImportUsage] - one call for all tensors
         total, counted = total + loss.item(), counted + 1
         if progress is not None and (counted == REPORT_EVERY or step == steps - 1):
             progress(step + 1, total / counted)

@@ -24,7 +24,7 @@ from advdmd_ray.data.shapes.scene import (
     Scene,
     related,
 )
-from advdmd_ray.data.shapes.scenes import EDGE, GAP, draw_scene, draw_scenes
+from advdmd_ray.data.shapes.scenes import GAP, LATTICE, draw_scene, draw_scenes
 
 PROMPTS = all_prompts()
 AREA = {"circle": math.pi / 4, "square": 1.0, "triangle": 0.5, "cross": 5 / 9}
@@ -41,7 +41,9 @@ def test_a_drawn_scene_fits_its_prompt(prompt: ShapePrompt, seed: int, held_out:
     assert compare(scene, prompt).correct
     for item in scene.items:
         assert item.side == SIZES[item.size]
-        assert min(item.x, item.y, SIDE - item.x, SIDE - item.y) >= item.side / 2 + EDGE
+        assert min(item.x, item.y, SIDE - item.x, SIDE - item.y) >= item.side / 2
+        margins = [(centre - item.side / 2) % LATTICE for centre in (item.x, item.y)]
+        assert margins == [(-item.side % LATTICE) / 2] * 2, "a shape stands in the middle of whole cells"
     for one, other in itertools.combinations(scene.items, 2):
         apart = max(abs(one.x - other.x), abs(one.y - other.y)) - (one.side + other.side) / 2
         assert apart >= GAP - 1e-9
@@ -84,7 +86,7 @@ def test_a_drawn_relation_has_no_second_reading(prompt: ShapePrompt) -> None:
 
 
 def test_a_layout_that_cannot_be_found_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advdmd_ray.data.shapes.scenes.EDGE", SIDE)
+    monkeypatch.setattr("advdmd_ray.data.shapes.scenes.SIDE", 4)
     with pytest.raises(ValueError, match=f"no layout found for '{PROMPTS[0].text}'"):
         draw_scene(PROMPTS[0], np.random.default_rng(0))
 

@@ -7,12 +7,11 @@ import numpy as np
 from advdmd_ray.data.shapes.prompts import HELD_OUT_PAIRS, ShapePrompt
 from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, MAX_OBJECTS, RELATIONS, SIDE, SIZES, Item, Scene, related
 
-LATTICE = 2.0
-"""Centres lie on the points of a lattice of this spacing, pixels, so that a small network can learn every place."""
+LATTICE = 4.0
+"""Side of a cell, pixels. Every shape stands in the middle of the smallest square of cells that holds it: with the codec's
+patches for cells, a small network has few different patches to learn."""
 GAP = 2.0
 """Least distance of two bounding boxes, pixels."""
-EDGE = 1.0
-"""Least distance of a bounding box from the image's edge, pixels."""
 _LAYOUTS = 500
 _BIG_ROOM = {1: 1, 2: 2, 3: 1, 4: 0}
 """How many of so many shapes may be big where the prompt leaves it open, so that they fit in."""
@@ -69,7 +68,8 @@ def _open_colour(shape: str, generator: np.random.Generator, *, held_out: bool) 
 
 def _place(shape: str, colour: str, side: float, others: Sequence[Item], generator: np.random.Generator) -> Item | None:
     """A free place for one more shape, every one with the same chance, or None."""
-    line = np.arange(side / 2 + EDGE, SIDE - side / 2 - EDGE + LATTICE / 2, LATTICE)
+    half = LATTICE * np.ceil(side / LATTICE) / 2
+    line = np.arange(half, SIDE - half + LATTICE / 2, LATTICE)
     x, y = (axis.ravel() for axis in np.meshgrid(line, line))
     free = np.ones(x.size, dtype=bool)
     for other in others:
