@@ -8,8 +8,8 @@ from advdmd_ray.data.shapes.prompts import HELD_OUT_PAIRS, ShapePrompt
 from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, MAX_OBJECTS, RELATIONS, SIDE, SIZES, Item, Scene, related
 
 LATTICE = 4.0
-"""Side of a cell, pixels. Every shape stands in the middle of the smallest square of cells that holds it: with the codec's
-patches for cells, a small network has few different patches to learn."""
+"""Side of a cell, pixels. Every shape stands in the middle of the smallest square of cells that holds it: with the
+codec's patches for cells, a small network has few different patches to learn."""
 GAP = 2.0
 """Least distance of two bounding boxes, pixels."""
 _LAYOUTS = 500
