@@ -42,7 +42,7 @@ JUDGE_SEED = 0
 RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "scikit-learn", "numpy")
 FITTED_IMAGES = 5000
 """Images of the training set that the shapes' codec is fitted to."""
-PATCH, COMPONENTS, WHITENING = 4, 32, 0.5
+PATCH, COMPONENTS, WHITENING = 4, 32, 0.0
 """Of the shapes' codec, see `PatchCodec.fit`."""
 
 

@@ -1,10 +1,14 @@
 """The tiny Stable Diffusion 3 pipeline, built offline from code with real diffusers and transformers parts."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from advdmd_ray.models.codec import PatchCodec, PixelCodec
@@ -32,6 +36,8 @@ class Architecture:
         head_width: Channels of each of the four attention heads.
         layers: Blocks.
         position_scale: Size of the text encoders' position embeddings beside word embeddings of size 1.
+        grid_frequencies: Whether the image tokens' positions use `grid_positions` instead of diffusers' table, whose
+            frequencies are those of long sequences: neighbours on a small grid hardly differ in it.
     """
 
     latent_side: int
@@ -41,6 +47,7 @@ class Architecture:
     head_width: int
     layers: int
     position_scale: float
+    grid_frequencies: bool
 
     @property
     def width(self) -> int:
@@ -48,10 +55,26 @@ class Architecture:
         return HEADS * self.head_width
 
 
-DIGITS = Architecture(latent_side=8, latent_channels=1, patch=2, context=8, head_width=24, layers=4, position_scale=0.3)
+DIGITS = Architecture(
+    latent_side=8,
+    latent_channels=1,
+    patch=2,
+    context=8,
+    head_width=24,
+    layers=4,
+    position_scale=0.3,
+    grid_frequencies=False,
+)
 """For 8x8 digits: 16 image tokens, about 1.2 million parameters."""
 SHAPES = Architecture(
-    latent_side=6, latent_channels=32, patch=1, context=16, head_width=24, layers=6, position_scale=0.7
+    latent_side=6,
+    latent_channels=32,
+    patch=1,
+    context=16,
+    head_width=24,
+    layers=6,
+    position_scale=0.7,
+    grid_frequencies=True,
 )
 """For 24x24 scenes of shapes: 36 image tokens."""
 
@@ -143,6 +166,22 @@ def build_text_encoder(tokenizer: CLIPTokenizer, seed: int, position_scale: floa
     return encoder.eval().requires_grad_(False)
 
 
+def grid_positions(side: int, width: int) -> Float[Tensor, "n d"]:
+    """Position embeddings of a square grid, row by row: `sin(w p), cos(w p)` of column, then row, p from 1/2.
+
+    The frequencies w fall geometrically from pi, where neighbours have opposite signs, to pi / side, half a period over
+    the grid, so that every channel tells places apart.
+
+    Args:
+        side: Tokens in a row, n = side x side.
+        width: Channels d, a multiple of 4, at least 8.
+    """
+    frequencies = math.pi * torch.logspace(0, -1, width // 4, base=side)
+    angles = (torch.arange(side) + 0.5).unsqueeze(1) * frequencies
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return torch.cat([line.repeat(side, 1), line.repeat_interleave(side, dim=0)], dim=1)
+
+
 def build_tiny_pipeline(
     words: Sequence[str], codec: PixelCodec | PatchCodec, architecture: Architecture, *, seed: int
 ) -> StableDiffusion3Pipeline:
@@ -171,6 +210,9 @@ def build_tiny_pipeline(
             pos_embed_max_size=architecture.latent_side // architecture.patch,
             qk_norm="rms_norm",
         )
+        if architecture.grid_frequencies:
+            table = grid_positions(architecture.latent_side // architecture.patch, architecture.width)
+            cast("Tensor", transformer.pos_embed.pos_embed).copy_(table.unsqueeze(0))
         return StableDiffusion3Pipeline(
             transformer=transformer.eval(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),

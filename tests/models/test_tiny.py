@@ -1,14 +1,25 @@
 """The tiny SD3 pipeline built from code."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.data.digits import DIGIT_PROMPTS, DIGIT_WORDS
-from advdmd_ray.models.codec import PixelCodec
+from advdmd_ray.models.codec import PatchCodec, PixelCodec
+from advdmd_ray.models.pipeline import load_transformer, save_pipeline
 from advdmd_ray.models.text import encode_prompts
-from advdmd_ray.models.tiny import DIGITS, build_tiny_pipeline, build_tokenizer, byte_symbols
+from advdmd_ray.models.tiny import (
+    DIGITS,
+    SHAPES,
+    build_tiny_pipeline,
+    build_tokenizer,
+    byte_symbols,
+    grid_positions,
+)
 
 TOKENIZER = build_tokenizer(["a", "handwritten", "seven", "six"], 8)
 
@@ -61,3 +72,26 @@ def test_all_prompts_and_the_empty_one_are_told_apart(tiny: StableDiffusion3Pipe
     for table in (conditioning.embeds.flatten(1), conditioning.pooled):
         distances = torch.cdist(table, table) + 1e9 * torch.eye(11)
         assert distances.min() > 0.1 * table.norm(dim=1).mean()
+
+
+@pytest.mark.parametrize(("side", "width"), [(2, 8), (6, 96), (9, 32)])
+def test_positions_on_the_grid_have_one_length_and_neighbours_differ(side: int, width: int) -> None:
+    table = grid_positions(side, width)
+    assert table.shape == (side**2, width)
+    assert table.square().sum(dim=1) == pytest.approx(torch.full((side**2,), width / 2.0).tolist(), rel=1e-5)
+    alike = table @ table.T * 2 / width
+    alike.fill_diagonal_(0)
+    assert float(alike.max()) < 0.75, "of two places no two embeddings point the same way"
+
+
+def test_positions_are_row_by_row() -> None:
+    rows = grid_positions(4, 16).unflatten(0, (4, 4))
+    column, row = rows[..., :8], rows[..., 8:]
+    assert torch.equal(column, column[:1].expand_as(column)), "the first half tells the column alone"
+    assert torch.equal(row, row[:, :1].expand_as(row)), "the second half tells the row alone"
+
+
+def test_a_pipeline_folder_keeps_the_positions_it_was_built_with(tmp_path: Path) -> None:
+    save_pipeline(build_tiny_pipeline(["a"], PatchCodec(), SHAPES, seed=0), tmp_path / "shapes")
+    kept = load_transformer(tmp_path / "shapes").state_dict()["pos_embed.pos_embed"]
+    assert torch.equal(kept[0], grid_positions(SHAPES.latent_side, SHAPES.width))
