@@ -126,6 +126,14 @@ def test_the_order_of_objects_does_not_matter(prompt: ShapePrompt, seed: int) ->
         assert compare(replace(scene, items=scene.items[::-1]), other) == compare(scene, other)
 
 
+@given(prompts, seeds)
+def test_among_many_crumbs_the_facts_still_hold_but_the_scene_is_wrong(prompt: ShapePrompt, seed: int) -> None:
+    scene = drawn(prompt, seed)
+    crumbs = tuple(Item(UNKNOWN, "red", 3.0, float(place), 1.0) for place in range(20))
+    for items in (scene.items + crumbs, crumbs + scene.items):
+        assert compare(replace(scene, items=items), prompt) == Verdict(correct=False, facts=1.0)
+
+
 @pytest.mark.parametrize("background", sorted(BACKGROUNDS))
 def test_a_blank_image_satisfies_no_fact_but_its_background(background: str) -> None:
     blank = render(Scene(background, ()))

@@ -32,6 +32,8 @@ MIN_AREA = 6.0
 """Objects that cover fewer pixels are specks and not counted."""
 MIN_OVERLAP = 0.75
 """Least overlap (intersection over union) of an object with the drawing of its shape."""
+MAX_TRIED = 6
+"""Objects of a scene that are matched with a prompt's phrases, the largest ones."""
 HALF = 0.5
 UNKNOWN = "unknown"
 """Shape of an object that looks like none."""
@@ -85,9 +87,15 @@ def check(image: Float[np.ndarray, "3 24 24"], prompt: ShapePrompt) -> Verdict:
 
 
 def compare(scene: Scene, prompt: ShapePrompt) -> Verdict:
-    """Compare a scene with a prompt: every assignment of its objects to the phrases is tried."""
+    """Compare a scene with a prompt: every assignment of its objects to the phrases is tried.
+
+    Of more than six objects the largest six are tried: the number of assignments grows with the fourth power, and a
+    scene with more objects than phrases is not correct in any case.
+    """
+    largest = sorted(scene.items, key=lambda item: (-item.side, item.x, item.y))[:MAX_TRIED]
+    tried = Scene(scene.background, tuple(largest))
     best = max(
-        (_facts(scene, prompt, chosen) for chosen in _assignments(len(scene.items), len(prompt.phrases))),
+        (_facts(tried, prompt, chosen) for chosen in _assignments(len(largest), len(prompt.phrases))),
         default=0,
     )
     exact = len(scene.items) == len(prompt.phrases) and best == prompt.facts
