@@ -146,7 +146,13 @@ def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipelin
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "teacher"
-    sizes = ["pretrain.images=1000", "pretrain.steps=2", "pretrain.batch_size=8", "evaluation.samples=20"]
+    sizes = [
+        "pretrain.images=1000",
+        "pretrain.steps=2",
+        "pretrain.batch_size=8",
+        "pretrain.learning_rate=1e-3",
+        "evaluation.samples=20",
+    ]
     arguments = ["pretrain", "--config", str(SHAPES_YAML), "run.seed=5", f"pretrain.folder={folder}", *sizes]
     assert cli.main(arguments) == cli.DONE
     assert str(folder) in capsys.readouterr().out
