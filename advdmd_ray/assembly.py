@@ -18,7 +18,7 @@ from advdmd_ray.data.prompts import load_prompts
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.oracle import ShapesOracle
 from advdmd_ray.data.sources import build_source
-from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.errors import UserError
@@ -29,7 +29,7 @@ from advdmd_ray.learner.learner import Learner, Networks
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.models.discriminator import Discriminator, Hold
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import load_pipeline, load_transformer
+from advdmd_ray.models.pipeline import image_decoder, load_pipeline, load_transformer
 from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.models.text import encode_prompts, unconditional
 from advdmd_ray.prompts import PromptTable
@@ -57,18 +57,12 @@ class Geometry:
     group_bytes: int
 
 
-def kernel_of(config: Config) -> Kernel:
-    """The one transition kernel of the run."""
-    section = config.diffusion
-    return Kernel(section.kernel, eta=section.eta, noise=section.flow_sde_noise)
-
-
 def geometry(config: Config) -> Geometry:
     """Reads the pipeline folder's headers; loads no weights."""
     info = inspect_pipeline(config.model.path)
     latent_shape = (info.latent.channels, info.latent.height, info.latent.width)
     sigmas = student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
-    kernel = kernel_of(config)
+    kernel = kernel_of(config.diffusion)
     shape = GroupShape(config.steps, *latent_shape, stochastic=kernel.is_stochastic)
     return Geometry(latent_shape, sigmas, kernel, encoded_bytes(shape, config.rollout.group_size))
 
@@ -185,19 +179,11 @@ def build_student_judge(config: Config) -> StudentJudge:
 
     Its draws are those of the final judgement, of which it makes the first `evaluation.judge_samples`.
     """
-    judge, samples = build_judge(config), config.evaluation.judge_samples
-    prompts = encode_prompts(
-        load_pipeline(config.model.path), judge.prompts[:samples], config.model.max_sequence_length
-    )
-    return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed)
+    judge, samples, pipeline = build_judge(config), config.evaluation.judge_samples, load_pipeline(config.model.path)
+    prompts = encode_prompts(pipeline, judge.prompts[:samples], config.model.max_sequence_length)
+    return StudentJudge(judge, prompts, image_decoder(pipeline), samples, config.run.seed)
 
 
 def build_decoder(config: Config) -> Callable[[Tensor], Tensor]:
     """The pipeline's image codec as a function from latents to images in [-1, 1]."""
-    codec = load_pipeline(config.model.path).vae
-    scale, shift = codec.config.scaling_factor, codec.config.shift_factor
-
-    def decode(latents: Tensor) -> Tensor:
-        return codec.decode(latents / scale + shift, return_dict=False)[0]
-
-    return torch.no_grad()(decode)
+    return image_decoder(load_pipeline(config.model.path))

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser, guided
-from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity, transition
+from advdmd_ray.diffusion.kernels import clean_from_velocity, kernel_of, transition
 from advdmd_ray.diffusion.seeds import derive_seed, noise, uniform
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.ema import Ema
@@ -151,7 +151,7 @@ class TwinFlowTrainer:
         self._config, self._section = config, config.twinflow
         self._student, self._table, self._real, self._sigmas = student, table, real, sigmas
         self._teacher = guided(teacher, table.unconditional, config.model.guidance)
-        self._kernel = Kernel(config.diffusion.kernel, eta=config.diffusion.eta, noise=config.diffusion.flow_sde_noise)
+        self._kernel = kernel_of(config.diffusion)
         self._steps = steps_of_rows(self._section.batch_size, config.steps, config.learner.late_steps)
         self._shape = (self._section.batch_size, *real.latents.shape[1:])
         self._parameters = {name: p for name, p in student.named_parameters() if p.requires_grad}

@@ -11,7 +11,6 @@ from advdmd_ray.assembly import (
     build_reward_worker,
     encode_table,
     geometry,
-    kernel_of,
     prompts_of,
     real_images,
 )
@@ -19,6 +18,7 @@ from advdmd_ray.config import Config, read_config
 from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
 from advdmd_ray.data.shapes.checker import check
 from advdmd_ray.data.shapes.prompts import all_prompts
+from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import build_tiny_pipeline
@@ -72,7 +72,7 @@ def test_mismatched_texts_need_a_second_prompt(tmp_path: Path) -> None:
 
 
 def test_the_kernel_is_the_configurations() -> None:
-    kernel = kernel_of(Config.model_validate({"diffusion": {"kernel": "cps", "eta": 0.4}}))
+    kernel = kernel_of(Config.model_validate({"diffusion": {"kernel": "cps", "eta": 0.4}}).diffusion)
     assert (kernel.name, kernel.freshness) == ("cps", 0.4)
 
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.assembly import build_decoder, geometry
+from advdmd_ray.assembly import geometry
 from advdmd_ray.comparison.plan import JUDGE_SEED, Job
 from advdmd_ray.diffusion.denoiser import Denoiser, guided
 from advdmd_ray.diffusion.kernels import Kernel
@@ -16,7 +17,7 @@ from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.evaluation.figures import JudgeScore
 from advdmd_ray.evaluation.judge import build_judge, judge_sampler
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import load_pipeline, load_transformer
+from advdmd_ray.models.pipeline import image_decoder, load_pipeline, load_transformer
 from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.models.text import encode_prompts, unconditional
 
@@ -31,17 +32,14 @@ class Examiner:
         pipeline, length = load_pipeline(config.model.path), config.model.max_sequence_length
         self._prompts = encode_prompts(pipeline, self._judge.prompts[: job.judge_samples], length)
         self._empty = unconditional(pipeline, length)
-        self._decode = build_decoder(config)
+        self._decode = image_decoder(pipeline)
         self._geometry = geometry(config)
 
     def facts(self) -> dict[str, Any]:
         """What a table must know of the judge: its figures, its headline, and what real images reach."""
         return {
             "headline": self._judge.headline,
-            "figures": [
-                {"key": figure.key, "label": figure.label, "better": figure.better, "share": figure.share}
-                for figure in self._judge.figures
-            ],
+            "figures": [asdict(figure) for figure in self._judge.figures],
         }
 
     def ceiling(self) -> dict[str, Any]:

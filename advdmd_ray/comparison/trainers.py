@@ -90,7 +90,7 @@ class AdvDmdTrainer:
 
     def student(self) -> Mapping[str, Tensor]:
         """See `Trainer`: the EMA."""
-        return self._run.learner.tensors()["ema"]
+        return self._run.learner.ema()
 
     def notes(self) -> dict[str, Any]:
         """See `Trainer`."""

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from advdmd_ray.config import Diffusion
+
 KernelName: TypeAlias = Literal["renoise", "cps", "ode", "flow_sde"]
 Level: TypeAlias = float | Float[Tensor, ""]
 Std: TypeAlias = Float[Tensor, ""] | Float[Tensor, " b"]
@@ -111,6 +113,11 @@ class LogProb(NamedTuple):
 
     total: Float[Tensor, " b"]
     per_element: Float[Tensor, " b"]
+
+
+def kernel_of(section: Diffusion) -> Kernel:
+    """The one transition kernel of the run."""
+    return Kernel(section.kernel, eta=section.eta, noise=section.flow_sde_noise)
 
 
 def _beside(t: float | Tensor, x: Tensor) -> Tensor:

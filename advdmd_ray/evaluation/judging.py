@@ -17,11 +17,11 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import guided
-from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.evaluation.judge import Figure, Judge, JudgeScore, build_judge, judge_sampler
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
-from advdmd_ray.models.pipeline import latent_spec, load_pipeline, scheduler_shift
+from advdmd_ray.models.pipeline import image_decoder, latent_spec, load_pipeline, scheduler_shift
 from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.models.text import encode_prompts, unconditional
 
@@ -66,7 +66,7 @@ def judge_samplers(config: Config, student: Path | None, progress: Callable[[str
     """
     judge, samples, seed = build_judge(config), config.evaluation.samples, config.run.seed
     length = config.model.max_sequence_length
-    kernel = Kernel(config.diffusion.kernel, eta=config.diffusion.eta, noise=config.diffusion.flow_sde_noise)
+    kernel = kernel_of(config.diffusion)
     shown = shown_images(len(judge.prompts), samples)
     teacher: dict[int, JudgeScore] = {}
     images: dict[str, np.ndarray] = {}
@@ -167,14 +167,10 @@ class _Sampler:
             kernel,
             sigmas,
             latent_spec(self._pipeline).shape,
-            self._decode,
+            image_decoder(self._pipeline),
             samples=samples,
             seed=seed,
         )
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        codec = self._pipeline.vae
-        return codec.decode(latents / codec.config.scaling_factor + codec.config.shift_factor, return_dict=False)[0]
 
 
 @contextmanager

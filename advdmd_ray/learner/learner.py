@@ -316,6 +316,10 @@ class Learner:
             pack("discriminator", self.version, judge),
         )
 
+    def ema(self) -> dict[str, Tensor]:
+        """A copy of the student's EMA by name, float32 on the CPU."""
+        return self._ema.state()
+
     @torch.no_grad()
     def sample_ema(self, conditioning: Conditioning, seeds: Sequence[int]) -> Float[Tensor, "b c h w"]:
         """Final latents of the student's EMA, with the kernel and levels it is trained with."""

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -97,6 +97,17 @@ def latent_spec(pipeline: StableDiffusion3Pipeline) -> LatentSpec:
     """Shape of one latent at the transformer's own size."""
     config = pipeline.transformer.config
     return LatentSpec(channels=config.in_channels, height=config.sample_size, width=config.sample_size)
+
+
+def image_decoder(pipeline: StableDiffusion3Pipeline) -> Callable[[Tensor], Tensor]:
+    """The pipeline's image codec as a function from latents `[b, c, h, w]` to images in [-1, 1], without a graph."""
+    vae = pipeline.vae
+    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
+
+    def decode(latents: Tensor) -> Tensor:
+        return vae.decode(latents / scale + shift, return_dict=False)[0]
+
+    return torch.no_grad()(decode)
 
 
 def scheduler_shift(pipeline: StableDiffusion3Pipeline) -> float:
