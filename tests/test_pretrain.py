@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
 from advdmd_ray.pretrain import (
     TEACHER_CARD,
+    Checkpoints,
     digits_recipe,
     learning_rate_factor,
     pretrain,
@@ -39,8 +41,27 @@ SHAPES_YAML = Path(__file__).parents[1] / "configs" / "shapes.yaml"
 has_shapes = pytest.mark.skipif(not (ASSETS / "shapes").is_dir(), reason="no shapes teacher ships")
 
 
+class Cut(BaseException):
+    """The process ends here."""
+
+
+class CutAt(Checkpoints):
+    """Checkpoints whose process ends once the one of step 4 stands."""
+
+    def save(self, step: int, state: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        super().save(step, state)
+        if step == 4:
+            raise Cut
+
+
 def train(
-    steps: int, *, seed: int = 0, real: RealImages | None = None, prompt_dropout: float = 0.1
+    steps: int,
+    *,
+    seed: int = 0,
+    real: RealImages | None = None,
+    prompt_dropout: float = 0.1,
+    muon: float | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     recipe = digits_recipe()
     pipeline = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=0)
@@ -53,7 +74,9 @@ def train(
         batch_size=16,
         learning_rate=1e-3,
         seed=seed,
+        muon_learning_rate=muon,
         prompt_dropout=prompt_dropout,
+        checkpoints=checkpoints,
         progress=lambda _step, loss: losses.append(loss),
     )
     return pipeline.transformer.state_dict(), losses
@@ -94,6 +117,37 @@ def test_training_repeats_with_its_seed() -> None:
     first, _ = train(3)
     assert equal(first, train(3)[0])
     assert not equal(first, train(3, seed=1)[0])
+
+
+@pytest.mark.parametrize("muon", [None, 1e-2])
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, muon: float | None) -> None:
+    facts = {"steps": 6}
+    with pytest.raises(Cut):
+        train(6, muon=muon, checkpoints=CutAt(tmp_path / "states", 2, facts))
+    kept = Checkpoints(tmp_path / "states", 2, facts)
+    found = kept.load()
+    assert found is not None
+    assert found.step == 4
+    resumed, _ = train(6, muon=muon, checkpoints=kept)
+    assert equal(resumed, train(6, muon=muon)[0])
+
+
+def test_a_stopped_training_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    train(2, checkpoints=Checkpoints(tmp_path, 2, {"steps": 2, "batch_size": 16}))
+    with pytest.raises(UserError, match="other batch_size; set them as they were"):
+        train(2, checkpoints=Checkpoints(tmp_path, 2, {"steps": 2, "batch_size": 8}))
+
+
+def test_muon_trains_the_matrices_of_the_blocks_and_nothing_else() -> None:
+    adamw, both = train(1)[0], train(1, muon=1e-2)[0]
+    differ = {name for name in adamw if not torch.equal(adamw[name], both[name])}
+    assert differ == {
+        name
+        for name, weight in adamw.items()
+        if weight.ndim == 2 and name.startswith("transformer_blocks.") and ".norm" not in name
+    }
+    assert any("attn.to_q" in name for name in differ)
+    assert any("ff.net" in name for name in differ)
 
 
 def test_labels_do_not_matter_when_every_prompt_is_dropped() -> None:
@@ -151,6 +205,7 @@ def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipelin
         "pretrain.steps=2",
         "pretrain.batch_size=8",
         "pretrain.learning_rate=1e-3",
+        "pretrain.muon_learning_rate=4e-3",
         "evaluation.samples=20",
     ]
     arguments = ["pretrain", "--config", str(SHAPES_YAML), "run.seed=5", f"pretrain.folder={folder}", *sizes]
@@ -159,7 +214,16 @@ def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipelin
     recipe = shapes_recipe(1000, seed=5)
     expected = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=5)
     conditioning = encode_prompts(expected, [*recipe.prompts, ""], 1)
-    pretrain(expected, recipe.real, conditioning, steps=2, batch_size=8, learning_rate=1e-3, seed=5)
+    pretrain(
+        expected,
+        recipe.real,
+        conditioning,
+        steps=2,
+        batch_size=8,
+        learning_rate=1e-3,
+        seed=5,
+        muon_learning_rate=4e-3,
+    )
     written = load_pipeline(folder)
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
         assert equal(getattr(expected, name).state_dict(), getattr(written, name).state_dict()), name

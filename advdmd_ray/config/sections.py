@@ -335,5 +335,11 @@ class Pretrain(Section):
     images: int = Field(default=60_000, ge=1000, description="shapes: about how many scenes are drawn to train on.")
     steps: Positive = Field(default=3000, description="Optimizer steps.")
     batch_size: Positive = Field(default=128, description="Images per step.")
-    learning_rate: Rate = Field(default=1e-3, description="Peak learning rate.")
+    learning_rate: Rate = Field(default=1e-3, description="Peak learning rate of AdamW.")
+    muon_learning_rate: Rate | None = Field(
+        default=None, description="Peak learning rate of Muon on the blocks' matrices; null: AdamW trains them too."
+    )
+    checkpoint_steps: Positive = Field(
+        default=1000, description="Steps between checkpoints; a training that was stopped goes on from the last."
+    )
     folder: str = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")
