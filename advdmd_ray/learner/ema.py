@@ -38,8 +38,8 @@ class Ema:
         difference = _difference(self._average, state)
         if difference:
             raise ValueError(f"EMA: {difference}")
-        for name, average in self._average.items():
-            average.lerp_(state[name].detach().to(average), 1 - self.decay)
+        latest = [state[name].detach().to(average) for name, average in self._average.items()]
+        torch._foreach_lerp_(list(self._average.values()), latest, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage] - one call for all tensors
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the average, float32 on the CPU."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
@@ -121,28 +122,30 @@ class MomentSetAdamW(torch.optim.Optimizer):
         self._selected = None
         self.create_state()
         self.steps[objective] += 1
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                first, second = (state[f"{objective}.{moment}"] for moment in MOMENTS)
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                _adamw(parameter, gradient, first, second, self.steps[objective], group)
+        (group,) = self.param_groups
+        parameters = group["params"]
+        first, second = ([self.state[p][f"{objective}.{moment}"] for p in parameters] for moment in MOMENTS)
+        beta1, beta2 = group["betas"]
+        # Fused: hundreds of small tensors, one after the other, would take longer than a small network's backward pass.
+        adamw(
+            parameters,
+            [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters],
+            first,
+            second,
+            [],
+            list(torch.full((len(parameters),), self.steps[objective] - 1.0).unbind()),  # it counts on by itself
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """One group only: ZeRO calls `step()` once per group, while a step count counts whole steps."""
         if self.param_groups:
             raise ValueError("MomentSetAdamW holds one parameter group")
         super().add_param_group(param_group)
-
-
-def _adamw(
-    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, options: Mapping[str, Any]
-) -> None:
-    """The update of `MomentSetAdamW` for one parameter, in place; `step` counts from 1."""
-    rate = options["lr"]
-    beta1, beta2 = options["betas"]
-    parameter.mul_(1 - rate * options["weight_decay"])
-    first.lerp_(gradient, 1 - beta1)
-    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    denominator = (second.sqrt() / math.sqrt(1 - beta2**step)).add_(options["eps"])
-    parameter.addcdiv_(first, denominator, value=-rate / (1 - beta1**step))
