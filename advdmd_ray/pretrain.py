@@ -30,6 +30,7 @@ from advdmd_ray.evaluation.judging import judge_pipeline
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
+from advdmd_ray.models.folder import SamplingSettings, write_sampling
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.models.text import encode_prompts
@@ -400,6 +401,11 @@ def pretrain_teacher(
 def write_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Write a pipeline folder with its record, all or nothing, and return the record with the weight files' hashes.
 
+    Args:
+        pipeline: The teacher.
+        folder: Where to write; must not exist.
+        record: What `teacher.json` holds; its `max_sequence_length` goes into `sampling.json` too.
+
     Raises:
         UserError: `folder` exists, or cannot be made.
     """
@@ -407,6 +413,7 @@ def write_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, record: Mapp
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         save_pipeline(pipeline, draft)
+        write_sampling(draft, SamplingSettings(record["max_sequence_length"]))
         for file in draft.rglob("*"):
             # safetensors writes files that only their owner can read; a shipped folder is for everyone.
             file.chmod(0o755 if file.is_dir() else 0o644)

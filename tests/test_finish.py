@@ -15,6 +15,7 @@ from advdmd_ray.evaluation.summary import Seconds
 from advdmd_ray.finish import export_ema, summarise
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.local import run_locally
+from advdmd_ray.models.folder import SamplingSettings, read_sampling
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Config
     config = Config.model_validate(
         {
             "run": {"name": "end", "output": str(tmp_path_factory.mktemp("runs")), "cycles": 2},
-            "model": {"path": str(tiny_pipeline)},
+            "model": {"path": str(tiny_pipeline), "max_sequence_length": 5},
             "diffusion": {"sigmas": (1.0, 0.5)},
             "rollout": {"actors": 1, "group_size": 2, "groups_per_cycle": 2},
             "learner": {"engine": "torch"},
@@ -43,6 +44,10 @@ def test_the_exported_student_is_the_average_of_the_newest_checkpoint(run: Confi
     exported = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
     for name, tensor in average.items():
         assert torch.equal(exported[name.removeprefix("transformer.")], tensor)
+
+
+def test_the_exported_student_says_the_length_of_its_text_slot(run: Config) -> None:
+    assert read_sampling(export_ema(run)) == SamplingSettings(5)
 
 
 def test_a_second_export_replaces_the_first(run: Config) -> None:

@@ -19,7 +19,7 @@ from advdmd_ray.data.shapes.prompts import all_prompts
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.digits_judge import DigitsJudge
 from advdmd_ray.evaluation.judging import judge_pipeline
-from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline, read_sampling
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
@@ -176,7 +176,7 @@ def test_a_trained_folder_holds_its_record(tmp_path: Path) -> None:
     assert record["sha256"] == weight_hashes(folder)
     assert set(record["sha256"]) >= {"transformer/diffusion_pytorch_model.safetensors"}
     assert [entry.name for entry in folder.parent.iterdir()] == ["teacher"]
-    inspect_pipeline(folder)
+    assert inspect_pipeline(folder).sampling == SamplingSettings(8)
     with pytest.raises(UserError, match="exists"):
         pretrain_teacher(config, command="advdmd pretrain")
 
@@ -229,6 +229,7 @@ def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipelin
         assert equal(getattr(expected, name).state_dict(), getattr(written, name).state_dict()), name
     record = json.loads((folder / TEACHER_CARD).read_text())
     assert (record["source"], record["seed"], record["max_sequence_length"]) == ("shapes", 5, 1)
+    assert read_sampling(folder) == SamplingSettings(1)
     assert record["images"] == len(recipe.real)
     assert set(record["judge"]["teacher"]) == {"40", "8", "4", "2"}
     assert record["judge"]["real"]["seen"] > 0.99
@@ -240,6 +241,7 @@ def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipelin
 def test_a_shipped_teacher_is_the_recorded_one(name: str, megabytes: float) -> None:
     record = json.loads((ASSETS / name / TEACHER_CARD).read_text())
     assert weight_hashes(ASSETS / name) == record["sha256"]
+    assert read_sampling(ASSETS / name) == SamplingSettings(record["max_sequence_length"])
     assert record["command"].startswith(f"advdmd pretrain --config configs/{name}.yaml")
     assert sum(file.stat().st_size for file in (ASSETS / name).rglob("*") if file.is_file()) <= megabytes * 1e6
 

@@ -37,7 +37,9 @@ class Model(Section):
     """The teacher pipeline and how it is guided."""
 
     path: str = Field(default="builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
-    max_sequence_length: Positive = Field(default=8, description="Text tokens given to the T5 slot of SD3 pipelines.")
+    max_sequence_length: int = Field(
+        default=8, ge=1, le=512, description="Text tokens given to the T5 slot of SD3 pipelines, as in sampling.json."
+    )
     guidance: float = Field(default=1.0, ge=1, le=20, description="Teacher CFG scale w in v_u + w (v_c - v_u).")
 
 

@@ -3,7 +3,7 @@
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ REQUIRED_COMPONENTS = (
 )
 DROPPABLE_COMPONENTS = ("text_encoder_3", "tokenizer_3")
 """SD3 works without its T5 encoder, but diffusers loads such a folder only if told so by name."""
+SAMPLING = "sampling.json"
+"""File at the top of a pipeline folder that holds `SamplingSettings`; diffusers does not read it."""
+MAX_SEQUENCE_LENGTH = 512
+"""Most tokens that diffusers' SD3 pipeline takes in its T5 slot."""
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
@@ -45,6 +49,18 @@ class LatentSpec:
     def numel(self) -> int:
         """Number of elements."""
         return self.channels * self.height * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """What a pipeline must be called with to be sampled as it was trained.
+
+    Attributes:
+        max_sequence_length: Tokens of the T5 slot, 1 to 512; the transformer attends to them with or without a T5
+            encoder.
+    """
+
+    max_sequence_length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,7 @@ class PipelineInfo:
         latent: Shape of one latent at the transformer's own size.
         scheduler_shift: Shift of the noise levels.
         layers: Blocks of the transformer.
+        sampling: Its `sampling.json`; None if it has none.
     """
 
     folder: Path
@@ -87,6 +104,7 @@ class PipelineInfo:
     latent: LatentSpec
     scheduler_shift: float
     layers: int
+    sampling: SamplingSettings | None
 
     def component(self, name: str) -> ComponentInfo:
         """Return a component by name.
@@ -148,7 +166,37 @@ def inspect_pipeline(path: str | Path) -> PipelineInfo:
         latent=LatentSpec(_number(transformer, "in_channels", folder / "transformer" / "config.json"), size, size),
         scheduler_shift=float(scheduler.get("shift", 1.0)),
         layers=_number(transformer, "num_layers", folder / "transformer" / "config.json"),
+        sampling=read_sampling(folder),
     )
+
+
+def read_sampling(folder: Path) -> SamplingSettings | None:
+    """Read a pipeline folder's `sampling.json`; None if it has none, as folders that others made.
+
+    Raises:
+        UserError: The file cannot be read, has other keys, or its length is no whole number from 1 to 512.
+    """
+    file = folder / SAMPLING
+    if not file.exists():
+        return None
+    content = _read_json(file)
+    if content.keys() != {"max_sequence_length"}:
+        raise UserError(
+            f"{file}: has the keys {sorted(content)}; max_sequence_length alone is needed, correct the file"
+        )
+    length = content["max_sequence_length"]
+    # JSON's true would pass isinstance(length, int).
+    if type(length) is not int or not 1 <= length <= MAX_SEQUENCE_LENGTH:
+        raise UserError(
+            f"{file}: max_sequence_length is {length!r}; a whole number from 1 to {MAX_SEQUENCE_LENGTH} is needed, "
+            "correct the file"
+        )
+    return SamplingSettings(length)
+
+
+def write_sampling(folder: Path, settings: SamplingSettings) -> None:
+    """Write `sampling.json` into a pipeline folder."""
+    (folder / SAMPLING).write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
 
 
 def _number(config: Mapping[str, Any], key: str, file: Path) -> int:

@@ -21,7 +21,14 @@ from advdmd_ray.models.diffusers_classes import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from advdmd_ray.models.folder import PIPELINE_CLASS, LatentSpec, PipelineInfo, inspect_pipeline
+from advdmd_ray.models.folder import (
+    PIPELINE_CLASS,
+    LatentSpec,
+    PipelineInfo,
+    SamplingSettings,
+    inspect_pipeline,
+    write_sampling,
+)
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
 README = "README.md"
@@ -129,8 +136,9 @@ def export_student(
     """Write a student as a diffusers pipeline folder that stock diffusers samples in few steps.
 
     The transformer has the student's weights; the text encoders and the image codec are the teacher's files; the
-    scheduler is the stock `FlowMatchEulerDiscreteScheduler`. A README has the snippet that samples it. The folder is
-    written beside its place and renamed into it, so it is there as a whole or not at all.
+    scheduler is the stock `FlowMatchEulerDiscreteScheduler`. A README has the snippet that samples it, and
+    `sampling.json` the length of the T5 slot. The folder is written beside its place and renamed into it, so it is
+    there as a whole or not at all.
 
     Args:
         pipeline_path: The teacher's folder, or `builtin:NAME`.
@@ -167,6 +175,7 @@ def export_student(
         index = json.loads((info.folder / "model_index.json").read_text(encoding="utf-8"))
         index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
         (draft / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_sampling(draft, SamplingSettings(max_sequence_length))
         library = info.component("vae").library
         own_codec = None if library == "diffusers" else library
         snippet = _snippet(info, draft, sigmas_before_shift, max_sequence_length, prompt, own_codec)

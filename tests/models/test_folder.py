@@ -8,10 +8,22 @@ from pathlib import Path
 
 import pytest
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors import safe_open
 
+from advdmd_ray.config import Model
 from advdmd_ray.errors import UserError
-from advdmd_ray.models.folder import check_safetensors, inspect_pipeline, resolve_model_path
+from advdmd_ray.models.folder import (
+    SAMPLING,
+    SamplingSettings,
+    check_safetensors,
+    inspect_pipeline,
+    read_sampling,
+    resolve_model_path,
+    write_sampling,
+)
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -113,6 +125,60 @@ def test_every_shard_of_an_index_is_checked(folder: Path) -> None:
     assert refused(folder, "damaged").startswith(str(second))
     second.unlink()
     assert refused(folder, "missing").startswith(str(second))
+
+
+def test_the_sampling_file_is_part_of_what_is_known_of_a_folder(folder: Path) -> None:
+    assert inspect_pipeline(folder).sampling is None
+    write_sampling(folder, SamplingSettings(3))
+    assert json.loads((folder / SAMPLING).read_text()) == {"max_sequence_length": 3}
+    assert inspect_pipeline(folder).sampling == SamplingSettings(3)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "cannot be read as JSON"),
+        (b'{"max_sequence_length": 8', "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"[8]", "is not a JSON object"),
+        (b"{}", r"has the keys \[\]; max_sequence_length alone is needed"),
+        (b'{"max_sequence_length": 8, "steps": 4}', r"has the keys \['max_sequence_length', 'steps'\]"),
+        (b'{"max_sequence_lenght": 8}', r"has the keys \['max_sequence_lenght'\]"),
+        (b'{"max_sequence_length": "8"}', "max_sequence_length is '8'; a whole number from 1 to 512 is needed"),
+        (b'{"max_sequence_length": "8\\n"}', "max_sequence_length is '8"),
+        (b'{"max_sequence_length": 8.0}', r"max_sequence_length is 8\.0"),
+        (b'{"max_sequence_length": true}', "max_sequence_length is True"),
+        (b'{"max_sequence_length": null}', "max_sequence_length is None"),
+        (b'{"max_sequence_length": 0}', "max_sequence_length is 0"),
+        (b'{"max_sequence_length": -1}', "max_sequence_length is -1"),
+        (b'{"max_sequence_length": 513}', "max_sequence_length is 513"),
+    ],
+)
+def test_a_sampling_file_that_is_not_exactly_right_is_named_with_what_is_wrong(
+    folder: Path, content: bytes, says: str
+) -> None:
+    (folder / SAMPLING).write_bytes(content)
+    assert refused(folder, says).startswith(f"{folder / SAMPLING}: ")
+
+
+def test_a_sampling_file_that_is_a_folder_is_refused(folder: Path) -> None:
+    (folder / SAMPLING).mkdir()
+    refused(folder, "sampling.json: cannot be read")
+
+
+@given(length=st.integers(-5, 600))
+def test_the_lengths_that_a_folder_takes_are_those_of_the_configuration(
+    tmp_path_factory: pytest.TempPathFactory, length: int
+) -> None:
+    folder = tmp_path_factory.mktemp("pipeline")
+    write_sampling(folder, SamplingSettings(length))
+    try:
+        configured = Model(max_sequence_length=length).max_sequence_length
+    except ValidationError:
+        with pytest.raises(UserError, match=f"max_sequence_length is {length};"):
+            read_sampling(folder)
+    else:
+        assert read_sampling(folder) == SamplingSettings(configured)
 
 
 def test_an_unknown_builtin_model_is_refused() -> None:

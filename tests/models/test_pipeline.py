@@ -1,6 +1,7 @@
 """Loading pipelines and exporting students."""
 
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -17,7 +18,7 @@ from PIL import Image
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas
-from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline, read_sampling, write_sampling
 from advdmd_ray.models.pipeline import (
     KernelName,
     export_student,
@@ -41,14 +42,16 @@ def student_state(pipeline: StableDiffusion3Pipeline) -> dict[str, torch.Tensor]
     return {name: value + 0.01 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
 
 
-def export(tiny_folder: Path, state: dict[str, torch.Tensor], folder: Path, kernel: KernelName) -> None:
+def export(
+    tiny_folder: Path, state: dict[str, torch.Tensor], folder: Path, kernel: KernelName, *, max_sequence_length: int = 8
+) -> None:
     export_student(
         tiny_folder,
         state,
         folder,
         sigmas_before_shift=BEFORE_SHIFT,
         kernel=kernel,
-        max_sequence_length=8,
+        max_sequence_length=max_sequence_length,
         prompt=PROMPTS[0],
         card={"steps": "4"},
     )
@@ -142,6 +145,36 @@ def test_an_exported_student_is_itself_a_whole_pipeline(
     assert load_pipeline(tmp_path / "student").scheduler.config.stochastic_sampling is True
     assert "`flow_sde`" in (tmp_path / "student" / "README.md").read_text()
     assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
+
+
+def test_an_exported_student_says_the_length_of_its_text_slot(
+    tiny_folder: Path, tiny: StableDiffusion3Pipeline, tmp_path: Path
+) -> None:
+    # The teacher's own file is not what counts: a student has the length that it was trained with.
+    teacher = Path(shutil.copytree(tiny_folder, tmp_path / "teacher"))
+    write_sampling(teacher, SamplingSettings(8))
+    export(teacher, student_state(tiny), tmp_path / "student", "ode", max_sequence_length=3)
+    assert read_sampling(tmp_path / "student") == SamplingSettings(3)
+
+
+def test_stock_diffusers_says_no_more_of_a_folder_with_a_sampling_file_than_of_one_without(
+    tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "pipeline"))
+    write_sampling(folder, SamplingSettings(8))
+    logger = diffusers_logging.get_logger("diffusers")
+    logger.addHandler(caplog.handler)
+    try:
+        for path in (tiny_folder, folder):
+            StableDiffusion3Pipeline.from_pretrained(
+                str(path), dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
+            )
+    finally:
+        logger.removeHandler(caplog.handler)
+    # What it says of both is that the image codec is no AutoencoderKL.
+    without, with_file = caplog.messages
+    assert with_file == without
+    assert "PixelCodec" in without
 
 
 def test_a_failed_export_leaves_nothing_behind(
