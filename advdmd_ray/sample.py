@@ -8,10 +8,11 @@ import torch
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.grids import save_grid
+from advdmd_ray.models.folder import read_sampling, resolve_model_path
 from advdmd_ray.models.pipeline import latent_spec, load_pipeline
 
-TOKENS_WITHOUT_T5, TOKENS_WITH_T5 = 8, 256
-"""Length of the T5 slot: what our students are trained with where there is no T5, and what diffusers takes else."""
+DEFAULT_SEQUENCE_LENGTH = 256
+"""What diffusers takes as the length of the T5 slot if it is told none."""
 
 
 def uniform_levels(steps: int) -> list[float]:
@@ -31,8 +32,9 @@ def sample_grid(
 ) -> Path:
     """Sample with the folder's own scheduler and write a grid, one row of images a prompt.
 
-    No configuration is read: `model.max_sequence_length` and `diffusion.sigmas` are ignored. For other levels use the
-    lines in the folder's README.
+    No configuration is read: `model.max_sequence_length` and `diffusion.sigmas` are ignored. The T5 slot has the length
+    of the folder's `sampling.json`; without that file it has diffusers' default of 256 tokens, with a T5 encoder or
+    without. For other levels use the lines in the folder's README.
 
     Args:
         pipeline: A diffusers folder of a teacher or a student, or `builtin:NAME`.
@@ -44,18 +46,20 @@ def sample_grid(
         out: The PNG to write.
 
     Raises:
-        UserError: if the folder is not a whole pipeline, or `out` is not a PNG that can be written.
+        UserError: if the folder is not a whole pipeline, its `sampling.json` is damaged, or `out` is not a PNG that
+            can be written.
     """
     if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: expected a .png in a folder that exists")
     loaded = load_pipeline(pipeline)
+    sampling = read_sampling(resolve_model_path(pipeline))
     latent = latent_spec(loaded)
     pixels = latent.height * loaded.vae_scale_factor, latent.width * loaded.vae_scale_factor
     (drawn,) = loaded(
         prompt=[prompt for prompt in prompts for _ in range(images)],
         sigmas=uniform_levels(steps),
         guidance_scale=guidance,
-        max_sequence_length=TOKENS_WITHOUT_T5 if loaded.text_encoder_3 is None else TOKENS_WITH_T5,
+        max_sequence_length=DEFAULT_SEQUENCE_LENGTH if sampling is None else sampling.max_sequence_length,
         height=pixels[0],
         width=pixels[1],
         generator=torch.Generator().manual_seed(seed),
