@@ -210,7 +210,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     preflight.check_model(config)
     preflight.check_writable(out.parent)
     if args.student is not None:
-        inspect_pipeline(args.student)
+        preflight.check_max_sequence_length(config, inspect_pipeline(args.student))
 
     from rich.console import Console  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from advdmd_ray.config import Config
 from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.estimate import group_bytes, placement, ray_address, reserved
-from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.folder import SAMPLING, PipelineInfo, inspect_pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -133,19 +133,35 @@ def check_model(config: Config) -> None:
     """Read the headers of the teacher's pipeline folder and compare it with the configuration.
 
     Raises:
-        UserError: if the folder or a component is missing, a weight file is truncated, the discriminator asks for a
-            block that the transformer has not, or the buffer cannot hold the groups of one learner cycle: the actors
-            would wait for room and the learner for groups, for ever.
+        UserError: if the folder or a component is missing, a weight file is truncated, the pipeline was trained with
+            another text length, the discriminator asks for a block that the transformer has not, or the buffer cannot
+            hold the groups of one learner cycle: the actors would wait for room and the learner for groups, for ever.
     """
     from advdmd_ray.buffer.index import check_capacity  # noqa: PLC0415 - imports numpy
 
     info = inspect_pipeline(config.model.path)
+    check_max_sequence_length(config, info)
     if max(config.discriminator.blocks) >= info.layers:
         raise UserError(
             f"discriminator.blocks = {list(config.discriminator.blocks)}: the transformer in {info.folder} has blocks "
             f"0 to {info.layers - 1}; name some of these"
         )
     check_capacity(config.buffer.max_bytes, group_bytes(config, info.latent), config.rollout.groups_per_cycle)
+
+
+def check_max_sequence_length(config: Config, info: PipelineInfo) -> None:
+    """Compare the configured length of the T5 slot with that of a pipeline folder; one that does not say fits any.
+
+    Raises:
+        UserError: if they differ.
+    """
+    length = config.model.max_sequence_length
+    if info.sampling is not None and info.sampling.max_sequence_length != length:
+        trained = info.sampling.max_sequence_length
+        raise UserError(
+            f"model.max_sequence_length is {length}, but {info.folder / SAMPLING} says {trained}, which the pipeline "
+            f"was trained with; set model.max_sequence_length={trained}"
+        )
 
 
 def check_prompts(config: Config) -> None:

@@ -47,6 +47,12 @@ def bad_input(case: str, folder: Path) -> list[str]:
         file = folder / "teacher" / "transformer" / "diffusion_pytorch_model.safetensors"
         file.write_bytes(file.read_bytes()[:-3])
         return []
+    if case == "another text length":
+        (folder / "teacher" / "sampling.json").write_text('{"max_sequence_length": 1}')
+        return []
+    if case == "damaged sampling file":
+        (folder / "teacher" / "sampling.json").write_text('{"max_sequence_length": 1')
+        return []
     if case == "prompt file with a bad line":
         (folder / "prompts.txt").write_text("a seven\n\x07\nan eight\n")
         return [f"data.prompts={folder / 'prompts.txt'}"]
@@ -77,6 +83,8 @@ def bad_input(case: str, folder: Path) -> list[str]:
         ("one step with RL", "at least 2 diffusion.sigmas"),
         ("missing pipeline", "absent"),
         ("truncated pipeline", "diffusion_pytorch_model.safetensors"),
+        ("another text length", "set model.max_sequence_length=1"),
+        ("damaged sampling file", "sampling.json: cannot be read as JSON"),
         ("output below a file", "run.output"),
         ("read-only output", "run.output"),
         ("prompt file with a bad line", "line 2"),
@@ -103,6 +111,26 @@ def test_a_bad_comparison_is_one_line_and_exit_code_2_before_ray_or_torch_is_imp
     done = advdmd("compare", str(file))
     assert done.returncode == cli.BAD_INPUT, done.stderr
     assert "rival a: unknown key dmd.gan_weigth; did you mean dmd.gan_weight?" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("of", ["teacher", "student"])
+def test_a_folder_of_another_text_length_is_not_judged(config: Path, tmp_path: Path, of: str) -> None:
+    write_pipeline(tmp_path / "student")
+    (tmp_path / of / "sampling.json").write_text('{"max_sequence_length": 1}')
+    done = advdmd("evaluate", "--config", str(config), "--student", str(tmp_path / "student"))
+    assert done.returncode == cli.BAD_INPUT, done.stderr
+    assert f"model.max_sequence_length is 8, but {tmp_path / of / 'sampling.json'} says 1" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_comparison_with_another_text_length_than_its_teachers_is_one_line(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher" / "sampling.json").write_text('{"max_sequence_length": 1}')
+    file = config.with_name("compare.yaml")
+    file.write_text("name: c\nbase: config.yaml\nbudget: 9\nrivals: [{name: a}]\n")
+    done = advdmd("compare", str(file))
+    assert done.returncode == cli.BAD_INPUT, done.stderr
+    assert "c: rival a: model.max_sequence_length is 8, but" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -13,6 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner import worker as learner_worker
 from advdmd_ray.learner.checkpoint import save_checkpoint
+from advdmd_ray.models.folder import SAMPLING, SamplingSettings, write_sampling
 
 
 @pytest.fixture
@@ -63,6 +64,22 @@ def test_discriminator_blocks_must_exist_in_the_transformer(tmp_path: Path) -> N
     preflight.check(make_config(tmp_path, discriminator={"blocks": (0, LAYERS - 1)}))
     with pytest.raises(UserError, match=f"blocks 0 to {LAYERS - 1}"):
         preflight.check(make_config(tmp_path, discriminator={"blocks": (1, LAYERS)}))
+
+
+@pytest.mark.parametrize(("configured", "trained"), [(8, 1), (1, 8)])
+def test_another_text_length_than_the_pipeline_was_trained_with_is_refused(
+    tmp_path: Path, configured: int, trained: int
+) -> None:
+    config = make_config(tmp_path, model={"max_sequence_length": configured})
+    preflight.check(config)
+    write_sampling(tmp_path / "teacher", SamplingSettings(trained))
+    with pytest.raises(UserError) as caught:
+        preflight.check(config)
+    assert str(caught.value) == (
+        f"model.max_sequence_length is {configured}, but {tmp_path / 'teacher' / SAMPLING} says {trained}, which the "
+        f"pipeline was trained with; set model.max_sequence_length={trained}"
+    )
+    preflight.check(make_config(tmp_path, model={"max_sequence_length": trained}))
 
 
 def test_a_buffer_that_cannot_hold_one_cycle_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_confi
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.preflight import check_max_sequence_length
 
 JUDGE_SEED = 20260428
 """Of the noise that every judged sampler starts from: the same in all jobs, so that seeds differ by training alone."""
@@ -77,6 +78,12 @@ class Job:
         """Whether its result is there."""
         return (self.folder / RESULT).is_file()
 
+    def points_due(self, spent: float) -> int:
+        """Judgements to show once so much is spent: one for each full share of the budget."""
+        if spent >= self.budget:
+            return self.points
+        return int(self.points * spent / self.budget)
+
 
 def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
     """All jobs: the teacher first, then seed by seed, so that an early table has every rival.
@@ -104,7 +111,12 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
 
 def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
     config = rival_config(comparison, rival, seed, output)
-    layers = inspect_pipeline(config.model.path).layers
+    info = inspect_pipeline(config.model.path)
+    try:
+        check_max_sequence_length(config, info)
+    except UserError as error:
+        raise UserError(f"{comparison.name}: rival {rival.name}: {error}") from None
+    layers = info.layers
     if max(config.discriminator.blocks) >= layers:
         raise UserError(
             f"{comparison.name}: rival {rival.name}: discriminator.blocks = {list(config.discriminator.blocks)}: the "

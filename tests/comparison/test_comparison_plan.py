@@ -1,6 +1,7 @@
 """The jobs of a comparison, and the refusal to mix results of different settings."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs
 from advdmd_ray.compute import cycles_within
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
+from advdmd_ray.models.folder import SamplingSettings, write_sampling
 
 
 def jobs_of(folder: Path, pipeline: Path, **values: Any) -> tuple[Job, ...]:
@@ -45,14 +47,17 @@ def test_learning_rates_fall_along_the_budget(tmp_path: Path, tiny_pipeline: Pat
     ("overrides", "says"),
     [
         ({"discriminator.blocks": [9]}, "rival b: discriminator.blocks"),
+        ({"model.max_sequence_length": 1}, "rival b: model.max_sequence_length is 1, but .* says 8"),
         ({"model.guidance": 2.0, "data.source": "shapes"}, "rival b has another model.path or data.source"),
     ],
 )
 def test_a_rival_that_cannot_run_is_refused(
     tmp_path: Path, tiny_pipeline: Path, overrides: dict[str, Any], says: str
 ) -> None:
+    pipeline = Path(shutil.copytree(tiny_pipeline, tmp_path / "teacher"))
+    write_sampling(pipeline, SamplingSettings(8))
     with pytest.raises(UserError, match=says):
-        jobs_of(tmp_path, tiny_pipeline, rivals=[{"name": "a"}, {"name": "b", "overrides": overrides}])
+        jobs_of(tmp_path, pipeline, rivals=[{"name": "a"}, {"name": "b", "overrides": overrides}])
 
 
 def test_the_same_settings_may_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
