@@ -78,6 +78,12 @@ class Job:
         """Whether its result is there."""
         return (self.folder / RESULT).is_file()
 
+    def points_due(self, spent: float) -> int:
+        """Judgements to show once so much is spent: one for each full share of the budget."""
+        if spent >= self.budget:
+            return self.points
+        return int(self.points * spent / self.budget)
+
 
 def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
     """All jobs: the teacher first, then seed by seed, so that an early table has every rival.

@@ -12,6 +12,7 @@ from torch import Tensor
 from advdmd_ray.assembly import encode_table, geometry, real_images
 from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.comparison.plan import Job
+from advdmd_ray.comparison.signals import Signals
 from advdmd_ray.compute import Cost, cycle_cost
 from advdmd_ray.config import Config
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
@@ -20,7 +21,7 @@ from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.models.pipeline import load_transformer
 from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.serial import SerialRun
-from advdmd_ray.twinflow import TwinFlowReport, TwinFlowTrainer, update_cost
+from advdmd_ray.twinflow import TwinFlowTrainer, update_cost
 
 TWINFLOW = "twinflow"
 """File stem of the rival trainer's state in its checkpoints."""
@@ -48,7 +49,10 @@ class Trainer(Protocol):
         ...
 
     def notes(self) -> dict[str, Any]:
-        """Figures of the last step of work that explain a judgement, as JSON has them."""
+        """Figures of the work since the judgement before that explain the next one, as JSON has them.
+
+        A resumed job has those of the job that was left.
+        """
         ...
 
     def save(self, facts: Mapping[str, Any]) -> None:
@@ -66,7 +70,7 @@ class AdvDmdTrainer:
         self._spent = Cost(**facts.get("spent", {}))
         self._checked = bool(facts.get("ratio_checked", False))
         self._updates: dict[str, int] = dict(facts.get("updates", {}))
-        self._report: CycleReport | None = None
+        self._signals = Signals.of(facts["signals"]) if "signals" in facts else Signals()
 
     @property
     def spent(self) -> Cost:
@@ -80,31 +84,30 @@ class AdvDmdTrainer:
 
     def advance(self) -> None:
         """See `Trainer`: one cycle."""
-        report = self._report = self._run.cycle()
+        since = self._job.points_due(self._spent.learner)
+        report = self._run.cycle()
         for name, update in report.updates.items():
             self._updates[name] = self._updates.get(name, 0) + update.updates
         # A resumed learner checks its first ratio again; that is the interruption's cost and not the method's.
         check = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation) and not self._checked
         self._checked = self._checked or math.isfinite(report.fresh_deviation)
-        self._spent += cycle_cost(self._job.config, made_plan(report), self._job.layers, ratio_check=check)
+        made = made_plan(report)
+        self._spent += cycle_cost(self._job.config, made, self._job.layers, ratio_check=check)
+        turned = report if made.policy_gradient else replace(report, policy=None)
+        self._signals = self._signals.then(turned, since, rewarded_by=self._job.config.rewarded_by)
 
     def student(self) -> Mapping[str, Tensor]:
         """See `Trainer`: the EMA."""
         return self._run.learner.ema()
 
     def notes(self) -> dict[str, Any]:
-        """See `Trainer`."""
-        notes: dict[str, Any] = {"updates": dict(self._updates)}
-        if self._report is not None:
-            notes["phase"] = self._report.plan.phase
-            notes["auc"] = [value if math.isfinite(value) else None for value in self._report.smoothed_auc]
-            notes["reward_mean"] = list(self._report.reward_mean)
-        return notes
+        """See `Trainer`: means over cycles, the newest AUC, and all updates since the job's beginning."""
+        return {"updates": dict(self._updates), **self._signals.notes()}
 
     def save(self, facts: Mapping[str, Any]) -> None:
         """See `Trainer`."""
         own = {"spent": asdict(self._spent), "ratio_checked": self._checked, "updates": self._updates}
-        self._run.worker.checkpoint({**facts, **own})
+        self._run.worker.checkpoint({**facts, **own, "signals": asdict(self._signals)})
 
 
 def made_plan(report: CycleReport) -> CyclePlan:
@@ -126,7 +129,7 @@ class TwinFlowRival:
         self._trainer = TwinFlowTrainer(config, teacher, student, table, real, geometry(config).sigmas)
         if checkpoint is not None:
             self._trainer.load_state_dict(checkpoint.load(TWINFLOW))
-        self._report: TwinFlowReport | None = None
+        self._notes: dict[str, Any] = {} if checkpoint is None else checkpoint.facts["controller"].get("notes", {})
 
     @property
     def spent(self) -> Cost:
@@ -140,18 +143,17 @@ class TwinFlowRival:
 
     def advance(self) -> None:
         """See `Trainer`: one update."""
-        self._report = self._trainer.update()
+        report = self._trainer.update()
+        losses = {name: value if math.isfinite(value) else None for name, value in report.losses.items()}
+        self._notes = {"losses": losses, "gap": report.gap if math.isfinite(report.gap) else None}
 
     def student(self) -> Mapping[str, Tensor]:
         """See `Trainer`: the EMA."""
         return self._trainer.student_state()
 
     def notes(self) -> dict[str, Any]:
-        """See `Trainer`."""
-        if self._report is None:
-            return {}
-        losses = {name: value if math.isfinite(value) else None for name, value in self._report.losses.items()}
-        return {"losses": losses, "gap": self._report.gap if math.isfinite(self._report.gap) else None}
+        """See `Trainer`: of the newest update alone."""
+        return dict(self._notes)
 
     def save(self, facts: Mapping[str, Any]) -> None:
         """See `Trainer`."""
@@ -159,7 +161,7 @@ class TwinFlowRival:
             self._config.folder / CHECKPOINTS,
             self.version,
             {TWINFLOW: self._trainer.state_dict()},
-            {"controller": dict(facts)},
+            {"controller": {**facts, "notes": self._notes}},
             self._config.learner.keep_checkpoints,
         )
 

@@ -90,13 +90,6 @@ def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool])
     return True
 
 
-def points_due(job: Job, spent: float) -> int:
-    """Judgements that a job which has spent so much has to show: one for each full share of the budget."""
-    if spent >= job.budget:
-        return job.points
-    return int(job.points * spent / job.budget)
-
-
 def _train(
     job: Job,
     examiner: Examiner,
@@ -110,11 +103,11 @@ def _train(
     trainer = build_trainer(job, checkpoint)
     clock = _Clock({} if checkpoint is None else checkpoint.facts["controller"])
     # Judgements of a course that was given up for an older checkpoint are made again.
-    points[:] = [point for point in points if point["point"] <= points_due(job, trainer.spent.learner)]
+    points[:] = [point for point in points if point["point"] <= job.points_due(trainer.spent.learner)]
     saved, saved_at = trainer.version if checkpoint is not None else -1, time.monotonic()
     while True:
         spent = trainer.spent.learner
-        due = points_due(job, spent)
+        due = job.points_due(spent)
         wanted = due > (points[-1]["point"] if points else 0)
         leave = stopped()
         if (wanted or leave or time.monotonic() - saved_at > CHECKPOINT_S) and trainer.version != saved:

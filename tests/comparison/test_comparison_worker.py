@@ -15,16 +15,18 @@ from safetensors.torch import load_file
 from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.plan import POINTS, RESULT, STUDENT, Job, plan_jobs
 from advdmd_ray.comparison.trainers import made_plan
-from advdmd_ray.comparison.worker import do_job, points_due
+from advdmd_ray.comparison.worker import do_job
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
+from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.serial import SerialRun
 
 RIVALS = {rival["name"]: rival for rival in (DMD, ADVDMD, TWINFLOW)}
 
 
-def job_of(folder: Path, pipeline: Path, rival: str) -> Job:
+def job_of(folder: Path, pipeline: Path, rival: str, budget: float = 180) -> Job:
     folder.mkdir(exist_ok=True)
-    comparison = read_comparison(write_comparison(folder, pipeline, rivals=[RIVALS[rival]], budget=180, points=2))
+    comparison = read_comparison(write_comparison(folder, pipeline, rivals=[RIVALS[rival]], budget=budget, points=2))
     return plan_jobs(comparison, folder / "out")[1]
 
 
@@ -39,10 +41,10 @@ def after(steps: int) -> Callable[[], bool]:
 
 
 def result_of(job: Job) -> dict[str, Any]:
-    """The result without what hangs on the clock or on the last step before a judgement."""
+    """The result without what hangs on the clock."""
     result = json.loads((job.folder / RESULT).read_text())
     for point in result["points"]:
-        del point["seconds"], point["cpu_seconds"], point["notes"]
+        del point["seconds"], point["cpu_seconds"]
     return result
 
 
@@ -82,13 +84,14 @@ def test_judgements_fall_due_by_shares_of_the_budget(
     share: float, due: int, tmp_path: Path, tiny_pipeline: Path
 ) -> None:
     job = job_of(tmp_path, tiny_pipeline, "dmd")
-    assert points_due(job, share * job.budget) == due
+    assert job.points_due(share * job.budget) == due
 
 
+@pytest.mark.parametrize("rival", ["advdmd", "twinflow"])
 def test_a_kill_between_checkpoint_and_judgement_loses_nothing(
-    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+    rival: str, tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, killed = (job_of(tmp_path / name, tiny_pipeline, "dmd") for name in ("whole", "killed"))
+    whole, killed = (job_of(tmp_path / name, tiny_pipeline, rival) for name in ("whole", "killed"))
     do_job(whole, lambda _: None, never)
     with monkeypatch.context() as patch:
         patch.setattr(Examiner, "student", kill)
@@ -97,6 +100,37 @@ def test_a_kill_between_checkpoint_and_judgement_loses_nothing(
     assert not (killed.folder / POINTS).exists()
     assert do_job(killed, lambda _: None, never)
     assert result_of(killed) == result_of(whole)
+    assert all(point["notes"] for point in result_of(killed)["points"])
+
+
+def test_a_judgement_notes_the_means_over_the_cycles_since_the_one_before(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[CycleReport] = []
+    cycle = SerialRun.cycle
+
+    def kept(run: SerialRun) -> CycleReport:
+        reports.append(cycle(run))
+        return reports[-1]
+
+    monkeypatch.setattr(SerialRun, "cycle", kept)
+    job = job_of(tmp_path, tiny_pipeline, "advdmd", budget=400)
+    assert do_job(job, lambda _: None, never)
+    began = 0
+    for point in result_of(job)["points"]:
+        own, began = reports[began : point["version"]], point["version"]
+        assert len(own) > 1
+        rewards = torch.tensor([report.reward_mean for report in own])
+        spreads = torch.tensor([report.reward_spread for report in own])
+        notes = point["notes"]
+        assert notes["reward_mean"] == pytest.approx(rewards.mean(dim=0).tolist(), rel=1e-5)
+        assert notes["reward_spread"] == pytest.approx(spreads.mean(dim=0).tolist(), rel=1e-5)
+        turns = [report.policy.kl_nats for report in own if report.policy is not None]
+        assert turns
+        assert notes["kl_nats"] == pytest.approx(sum(turns) / len(turns))
+        assert notes["auc"] == list(own[-1].smoothed_auc)
+        assert "agreement" not in notes
+    assert began == len(reports)
 
 
 def kill(*_: object) -> None:
@@ -125,8 +159,6 @@ def test_a_job_with_damaged_checkpoints_alone_fails_in_one_line(tmp_path: Path, 
 
 
 def test_a_blind_rl_turn_costs_nothing(tmp_path: Path, tiny_pipeline: Path) -> None:
-    from advdmd_ray.serial import SerialRun  # noqa: PLC0415
-
     job = job_of(tmp_path, tiny_pipeline, "advdmd")
     run = SerialRun(job.config)
     reports = [run.cycle() for _ in range(2)]
