@@ -1,22 +1,57 @@
-"""The figure of a comparison: the headline score against the learner compute that it cost."""
+"""The figures of a comparison: the headline score against the learner compute that it cost, and why it came out so."""
 
 import io
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from advdmd_ray.comparison.results import Results, RivalResult, Spread
+from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalResult, Spread
 from advdmd_ray.evaluation.files import write_atomically
 
 # Okabe and Ito's palette: told apart with every common colour vision; a second round is told apart by its dashes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
+_REFERENCE = "#444444"
+_COMPUTE = "learner compute, forward-equivalents"
+_ALIKE = "pairs ordered as by the checker"
+_INCHES_OF_A_LETTER, _INCHES_OF_A_LINE = 0.065, 0.2
 LOG_FROM = 30.0
 """Compute of the last judgement over that of the first, from which on the axis is logarithmic."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """One signal against learner compute.
+
+    Attributes:
+        key: Of the learner's notes.
+        levels: Those whose mean is drawn.
+        title: What is seen.
+        label: Its unit.
+        chance: Where a line says what a blind guess gives; None for no line.
+    """
+
+    key: str
+    levels: slice
+    title: str
+    label: str
+    chance: float | None = None
+
+
+_PANELS = (
+    _Panel("reward_mean", FINAL, "reward, final image", "logit, each run's own scale"),
+    _Panel("auc", FINAL, "AUC, final image", "real against generated, held out"),
+    _Panel("agreement", FINAL, "agreement, final image", _ALIKE, chance=0.5),
+    _Panel("agreement", INTERMEDIATE, "agreement, intermediate levels", _ALIKE, chance=0.5),
+)
 
 
 def draw_figure(results: Results, path: Path) -> Path:
@@ -35,45 +70,126 @@ def draw_figure(results: Results, path: Path) -> Path:
     steps, goal = next(iter(results.teacher.items()))
     level = goal[results.headline]
     if level is not None:
-        axes.axhline(level, color="#444444", lw=1.2, ls=(0, (6, 3)), zorder=1)
+        axes.axhline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
         label = f"teacher, {steps} steps"
         axes.annotate(
             label, (1, level), xycoords=("axes fraction", "data"), xytext=(-4, 3), textcoords="offset points",
-            ha="right", fontsize=9, color="#444444",
+            ha="right", fontsize=9, color=_REFERENCE,
         )  # fmt: skip
+    _compute_axis(axes, ends)
+    axes.set_xlabel(_COMPUTE)
+    if figure.share:
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.set_ylabel(f"{figure.label} ({figure.better} is better)")
+    axes.set_title(f"{results.name}: {_band(results.rivals)}", loc="left", fontsize=11)
+    if results.rivals:
+        canvas.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return _saved(canvas, path)
+
+
+def draw_signals(results: Results, path: Path) -> Path | None:
+    """Draws what the learners noted of their rewards, beside each other: reward, AUC and agreement with the checker.
+
+    The values are means over the cycles since the judgement before; the AUC is the smoothed one at the judgement.
+
+    Args:
+        results: Rivals without any reward have no line here; the others have the colours of `draw_figure`.
+        path: Where the PNG goes.
+
+    Returns:
+        The path; None, and nothing is drawn, if no rival has a signal.
+    """
+    drawn = [
+        (panel, curves)
+        for panel in _PANELS
+        if (curves := {index: curve for index, rival in enumerate(results.rivals)
+                       if (curve := rival.signal(panel.key, panel.levels))[0]})
+    ]  # fmt: skip
+    if not drawn:
+        return None
+    shown = sorted({index for _, curves in drawn for index in curves})
+    labels = {index: _label(results.rivals[index]) for index in shown}
+    width = max(3.1 * len(drawn), 6.5)
+    columns = max(1, min(len(shown), int(width / (_INCHES_OF_A_LETTER * max(map(len, labels.values())) + 0.65))))
+    height = 3.7 + _INCHES_OF_A_LINE * math.ceil(len(shown) / columns)
+    canvas = Canvas(figsize=(width, height), dpi=130, layout="constrained")
+    ends = [end for _, curves in drawn for spent, _ in curves.values() for end in (spent[0], spent[-1])]
+    first: dict[str, Axes] = {}
+    for axes, (panel, curves) in zip(canvas.subplots(1, len(drawn), sharex=True, squeeze=False)[0], drawn, strict=True):
+        if (same := first.setdefault(panel.key, axes)) is not axes:
+            axes.sharey(same)  # one scale for one figure
+        _signal(axes, panel, curves)
+        _compute_axis(axes, ends)
+    rivals = [results.rivals[index] for index in shown]
+    canvas.suptitle(f"{results.name}, the rewards: {_band(rivals)}", x=0.008, ha="left", fontsize=11)
+    handles = [Line2D([], [], **_style(index), label=label) for index, label in labels.items()]
+    canvas.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9, handlelength=2.6)
+    return _saved(canvas, path)
+
+
+def _signal(axes: Axes, panel: _Panel, curves: Mapping[int, tuple[list[float], list[Spread]]]) -> None:
+    """Draws one panel: a curve by the place of its rival."""
+    for index, (spent, spreads) in curves.items():
+        _curve(axes, spent, spreads, index)
+    if panel.chance is not None:
+        axes.axhline(panel.chance, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
+        axes.annotate(
+            "chance", (1, panel.chance), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+            textcoords="offset points", ha="right", fontsize=8, color=_REFERENCE,
+        )  # fmt: skip
+    axes.set_xlabel(_COMPUTE, fontsize=9)
+    axes.set_ylabel(panel.label, fontsize=9)
+    axes.set_title(panel.title, loc="left", fontsize=10)
+    axes.tick_params(labelsize=9)
+
+
+def _rival(axes: Axes, rival: RivalResult, key: str, index: int) -> list[float]:
+    """Draws one rival's score and returns the compute of its first and last judgement."""
+    spent, spreads = rival.curve(key)
+    _curve(axes, spent, spreads, index, label=_label(rival))
+    return [spent[0], spent[-1]] if spent else []
+
+
+def _curve(axes: Axes, spent: Sequence[float], spreads: Sequence[Spread], index: int, label: str | None = None) -> None:
+    """Draws means with their band in the style of the rival in this place."""
+    style = _style(index)
+    middle = np.array([spread.mean for spread in spreads])
+    half = np.array([_half(spread) for spread in spreads])
+    axes.plot(spent, middle, **style, label=label, zorder=3)
+    axes.fill_between(spent, middle - half, middle + half, color=style["color"], alpha=0.15, lw=0, zorder=2)
+
+
+def _style(index: int) -> dict[str, Any]:
+    """How the lines of the rival in this place look, in every figure."""
+    turn, place = divmod(index, len(_COLOURS))
+    dashes = _DASHES[min(turn, len(_DASHES) - 1)]
+    return {"color": _COLOURS[place], "ls": dashes, "marker": "o", "ms": 3.5, "lw": 1.8}
+
+
+def _label(rival: RivalResult) -> str:
+    return f"{rival.title}, {rival.steps} {'step' if rival.steps == 1 else 'steps'}"
+
+
+def _band(rivals: Sequence[RivalResult]) -> str:
+    seeds = max((len(rival.runs) for rival in rivals), default=0)
+    return f"mean of {seeds} seeds, band: one standard deviation" if seeds > 1 else "one seed"
+
+
+def _compute_axis(axes: Axes, ends: Sequence[float]) -> None:
+    """Compute along x, logarithmic if its ends are far apart, over a faint grid."""
     if ends and max(ends) > LOG_FROM * min(ends):
         axes.set_xscale("log")
     else:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compute_text(value)))
-    if figure.share:
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    axes.set_xlabel("learner compute, forward-equivalents")
-    axes.set_ylabel(f"{figure.label} ({figure.better} is better)")
-    seeds = max((len(rival.runs) for rival in results.rivals), default=0)
-    band = f"mean of {seeds} seeds, band: one standard deviation" if seeds > 1 else "one seed"
-    axes.set_title(f"{results.name}: {band}", loc="left", fontsize=11)
     axes.grid(visible=True, color="#00000018")
     axes.spines[["top", "right"]].set_visible(False)
-    if results.rivals:
-        canvas.legend(loc="outside right upper", frameon=False, fontsize=9)
+
+
+def _saved(canvas: Canvas, path: Path) -> Path:
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png")
     return write_atomically(path, buffer.getvalue())
-
-
-def _rival(axes: Axes, rival: RivalResult, key: str, index: int) -> list[float]:
-    """Draws one rival and returns the compute of its first and last judgement."""
-    spent, spreads = rival.curve(key)
-    turn, place = divmod(index, len(_COLOURS))
-    colour, dashes = _COLOURS[place], _DASHES[min(turn, len(_DASHES) - 1)]
-    middle = np.array([spread.mean for spread in spreads])
-    times = "step" if rival.steps == 1 else "steps"
-    label = f"{rival.title}, {rival.steps} {times}"
-    axes.plot(spent, middle, color=colour, ls=dashes, marker="o", ms=3.5, lw=1.8, label=label, zorder=3)
-    half = np.array([_half(spread) for spread in spreads])
-    axes.fill_between(spent, middle - half, middle + half, color=colour, alpha=0.15, lw=0, zorder=2)
-    return [spent[0], spent[-1]] if spent else []
 
 
 def _half(spread: Spread) -> float:

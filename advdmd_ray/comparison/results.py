@@ -11,6 +11,9 @@ from advdmd_ray.comparison.plan import RESULT, Job
 from advdmd_ray.data.shapes.prompts import SKILLS
 from advdmd_ray.evaluation.figures import Figure
 
+FINAL, INTERMEDIATE = slice(-1, None), slice(None, -1)
+"""Of the levels 1..K: the final image, and the states on the way to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -53,13 +56,31 @@ class RivalResult:
 
     def curve(self, key: str) -> tuple[list[float], list[Spread]]:
         """Learner compute, and a judge's figure, at each judgement that every seed has."""
+        shared = self._shared_points()
+        return _spent(shared), [spread([_number(point["figures"][key]) for point in points]) for points in shared]
+
+    def signal(self, key: str, levels: slice) -> tuple[list[float], list[Spread]]:
+        """Learner compute, and what the learner noted of the rewards, at each judgement that every seed has.
+
+        Args:
+            key: Of the notes, one value per level 1..K: `reward_mean`, `reward_spread`, `auc` or `agreement`.
+            levels: Those whose mean is wanted, `FINAL` or `INTERMEDIATE`.
+
+        Returns:
+            Both empty if no judgement has a value of all seeds; nan at a judgement where a seed has none.
+        """
+        shared = self._shared_points()
+        spreads = [spread([_mean_of(point["notes"].get(key, [])[levels]) for point in points]) for points in shared]
+        known = any(math.isfinite(value.mean) for value in spreads)
+        return (_spent(shared), spreads) if known else ([], [])
+
+    def _shared_points(self) -> list[list[Mapping[str, Any]]]:
+        """The judgements that every seed has, in order, seed by seed."""
         by_point: dict[int, list[Mapping[str, Any]]] = {}
         for run in self.runs:
             for point in run["points"]:
                 by_point.setdefault(point["point"], []).append(point)
-        whole = [points for _, points in sorted(by_point.items()) if len(points) == len(self.runs)]
-        spent = [statistics.fmean(point["learner"] for point in points) for points in whole]
-        return spent, [spread([_number(point["figures"][key]) for point in points]) for points in whole]
+        return [points for _, points in sorted(by_point.items()) if len(points) == len(self.runs)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +127,9 @@ class Results:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation of at least one value."""
+    """Mean and sample standard deviation of at least one value; both nan if one of them is."""
+    if any(math.isnan(value) for value in values):
+        return Spread(math.nan, math.nan, len(values))
     std = statistics.stdev(values) if len(values) > 1 else math.nan
     return Spread(statistics.fmean(values), std, len(values))
 
@@ -145,6 +168,15 @@ def collect(name: str, jobs: Sequence[Job]) -> Results | None:
 
 def _read(job: Job) -> dict[str, Any]:
     return json.loads((job.folder / RESULT).read_text(encoding="utf-8"))
+
+
+def _spent(shared: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
+    return [statistics.fmean(point["learner"] for point in points) for points in shared]
+
+
+def _mean_of(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else math.nan
 
 
 def _number(value: float | None) -> float:

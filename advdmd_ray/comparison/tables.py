@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from advdmd_ray.comparison.figure import compute_text, draw_figure
+from advdmd_ray.comparison.figure import compute_text, draw_figure, draw_signals
 from advdmd_ray.comparison.plan import TABLE
 from advdmd_ray.comparison.results import Results, Spread
 from advdmd_ray.evaluation.figures import Figure
@@ -15,8 +15,15 @@ from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.evaluation.report import duration, figure_text
 from advdmd_ray.evaluation.summary import git_commit, machine_facts, package_versions
 
-JSON, PICTURE, PAGE = "results.json", "figure.png", "RESULTS.md"
+JSON, PICTURE, SIGNALS, PAGE = "results.json", "figure.png", "signals.png", "RESULTS.md"
 NONE = "-"
+_SIGNALS_TEXT = (
+    "What the rewards were worth: means over the learner's cycles since the judgement before. Reward: the "
+    "discriminator's logit of the final image, which each run has on a scale of its own. AUC: of real against "
+    "generated images, held out, smoothed, at the judgement; 0.5 is a discriminator that cannot tell them apart. "
+    "Agreement, where it was measured: of the pairs of a prompt's trajectories whose final images the checker grades "
+    "differently, the share that the discriminator orders alike; 0.5 is chance."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,10 @@ class Origin:
 
 
 def write_outputs(results: Results, origin: Origin, folder: Path) -> None:
-    """Writes `table.md`, `results.json`, `figure.png` and `RESULTS.md` into the folder of the comparison."""
+    """Writes `table.md`, `results.json`, the figures and `RESULTS.md` into the folder of the comparison.
+
+    `figure.png` is always there, `signals.png` if a rival has rewards.
+    """
     machine, commit, versions = machine_facts(), git_commit(), package_versions()
     write_atomically(folder / TABLE, (headline_table(results) + "\n").encode())
     facts = {
@@ -47,7 +57,8 @@ def write_outputs(results: Results, origin: Origin, folder: Path) -> None:
     }  # fmt: skip
     write_atomically(folder / JSON, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
     draw_figure(results, folder / PICTURE)
-    write_atomically(folder / PAGE, page(results, origin, machine, commit).encode())
+    signals = draw_signals(results, folder / SIGNALS) is not None
+    write_atomically(folder / PAGE, page(results, origin, machine, commit, signals=signals).encode())
 
 
 def headline_table(results: Results) -> str:
@@ -82,8 +93,16 @@ def skill_table(results: Results) -> str:
     return markdown(head, rows)
 
 
-def page(results: Results, origin: Origin, machine: dict[str, Any], commit: str) -> str:
-    """The whole of RESULTS.md: a section that stands in a larger document as it is."""
+def page(results: Results, origin: Origin, machine: dict[str, Any], commit: str, *, signals: bool) -> str:
+    """The whole of RESULTS.md: a section that stands in a larger document as it is.
+
+    Args:
+        results: Of the finished jobs.
+        origin: How they came about.
+        machine: Where, as `machine_facts` has it.
+        commit: Of the code.
+        signals: Whether there is a figure of the rewards to show.
+    """
     figure = results.figure(results.headline)
     processes = "one job" if origin.at_once == 1 else f"{origin.at_once} jobs"
     how = (
@@ -98,6 +117,8 @@ def page(results: Results, origin: Origin, machine: dict[str, Any], commit: str)
         headline_table(results),
         f"![{figure.label} against learner compute]({PICTURE})",
     ]
+    if signals:
+        parts += ["### Rewards", _SIGNALS_TEXT, f"![reward, AUC and agreement against learner compute]({SIGNALS})"]
     if results.skills:
         parts += ["### By skill", skill_table(results)]
     if results.missing:

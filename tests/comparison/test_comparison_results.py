@@ -2,16 +2,30 @@
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from comparison_files import ADVDMD, DMD, write_comparison
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 
-from advdmd_ray.comparison.figure import compute_text
+from advdmd_ray.comparison.figure import compute_text, draw_signals
 from advdmd_ray.comparison.plan import RESULT, TABLE, Job, plan_jobs
-from advdmd_ray.comparison.results import Results, collect, spread
-from advdmd_ray.comparison.tables import JSON, PAGE, PICTURE, Origin, headline_table, skill_table, write_outputs
+from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalResult, collect, spread
+from advdmd_ray.comparison.tables import (
+    JSON,
+    PAGE,
+    PICTURE,
+    SIGNALS,
+    Origin,
+    headline_table,
+    skill_table,
+    write_outputs,
+)
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.evaluation.files import write_atomically
 
@@ -31,9 +45,17 @@ def write_result(job: Job, **values: Any) -> None:
     write_atomically(job.folder / RESULT, json.dumps({"judge": judge, **values}).encode())
 
 
-def point(number: int, learner: float, seen: float, diversity: float | None = 0.5) -> dict[str, Any]:
+UNREWARDED = {"updates": {"dmd": 3}, "auc": [None] * 3}
+
+
+def rewarded(final: float, agreement: Sequence[float | None] | None) -> dict[str, Any]:
+    measured = {} if agreement is None else {"agreement": agreement}
+    return {"auc": [0.9, 0.8, 0.7], "reward_mean": [9.0, 9.0, final], **measured}
+
+
+def point(number: int, learner: float, seen: float, notes: dict[str, Any] = UNREWARDED) -> dict[str, Any]:
     costs = {"learner": learner, "actors": 7.0, "seconds": 61.0, "cpu_seconds": 60.0}
-    return {"point": number, **costs, **score(seen, diversity)}
+    return {"point": number, **costs, **score(seen), "notes": notes}
 
 
 @pytest.fixture
@@ -46,7 +68,8 @@ def jobs(tmp_path: Path, tiny_pipeline: Path) -> tuple[Job, ...]:
     write_result(teacher, points=goals, real=score(1.0), guidance=2.5)
     write_result(dmd, points=[point(1, 100, 0.2), point(2, 210, 0.5)])
     write_result(dmd_1, points=[point(1, 110, 0.4), point(2, 190, 0.7)])
-    write_result(advdmd, points=[point(1, 100, 0.9), point(2, 200, 0.8)])
+    early, late = rewarded(-2.0, [0.6, 0.7, 0.8]), rewarded(-1.0, [0.6, None, 0.9])
+    write_result(advdmd, points=[point(1, 100, 0.9, early), point(2, 200, 0.8, late)])
     return jobs
 
 
@@ -61,6 +84,8 @@ def test_a_spread_is_the_mean_and_the_sample_standard_deviation() -> None:
     assert spread([1.0, 3.0]).mean == 2.0
     assert spread([1.0, 3.0]).std == pytest.approx(math.sqrt(2))
     assert math.isnan(spread([1.0]).std)
+    unknown = spread([math.nan, 1.0, math.nan])
+    assert (math.isnan(unknown.mean), math.isnan(unknown.std), unknown.count) == (True, True, 3)
 
 
 def test_the_figure_of_a_rival_is_that_of_the_last_judgement_and_not_of_the_best(results: Results) -> None:
@@ -76,6 +101,36 @@ def test_a_curve_has_the_mean_compute_and_score_of_each_judgement(results: Resul
     spent, seen = results.rivals[0].curve("seen")
     assert spent == [105.0, 200.0]
     assert [value.mean for value in seen] == pytest.approx([0.3, 0.6])
+
+
+def test_a_signal_is_that_of_the_final_level_or_the_mean_of_the_others(results: Results) -> None:
+    dmd, advdmd = results.rivals
+    spent, final = advdmd.signal("reward_mean", FINAL)
+    assert spent == [100.0, 200.0]
+    assert [value.mean for value in final] == [-2.0, -1.0]
+    assert [value.mean for value in advdmd.signal("auc", FINAL)[1]] == [0.7, 0.7]
+    assert [value.mean for value in advdmd.signal("agreement", FINAL)[1]] == [0.8, 0.9]
+    between = [value.mean for value in advdmd.signal("agreement", INTERMEDIATE)[1]]
+    assert between == pytest.approx([0.65, 0.6])
+    for key in ("reward_mean", "auc", "agreement"):
+        assert dmd.signal(key, FINAL) == ([], [])
+
+
+def test_a_signal_is_a_mean_over_seeds_and_unknown_where_a_seed_has_none() -> None:
+    runs = (
+        {"points": [point(1, 90, 0.5, rewarded(1.0, [0.5, 0.5, 0.6])), point(2, 200, 0.5, rewarded(1.0, [None] * 3))]},
+        {"points": [point(1, 110, 0.5, rewarded(2.0, [0.5, 0.5, 0.8])), point(2, 200, 0.5, rewarded(4.0, [0.5] * 3))]},
+    )
+    rival = RivalResult("advdmd", "AdvDMD", 3, runs)
+    spent, rewards = rival.signal("reward_mean", FINAL)
+    assert spent == [100.0, 200.0]
+    assert [value.mean for value in rewards] == [1.5, 2.5]
+    assert [value.std for value in rewards] == pytest.approx([math.sqrt(0.5), math.sqrt(4.5)])
+    first, second = rival.signal("agreement", FINAL)[1]
+    assert first.mean == pytest.approx(0.7)
+    assert math.isnan(second.mean)
+    one_step = RivalResult("one", "one", 1, ({"points": [point(1, 9, 0.5, {"agreement": [0.6]})]},))
+    assert one_step.signal("agreement", INTERMEDIATE) == ([], [])
 
 
 def test_there_is_nothing_to_show_before_the_teacher_is_judged(jobs: tuple[Job, ...]) -> None:
@@ -114,7 +169,61 @@ def test_the_outputs_hold_tables_figure_machine_commit_and_command(results: Resu
     assert facts["summary"]["advdmd"]["seen"]["std"] is None
     assert facts["rivals"][0]["runs"][1]["points"][1]["learner"] == 190
     assert {"machine", "versions", "commit", "command"} <= facts.keys()
-    assert (tmp_path / PICTURE).read_bytes()[:4] == b"\x89PNG"
+    assert f"]({SIGNALS})" in page
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in (PICTURE, SIGNALS))
+
+
+def axes_of(results: Results, path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Axes]:
+    """Draws the signals and returns what was drawn, by title."""
+    canvases: list[Canvas] = []
+    save = Canvas.savefig
+
+    def kept(canvas: Canvas, *args: Any, **options: Any) -> None:
+        canvases.append(canvas)
+        save(canvas, *args, **options)
+
+    monkeypatch.setattr(Canvas, "savefig", kept)
+    assert draw_signals(results, path) == path
+    return {axes.get_title(loc="left"): axes for axes in canvases[-1].axes}
+
+
+def test_the_signals_are_drawn_beside_each_other_in_the_rivals_colours(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = axes_of(results, tmp_path / SIGNALS, monkeypatch)
+    assert list(axes) == [
+        *("reward, final image", "AUC, final image"),
+        *("agreement, final image", "agreement, intermediate levels"),
+    ]
+    reward, auc, final, between = axes.values()
+    curve = reward.lines[0]
+    assert np.asarray(curve.get_ydata()).tolist() == [-2.0, -1.0]
+    assert np.asarray(curve.get_xdata()).tolist() == [100.0, 200.0]
+    assert "own scale" in reward.get_ylabel()
+    assert (len(reward.lines), len(auc.lines)) == (1, 1)  # DMD has no rewards
+    assert curve.get_color() == "#D55E00"  # of the second rival, as in the main figure
+    for agreement in (final, between):
+        assert [0.5, 0.5] in [np.asarray(line.get_ydata()).tolist() for line in agreement.lines]
+    assert final.get_ylim() == between.get_ylim()
+    assert len({one.get_xlim() for one in axes.values()}) == 1
+
+
+def test_signals_that_nobody_measured_have_no_panel(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [point(1, 1, 0.9, rewarded(1.0, None)), point(2, 200, 0.8, rewarded(2.0, None))]
+    unmeasured = replace(results, rivals=(replace(results.rivals[1], runs=({"points": points},)),))
+    axes = axes_of(unmeasured, tmp_path / SIGNALS, monkeypatch)
+    assert list(axes) == ["reward, final image", "AUC, final image"]
+    assert {one.get_xscale() for one in axes.values()} == {"log"}
+
+
+def test_without_any_reward_there_is_no_figure_of_the_rewards(results: Results, tmp_path: Path) -> None:
+    alone = replace(results, rivals=results.rivals[:1])
+    write_outputs(alone, Origin("advdmd compare small.yaml", 2), tmp_path)
+    assert draw_signals(alone, tmp_path / SIGNALS) is None
+    assert not (tmp_path / SIGNALS).exists()
+    assert SIGNALS not in (tmp_path / PAGE).read_text()
 
 
 @pytest.mark.parametrize(("value", "text"), [(950, "950"), (12_500, "12.5k"), (600_000, "600k"), (3e6, "3M")])
