@@ -6,9 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from advdmd_ray.compute import cycle_cost
 from advdmd_ray.config import Config
+from advdmd_ray.data.shapes.prompts import prompt_words
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.local import run_locally
+from advdmd_ray.models.codec import PatchCodec
+from advdmd_ray.models.pipeline import save_pipeline
+from advdmd_ray.models.tiny import SHAPES, build_tiny_pipeline
 from advdmd_ray.serial import SerialRun
 
 CYCLES = 3
@@ -81,3 +86,29 @@ def test_groups_generated_together_are_those_generated_alone(tmp_path: Path, tin
         assert group.prompt_id == alone.prompt_id == lease.prompt_id
         assert (group.seeds == alone.seeds).all()
         assert group.latents == pytest.approx(alone.latents, abs=ROUND_OFF)
+
+
+def test_measuring_the_agreement_with_the_checker_changes_nothing_that_is_learned_or_counted(tmp_path: Path) -> None:
+    images = 2 * torch.rand(200, 3, 24, 24, generator=torch.Generator().manual_seed(0)) - 1
+    codec = PatchCodec.fit(images, patch=8, components=SHAPES.latent_channels, whitening=0.5)
+    save_pipeline(build_tiny_pipeline(prompt_words(), codec, SHAPES, seed=0), tmp_path / "teacher")
+    base = config(tmp_path, tmp_path / "teacher").model_dump()
+    tensors, costs, reports = [], [], []
+    for asked in (False, True):
+        tree = {
+            **base,
+            "model": {**base["model"], "max_sequence_length": 1},
+            "data": {**base["data"], "source": "shapes", "prompt_rows": 20, "images_per_prompt": 2},
+            "reward": {**base["reward"], "oracle_agreement": asked},
+        }
+        run = SerialRun(Config.model_validate(tree))
+        reports.append([run.cycle() for _ in range(2)])
+        tensors.append(run.learner.tensors())
+        costs.append([cycle_cost(run._config, report.plan, 6) for report in reports[-1]])
+    without, measured = reports
+    assert [report.agreement for report in without] == [(), ()]
+    assert [len(report.agreement) for report in measured] == [3, 3]
+    assert [report.reward_mean for report in without] == [report.reward_mean for report in measured]
+    assert costs[0] == costs[1]
+    for stem, own in tensors[0].items():
+        assert all(torch.equal(tensor, tensors[1][stem][name]) for name, tensor in own.items()), stem
