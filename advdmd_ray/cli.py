@@ -276,7 +276,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    from advdmd_ray.pretrain import pretrain_teacher  # noqa: PLC0415
+    from advdmd_ray.pretrain.teacher import pretrain_teacher  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:

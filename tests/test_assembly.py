@@ -22,7 +22,7 @@ from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import build_tiny_pipeline
-from advdmd_ray.pretrain import shapes_recipe
+from advdmd_ray.pretrain.recipe import shapes_recipe
 from advdmd_ray.weights import digest_of
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def test_the_shapes_recipe_passes_the_checks_before_a_run(
     assert cli.main(["run", "--config", SHAPES_YAML, "--dry-run", *places]) == cli.DONE
     assert "source: shapes" in capsys.readouterr().out
     shapes = geometry(read_config(SHAPES_YAML, places))
-    assert shapes.latent_shape == (32, 6, 6)
+    assert shapes.latent_shape == (22, 3, 3)
 
 
 @pytest.mark.skipif(not (ROOT / "advdmd_ray" / "assets" / "shapes").is_dir(), reason="no shapes teacher ships")

@@ -23,17 +23,9 @@ from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline, read_sa
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
-from advdmd_ray.pretrain import (
-    TEACHER_CARD,
-    Checkpoints,
-    digits_recipe,
-    learning_rate_factor,
-    pretrain,
-    pretrain_teacher,
-    shapes_recipe,
-    stratified_times,
-    weight_hashes,
-)
+from advdmd_ray.pretrain.recipe import digits_recipe, shapes_recipe
+from advdmd_ray.pretrain.teacher import TEACHER_CARD, pretrain_teacher, weight_hashes
+from advdmd_ray.pretrain.training import Checkpoints, learning_rate_factor, pretrain, stratified_times
 
 ASSETS = Path(str(resources.files("advdmd_ray"))) / "assets"
 SHIPPED = ASSETS / "digits"
@@ -184,7 +176,7 @@ def test_a_trained_folder_holds_its_record(tmp_path: Path) -> None:
 def test_the_latents_of_the_shapes_are_scenes_of_their_prompts_and_none_is_held_out() -> None:
     recipe, prompts = shapes_recipe(1000, seed=3), all_prompts()
     assert recipe.prompts == tuple(prompt.text for prompt in prompts)
-    assert recipe.real.latents.shape[1:] == (32, 6, 6)
+    assert recipe.real.latents.shape[1:] == (22, 3, 3)
     assert abs(float(recipe.real.latents.square().mean()) - 1) < 0.05
     asked = [prompts[int(row)] for row in recipe.real.prompt_ids]
     assert not any(prompt.held_out for prompt in asked)

@@ -67,8 +67,8 @@ DIGITS = Architecture(
 )
 """For 8x8 digits: 16 image tokens, about 1.2 million parameters."""
 SHAPES = Architecture(
-    latent_side=6,
-    latent_channels=32,
+    latent_side=3,
+    latent_channels=22,
     patch=1,
     context=16,
     head_width=24,
@@ -76,7 +76,7 @@ SHAPES = Architecture(
     position_scale=0.7,
     grid_frequencies=True,
 )
-"""For 24x24 scenes of shapes: 36 image tokens."""
+"""For 24x24 scenes of shapes: 9 image tokens, one for each place."""
 
 
 def byte_symbols() -> list[str]:

@@ -1,7 +1,7 @@
 """Drawn scenes and their rendering."""
 
-import itertools
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from advdmd_ray.data.shapes.scene import (
     Scene,
     related,
 )
-from advdmd_ray.data.shapes.scenes import GAP, LATTICE, draw_scene, draw_scenes
+from advdmd_ray.data.shapes.scenes import CELL, draw_scene, draw_scenes
 
 PROMPTS = all_prompts()
 AREA = {"circle": math.pi / 4, "square": 1.0, "triangle": 0.5, "cross": 5 / 9}
@@ -41,12 +41,9 @@ def test_a_drawn_scene_fits_its_prompt(prompt: ShapePrompt, seed: int, held_out:
     assert compare(scene, prompt).correct
     for item in scene.items:
         assert item.side == SIZES[item.size]
-        assert min(item.x, item.y, SIDE - item.x, SIDE - item.y) >= item.side / 2
-        margins = [(centre - item.side / 2) % LATTICE for centre in (item.x, item.y)]
-        assert margins == [(-item.side % LATTICE) / 2] * 2, "a shape stands in the middle of whole cells"
-    for one, other in itertools.combinations(scene.items, 2):
-        apart = max(abs(one.x - other.x), abs(one.y - other.y)) - (one.side + other.side) / 2
-        assert apart >= GAP - 1e-9
+        assert {item.x, item.y} <= {4.0, 12.0, 20.0}, "a shape stands in the middle of a cell"
+        assert item.side < CELL
+    assert len({(item.x, item.y) for item in scene.items}) == len(scene.items)
 
 
 def test_training_scenes_never_have_a_held_out_coloured_shape() -> None:
@@ -85,10 +82,18 @@ def test_a_drawn_relation_has_no_second_reading(prompt: ShapePrompt) -> None:
     assert [relation for relation in RELATIONS if related(first, relation, second)] == [prompt.relation]
 
 
+def test_every_place_of_an_image_is_taken_equally_often() -> None:
+    prompt = next(prompt for prompt in PROMPTS if prompt.text == "two squares")
+    places = Counter((item.x, item.y) for scene in draw_scenes([prompt] * 450, seed=2) for item in scene.items)
+    assert len(places) == 9
+    assert all(70 < count < 130 for count in places.values())
+
+
 def test_a_layout_that_cannot_be_found_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advdmd_ray.data.shapes.scenes.SIDE", 4)
-    with pytest.raises(ValueError, match=f"no layout found for '{PROMPTS[0].text}'"):
-        draw_scene(PROMPTS[0], np.random.default_rng(0))
+    monkeypatch.setattr("advdmd_ray.data.shapes.scenes.RELATIONS", {})
+    prompt = next(prompt for prompt in PROMPTS if prompt.relation)
+    with pytest.raises(ValueError, match=f"no layout found for '{prompt.text}'"):
+        draw_scene(prompt, np.random.default_rng(0))
 
 
 @given(st.sampled_from(SHAPES), st.floats(6, 10), st.floats(7, 17), st.floats(7, 17))

@@ -15,9 +15,9 @@ COLOURS = {
 }
 """Red, green and blue in [0, 1] of each colour of a shape."""
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "gray": (0.5, 0.5, 0.5), "white": (1.0, 1.0, 1.0)}
-SIZES = {"small": 6.0, "big": 10.0}
+SIZES = {"small": 4.0, "big": 6.0}
 """Side of a shape, pixels, that each word stands for."""
-SIZE_BOUNDARY = 8.0
+SIZE_BOUNDARY = 5.0
 """Sides below this are small, pixels."""
 MAX_OBJECTS = 4
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}

@@ -7,14 +7,10 @@ import numpy as np
 from advdmd_ray.data.shapes.prompts import HELD_OUT_PAIRS, ShapePrompt
 from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, MAX_OBJECTS, RELATIONS, SIDE, SIZES, Item, Scene, related
 
-LATTICE = 4.0
-"""Side of a cell, pixels. Every shape stands in the middle of the smallest square of cells that holds it: with the
-codec's patches for cells, a small network has few different patches to learn."""
-GAP = 2.0
-"""Least distance of two bounding boxes, pixels."""
+CELL = 8
+"""Side of a cell, pixels. Every shape stands in the middle of a cell, and the codec's patches are the cells: what a
+place has belongs to one token, so that a small network can learn the rest, which is following prompts."""
 _LAYOUTS = 500
-_BIG_ROOM = {1: 1, 2: 2, 3: 1, 4: 0}
-"""How many of so many shapes may be big where the prompt leaves it open, so that they fit in."""
 
 
 def draw_scene(prompt: ShapePrompt, generator: np.random.Generator, *, held_out: bool = False) -> Scene:
@@ -30,21 +26,18 @@ def draw_scene(prompt: ShapePrompt, generator: np.random.Generator, *, held_out:
         ValueError: The prompt's shapes do not fit into an image.
     """
     count = len(prompt.phrases)
-    if count not in _BIG_ROOM:
+    if not 1 <= count <= MAX_OBJECTS:
         raise ValueError(f"a scene has 1 to {MAX_OBJECTS} shapes, {prompt.text!r} asks for {count}")
     for _ in range(_LAYOUTS):
         background = prompt.background or str(generator.choice(tuple(BACKGROUNDS)))
-        room = _BIG_ROOM[count] - sum(phrase.size == "big" for phrase in prompt.phrases)
+        cells = generator.choice((SIDE // CELL) ** 2, count, replace=False)
         items: list[Item] = []
-        for phrase in prompt.phrases:
-            size = phrase.size or str(generator.choice(tuple(SIZES) if room > 0 else ("small",)))
-            room -= phrase.size is None and size == "big"
+        for phrase, cell in zip(prompt.phrases, cells, strict=True):
+            size = phrase.size or str(generator.choice(tuple(SIZES)))
             colour = phrase.colour or _open_colour(phrase.shape, generator, held_out=held_out)
-            item = _place(phrase.shape, colour, SIZES[size], items, generator)
-            if item is None:
-                break
-            items.append(item)
-        if len(items) == count and (prompt.relation is None or _only_related(items[0], prompt.relation, items[1])):
+            row, column = divmod(int(cell), SIDE // CELL)
+            items.append(Item(phrase.shape, colour, SIZES[size], (column + 0.5) * CELL, (row + 0.5) * CELL))
+        if prompt.relation is None or _only_related(items[0], prompt.relation, items[1]):
             order = generator.permutation(count)
             return Scene(background, tuple(items[index] for index in order))
     raise ValueError(f"no layout found for {prompt.text!r}")
@@ -64,17 +57,3 @@ def _only_related(first: Item, relation: str, second: Item) -> bool:
 def _open_colour(shape: str, generator: np.random.Generator, *, held_out: bool) -> str:
     allowed = [colour for colour in COLOURS if held_out or (colour, shape) not in HELD_OUT_PAIRS]
     return str(generator.choice(allowed))
-
-
-def _place(shape: str, colour: str, side: float, others: Sequence[Item], generator: np.random.Generator) -> Item | None:
-    """A free place for one more shape, every one with the same chance, or None."""
-    half = LATTICE * np.ceil(side / LATTICE) / 2
-    line = np.arange(half, SIDE - half + LATTICE / 2, LATTICE)
-    x, y = (axis.ravel() for axis in np.meshgrid(line, line))
-    free = np.ones(x.size, dtype=bool)
-    for other in others:
-        free &= np.maximum(abs(x - other.x), abs(y - other.y)) >= (side + other.side) / 2 + GAP
-    if not free.any():
-        return None
-    chosen = generator.choice(np.flatnonzero(free))
-    return Item(shape, colour, side, float(x[chosen]), float(y[chosen]))

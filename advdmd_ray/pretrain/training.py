@@ -1,16 +1,8 @@
-"""Training of the small teachers: flow matching with classifier-free guidance, then judged and written."""
+"""Flow matching with classifier-free guidance in mind, and checkpoints from which a stopped training goes on."""
 
-import hashlib
-import json
 import math
-import os
-import platform
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,83 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from advdmd_ray.config import Config
-from advdmd_ray.data.digits import DIGIT_PROMPTS, DIGIT_WORDS, load_digits
+from advdmd_ray.cadence import Every
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.data.shapes.prompts import all_prompts, prompt_words
-from advdmd_ray.data.shapes.training import draw_images, draw_rows
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judge import JudgeScore, build_judge
-from advdmd_ray.evaluation.judging import judge_pipeline
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
-from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
-from advdmd_ray.models.folder import SamplingSettings, write_sampling
-from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.sd3 import SD3Denoiser
-from advdmd_ray.models.text import encode_prompts
-from advdmd_ray.models.tiny import DIGITS, SHAPES, Architecture, build_tiny_pipeline
 from advdmd_ray.muon import Muon
-from advdmd_ray.weights import digest_of
 
 WARMUP_STEPS = 100
 GRADIENT_CLIP = 1.0
 WEIGHT_DECAY = 0.01
 REPORT_EVERY = 50
-TEACHER_CARD = "teacher.json"
-JUDGE_SEED = 0
-RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "scikit-learn", "numpy")
-FITTED_IMAGES = 5000
-"""Images of the training set that the shapes' codec is fitted to."""
-PATCH, COMPONENTS, WHITENING = 4, 32, 0.0
-"""Of the shapes' codec, see `PatchCodec.fit`."""
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherRecipe:
-    """What a teacher is made of and trained on.
-
-    Attributes:
-        prompts: By prompt id.
-        words: Words that become tokens of their own.
-        codec: The image codec.
-        architecture: Sizes of the networks.
-        real: Real latents and the prompt id of each.
-    """
-
-    prompts: tuple[str, ...]
-    words: tuple[str, ...]
-    codec: PixelCodec | PatchCodec
-    architecture: Architecture
-    real: RealImages
-
-
-def build_recipe(config: Config) -> TeacherRecipe:
-    """The recipe for `data.source`; what it draws is seeded by `run.seed`."""
-    if config.data.source == "digits":
-        return digits_recipe()
-    return shapes_recipe(config.pretrain.images, config.run.seed)
-
-
-def digits_recipe() -> TeacherRecipe:
-    """Pixels of the training digits, their labels as prompt ids."""
-    digits = load_digits("train")
-    return TeacherRecipe(DIGIT_PROMPTS, DIGIT_WORDS, PixelCodec(), DIGITS, RealImages(digits.images, digits.labels))
-
-
-def shapes_recipe(images: int, seed: int) -> TeacherRecipe:
-    """Patches of scenes drawn for the seen prompts, on their principal components; prompt ids are all prompts' rows.
-
-    Args:
-        images: About how many scenes are drawn.
-        seed: Seeds the choice of prompts and the scenes.
-    """
-    rows = draw_rows(images, seed)
-    drawn = torch.from_numpy(draw_images(rows, seed))
-    codec = PatchCodec.fit(drawn[:FITTED_IMAGES], patch=PATCH, components=COMPONENTS, whitening=WHITENING)
-    real = RealImages(codec.encode(drawn, return_dict=False)[0].mode(), torch.from_numpy(rows))
-    return TeacherRecipe(tuple(prompt.text for prompt in all_prompts()), prompt_words(), codec, SHAPES, real)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int = WARMUP_STEPS) -> float:
@@ -289,6 +217,7 @@ def pretrain(
         training.restore(found)
         start = found.step
     generator, empty = training.generator, len(conditioning.pooled) - 1
+    saving = Every(0 if checkpoints is None else checkpoints.every)
     total, counted = 0.0, 0
     for step in range(start, steps):
         rows = torch.randint(len(real), (batch_size,), generator=generator)
@@ -301,151 +230,8 @@ def pretrain(
         if progress is not None and (counted == REPORT_EVERY or step == steps - 1):
             progress(step + 1, total / counted)
             total, counted = 0.0, 0
-        if checkpoints is not None and (step + 1) % checkpoints.every == 0:
+        if checkpoints is not None and saving.due(step + 1):
             checkpoints.save(step + 1, training.state())
     training.finish()
     transformer.eval().requires_grad_(False)
     return start
-
-
-def _judged(pipeline: StableDiffusion3Pipeline, config: Config) -> dict[str, Any]:
-    """The judge's part of the record: the teacher at each number of steps, and real held-out images."""
-    judge, samples = build_judge(config), config.evaluation.samples
-    scores = judge_pipeline(
-        pipeline,
-        judge,
-        guidance=config.model.guidance,
-        max_sequence_length=config.model.max_sequence_length,
-        samples=samples,
-        seed=JUDGE_SEED,
-    )
-    ceiling = judge.ceiling()
-    return {
-        "samples": samples,
-        "seed": JUDGE_SEED,
-        "teacher": {str(count): _figures(score) for count, score in scores.items()},
-        "real": {**_figures(ceiling), "samples": ceiling.images},
-    }
-
-
-def pretrain_teacher(
-    config: Config, *, command: str, progress: Callable[[int, float], None] | None = None
-) -> dict[str, Any]:
-    """Build, train, judge and write the teacher of `data.source` into `pretrain.folder`.
-
-    A training that was stopped goes on from its last checkpoint, in `.FOLDER-training` beside the folder.
-
-    Args:
-        config: `run.seed` seeds the networks, the data and the training; `model.guidance` is what it is judged with.
-        command: The command line, for the record.
-        progress: See `pretrain`.
-
-    Returns:
-        The record that is also written as `teacher.json`: command, settings, figures, the step this process began at
-        and its seconds, machine, versions and the SHA-256 of each weight file.
-
-    Raises:
-        UserError: `pretrain.folder` exists, or cannot be made, or a stopped training has other settings.
-    """
-    folder, section, seed = Path(config.pretrain.folder), config.pretrain, config.run.seed
-    _check_free(folder)
-    start = time.perf_counter()
-    recipe = build_recipe(config)
-    pipeline = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=seed)
-    conditioning = encode_prompts(pipeline, [*recipe.prompts, ""], config.model.max_sequence_length)
-    settings = {
-        "source": config.data.source,
-        "seed": seed,
-        "images": len(recipe.real),
-        "steps": section.steps,
-        "batch_size": section.batch_size,
-        "learning_rate": section.learning_rate,
-        "muon_learning_rate": section.muon_learning_rate,
-        "max_sequence_length": config.model.max_sequence_length,
-    }
-    inputs = {
-        "first weights": digest_of(pipeline.transformer.state_dict()),
-        "scenes": digest_of({"latents": recipe.real.latents, "prompt_ids": recipe.real.prompt_ids}),
-        "prompts": digest_of({"embeds": conditioning.embeds, "pooled": conditioning.pooled}),
-    }
-    checkpoints = Checkpoints(_training_folder(folder), section.checkpoint_steps, settings | inputs)
-    begun = pretrain(
-        pipeline,
-        recipe.real,
-        conditioning,
-        steps=section.steps,
-        batch_size=section.batch_size,
-        learning_rate=section.learning_rate,
-        muon_learning_rate=section.muon_learning_rate,
-        seed=seed,
-        checkpoints=checkpoints,
-        progress=progress,
-    )
-    trained = time.perf_counter()
-    judged = _judged(pipeline, config)
-    record = {
-        "command": command,
-        **settings,
-        "guidance": config.model.guidance,
-        "judge": judged,
-        "begun_at_step": begun,
-        "seconds": {"train": round(trained - start, 1), "judge": round(time.perf_counter() - trained, 1)},
-        "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "kind": platform.machine()},
-        "versions": {name: version(name) for name in RECORDED_VERSIONS},
-    }
-    full = write_teacher(pipeline, folder, record)
-    shutil.rmtree(checkpoints.folder, ignore_errors=True)
-    return full
-
-
-def write_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a pipeline folder with its record, all or nothing, and return the record with the weight files' hashes.
-
-    Args:
-        pipeline: The teacher.
-        folder: Where to write; must not exist.
-        record: What `teacher.json` holds; its `max_sequence_length` goes into `sampling.json` too.
-
-    Raises:
-        UserError: `folder` exists, or cannot be made.
-    """
-    _check_free(folder)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        save_pipeline(pipeline, draft)
-        write_sampling(draft, SamplingSettings(record["max_sequence_length"]))
-        for file in draft.rglob("*"):
-            # safetensors writes files that only their owner can read; a shipped folder is for everyone.
-            file.chmod(0o755 if file.is_dir() else 0o644)
-        full = {**record, "sha256": weight_hashes(draft)}
-        (draft / TEACHER_CARD).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    return full
-
-
-def weight_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every safetensors file below a folder, by its path in the folder."""
-    files = sorted(folder.rglob("*.safetensors"))
-    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def _training_folder(folder: Path) -> Path:
-    """Where a training that is to end in `folder` keeps its checkpoints."""
-    return folder.with_name(f".{folder.name}-training")
-
-
-def _check_free(folder: Path) -> None:
-    if folder.exists():
-        raise UserError(f"{folder}: exists; remove it or choose another pretrain.folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder.parent}: cannot be made ({error.strerror}); choose another pretrain.folder") from None
-
-
-def _figures(score: JudgeScore) -> dict[str, float]:
-    return {key: round(value, 4) for key, value in score.figures.items()}
