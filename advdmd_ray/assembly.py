@@ -135,9 +135,9 @@ def build_discriminator(config: Config, backbone: SD3Denoiser, hold: Hold = "fro
 
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
     """A reward worker; its heads come with the first group, and its backbone too if that learns."""
+    held: dict[str, Hold] = {"teacher": "frozen", "fake_score": "carried", "own": "own"}
     backbone = SD3Denoiser(load_transformer(config.model.path))
-    hold: Hold = "frozen" if config.discriminator.backbone == "teacher" else "carried"
-    discriminator = build_discriminator(config, backbone, hold)
+    discriminator = build_discriminator(config, backbone, held[config.discriminator.backbone])
     return RewardWorker(
         name,
         discriminator,
@@ -160,11 +160,15 @@ def build_learner_worker(
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
     teacher = SD3Denoiser(load_transformer(config.model.path))
     student, fake_score = (copy.deepcopy(teacher).requires_grad_(requires_grad=True) for _ in range(2))
-    if config.discriminator.backbone == "teacher":
-        networks = Networks(teacher, student, fake_score, build_discriminator(config, teacher))
-    else:
-        discriminator = build_discriminator(config, fake_score, hold="borrowed")
-        networks = Networks(teacher, student, fake_score, discriminator, fake_score.transformer)
+    match config.discriminator.backbone:
+        case "teacher":
+            networks = Networks(teacher, student, fake_score, build_discriminator(config, teacher))
+        case "own":
+            discriminator = build_discriminator(config, copy.deepcopy(teacher), hold="own")
+            networks = Networks(teacher, student, fake_score, discriminator)
+        case "fake_score":
+            discriminator = build_discriminator(config, fake_score, hold="borrowed")
+            networks = Networks(teacher, student, fake_score, discriminator, fake_score.transformer)
     shapes = geometry(config)
     real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)

@@ -114,13 +114,13 @@ def cycle_cost(config: Config, plan: CyclePlan, layers: int, *, ratio_check: boo
 
 
 def _discriminator_update(config: Config) -> float:
-    """Images whose features one update reads.
+    """Images whose features one update reads, each with a backward pass where the backbone learns.
 
     Real and fake ones, the real ones again with another prompt's text, and the first two perturbed for the penalty.
     """
     section = config.discriminator
     halves = 2 + (section.mismatched_text > 0) + 2 * (section.gradient_penalty > 0)
-    return halves * config.discriminator.batch_size * FORWARD
+    return halves * section.batch_size * (WITH_BACKWARD if section.backbone == "own" else FORWARD)
 
 
 def _dmd_update(config: Config, share: float) -> float:

@@ -120,22 +120,25 @@ def group_bytes(config: Config, latent: LatentSpec) -> int:
 def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
     """Memory of each role, networks in float32, without activations and discriminator heads.
 
-    A learner rank holds the student, the fake score and the frozen teacher, which is the discriminator's backbone too;
-    gradients of the first two; their Adam moments (two tensors a set; the student has one set for DMD and one for RL)
-    and, under ZeRO 1 and 2, an update copy of the weights, both split over the ranks; and the student's EMA.
+    A learner rank holds the student, the fake score and the frozen teacher, whose features the discriminator reads; a
+    discriminator with a backbone of its own is one network more, counted whole, with its average that judges. The
+    networks that learn have gradients, Adam moments (two tensors a set; the student has one set for DMD and one for RL)
+    and, under ZeRO 1 and 2, an update copy of the weights, the last two split over the ranks. The student has its EMA.
     """
     network = sizes.transformer * FLOAT32
     ranks = config.learner.ranks if config.learner.engine == "deepspeed" and config.learner.zero_stage else 1
-    sets = 3 if config.policy_gradient.enabled else 2
-    copies = 2 if config.learner.engine == "deepspeed" and config.learner.zero_stage else 0
+    own = int(config.discriminator.backbone == "own")
+    learning = 2 + own
+    sets = learning + config.policy_gradient.enabled
+    copies = learning if config.learner.engine == "deepspeed" and config.learner.zero_stage else 0
     process = ("process", PROCESS_BYTES)
     learner = (
         process,
-        ("weights of 3 networks", 3 * network),
-        ("gradients of 2", 2 * network),
+        (f"weights of {1 + learning} networks", (1 + learning) * network),
+        (f"gradients of {learning}", learning * network),
         (f"{sets} moment sets", 2 * sets * network // ranks),
         ("update copies", copies * network // ranks),
-        ("EMA", network),
+        ("EMA", network) if not own else ("averages of 2", 2 * network),
     )
     return (
         RoleMemory("driver", 1, (process,)),
@@ -152,7 +155,7 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
 def object_store_demand(config: Config, sizes: Sizes) -> int:
     """Bytes the object store holds at most: the buffer's cap and the kept snapshots. Ray spills the rest.
 
-    A snapshot of the discriminator counts only where it carries the fake score's weights beside its small heads.
+    A snapshot of the discriminator counts only where it carries a backbone beside its small heads.
     """
     networks = 1 if config.discriminator.backbone == "teacher" else 2
     return config.buffer.max_bytes + config.weights.keep * networks * sizes.transformer * FLOAT32

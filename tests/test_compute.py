@@ -184,6 +184,10 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
     "mismatched text and gradient penalty": {"discriminator": {"mismatched_text": 0.5, "gradient_penalty": 1.0}},
     "pairs and the direct GAN term": {"discriminator": {"pairing": "relativistic"}, "dmd": {"gan_weight": 0.5}},
     "features of the fake score": {"discriminator": {"backbone": "fake_score"}, "dmd": {"gan_weight": 0.5}},
+    "a backbone of its own": {
+        "discriminator": {"backbone": "own", "mismatched_text": 0.5, "blocks": (0, 2)},
+        "dmd": {"gan_weight": 0.5},
+    },
     "averaged rewards": {"reward": {"ema_decay": 0.5}},
     "no RL": {"policy_gradient": {"enabled": False}},
     "no discriminator": {"policy_gradient": {"enabled": False}, "cadence": {"discriminator_updates": 0}},

@@ -196,9 +196,10 @@ class Discriminator(Section):
     learning_rate: Rate = Field(default=1e-3, description="Learning rate.")
     batch_size: Positive = Field(default=128, description="Fake states per update, over all ranks; as many real.")
     width: Positive = Field(default=64, description="Channels of each head.")
-    backbone: Literal["teacher", "fake_score"] = Field(
+    backbone: Literal["teacher", "fake_score", "own"] = Field(
         default="teacher",
-        description="Whose features the heads read: the frozen teacher's, or those of the fake score as it is now.",
+        description="Whose features the heads read: the frozen teacher's, those of the fake score as it is now, or those "
+        "of a copy of the teacher that learns with the heads.",
     )
     blocks: tuple[Count, ...] = Field(
         default=(1, 3), min_length=1, description="Backbone blocks whose features are read."

@@ -13,7 +13,7 @@ from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel
 from advdmd_ray.models.sd3 import TIMESTEPS
 
 TIME_FREQUENCIES = 16
-Hold: TypeAlias = Literal["frozen", "borrowed", "carried"]
+Hold: TypeAlias = Literal["frozen", "borrowed", "carried", "own"]
 
 
 def token_features(
@@ -45,6 +45,12 @@ def token_features(
         if index in blocks:
             features.append(tokens)
     return features
+
+
+def cut_after(transformer: SD3Transformer2DModel, block: int) -> None:
+    """Take out of an SD3 transformer what its tokens after `block` do not hang on; `token_features` still works."""
+    transformer.transformer_blocks = transformer.transformer_blocks[: block + 1]
+    transformer.norm_out, transformer.proj_out = nn.Identity(), nn.Identity()
 
 
 def time_features(t: Float[Tensor, " b"]) -> Float[Tensor, "b f"]:
@@ -86,19 +92,21 @@ class TokenHead(nn.Module):
 class Discriminator(nn.Module):
     """Real or generated, from the state of a noisy image at a noise level, for a prompt.
 
-    No gradient of this module's losses reaches the backbone's weights. How it is held:
+    How the backbone is held; only an own one learns from this module's losses:
 
     * `frozen` (the teacher) and `borrowed` (a network that somebody else trains): held but not registered. It is in
       neither `parameters()` nor `state_dict()` and is not moved by `to()`, so an optimizer, a snapshot or a checkpoint
       of this module has the heads alone. Whoever owns the backbone puts it on the device.
     * `carried`: registered as `backbone` and frozen, so that a snapshot can bring its weights beside the heads'.
+    * `own`: registered as `backbone` and trained with the heads. What comes after the last block that is read is cut
+      off: no gradient would ever reach it.
 
     Args:
-        backbone: The transformer whose features are read.
+        backbone: The transformer whose features are read. Held as `own` it is changed: give a copy.
         blocks: Blocks whose tokens are read, from 0.
         width: Channels of each head.
         seed: Seeds the heads.
-        hold: See above; all but a borrowed backbone are frozen here.
+        hold: See above; `frozen` and `carried` freeze the backbone here.
 
     Raises:
         ValueError: `blocks` is empty or names a block that the backbone has not.
@@ -118,10 +126,14 @@ class Discriminator(nn.Module):
         layers = len(backbone.transformer_blocks)
         if not self.blocks or self.blocks[0] < 0 or self.blocks[-1] >= layers:
             raise ValueError(f"blocks must be among 0..{layers - 1}, got {list(blocks)}")
-        if hold != "borrowed":
+        if hold in {"frozen", "carried"}:
             backbone.eval().requires_grad_(False)
-        if hold == "carried":
+        if hold == "own":
+            cut_after(backbone, self.blocks[-1])
+            backbone.requires_grad_(True)
+        if hold in {"carried", "own"}:
             self.backbone = backbone
+        self._learns = hold == "own"
         # A tuple hides the module from torch's registration.
         self._backbone = (backbone,)
         condition_width = backbone.config["pooled_projection_dim"] + 2 * TIME_FREQUENCIES
@@ -134,14 +146,14 @@ class Discriminator(nn.Module):
     ) -> Float[Tensor, " b"]:
         """Return logits: high for real, low for generated.
 
-        The backbone keeps no graph unless `x` needs a gradient.
+        The backbone keeps no graph unless it is the module's own or `x` needs a gradient.
 
         Args:
             x: States at noise level `t`, `(1 - t) x0 + t eps`.
             t: Noise levels in [0, 1].
             conditioning: The prompt of each sample.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (self._learns or x.requires_grad)):
             features = token_features(self._backbone[0], x, t, conditioning, self.blocks)
         condition = torch.cat([conditioning.pooled, time_features(t)], dim=1)
         logits = [head(tokens, condition) for head, tokens in zip(self.heads, features, strict=True)]

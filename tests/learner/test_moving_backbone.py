@@ -1,4 +1,4 @@
-"""A discriminator over the fake score's features: reward workers judge by the learner's own network, whole."""
+"""A discriminator whose backbone learns: reward workers judge by the learner's own network, whole."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def _by_the_worker(worker: RewardWorker, snapshot: Snapshot, group: TrajectoryGr
     return torch.tensor(worker.score(group).rewards)
 
 
-@pytest.mark.parametrize("backbone", ["teacher", "fake_score"])
+@pytest.mark.parametrize("backbone", ["teacher", "fake_score", "own"])
 def test_workers_score_with_the_learners_network_after_it_has_learnt(backbone: str, tiny_pipeline: Path) -> None:
     play = Play(_config(tiny_pipeline, backbone))
     group = play.group()
@@ -109,3 +109,25 @@ def test_updates_of_discriminator_and_student_leave_the_borrowed_backbone_alone(
     for name, weight in before.items():
         torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-9)
     assert all(p.grad is None or not p.grad.any() for p in play.learner._engines["fake_score"].module.parameters())
+
+
+def test_an_own_backbone_learns_with_the_heads(tiny_pipeline: Path) -> None:
+    play = Play(_config(tiny_pipeline, "own"))
+    before = play.learner._engines["discriminator"].state_dict()
+    play.cycle()
+    after = play.learner._engines["discriminator"].state_dict()
+    moved = {name.partition(".")[0] for name, weight in after.items() if not torch.equal(before[name], weight)}
+    assert moved == {"heads", "backbone"}
+
+
+def test_the_direct_gan_term_leaves_an_own_backbone_alone(tiny_pipeline: Path) -> None:
+    settings = _config(tiny_pipeline, "own", gan_weight=1.0)
+    still = settings.discriminator.model_copy(update={"learning_rate": 1e-12})
+    play = Play(settings.model_copy(update={"discriminator": still}))
+    before = play.learner._engines["discriminator"].state_dict()
+    student = play.learner._engines["student"].state_dict()
+    play.cycle()
+    for name, weight in play.learner._engines["discriminator"].state_dict().items():
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-9)
+    moved = play.learner._engines["student"].state_dict()
+    assert any(not torch.equal(student[name], weight) for name, weight in moved.items())

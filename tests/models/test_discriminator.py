@@ -191,3 +191,26 @@ def test_a_carried_backbone_comes_with_the_heads(tiny: StableDiffusion3Pipeline,
     target = Discriminator(other, blocks=(1, 3), width=16, seed=2, hold="carried")
     target.load_state_dict(source.state_dict())
     assert torch.equal(target(*batch(prompts, 3)), source(*batch(prompts, 3)))
+
+
+def test_an_own_backbone_starts_as_the_teacher_and_is_trained(
+    tiny: StableDiffusion3Pipeline, prompts: Conditioning
+) -> None:
+    own = Discriminator(copy.deepcopy(tiny.transformer), blocks=(0, 2), width=16, hold="own")
+    frozen = Discriminator(tiny.transformer, blocks=(0, 2), width=16)
+    logits = own(*batch(prompts, 4))
+    assert torch.equal(logits, frozen(*batch(prompts, 4)))
+    logits.sum().backward()
+    backbone = dict(own.backbone.named_parameters())
+    assert all(parameter.requires_grad for parameter in backbone.values())
+    reached = {name.split(".")[1] for name, p in backbone.items() if "blocks" in name and p.grad is not None}
+    assert reached == {"0", "1", "2"}
+    assert all(parameter.grad is None for parameter in tiny.transformer.parameters())
+
+
+def test_an_own_backbone_ends_with_the_last_block_that_is_read(tiny: StableDiffusion3Pipeline) -> None:
+    own = Discriminator(copy.deepcopy(tiny.transformer), blocks=(1,), width=16, hold="own")
+    names = {name for name in own.state_dict() if name.startswith("backbone.")}
+    assert any("transformer_blocks.1." in name for name in names)
+    assert not any("transformer_blocks.2." in name or "_out." in name.split("transformer_blocks")[0] for name in names)
+    assert len(tiny.transformer.transformer_blocks) > 2
