@@ -149,3 +149,9 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00run")
     with pytest.raises(UserError, match="UTF-8"):
         read_config(path)
+
+
+def test_the_teacher_is_judged_as_the_student_matches_it_unless_told_otherwise() -> None:
+    assert Config.model_validate({"model": {"guidance": 3.5}}).judged_guidance == 3.5
+    told = Config.model_validate({"model": {"guidance": 3.5}, "evaluation": {"teacher_guidance": 2.0}})
+    assert (told.judged_guidance, told.model.guidance) == (2.0, 3.5)

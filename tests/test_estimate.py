@@ -34,7 +34,9 @@ def test_plain_torch_on_one_rank_holds_what_adam_needs() -> None:
 
 def test_a_discriminator_with_a_backbone_of_its_own_is_one_network_more() -> None:
     own: dict[str, object] = {"backbone": "own"}
-    plain, more = (learner_bytes(config_with(learner={"engine": "torch"}, **extra)) for extra in ({}, {"discriminator": own}))
+    plain, more = (
+        learner_bytes(config_with(learner={"engine": "torch"}, **extra)) for extra in ({}, {"discriminator": own})
+    )
     # weights, gradients, two moments, and the average that judges
     assert more - plain == 5 * 1000 * FLOAT32
     stored = [estimate.object_store_demand(config_with(**extra), SIZES) for extra in ({}, {"discriminator": own})]

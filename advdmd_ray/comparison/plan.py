@@ -137,9 +137,8 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
 
 def _teacher_job(comparison: Comparison, example: Job, output: Path) -> Job:
     config = example.config
-    guidance = config.model.guidance if comparison.teacher_guidance is None else comparison.teacher_guidance
     run = config.run.model_copy(update={"output": str(output), "name": TEACHER})
-    model = config.model.model_copy(update={"guidance": guidance})
+    model = config.model.model_copy(update={"guidance": config.judged_guidance})
     return replace(
         example,
         rival=TEACHER,

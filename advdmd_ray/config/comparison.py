@@ -56,9 +56,6 @@ class Comparison(Section):
     teacher_steps: tuple[Positive, ...] = Field(
         default=(40, 8, 4, 2), min_length=1, description="Steps at which the teacher is judged; the first is the goal."
     )
-    teacher_guidance: float | None = Field(
-        default=None, ge=1, le=20, description="CFG scale of the judged teacher; default: model.guidance."
-    )
     overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base, for every rival.")
     rivals: tuple[Rival, ...] = Field(min_length=1, description="What is compared, in the order of the table.")
     quick: Quick = Field(default=Quick(), description="Values of `--quick`.")

@@ -198,8 +198,8 @@ class Discriminator(Section):
     width: Positive = Field(default=64, description="Channels of each head.")
     backbone: Literal["teacher", "fake_score", "own"] = Field(
         default="teacher",
-        description="Whose features the heads read: the frozen teacher's, those of the fake score as it is now, or those "
-        "of a copy of the teacher that learns with the heads.",
+        description="Whose features the heads read: the frozen teacher's, those of the fake score as it is now, or "
+        "those of an own copy of the teacher that learns with the heads.",
     )
     blocks: tuple[Count, ...] = Field(
         default=(1, 3), min_length=1, description="Backbone blocks whose features are read."
@@ -292,6 +292,12 @@ class Evaluation(Section):
     """The judge, the grids and the report."""
 
     samples: int = Field(default=1000, ge=20, description="Images per judged sampler.")
+    teacher_guidance: float | None = Field(
+        default=None,
+        ge=1,
+        le=20,
+        description="CFG scale at which the teacher is judged; default: model.guidance, which the student matches.",
+    )
     grid_cycles: Positive = Field(default=50, description="Cycles between sample grids.")
     judge_cycles: Count = Field(
         default=0, description="Cycles between judgements of the student's EMA while it learns; 0: only at the end."

@@ -63,6 +63,12 @@ class Config(Section):
         return Path(self.run.output) / self.run.name
 
     @property
+    def judged_guidance(self) -> float:
+        """CFG scale at which the teacher is judged."""
+        given = self.evaluation.teacher_guidance
+        return self.model.guidance if given is None else given
+
+    @property
     def rewarded_by(self) -> Literal["discriminator", "oracle", "nobody"]:
         """Who scores the trajectories; nobody where the only candidate is a discriminator that is not trained."""
         if self.reward.kind == "discriminator" and not self.cadence.discriminator_updates:

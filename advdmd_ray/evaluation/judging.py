@@ -71,7 +71,7 @@ def judge_samplers(config: Config, student: Path | None, progress: Callable[[str
     teacher: dict[int, JudgeScore] = {}
     images: dict[str, np.ndarray] = {}
     with _all_threads():
-        sampler = _Sampler(judge, load_pipeline(config.model.path), config.model.guidance, length)
+        sampler = _Sampler(judge, load_pipeline(config.model.path), config.judged_guidance, length)
         for steps in TEACHER_STEPS:
             label = f"teacher, {steps} steps"
             progress(label)

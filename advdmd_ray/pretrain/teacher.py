@@ -38,7 +38,7 @@ def _judged(pipeline: StableDiffusion3Pipeline, config: Config) -> dict[str, Any
     scores = judge_pipeline(
         pipeline,
         judge,
-        guidance=config.model.guidance,
+        guidance=config.judged_guidance,
         max_sequence_length=config.model.max_sequence_length,
         samples=samples,
         seed=JUDGE_SEED,
@@ -60,7 +60,7 @@ def pretrain_teacher(
     A training that was stopped goes on from its last checkpoint, in `.FOLDER-training` beside the folder.
 
     Args:
-        config: `run.seed` seeds the networks, the data and the training; `model.guidance` is what it is judged with.
+        config: `run.seed` seeds the networks, the data and the training; it is judged with `judged_guidance`.
         command: The command line, for the record.
         progress: See `pretrain`.
 
@@ -101,7 +101,7 @@ def pretrain_teacher(
     record = {
         "command": command,
         **settings,
-        "guidance": config.model.guidance,
+        "guidance": config.judged_guidance,
         "judge": judged,
         "begun_at_step": begun,
         "seconds": {"train": round(trained - start, 1), "judge": round(time.perf_counter() - trained, 1)},

@@ -27,7 +27,8 @@ def claim_all(jobs: Sequence[Job]) -> None:
 
 
 def test_the_teacher_comes_first_and_then_every_rival_seed_by_seed(tmp_path: Path, tiny_pipeline: Path) -> None:
-    jobs = jobs_of(tmp_path, tiny_pipeline, rivals=[DMD, ADVDMD, TWINFLOW], teacher_guidance=3.0)
+    rivals, overrides = [DMD, ADVDMD, TWINFLOW], {"evaluation.teacher_guidance": 3.0}
+    jobs = jobs_of(tmp_path, tiny_pipeline, rivals=rivals, overrides=overrides)
     names = [job.name for job in jobs]
     assert names[:4] == ["teacher", "dmd seed 0", "advdmd seed 0", "twinflow seed 0"]
     assert names[4:] == ["dmd seed 1", "advdmd seed 1", "twinflow seed 1"]
