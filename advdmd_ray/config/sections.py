@@ -110,7 +110,8 @@ class Reward(Resources):
         default=0.0,
         ge=0,
         lt=1,
-        description="Per cycle, of the average of the discriminator's heads that gives the rewards; 0: as they are.",
+        description="Per cycle, of the average of the discriminator's trained weights that gives the rewards; "
+        "0: as they are.",
     )
     workers: Positive = Field(default=1, description="Reward workers.")
     final_levels: tuple[float, ...] = Field(

@@ -109,7 +109,7 @@ class Learner:
         self._engines = self._build_engines(networks)
         self._backbone = networks.backbone
         self._ema = Ema(self._engines["student"].state_dict(), config.learner.ema_decay)
-        # The heads that judge: with decay 0 those of the last cycle.
+        # The weights that judge: with decay 0 those of the last cycle.
         self._judge = Ema(self._engines["discriminator"].state_dict(), config.reward.ema_decay)
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
@@ -187,13 +187,13 @@ class Learner:
         )
 
     def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
-        """Measures and smooths the AUC per level of the heads that judge: the mean over all groups of all ranks."""
-        heads = self._judge.state()
+        """Measures and smooths the AUC per level of the weights that judge: the mean over all groups of all ranks."""
+        judging = self._judge.state()
 
         def judge(
             x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
         ) -> Float[Tensor, " b"]:
-            return torch.func.functional_call(self._discriminator, heads, (x, t, conditioning))
+            return torch.func.functional_call(self._discriminator, judging, (x, t, conditioning))
 
         local = heldout_auc(judge, self._setting, batch, ("auc", self.version))
         measured = tuple(self._gang.mean(local).tolist())
@@ -304,8 +304,8 @@ class Learner:
     def snapshots(self) -> tuple[Snapshot, Snapshot]:
         """Student and discriminator of this version, packed for rollout actors and reward workers.
 
-        The discriminator has the average of its heads, `reward.ema_decay`. With it go the weights of a backbone that
-        learns: workers judge by the very network that the next cycle's AUC is measured of.
+        The discriminator has the average of what it trains, `reward.ema_decay`. With it go the weights of a backbone
+        that learns: workers judge by the very network that the next cycle's AUC is measured of.
         """
         judge = self._judge.state()
         if self._backbone is not None:

@@ -50,7 +50,8 @@ def token_features(
 def cut_after(transformer: SD3Transformer2DModel, block: int) -> None:
     """Take out of an SD3 transformer what its tokens after `block` do not hang on; `token_features` still works."""
     transformer.transformer_blocks = transformer.transformer_blocks[: block + 1]
-    transformer.norm_out, transformer.proj_out = nn.Identity(), nn.Identity()
+    for unused in ("norm_out", "proj_out"):
+        transformer.register_module(unused, nn.Identity())
 
 
 def time_features(t: Float[Tensor, " b"]) -> Float[Tensor, "b f"]:

@@ -13,6 +13,23 @@ from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
 from advdmd_ray import cli
 
 QUICK = {"seeds": [0], "budget": 60, "points": 1}
+CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
+
+
+@pytest.mark.slow
+def test_the_shapes_rehearse_to_their_first_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["compare", str(CONFIGS / "shapes.yaml"), "--quick", "--only", "advdmd", "--jobs", "1"]
+    assert cli.main(command) == cli.DONE
+    folder = tmp_path / "runs" / "compare" / "shapes-quick"
+    rows = [line.split(" | ") for line in (folder / "table.md").read_text().splitlines()]
+    assert rows[0][:5] == ["| ", "steps", "seeds", "seen prompts", "held-out prompts"]
+    assert [row[0] for row in rows[2:]] == ["| teacher, guidance 2.5"] * 5 + ["| AdvDMD", "| real, held out"]
+    forty, one = (float(rows[line][3].removesuffix(" %")) for line in (2, 6))
+    assert forty > one + 30
+    (run,) = json.loads((folder / "results.json").read_text())["rivals"][0]["runs"]
+    assert run["points"][-1]["notes"]["updates"]["rl"] > 0
+    assert {"figure.png", "signals.png"} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.slow

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
 
-from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs
+from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs, settings_of
 from advdmd_ray.compute import cycles_within
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import SamplingSettings, write_sampling
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
 
 
 def jobs_of(folder: Path, pipeline: Path, **values: Any) -> tuple[Job, ...]:
@@ -118,3 +120,28 @@ def test_a_setting_that_is_younger_than_the_results_counts_as_its_default(tmp_pa
     learner = job.config.learner.model_copy(update={"late_steps": 4.0})
     with pytest.raises(UserError, match=r"late_steps was 2\.0 and is 4\.0"):
         claim_settings(replace(job, config=job.config.model_copy(update={"learner": learner})))
+
+
+@pytest.mark.parametrize("mode", ["whole", "quick"])
+@pytest.mark.parametrize("name", ["shapes", "oracle", "ablation"])
+def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path: Path) -> None:
+    comparison = read_comparison(CONFIGS / f"{name}.yaml", quick=mode == "quick")
+    teacher, *jobs = plan_jobs(comparison, tmp_path)
+    assert len(jobs) == len(comparison.rivals) * len(comparison.seeds)
+    assert teacher.config.model.guidance == 2.5
+    first = jobs[0]
+    assert all(job.config.model.guidance == first.config.model.guidance for job in jobs)
+    assert all(job.config.run.cycles >= 4 for job in jobs)
+
+
+def test_an_ablation_changes_one_setting_of_its_first_rival(tmp_path: Path) -> None:
+    _, first, *others = plan_jobs(read_comparison(CONFIGS / "ablation.yaml"), tmp_path)
+    for job in others:
+        if job.config.run.seed == first.config.run.seed:
+            one, other = (
+                {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
+                for tree in (settings_of(first)["config"], settings_of(job)["config"])
+            )
+            changed = {key for key in one if one[key] != other[key]}
+            allowed = {"diffusion.kernel", "diffusion.eta"} if job.rival == "cps" else set()
+            assert len(changed) == 1 or changed == allowed, job.name
