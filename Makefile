@@ -42,8 +42,8 @@ demo: $(STAMP) ## Train the 4-step digits student on this machine into runs/demo
 pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
 	@$(BIN)/advdmd pretrain --config configs/digits.yaml
 
-test: $(STAMP) ## Run the test suite
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## Run the test suite, two files at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP) ## Check style with ruff
 	@$(BIN)/ruff check .
