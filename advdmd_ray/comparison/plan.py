@@ -33,8 +33,8 @@ SETTINGS, POINTS, RESULT, LOG = "settings.json", "points.json", "result.json", "
 STUDENT = "student.safetensors"
 TABLE = "table.md"
 """The headline table, in the comparison's own folder."""
-_NO_MATTER = ("buffer", "metrics", "pretrain", "ray", "weights")
-"""Sections of the configuration that no job of a comparison reads."""
+_NO_MATTER = ("buffer", "evaluation", "metrics", "pretrain", "ray", "weights")
+"""Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,12 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
             raise UserError(
                 f"{comparison.name}: rival {job.rival} has another model.path or data.source than rival "
                 f"{jobs[0].rival}; one comparison has one teacher: give the other a file of its own"
+            )
+        if job.config.judged_guidance != first.judged_guidance:
+            raise UserError(
+                f"{comparison.name}: the teacher is judged once, and rival {job.rival} has guidance "
+                f"{job.config.judged_guidance:g} for it, rival {jobs[0].rival} {first.judged_guidance:g}; set "
+                "evaluation.teacher_guidance for all of them"
             )
     return (_teacher_job(comparison, jobs[0], output), *jobs)
 

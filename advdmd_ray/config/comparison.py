@@ -96,7 +96,7 @@ def read_comparison(path: str | Path, *, quick: bool = False) -> Comparison:
 
 
 def rival_config(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Config:
-    """The configuration of one job: base, then the comparison's overrides, the rival's, and those of `--quick`.
+    """The configuration of one job: base, then the comparison's overrides, those of `--quick`, and the rival's.
 
     A job is one process with one learner rank, so `learner.engine` is torch; DeepSpeed makes the same updates.
 
@@ -118,7 +118,7 @@ def rival_config(comparison: Comparison, rival: Rival, seed: int, output: Path) 
         "learner.engine": "torch",
         "learner.ranks": 1,
     }
-    for overrides in (comparison.overrides, rival.overrides, comparison.quick.overrides, fixed):
+    for overrides in (comparison.overrides, comparison.quick.overrides, rival.overrides, fixed):
         for key, value in overrides.items():
             try:
                 set_value(tree, key, value)

@@ -19,7 +19,8 @@ KernelName: TypeAlias = Literal["renoise", "cps", "ode", "flow_sde"]
 Level: TypeAlias = float | Float[Tensor, ""]
 Std: TypeAlias = Float[Tensor, ""] | Float[Tensor, " b"]
 
-# g = a sqrt(t / (1 - t)) of flow_sde is infinite at t = 1; its t is held at this level.
+# g = a sqrt(t / (1 - t)) of flow_sde is infinite at t = 1. Above this level the next one stands in for t in 1 - t:
+# few-step schedules begin at 1, and a t held at 0.99 would throw the first state far off its noise level.
 FLOW_SDE_MAX_T = 0.99
 
 
@@ -156,9 +157,9 @@ def transition(
     | `ode`      | `x + (t'-t) v`, which is `(1-t') x0_hat + t' eps_hat`     | 0                  |
     | `flow_sde` | `(1-t') x0_hat + (t' - g^2 D/(2t)) eps_hat`, D = t - t'   | `g sqrt(D)`        |
 
-    with `g = a sqrt(t/(1-t))`, t held at 0.99 in g. `renoise` and `ode` are, operation for operation, the steps of
-    diffusers' `FlowMatchEulerDiscreteScheduler` with and without `stochastic_sampling`. At t' = 0 the cps family
-    ends in x0_hat without noise; `flow_sde` leaves noise in the final latent.
+    with `g = a sqrt(t/(1-t))`, and `a sqrt(t/(1-t'))` from a level above 0.99. `renoise` and `ode` are, operation for
+    operation, the steps of diffusers' `FlowMatchEulerDiscreteScheduler` with and without `stochastic_sampling`. At
+    t' = 0 the cps family ends in x0_hat without noise; `flow_sde` leaves noise in the final latent.
 
     Args:
         kernel: The kernel.
@@ -185,9 +186,12 @@ def transition(
     return Transition(mean + reached * kept * noise_from_velocity(x, velocity, level), reached * fresh)
 
 
+def _flow_sde_variance(scale: float, t: Tensor, t_next: Tensor) -> Tensor:
+    return scale**2 * t / (1 - torch.where(t > FLOW_SDE_MAX_T, t_next, t)) * (t - t_next)
+
+
 def _flow_sde(scale: float, x: Tensor, velocity: Tensor, t: Tensor, t_next: Tensor) -> Transition:
-    held = t.clamp(max=FLOW_SDE_MAX_T)
-    variance = scale**2 * held / (1 - held) * (t - t_next)
+    variance = _flow_sde_variance(scale, t, t_next)
     clean, eps = clean_from_velocity(x, velocity, t), noise_from_velocity(x, velocity, t)
     return Transition((1 - t_next) * clean + (t_next - variance / (2 * t)) * eps, variance.sqrt())
 
@@ -280,8 +284,7 @@ def clean_from_mean(
     """
     level, reached = torch.as_tensor(t, dtype=torch.float32), torch.as_tensor(t_next, dtype=torch.float32)
     if kernel.name == "flow_sde":
-        held = level.clamp(max=FLOW_SDE_MAX_T)
-        of_noise = reached - kernel.noise**2 * held / (1 - held) * (level - reached) / (2 * level)
+        of_noise = reached - _flow_sde_variance(kernel.noise, level, reached) / (2 * level)
     else:
         eta = kernel.freshness
         of_noise = reached * (0.0 if eta == 1 else math.cos(eta * math.pi / 2))

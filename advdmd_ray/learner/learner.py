@@ -46,10 +46,9 @@ from advdmd_ray.learner.report import (
     PolicyCycleReport,
     UpdateReport,
     mean_agreement,
-    within_group_std,
 )
 from advdmd_ray.learner.signal import RewardSignal
-from advdmd_ray.losses.advantage import GroupSummary, batch_std, merge
+from advdmd_ray.losses.advantage import GroupSummary, merge, within_std
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, ScoredGroup
 from advdmd_ray.weights import Snapshot, pack
@@ -156,15 +155,16 @@ class Learner:
         """
         began = time.monotonic()
         batch = collate(groups, self.version)
-        moments = merge([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos])
+        summaries = [GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos]
+        moments, spread = merge(summaries), within_std(summaries)
         measured = self._measure_auc(batch) if self._config.cadence.discriminator_updates else None
         unknown = (math.nan,) * self._config.steps
-        self._signal.follow(batch_std(moments))
+        self._signal.follow(spread)
         plan = self._cadence.plan(self._health, self._signal.used_levels)
         updates = self._train_critics(batch, plan)
         policy, deviation = None, float("nan")
         if plan.policy_gradient:
-            updates["rl"], policy, deviation = self._policy_turn(batch, batch_std(moments))
+            updates["rl"], policy, deviation = self._policy_turn(batch, spread)
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
         updates["dmd"] = self._repeat("student", "dmd", plan.dmd, lambda path: self._dmd_loss(batch, path))
@@ -178,7 +178,7 @@ class Learner:
             smoothed_auc=unknown if measured is None else self._health.auc,
             open_levels=self._health.open_levels,
             reward_mean=moments.mean,
-            reward_spread=within_group_std(infos),
+            reward_spread=tuple(spread.tolist()),
             policy=policy,
             fresh_deviation=deviation,
             trajectories=moments.count,

@@ -131,12 +131,6 @@ class CycleOutcome:
     resident_bytes: int = 0
 
 
-def within_group_std(infos: Sequence[GroupInfo]) -> tuple[float, ...]:
-    """Root mean square over groups of the standard deviation inside a group, per level."""
-    variances = [[m2 / info.samples for m2 in info.reward_m2] for info in infos]
-    return tuple(math.sqrt(sum(column) / len(column)) for column in zip(*variances, strict=True))
-
-
 def mean_agreement(infos: Sequence[GroupInfo]) -> tuple[float, ...]:
     """Mean over the groups in which the oracle tells two trajectories apart, per level; nan if there is none."""
     means = []

@@ -21,7 +21,8 @@ class RewardSignal:
         config: The run's configuration.
 
     Attributes:
-        running_std: `[K]` smoothed standard deviation of each level's rewards; None before the first cycle.
+        running_std: `[K]` smoothed standard deviation of each level's rewards inside their groups; None before the
+            first cycle.
     """
 
     def __init__(self, config: Config) -> None:
@@ -56,7 +57,7 @@ class RewardSignal:
 
         Args:
             batch: This rank's groups.
-            std: Standard deviation of each level over the groups of all ranks.
+            std: Standard deviation of each level inside the groups of all ranks.
             open_levels: The others have weight 0.
         """
         config = self._config

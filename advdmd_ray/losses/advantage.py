@@ -8,25 +8,13 @@ last step draws no action.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 AdvantageForm: TypeAlias = Literal["reward_to_go", "own_step", "final_only", "potential"]
-
-
-class LevelMoments(NamedTuple):
-    """Moments of the rewards of a batch, per level.
-
-    Attributes:
-        mean: `[g, k]` mean over the samples of each group.
-        batch_std: `[k]` population standard deviation over all samples of all groups, about their common mean.
-    """
-
-    mean: Float[Tensor, "g k"]
-    batch_std: Float[Tensor, " k"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +32,18 @@ class GroupSummary:
     m2: tuple[float, ...]
 
 
-def level_moments(rewards: Float[Tensor, "g n k"]) -> LevelMoments:
-    """The group means and the batch's standard deviation of every level, summed in float64."""
-    wide = rewards.double()
-    batch_std = wide.flatten(0, 1).std(dim=0, correction=0)
-    return LevelMoments(wide.mean(dim=1).float(), batch_std.float())
-
-
 def group_summary(rewards: Float[Tensor, "n k"]) -> GroupSummary:
     """Count, mean and sum of squared deviations of one group's rewards."""
     wide = rewards.double()
     mean = wide.mean(dim=0)
     m2 = (wide - mean).square().sum(dim=0)
     return GroupSummary(rewards.shape[0], tuple(mean.tolist()), tuple(m2.tolist()))
+
+
+def _alike(summaries: Sequence[GroupSummary]) -> Sequence[GroupSummary]:
+    if not summaries or len({len(s.mean) for s in summaries} | {len(s.m2) for s in summaries}) != 1:
+        raise ValueError("at least one summary is needed, all with the same number of levels")
+    return summaries
 
 
 def merge(summaries: Sequence[GroupSummary]) -> GroupSummary:
@@ -68,9 +55,7 @@ def merge(summaries: Sequence[GroupSummary]) -> GroupSummary:
     Raises:
         ValueError: if there is no summary or they differ in their number of levels.
     """
-    if not summaries or len({len(s.mean) for s in summaries} | {len(s.m2) for s in summaries}) != 1:
-        raise ValueError("merge needs at least one summary, all with the same number of levels")
-    count = sum(s.count for s in summaries)
+    count = sum(s.count for s in _alike(summaries))
     mean = tuple(
         math.fsum(s.count * s.mean[level] for s in summaries) / count for level in range(len(summaries[0].mean))
     )
@@ -81,9 +66,17 @@ def merge(summaries: Sequence[GroupSummary]) -> GroupSummary:
     return GroupSummary(count, mean, m2)
 
 
-def batch_std(summary: GroupSummary) -> Float[Tensor, " k"]:
-    """Population standard deviation of each level: `batch_std` of `level_moments` of the same samples."""
-    return torch.tensor([math.sqrt(m2 / summary.count) for m2 in summary.m2], dtype=torch.float32)
+def within_std(summaries: Sequence[GroupSummary]) -> Float[Tensor, " k"]:
+    """Standard deviation inside the groups, pooled: `sqrt(sum m2_i / sum n_i)` per level.
+
+    What sets a prompt's rewards apart from another's is not in it: a discriminator may find some prompts harder, and
+    one of relativistic pairs leaves every prompt's offset open.
+
+    Raises:
+        ValueError: if there is no summary or they differ in their number of levels.
+    """
+    count, columns = sum(s.count for s in _alike(summaries)), zip(*(s.m2 for s in summaries), strict=True)
+    return torch.tensor([math.sqrt(math.fsum(column) / count) for column in columns], dtype=torch.float32)
 
 
 def level_z_scores(
@@ -91,13 +84,13 @@ def level_z_scores(
 ) -> Float[Tensor, "g n k"]:
     """`z = (r - mean of its group) / max(std, floor)` per level.
 
-    The mean is the group's, so prompts are not compared; the scale is the batch's, so a group without spread is not
-    blown up. The floor (tied to a running std) makes a blind discriminator yield no signal instead of noise at
-    unit scale.
+    The mean is the group's, so prompts are not compared; the scale is pooled over the batch's groups, so a group
+    without spread is not blown up. With `within_std`, z is blind to any offset of a prompt. The floor (tied to a
+    running std) makes a blind discriminator yield no signal instead of noise at unit scale.
 
     Args:
         rewards: Logits.
-        std: The batch's standard deviation per level, logits.
+        std: Standard deviation per level inside the groups of the batch, logits.
         floor: > 0, logits; one for all levels or one each.
 
     Raises:

@@ -59,21 +59,21 @@ def test_what_is_wrong_with_a_rival_names_it(tmp_path: Path, overrides: dict[str
     assert says in str(raised.value)
 
 
-def test_a_rivals_settings_are_base_then_common_then_its_own_then_quick(tmp_path: Path) -> None:
+def test_a_rivals_settings_are_base_then_common_then_quick_then_its_own(tmp_path: Path) -> None:
     path = write_comparison(
         tmp_path,
         NOWHERE,
         overrides={"dmd.learning_rate": 0.1, "fake_score.learning_rate": 0.1, "learner.ema_decay": 0.1},
         rivals=[{"name": "a", "overrides": {"fake_score.learning_rate": 0.2, "learner.ema_decay": 0.2}}],
-        quick={"budget": 5, "seeds": [7], "overrides": {"learner.ema_decay": 0.3}},
+        quick={"budget": 5, "seeds": [7], "overrides": {"learner.ema_decay": 0.3, "dmd.learning_rate": 0.3}},
     )
     full, quick = read_comparison(path), read_comparison(path, quick=True)
     assert (full.name, full.budget, full.seeds, full.points) == ("small", 200, (0, 1), 2)
     assert (quick.name, quick.budget, quick.seeds, quick.points) == ("small-quick", 5, (7,), 2)
-    for comparison, decay in ((full, 0.2), (quick, 0.3)):
+    for comparison, common in ((full, 0.1), (quick, 0.3)):
         config = rival_config(comparison, comparison.rivals[0], 7, tmp_path / "out")
-        assert (config.dmd.learning_rate, config.fake_score.learning_rate) == (0.1, 0.2)
-        assert config.learner.ema_decay == decay
+        assert (config.dmd.learning_rate, config.fake_score.learning_rate) == (common, 0.2)
+        assert config.learner.ema_decay == 0.2
         assert config.rollout.group_size == 4
         assert config.run.seed == 7
         assert config.folder == tmp_path / "out" / "a" / "seed-7"

@@ -1,5 +1,6 @@
 """The jobs of a comparison, and the refusal to mix results of different settings."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import pytest
 from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
 
 from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs, settings_of
-from advdmd_ray.compute import cycles_within
+from advdmd_ray.compute import cycles_within, expected_costs
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import SamplingSettings, write_sampling
@@ -52,6 +53,7 @@ def test_learning_rates_fall_along_the_budget(tmp_path: Path, tiny_pipeline: Pat
         ({"discriminator.blocks": [9]}, "rival b: discriminator.blocks"),
         ({"model.max_sequence_length": 1}, "rival b: model.max_sequence_length is 1, but .* says 8"),
         ({"model.guidance": 2.0, "data.source": "shapes"}, "rival b has another model.path or data.source"),
+        ({"evaluation.teacher_guidance": 2.0}, "rival b has guidance 2 for it, rival a 1; set evaluation.teacher_guid"),
     ],
 )
 def test_a_rival_that_cannot_run_is_refused(
@@ -75,6 +77,16 @@ def test_the_same_settings_may_go_on(tmp_path: Path, tiny_pipeline: Path) -> Non
         overrides={"metrics.port": 1, "run.cycles": 3},
     )
     claim_all(other)
+
+
+def test_judging_the_teacher_at_another_guidance_leaves_the_students_results_valid(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    claim_all(jobs_of(tmp_path, tiny_pipeline))
+    teacher, *students = jobs_of(tmp_path, tiny_pipeline, overrides={"evaluation.teacher_guidance": 3.0})
+    claim_all(students)
+    with pytest.raises(UserError, match=r"config\.model\.guidance was 1\.0 and is 3\.0"):
+        claim_settings(teacher)
 
 
 @pytest.mark.parametrize(
@@ -131,17 +143,36 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
     assert teacher.config.model.guidance == 2.5
     first = jobs[0]
     assert all(job.config.model.guidance == first.config.model.guidance for job in jobs)
-    assert all(job.config.run.cycles >= 4 for job in jobs)
+    for job in jobs:
+        plan = itertools.islice(expected_costs(job.config, job.layers), job.config.run.cycles)
+        assert any(cost.rl > 0 for cost in plan) == job.config.policy_gradient.enabled, job.name
+
+
+def changed_keys(one: Job, other: Job) -> set[str]:
+    first, second = (
+        {
+            f"{section}.{key}": value
+            for section, keys in settings_of(job)["config"].items()
+            for key, value in keys.items()
+        }
+        for job in (one, other)
+    )
+    return {key for key in first if first[key] != second[key]}
+
+
+def test_dmd2_is_advdmd_without_rl_and_dmd_is_dmd2_without_a_discriminator(tmp_path: Path) -> None:
+    comparison = read_comparison(CONFIGS / "shapes.yaml")
+    jobs = {job.rival: job for job in plan_jobs(comparison, tmp_path)[: len(comparison.rivals) + 1]}
+    assert changed_keys(jobs["dmd2"], jobs["advdmd"]) == {"policy_gradient.enabled"}
+    assert changed_keys(jobs["final_only"], jobs["advdmd"]) == {"policy_gradient.advantage"}
+    assert changed_keys(jobs["advdmd_2step"], jobs["advdmd"]) == {"diffusion.sigmas"}
+    without = {"cadence.discriminator_updates", "dmd.gan_weight", "reward.oracle_agreement"}
+    assert changed_keys(jobs["dmd"], jobs["dmd2"]) == without
 
 
 def test_an_ablation_changes_one_setting_of_its_first_rival(tmp_path: Path) -> None:
     _, first, *others = plan_jobs(read_comparison(CONFIGS / "ablation.yaml"), tmp_path)
     for job in others:
-        if job.config.run.seed == first.config.run.seed:
-            one, other = (
-                {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
-                for tree in (settings_of(first)["config"], settings_of(job)["config"])
-            )
-            changed = {key for key in one if one[key] != other[key]}
-            allowed = {"diffusion.kernel", "diffusion.eta"} if job.rival == "cps" else set()
-            assert len(changed) == 1 or changed == allowed, job.name
+        changed = changed_keys(first, job)
+        allowed = {"diffusion.kernel", "diffusion.eta"} if job.rival == "cps" else set()
+        assert len(changed) == 1 or changed == allowed, job.name

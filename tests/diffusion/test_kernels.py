@@ -144,7 +144,7 @@ def test_renoise_is_cps_with_eta_one_and_ode_is_cps_with_eta_zero() -> None:
     torch.testing.assert_close(near_ode.mean, transition(Kernel.ode(), x, velocity, 0.75, 0.5).mean)
 
 
-def test_flow_sde_follows_its_formula_and_stays_finite_at_level_one() -> None:
+def test_flow_sde_follows_its_formula_and_at_level_one_the_next_level_stands_in() -> None:
     x, velocity = _draw(1, 1, 3, 3), _draw(1, 1, 3, 3, seed=1)
     mean, std = transition(Kernel.flow_sde(0.7), x, velocity, 0.6, 0.5)
     g_squared = 0.49 * 0.6 / 0.4
@@ -154,7 +154,19 @@ def test_flow_sde_follows_its_formula_and_stays_finite_at_level_one() -> None:
     assert float(std) == pytest.approx(math.sqrt(g_squared * 0.1), rel=1e-5)
     first = transition(Kernel.flow_sde(0.7), x, velocity, 1.0, 0.75)
     assert bool(first.mean.isfinite().all())
-    assert float(first.std) == pytest.approx(0.7 * math.sqrt(99 * 0.25), rel=1e-4)
+    assert float(first.std) == pytest.approx(0.7 * math.sqrt(1 / 0.25 * 0.25), rel=1e-4)
+
+
+@pytest.mark.parametrize("levels", [(1.0, 0.75, 0.5, 0.25), (1.0, 0.6), (1.0, 0.9, 0.75, 0.5)])
+@pytest.mark.parametrize("kernel", [Kernel.renoise(), Kernel.cps(0.9), Kernel.ode(), Kernel.flow_sde()])
+def test_with_a_perfect_velocity_states_stay_near_their_noise_level(kernel: Kernel, levels: tuple[float, ...]) -> None:
+    # All data is 0: the velocity of x at level t is x / t, and a state's std is its noise level.
+    x = _draw(4096, 1, 2, 2)
+    for step, (t, t_next) in enumerate(itertools.pairwise(levels)):
+        mean, std = transition(kernel, x, x / t, t, t_next)
+        x = mean + std * _draw(4096, 1, 2, 2, seed=step + 1)
+        # The SDE holds its drift fixed over a step, so that few long ones leave too much noise.
+        assert 0.97 <= float(x.std()) / t_next <= (1.6 if kernel.name == "flow_sde" else 1.03)
 
 
 @pytest.mark.parametrize("kernel", [Kernel.renoise(), Kernel.cps(0.9), Kernel.ode()])

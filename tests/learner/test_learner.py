@@ -172,11 +172,11 @@ def test_a_blind_discriminator_gives_no_rl_update_at_all(form: str, group_size: 
 
 def _advantages(taught: Learner, groups: Sequence[ScoredGroup]) -> torch.Tensor:
     from advdmd_ray.learner.batch import collate  # noqa: PLC0415 - only here
-    from advdmd_ray.losses.advantage import GroupSummary, batch_std, merge  # noqa: PLC0415 - only here
+    from advdmd_ray.losses.advantage import GroupSummary, within_std  # noqa: PLC0415 - only here
 
-    merged = merge([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos_of(groups)])
-    taught._signal.follow(batch_std(merged))
-    return taught._signal.advantages(collate(groups, 0), batch_std(merged), taught._health.open_levels)[0]
+    std = within_std([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos_of(groups)])
+    taught._signal.follow(std)
+    return taught._signal.advantages(collate(groups, 0), std, taught._health.open_levels)[0]
 
 
 def test_shuffled_rewards_give_each_trajectory_the_advantages_of_another_one() -> None:

@@ -13,14 +13,13 @@ from advdmd_ray.losses.advantage import (
     AdvantageForm,
     GroupSummary,
     advantages,
-    batch_std,
     group_summary,
     level_gate,
-    level_moments,
     level_z_scores,
     merge,
     nominal_scale,
     normalised,
+    within_std,
 )
 
 FORMS: tuple[AdvantageForm, ...] = get_args(AdvantageForm)
@@ -37,15 +36,24 @@ def test_merged_summaries_are_the_moments_of_all_samples(groups: int, n: int, se
     everything = rewards.double().reshape(-1, 3)
     assert merged.count == groups * n
     assert merged.mean == pytest.approx(everything.mean(0).tolist(), rel=1e-9, abs=1e-9)
-    torch.testing.assert_close(batch_std(merged), everything.std(0, correction=0).float())
-    torch.testing.assert_close(level_moments(rewards).batch_std, batch_std(merged))
-    torch.testing.assert_close(level_moments(rewards).mean, rewards.mean(1))
+    assert [math.sqrt(m2 / merged.count) for m2 in merged.m2] == pytest.approx(
+        everything.std(0, correction=0).tolist(), rel=1e-6, abs=1e-9
+    )
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 50))
+def test_the_std_inside_groups_is_that_of_all_deviations_from_their_groups_mean(sizes: list[int], seed: int) -> None:
+    groups = [_draw(size, 2, seed=seed + i) + 10 * i for i, size in enumerate(sizes)]
+    deviations = torch.cat([group - group.mean(0) for group in groups])
+    expected = deviations.square().mean(0).sqrt()
+    torch.testing.assert_close(within_std([group_summary(group) for group in groups]), expected, atol=1e-5, rtol=1e-4)
 
 
 @given(st.permutations(range(6)), st.integers(0, 50))
 def test_the_order_of_the_groups_changes_no_bit(order: list[int], seed: int) -> None:
     summaries = [group_summary(1e3 * _draw(5, 2, seed=seed + i)) for i in range(6)]
     assert merge([summaries[i] for i in order]) == merge(summaries)
+    assert torch.equal(within_std([summaries[i] for i in order]), within_std(summaries))
 
 
 def test_groups_of_different_size_and_merged_groups_merge() -> None:
@@ -60,19 +68,22 @@ def test_groups_of_different_size_and_merged_groups_merge() -> None:
 
 @pytest.mark.parametrize("summaries", [[], [GroupSummary(1, (0.0,), (0.0,)), GroupSummary(1, (0.0, 0.0), (0.0, 0.0))]])
 def test_summaries_that_do_not_fit_are_refused(summaries: list[GroupSummary]) -> None:
-    with pytest.raises(ValueError, match="at least one summary"):
-        merge(summaries)
+    for combine in (merge, within_std):
+        with pytest.raises(ValueError, match="at least one summary"):
+            combine(summaries)
 
 
 @given(st.integers(0, 50), st.floats(-10, 10), st.floats(0.5, 20))
 def test_z_scores_ignore_a_prompts_offset_and_the_rewards_unit(seed: int, offset: float, unit: float) -> None:
+    def z_of(rewards: Tensor) -> Tensor:
+        return level_z_scores(rewards, within_std([group_summary(group) for group in rewards]), 1e-3)
+
     rewards = _draw(3, 6, 2, seed=seed)
-    std = level_moments(rewards).batch_std
-    z = level_z_scores(rewards, std, 1e-3)
+    z = z_of(rewards)
     torch.testing.assert_close(z.mean(1), torch.zeros(3, 2), atol=1e-5, rtol=0)
-    moved = rewards + offset * torch.arange(3).reshape(3, 1, 1)
-    torch.testing.assert_close(level_z_scores(moved, std, 1e-3), z, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(level_z_scores(unit * rewards, unit * std, 1e-3), z, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(z.square().mean((0, 1)), torch.ones(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(z_of(rewards + offset * torch.arange(3).reshape(3, 1, 1)), z, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(z_of(unit * rewards), z, atol=1e-4, rtol=1e-4)
 
 
 def test_a_higher_reward_has_a_higher_score() -> None:
@@ -83,7 +94,7 @@ def test_a_higher_reward_has_a_higher_score() -> None:
 
 def test_a_blind_discriminator_yields_no_signal() -> None:
     rewards = 1e-6 * _draw(4, 8, 3)
-    z = level_z_scores(rewards, level_moments(rewards).batch_std, torch.full((3,), 0.5))
+    z = level_z_scores(rewards, within_std([group_summary(group) for group in rewards]), torch.full((3,), 0.5))
     a = normalised(advantages(z, "reward_to_go", 1.0, torch.ones(3)), nominal_scale("reward_to_go", 1.0, torch.ones(3)))
     assert float(a.abs().max()) < 1e-4
 
