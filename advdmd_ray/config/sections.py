@@ -160,7 +160,12 @@ class Learner(Resources):
         description="Share of every learning rate left in cycle run.cycles; linear from the first. A run that "
         "time_limit_s ends stops earlier on the line.",
     )
-    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="EMA of the student per DMD or RL update.")
+    ema_decay: float = Field(
+        default=0.98,
+        ge=0,
+        lt=1,
+        description="Per cycle, however many updates it makes, of the student's EMA; per update of TwinFlow.",
+    )
     checkpoint_cycles: Positive = Field(default=50, description="Cycles between checkpoints.")
     keep_checkpoints: Positive = Field(default=2, description="Checkpoints kept.")
     cycle_timeout_s: Seconds = Field(default=600.0, description="A cycle that takes longer stops the run.")

@@ -168,6 +168,7 @@ class Learner:
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
         updates["dmd"] = self._repeat("student", "dmd", plan.dmd, lambda path: self._dmd_loss(batch, path))
+        self._ema.update(self._engines["student"].state_dict())
         self._judge.update(self._engines["discriminator"].state_dict())
         self.version += 1
         return CycleReport(
@@ -231,8 +232,6 @@ class Learner:
             step = self._engines[engine].step(loss, objective, self._rate_factor)
             losses.append(loss.detach())
             norm, skipped = step.grad_norm, skipped + step.skipped
-            if engine == "student" and not step.skipped:
-                self._ema.update(self._engines["student"].state_dict())
         mean = float(self._gang.mean(torch.stack(losses).mean())) if losses else math.nan
         return UpdateReport(updates=count - skipped, skipped=skipped, loss=mean, gradient_norm=norm)
 

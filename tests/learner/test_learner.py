@@ -53,6 +53,22 @@ def _rl_config(**sections: dict[str, object]) -> Config:
     return config(**still)
 
 
+# The student's average ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("minibatches", [1, 4])
+def test_the_average_moves_once_a_cycle_however_many_updates_it_makes(minibatches: int) -> None:
+    settings = _rl_config(learner={"ema_decay": 0.75}, policy_gradient={"minibatches": minibatches})
+    taught = learner(settings, student=Mixer(1), critic=Judge(2))
+    before = taught.ema()
+    groups = scored_groups(Mixer(1), Judge(2))
+    report = taught.cycle(groups, infos_of(groups))
+    assert report.updates["rl"].updates == minibatches
+    for name, weight in taught._engines["student"].state_dict().items():
+        torch.testing.assert_close(taught.ema()[name], 0.75 * before[name] + 0.25 * weight, rtol=0, atol=1e-6)
+        assert not torch.allclose(weight, before[name], atol=1e-3)
+
+
 # The importance ratio -----------------------------------------------------------------------------------------------
 
 
