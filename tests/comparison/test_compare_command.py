@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
+from comparison_files import ADVDMD, CONFIGS, DMD, TWINFLOW, write_comparison
 
 from advdmd_ray import cli
 
 QUICK = {"seeds": [0], "budget": 60, "points": 1}
-CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
 
 
 @pytest.mark.slow

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison_files import ADVDMD, DMD, write_comparison
+from comparison_files import ADVDMD, CONFIGS, DMD, write_comparison
 from pydantic import BaseModel
 
 from advdmd_ray.config import read_config
 from advdmd_ray.config.comparison import Comparison, Quick, Rival, read_comparison, rival_config
 from advdmd_ray.errors import UserError
 
-SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "compare").glob("*.yaml"))
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 NOWHERE = Path("nowhere")
 
 

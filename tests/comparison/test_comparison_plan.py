@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
+from comparison_files import ADVDMD, CONFIGS, DMD, TWINFLOW, write_comparison
 
 from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs, settings_of
 from advdmd_ray.compute import cycles_within, expected_costs
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import SamplingSettings, write_sampling
-
-CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
 
 
 def jobs_of(folder: Path, pipeline: Path, **values: Any) -> tuple[Job, ...]:
