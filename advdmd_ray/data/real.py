@@ -1,5 +1,6 @@
 """Real images as a data set that can be asked for images of given prompts."""
 
+import hashlib
 from dataclasses import dataclass, field
 
 import torch
@@ -59,6 +60,9 @@ class RealImages(Dataset[tuple[Tensor, Tensor]]):
     def split(self, heldout_fraction: float, seed: int) -> tuple["RealImages", "RealImages"]:
         """Split every prompt's images into a part to learn from and a part to measure on.
 
+        Rows with the same images (a prompt that stands twice in the table) are cut alike: no image of the first part is
+        in the second.
+
         Args:
             heldout_fraction: Share of each prompt's images in the second part, in (0, 1); at least one image of each
                 prompt goes to either part.
@@ -69,11 +73,15 @@ class RealImages(Dataset[tuple[Tensor, Tensor]]):
         """
         generator = torch.Generator().manual_seed(seed)
         learn, measure = [], []
+        orders: dict[bytes, Tensor] = {}
         for prompt_id, rows in sorted(self._rows.items()):
             if len(rows) < 2:  # noqa: PLR2004 - one image for either part
                 raise ValueError(f"prompt id {prompt_id} has one image; a split needs two")
             cut = min(max(round(heldout_fraction * len(rows)), 1), len(rows) - 1)
-            order = rows[torch.randperm(len(rows), generator=generator)]
+            images = hashlib.sha256(self.latents[rows].numpy(force=True).tobytes()).digest()
+            if images not in orders:
+                orders[images] = torch.randperm(len(rows), generator=generator)
+            order = rows[orders[images]]
             measure.append(order[:cut])
             learn.append(order[cut:])
         first, second = torch.cat(learn).sort().values, torch.cat(measure).sort().values

@@ -11,6 +11,7 @@ from advdmd_ray.data.real import RealImages
 DIGITS = load_digits("train")
 REAL = RealImages(DIGITS.images, DIGITS.labels)
 BY_CONTENT = {tuple(latent.flatten().tolist()): int(i) for latent, i in zip(REAL.latents, REAL.prompt_ids, strict=True)}
+BY_ROW = {tuple(latent.flatten().tolist()): row for row, latent in enumerate(REAL.latents)}
 
 
 @given(st.lists(st.integers(0, 9), max_size=40), st.integers(0, 2**62))
@@ -53,3 +54,10 @@ def test_a_split_is_disjoint_complete_and_has_every_prompt_in_both_parts(fractio
     assert sorted([*learn.latents.flatten().tolist(), *measure.latents.flatten().tolist()]) == list(range(60))
     assert set(learn.prompt_ids.tolist()) == set(measure.prompt_ids.tolist()) == set(range(7))
     assert all(int(latent.item()) % 7 == int(i) for latent, i in zip(learn.latents, learn.prompt_ids, strict=True))
+
+
+def test_an_image_of_a_prompt_that_stands_twice_is_held_out_of_both_rows_or_of_neither() -> None:
+    twice = RealImages(REAL.latents.repeat(2, 1, 1, 1), torch.cat([REAL.prompt_ids, REAL.prompt_ids + 10]))
+    learn, measure = ({BY_ROW[tuple(row)] for row in part.latents.flatten(1).tolist()} for part in twice.split(0.3, 11))
+    assert learn | measure == set(BY_ROW.values())
+    assert not learn & measure
