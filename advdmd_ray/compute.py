@@ -97,6 +97,7 @@ def cycle_cost(config: Config, plan: CyclePlan, layers: int, *, ratio_check: boo
     share = feature_share(config, layers)
     trajectories = config.rollout.groups_per_cycle * config.rollout.group_size
     actions = trajectories * stochastic_actions(config)
+    learnt = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
     judged = config.steps - 1 + len(config.reward.final_levels)
     rows = min(config.discriminator.auc_rows, config.rollout.group_size)
     measured = config.cadence.discriminator_updates > 0
@@ -106,7 +107,7 @@ def cycle_cost(config: Config, plan: CyclePlan, layers: int, *, ratio_check: boo
         discriminator=plan.discriminator * _discriminator_update(config) * share,
         auc=measured * config.rollout.groups_per_cycle * 2 * rows * judged * share,
         dmd=plan.dmd * _dmd_update(config, share),
-        rl=plan.policy_gradient * actions * WITH_BACKWARD,
+        rl=plan.policy_gradient * learnt * WITH_BACKWARD,
         ratio_check=ratio_check * actions * FORWARD,
         rollout=trajectories * config.steps * FORWARD,
         reward=scored * trajectories * judged * share,

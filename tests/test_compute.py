@@ -192,6 +192,7 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
     "no RL": {"policy_gradient": {"enabled": False}},
     "no discriminator": {"policy_gradient": {"enabled": False}, "cadence": {"discriminator_updates": 0}},
     "an ODE": {"policy_gradient": {"enabled": False}, "diffusion": {"kernel": "ode"}},
+    "RL on two rows of four": {"rollout": {"group_size": 4}, "policy_gradient": {"group_rows": 2}},
     "minibatches and two DMD updates": {"policy_gradient": {"minibatches": 2}, "cadence": {"dmd_updates": 2}},
 }
 

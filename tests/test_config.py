@@ -86,6 +86,12 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("policy_gradient: {intermediate_weight: [1.0, -0.5, 0.0]}", ["policy_gradient.intermediate_weight", "-0.5"]),
         ("policy_gradient: {intermediate_weight: -1}", ["policy_gradient.intermediate_weight", "-1"]),
         ("policy_gradient: {minibatches: 5}", ["policy_gradient.minibatches", "rollout.group_size", "5", "16"]),
+        (
+            "policy_gradient: {group_rows: 12, minibatches: 5}",
+            ["policy_gradient.minibatches", "policy_gradient.group_rows", "5", "12"],
+        ),
+        ("policy_gradient: {group_rows: 18}", ["policy_gradient.group_rows", "rollout.group_size", "18", "16"]),
+        ("policy_gradient: {group_rows: 5}", ["policy_gradient.group_rows", "multiple of 2", "5"]),
         ("reward: {oracle_agreement: true}", ["reward.oracle_agreement", "data.source=shapes", "digits"]),
         (
             (

@@ -266,6 +266,11 @@ class PolicyGradient(Section):
         default=2, description="p of the step weight std_k^p, std_k the step's standard deviation."
     )
     minibatches: Positive = Field(default=1, description="Policy updates per RL turn; each on its share of the batch.")
+    group_rows: Annotated[int, Field(ge=2, multiple_of=2)] | None = Field(
+        default=None,
+        description="Rows of each group and step that RL learns from, those with the largest and smallest advantages; "
+        "default: all. The learner pays for these alone, whatever rollout.group_size is.",
+    )
     shuffle_rewards: bool = Field(
         default=False,
         description="Gives each trajectory the rewards of another one of its group: a control that must not help.",

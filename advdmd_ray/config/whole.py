@@ -58,6 +58,12 @@ class Config(Section):
         return len(self.diffusion.sigmas)
 
     @property
+    def rl_rows(self) -> int:
+        """Rows of each group and step that RL learns from."""
+        chosen = self.policy_gradient.group_rows
+        return self.rollout.group_size if chosen is None else chosen
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.run.output) / self.run.name
@@ -109,6 +115,22 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _rows_are_there(self) -> Self:
+        chosen, group_size = self.policy_gradient.group_rows, self.rollout.group_size
+        if chosen is not None and chosen > group_size:
+            raise ValueError(
+                f"policy_gradient.group_rows must not exceed rollout.group_size, got {chosen} and {group_size}; change "
+                "one of them"
+            )
+        if self.rl_rows % self.policy_gradient.minibatches:
+            which = "rollout.group_size" if chosen is None else "policy_gradient.group_rows"
+            raise ValueError(
+                f"policy_gradient.minibatches must divide {which}, got {self.policy_gradient.minibatches} "
+                f"and {self.rl_rows}; change one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if self.policy_gradient.enabled and self.steps < 2:  # noqa: PLR2004 - one step has no stochastic action
             raise ValueError(
@@ -138,11 +160,6 @@ class Config(Section):
                     f"rollout.groups_per_cycle must divide {name}.batch_size, got {self.rollout.groups_per_cycle} and "
                     f"{batch_size}; change one of them"
                 )
-        if self.rollout.group_size % self.policy_gradient.minibatches:
-            raise ValueError(
-                f"policy_gradient.minibatches must divide rollout.group_size, got {self.policy_gradient.minibatches} "
-                f"and {self.rollout.group_size}; change one of them"
-            )
         if self.learner.engine == "torch" and self.learner.ranks > 1:
             raise ValueError("learner.engine=torch runs one rank; set learner.ranks=1 or learner.engine=deepspeed")
         if self.weights.keep <= self.rollout.max_policy_age:

@@ -25,6 +25,7 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.errors import RatioError
+from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.ema import Ema
@@ -36,7 +37,6 @@ from advdmd_ray.learner.objectives import (
     dmd_update_loss,
     fake_score_loss,
     heldout_auc,
-    minibatch_slices,
     policy_means,
     policy_update_loss,
     ratio_deviation,
@@ -243,10 +243,10 @@ class Learner:
         """Asserts ratio 1 on fresh groups in a cycle without an RL turn; once a run is enough there."""
         if not self._setting.kernel.is_stochastic or not batch.stds.numel():
             return float("nan")
-        everyone = slice(0, batch.samples)
+        everything = Actions.of(batch)
         with torch.no_grad():
-            means = policy_means(self._engines["student"].module, self._setting, batch, everyone)
-        return self._assert_ratio(ratio_deviation(means, batch, everyone))
+            means = policy_means(self._engines["student"].module, self._setting, batch, everything)
+        return self._assert_ratio(ratio_deviation(means, batch, everything))
 
     def _assert_ratio(self, deviation: float | None) -> float:
         if deviation is None:
@@ -260,13 +260,18 @@ class Learner:
         return deviation
 
     def _policy_turn(self, batch: LearnerBatch, std: Tensor) -> tuple[UpdateReport, PolicyCycleReport, float]:
-        """One RL turn: `minibatches` updates, each on its share of every group's samples."""
+        """One RL turn: `minibatches` updates, each on its share of the chosen rows of every group."""
+        config = self._config.policy_gradient
         scaled, spread = self._signal.advantages(batch, std, self._health.open_levels)
+        actions = Actions.of(batch, scaled)
+        if config.group_rows is not None:
+            actions = actions.chosen(strongest(scaled, config.group_rows))
+        shares = minibatch_slices(actions.advantages.shape[1], config.minibatches)
         reports: list[PolicyReport] = []
 
         def loss_of(path: Path) -> Tensor:
-            samples = minibatch_slices(batch.samples, self._config.policy_gradient.minibatches)[int(path[-1])]
-            loss, report = policy_update_loss(self._engines["student"], self._setting, batch, scaled, samples)
+            share = actions.share(shares[int(path[-1])])
+            loss, report = policy_update_loss(self._engines["student"], self._setting, batch, share)
             if not reports:
                 self._assert_ratio(report.fresh_deviation)
             reports.append(report)
@@ -274,7 +279,7 @@ class Learner:
 
         # Without any advantage the gradient is 0, and Adam would go on by its momentum alone.
         blind = float(self._gang.mean(scaled.abs().max())) == 0
-        count = 0 if blind else self._config.policy_gradient.minibatches
+        count = 0 if blind else config.minibatches
         update = self._repeat("student", "rl", count, loss_of)
         if blind:
             return update, PolicyCycleReport(0.0, 0.0, 0.0, 0), float("nan")

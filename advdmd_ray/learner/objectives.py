@@ -4,7 +4,6 @@ The student's two losses, DMD and RL, are separate updates with separate optimiz
 smaller by about the number of latent elements, and in one Adam they would vanish.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity, kl_per_element, log_ratio, transition
 from advdmd_ray.diffusion.seeds import derive_seed, noise
+from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import LearnerBatch, Path, draw_levels, draw_noise, draw_other_prompts, draw_states
 from advdmd_ray.losses.adversarial import (
     auc,
@@ -245,10 +245,10 @@ class PolicyReport:
 
 
 def policy_means(
-    student: Denoiser, setting: Setting, batch: LearnerBatch, samples: slice
+    student: Denoiser, setting: Setting, batch: LearnerBatch, actions: Actions
 ) -> Float[Tensor, "g s m c h w"]:
-    """The student's mean of every stored action, through the same kernel that the rollout used."""
-    x = batch.latents[:, samples, : batch.stds.numel()]
+    """The student's mean of every given action, through the same kernel that the rollout used."""
+    x = actions.states
     groups, count, steps = x.shape[:3]
     conditioning = setting.table.rows(batch.prompt_ids.repeat_interleave(count * steps))
     t = batch.sigmas[:steps].repeat(groups * count)
@@ -267,57 +267,43 @@ def policy_means(
 
 
 def ratio_deviation(
-    means: Float[Tensor, "g s m c h w"], batch: LearnerBatch, samples: slice, only_age: int = 0
+    means: Float[Tensor, "g s m c h w"], batch: LearnerBatch, actions: Actions, only_age: int = 0
 ) -> float | None:
-    """Largest `|ratio - 1|` of the rows whose policy has age `only_age`; None if no group has, nan if one is."""
-    rows = batch.policy_ages == only_age
-    if not bool(rows.any()):
+    """Largest `|ratio - 1|` of the groups whose policy has age `only_age`; None if none has, nan if one is."""
+    fresh = batch.policy_ages == only_age
+    if not bool(fresh.any()):
         return None
+    new, reached, old = means[fresh].detach(), actions.reached[fresh], actions.means[fresh]
     worst = []
     for step in range(batch.stds.numel()):
-        ratio = log_ratio(
-            batch.latents[rows][:, samples, step + 1].flatten(0, 1),
-            means[rows][:, :, step].detach().flatten(0, 1),
-            batch.means[rows][:, samples, step].flatten(0, 1),
-            batch.stds[step],
-        )
+        at = (new[:, :, step].flatten(0, 1), old[:, :, step].flatten(0, 1))
+        ratio = log_ratio(reached[:, :, step].flatten(0, 1), *at, batch.stds[step])
         worst.append(ratio.expm1().abs().max())
     return float(torch.stack(worst).max())  # unlike the builtin max, this one keeps a nan
 
 
 def policy_update_loss(
-    student: Denoiser,
-    setting: Setting,
-    batch: LearnerBatch,
-    advantages: Float[Tensor, "g n m"],
-    samples: slice,
+    student: Denoiser, setting: Setting, batch: LearnerBatch, actions: Actions
 ) -> tuple[Float[Tensor, ""], PolicyReport]:
-    """The policy-gradient loss of the samples of every group named by `samples`, on all stored actions."""
+    """The policy-gradient loss of the given actions."""
     config: PolicyGradient = setting.config.policy_gradient
-    means = policy_means(student, setting, batch, samples)
-    steps = batch.stds.numel()
+    means = policy_means(student, setting, batch, actions)
     numel = means[0, 0, 0].numel()
-    action = batch.latents[:, samples, 1 : steps + 1].flatten(0, 2)
-    old, new = batch.means[:, samples].flatten(0, 2), means.flatten(0, 2)
+    old, new = actions.means.flatten(0, 2), means.flatten(0, 2)
     count = new.shape[0]
-    std = batch.stds.repeat(count // steps)
+    rows = count // batch.stds.numel()
+    std = batch.stds.repeat(rows)
     kappa = kl_per_element(new, old, std)
     stale = stale_mask(kappa.detach(), numel, config.stale_nats)
-    weight = step_weights(batch.stds, config.step_weight_power).repeat(count // steps)
+    weight = step_weights(batch.stds, config.step_weight_power).repeat(rows)
     terms = PolicyTerms(
-        log_ratio=log_ratio(action, new, old, std),
+        log_ratio=log_ratio(actions.reached.flatten(0, 2), new, old, std),
         kl_per_element=kappa,
-        advantage=advantages[:, samples].flatten(0, 2),
+        advantage=actions.advantages.flatten(0, 2),
         step_weight=torch.where(stale, torch.zeros_like(weight), weight),
         std=std,
     )
     loss, gradient = policy_gradient_loss(
         terms, numel=numel, trust_region=config.trust_region, kl_nats=config.kl_nats, clip_nats=config.clip_nats
     )
-    return loss, PolicyReport(gradient, int(stale.sum()), count, ratio_deviation(means, batch, samples))
-
-
-def minibatch_slices(samples: int, minibatches: int) -> Sequence[slice]:
-    """Equal consecutive shares of a group's samples; every share sees every group."""
-    share = samples // minibatches
-    return [slice(index * share, (index + 1) * share) for index in range(minibatches)]
+    return loss, PolicyReport(gradient, int(stale.sum()), count, ratio_deviation(means, batch, actions))

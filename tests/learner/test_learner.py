@@ -140,11 +140,12 @@ def test_old_groups_are_not_asked_for_ratio_one() -> None:
 # Rewards, gate and policy gradient ----------------------------------------------------------------------------------
 
 
-def _play(critic: nn.Module, cycles: int, *, shuffled: bool) -> list[float]:
+def _play(critic: nn.Module, cycles: int, *, shuffled: bool, group_rows: int | None = None) -> list[float]:
     """Mean reward of fresh rollouts before each of `cycles` RL updates, and after the last."""
     student = Painter(torch.zeros(SHAPE))
     settings = _rl_config(
-        rollout={"group_size": 16, "groups_per_cycle": 4}, policy_gradient={"shuffle_rewards": shuffled}
+        rollout={"group_size": 16, "groups_per_cycle": 4},
+        policy_gradient={"shuffle_rewards": shuffled, "group_rows": group_rows},
     )
     taught = learner(settings, student=student, critic=critic)
     rewards = []
@@ -161,9 +162,10 @@ def _play(critic: nn.Module, cycles: int, *, shuffled: bool) -> list[float]:
     return rewards
 
 
+@pytest.mark.parametrize("group_rows", [None, 4])
 @pytest.mark.parametrize("gain", [1.0, -1.0])
-def test_rl_raises_the_reward_of_a_known_preference(gain: float) -> None:
-    rewards = _play(Brightness(gain), 8, shuffled=False)
+def test_rl_raises_the_reward_of_a_known_preference(gain: float, group_rows: int | None) -> None:
+    rewards = _play(Brightness(gain), 8, shuffled=False, group_rows=group_rows)
     assert rewards[-1] > rewards[0] + 0.2
 
 

@@ -28,6 +28,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.learner.actions import Actions, minibatch_slices
 from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
 from advdmd_ray.learner.objectives import (
     Setting,
@@ -35,13 +36,11 @@ from advdmd_ray.learner.objectives import (
     dmd_update_loss,
     fake_score_loss,
     heldout_auc,
-    minibatch_slices,
     policy_means,
     policy_update_loss,
     ratio_deviation,
 )
 
-ALL = slice(0, 4)
 PATH = ("test", 0, 0)
 
 
@@ -257,8 +256,8 @@ KERNELS = [Kernel.renoise(), Kernel.cps(0.7), Kernel.flow_sde(0.5)]
 def test_fresh_groups_have_ratio_one_through_the_arrow_bytes(kernel: Kernel) -> None:
     student = Mixer(1)
     batch = batch_of(student, Judge(2), kernel=kernel)
-    means = policy_means(student, setting(config(), Mixer(9), kernel=kernel), batch, ALL)
-    deviation = ratio_deviation(means, batch, ALL)
+    means = policy_means(student, setting(config(), Mixer(9), kernel=kernel), batch, Actions.of(batch))
+    deviation = ratio_deviation(means, batch, Actions.of(batch))
     assert deviation is not None
     assert deviation <= 1e-6
 
@@ -266,9 +265,9 @@ def test_fresh_groups_have_ratio_one_through_the_arrow_bytes(kernel: Kernel) -> 
 def test_the_ratio_is_not_measured_where_no_group_is_fresh() -> None:
     student = Mixer(1)
     batch = dataclasses.replace(batch_of(student, Judge(2)), policy_ages=torch.ones(4, dtype=torch.int64))
-    means = policy_means(student, setting(config(), Mixer(9)), batch, ALL)
-    assert ratio_deviation(means, batch, ALL) is None
-    of_age_1 = ratio_deviation(means, batch, ALL, only_age=1)
+    means = policy_means(student, setting(config(), Mixer(9)), batch, Actions.of(batch))
+    assert ratio_deviation(means, batch, Actions.of(batch)) is None
+    of_age_1 = ratio_deviation(means, batch, Actions.of(batch), only_age=1)
     assert of_age_1 is not None
     assert of_age_1 <= 1e-6
 
@@ -276,9 +275,9 @@ def test_the_ratio_is_not_measured_where_no_group_is_fresh() -> None:
 def test_a_ratio_that_is_not_a_number_is_not_taken_for_one() -> None:
     student = Mixer(1)
     batch = batch_of(student, Judge(2))
-    means = policy_means(student, setting(config(), Mixer(9)), batch, ALL)
+    means = policy_means(student, setting(config(), Mixer(9)), batch, Actions.of(batch))
     means[0, 0, 0] = float("nan")
-    deviation = ratio_deviation(means, batch, ALL)
+    deviation = ratio_deviation(means, batch, Actions.of(batch))
     assert deviation is not None
     assert math.isnan(deviation)
 
@@ -289,7 +288,7 @@ def test_a_positive_advantage_makes_the_action_more_probable_and_a_negative_one_
     z_mean = ((batch.latents[:, :, 1:3] - batch.means) / batch.stds.reshape(1, 1, 2, 1, 1, 1)).mean(dim=(3, 4, 5))
     # Advantage = brightness of the noise: the picture must brighten; with the opposite sign it must darken.
     for sign in (1.0, -1.0):
-        loss, _ = policy_update_loss(student, fixed, batch, sign * z_mean, ALL)
+        loss, _ = policy_update_loss(student, fixed, batch, Actions.of(batch, sign * z_mean))
         (gradient,) = torch.autograd.grad(loss, student.picture)
         assert sign * float(gradient.mean()) < -1e-4
 
@@ -299,7 +298,7 @@ def test_the_gradient_at_equal_weights_is_the_score_times_the_advantage() -> Non
     batch = batch_of(student, Constant())
     fixed = setting(config(policy_gradient={"step_weight_power": 0}), Mixer(9))
     advantage = normal(4, 4, 2, seed=8)
-    loss, report = policy_update_loss(student, fixed, batch, advantage, ALL)
+    loss, report = policy_update_loss(student, fixed, batch, Actions.of(batch, advantage))
     (gradient,) = torch.autograd.grad(loss, student.picture)
     # mean_k = (1 - s_{k+1}) picture: d log p / d picture = (1 - s) (action - mean) / s^2, divided by 16 elements.
     s = batch.stds.reshape(1, 1, 2, 1, 1, 1)
@@ -313,7 +312,7 @@ def test_the_gradient_at_equal_weights_is_the_score_times_the_advantage() -> Non
 def test_constant_advantages_of_zero_give_exactly_no_gradient() -> None:
     student = Mixer(1)
     batch, fixed = batch_of(student, Constant()), setting(config(), Mixer(9))
-    loss, _ = policy_update_loss(student, fixed, batch, torch.zeros(4, 4, 2), ALL)
+    loss, _ = policy_update_loss(student, fixed, batch, Actions.of(batch, torch.zeros(4, 4, 2)))
     for gradient in torch.autograd.grad(loss, list(student.parameters())):
         assert float(gradient.abs().max()) == 0
 
@@ -321,7 +320,7 @@ def test_constant_advantages_of_zero_give_exactly_no_gradient() -> None:
 def test_rows_of_a_policy_too_far_away_are_dropped_and_counted() -> None:
     actor, student = Painter(torch.zeros(SHAPE)), Painter(torch.full(SHAPE, 50.0))
     batch, fixed = batch_of(actor, Constant()), setting(config(), Mixer(9))
-    loss, report = policy_update_loss(student, fixed, batch, torch.ones(4, 4, 2), ALL)
+    loss, report = policy_update_loss(student, fixed, batch, Actions.of(batch, torch.ones(4, 4, 2)))
     assert report.stale == report.terms == 32
     assert float(torch.autograd.grad(loss, student.picture)[0].abs().max()) == 0
 
@@ -338,8 +337,9 @@ def test_the_minibatches_of_a_turn_average_to_the_whole() -> None:
     student = Mixer(1)
     batch, fixed = batch_of(student, Judge(2)), setting(config(), Mixer(9))
     advantage = normal(4, 4, 2, seed=8)
-    whole, _ = policy_update_loss(student, fixed, batch, advantage, ALL)
-    parts = [policy_update_loss(student, fixed, batch, advantage, part)[0] for part in minibatch_slices(4, 2)]
+    actions = Actions.of(batch, advantage)
+    whole, _ = policy_update_loss(student, fixed, batch, actions)
+    parts = [policy_update_loss(student, fixed, batch, actions.share(part))[0] for part in minibatch_slices(4, 2)]
     torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 
@@ -367,7 +367,7 @@ def _policy(fixed: Setting, batch: LearnerBatch, part: slice) -> tuple[Tensor, n
     network = Mixer(1)
     with torch.no_grad():
         network.text.add_(0.01)
-    return policy_update_loss(network, fixed, batch, ADVANTAGE[part], ALL)[0], network
+    return policy_update_loss(network, fixed, batch, Actions.of(batch, ADVANTAGE[part]))[0], network
 
 
 @pytest.mark.parametrize(

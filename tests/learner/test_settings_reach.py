@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import kl_per_element, log_ratio
+from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import clean_predictions, collate
 from advdmd_ray.learner.objectives import (
     discriminator_update_loss,
@@ -21,7 +22,6 @@ from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.losses.advantage import AdvantageForm, advantages, level_z_scores, nominal_scale, normalised
 from advdmd_ray.losses.policy_gradient import PolicyTerms, TrustRegion, policy_gradient_loss
 
-ALL = slice(0, 4)
 PATH = ("test", 0, 0)
 OPEN = (True, True, True)
 
@@ -45,9 +45,9 @@ def test_trust_region_thresholds_and_step_weights_are_the_configurations(
     own = {"flow_dppo": "kl_nats"}.get(region, "clip_nats")
     rules = {"trust_region": region, "step_weight_power": power, "stale_nats": 1e6, own: nats}
     fixed, advantage = setting(config(policy_gradient=rules), Mixer(9)), normal(4, 4, 2, seed=8)
-    loss, report = policy_update_loss(student, fixed, batch, advantage, ALL)
+    loss, report = policy_update_loss(student, fixed, batch, Actions.of(batch, advantage))
     action, old = batch.latents[:, :, 1:3].flatten(0, 2), batch.means.flatten(0, 2)
-    new, std = policy_means(student, fixed, batch, ALL).flatten(0, 2), batch.stds.repeat(16)
+    new, std = policy_means(student, fixed, batch, Actions.of(batch)).flatten(0, 2), batch.stds.repeat(16)
     terms = PolicyTerms(
         log_ratio(action, new, old, std), kl_per_element(new, old, std), advantage.flatten(), std**power, std
     )

@@ -1,0 +1,84 @@
+"""The stored actions that RL learns from, and which of a group's are worth an update.
+
+Rows of one action need not be of the same trajectories as those of another: the loss of an action knows the state it
+was taken in, the state it led to and its advantage, nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from advdmd_ray.learner.batch import LearnerBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """g groups, s rows of each, m actions (steps that draw noise).
+
+    Attributes:
+        states: `[g, s, m, C, H, W]` where the action was taken.
+        reached: `[g, s, m, C, H, W]` what it led to.
+        means: `[g, s, m, C, H, W]` the behaviour policy's means.
+        advantages: `[g, s, m]`; zeros where nobody judged.
+    """
+
+    states: Float[Tensor, "g s m c h w"]
+    reached: Float[Tensor, "g s m c h w"]
+    means: Float[Tensor, "g s m c h w"]
+    advantages: Float[Tensor, "g s m"]
+
+    @classmethod
+    def of(cls, batch: LearnerBatch, advantages: Float[Tensor, "g n m"] | None = None) -> Self:
+        """Every stored action of a batch."""
+        count = batch.stds.numel()
+        return cls(
+            states=batch.latents[:, :, :count],
+            reached=batch.latents[:, :, 1 : count + 1],
+            means=batch.means,
+            advantages=torch.zeros(batch.means.shape[:3]) if advantages is None else advantages,
+        )
+
+    def chosen(self, rows: Int64[Tensor, "g r m"]) -> Self:
+        """The rows named for each group and action."""
+        group = torch.arange(rows.shape[0]).reshape(-1, 1, 1)
+        action = torch.arange(rows.shape[2])
+        return self._at((group, rows, action))
+
+    def share(self, rows: slice) -> Self:
+        """The same rows of every group and action."""
+        return self._at((slice(None), rows))
+
+    def _at(self, index: tuple[Tensor | slice, ...]) -> Self:
+        return type(self)(self.states[index], self.reached[index], self.means[index], self.advantages[index])
+
+
+def strongest(advantages: Float[Tensor, "g n m"], count: int) -> Int64[Tensor, "g r m"]:
+    """For each group and action the rows with the `count / 2` largest and the `count / 2` smallest advantages.
+
+    No other choice of as many rows has its two halves farther apart, and the farther apart they are the more a row
+    tells: the learner pays for r of the n trajectories that actors made (cf. max-variance down-sampling, PODS, arXiv
+    2504.13818; halves, and a choice for each action in place of one for the trajectory, are ours). Rows come in pairs
+    of one low and one high, the strongest pair first, so that consecutive shares have both.
+
+    Args:
+        advantages: Of every row.
+        count: r, even, at most n.
+
+    Raises:
+        ValueError: if `count` is odd or larger than n.
+    """
+    if count % 2 or not 0 < count <= advantages.shape[1]:
+        raise ValueError(f"an even number of at most {advantages.shape[1]} rows can be chosen, got {count}")
+    order = advantages.argsort(dim=1, stable=True)
+    low, high = order[:, : count // 2], order.flip(1)[:, : count // 2]
+    return torch.stack([low, high], dim=2).flatten(1, 2)
+
+
+def minibatch_slices(rows: int, minibatches: int) -> Sequence[slice]:
+    """Equal consecutive shares of a group's rows; every share sees every group."""
+    share = rows // minibatches
+    return [slice(index * share, (index + 1) * share) for index in range(minibatches)]
