@@ -36,6 +36,15 @@ TABLE = "table.md"
 _NO_MATTER = ("buffer", "evaluation", "metrics", "pretrain", "ray", "weights")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
 
+_NOT_READ = {
+    "none": frozenset[str](),
+    "advdmd": frozenset({"twinflow"}),
+    "twinflow": frozenset(
+        {"rollout", "reward", "dmd", "fake_score", "discriminator", "policy_gradient", "cadence"},
+    ),
+}
+"""Sections that a trainer does not read besides: they may change without a new run of its jobs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -189,7 +198,10 @@ def claim_settings(job: Job) -> None:
         write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
         return
     stood = json.loads(path.read_text(encoding="utf-8"))
+    unread = {f"config.{section}" for section in _NOT_READ[job.trainer]}
     for key, (before, after) in _differences(_with_new_defaults(stood), settings).items():
+        if ".".join(key.split(".")[:2]) in unread:
+            continue
         raise UserError(
             f"{job.folder} holds results of other settings: {key} was {before!r} and is {after!r}; set it back, move "
             f"that folder away, or give the comparison another name by --name"

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,28 @@ def test_a_setting_that_is_younger_than_the_results_counts_as_its_default(tmp_pa
     learner = job.config.learner.model_copy(update={"late_steps": 4.0})
     with pytest.raises(UserError, match=r"late_steps was 2\.0 and is 4\.0"):
         claim_settings(replace(job, config=job.config.model_copy(update={"learner": learner})))
+
+
+@pytest.mark.parametrize(
+    ("rival", "section", "change", "counts"),
+    [
+        ("advdmd", "rollout", {"group_size": 10}, True),
+        ("advdmd", "twinflow", {"bound": 2.0}, False),
+        ("twinflow_2step", "rollout", {"group_size": 10}, False),
+        ("twinflow_2step", "twinflow", {"bound": 2.0}, True),
+        ("twinflow_2step", "learner", {"final_rate": 0.9}, True),
+    ],
+)
+def test_results_hang_on_the_sections_that_their_trainer_reads_alone(
+    rival: str, section: str, change: dict[str, float], counts: bool, tmp_path: Path
+) -> None:
+    job = next(job for job in plan_jobs(read_comparison(CONFIGS / "shapes.yaml"), tmp_path) if job.rival == rival)
+    job.folder.mkdir(parents=True)
+    claim_settings(job)
+    values = getattr(job.config, section).model_copy(update=change)
+    other = replace(job, config=job.config.model_copy(update={section: values}))
+    with pytest.raises(UserError, match=f"config.{section}") if counts else nullcontext():
+        claim_settings(other)
 
 
 @pytest.mark.parametrize("mode", ["whole", "quick"])
