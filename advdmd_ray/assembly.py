@@ -28,9 +28,10 @@ from advdmd_ray.learner.engine import Gang
 from advdmd_ray.learner.learner import Learner, Networks
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.models.discriminator import Discriminator, Hold
+from advdmd_ray.models.families import adapter
+from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import image_decoder, load_pipeline, load_transformer
-from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.pipeline import image_decoder, image_encoder, load_denoiser, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.reward import ImageOracle, RewardWorker
@@ -59,8 +60,8 @@ class Geometry:
 
 def geometry(config: Config) -> Geometry:
     """Reads the pipeline folder's headers; loads no weights."""
-    info = inspect_pipeline(config.model.path)
-    latent_shape = (info.latent.channels, info.latent.height, info.latent.width)
+    info = inspect_pipeline(config.model.path, config.model.pixels)
+    latent_shape = info.latent.shape
     sigmas = student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
     kernel = kernel_of(config.diffusion)
     shape = GroupShape(config.steps, *latent_shape, stochastic=kernel.is_stochastic)
@@ -103,9 +104,13 @@ def encode_table(config: Config) -> PromptTable:
 def real_images(config: Config, texts: tuple[str, ...]) -> RealImages:
     """Real latents of every row of this run's prompt table; a prompt that stands there twice has its images twice."""
     images, rows = build_source(config.data).images(texts)
-    codec = load_pipeline(config.model.path).vae
-    encoded = torch.cat([codec.encode(part, return_dict=False)[0].mode() for part in images.split(ENCODED_AT_ONCE)])
-    return RealImages((encoded - codec.config.shift_factor) * codec.config.scaling_factor, rows)
+    encode = image_encoder(load_pipeline(config.model.path))
+    return RealImages(torch.cat([encode(part) for part in images.split(ENCODED_AT_ONCE)]), rows)
+
+
+def build_denoiser(config: Config) -> TransformerDenoiser:
+    """The teacher's network, unguided but for what its family takes as an input."""
+    return load_denoiser(config.model.path, config.model.guidance)
 
 
 def build_rollout_worker(config: Config, name: str, table: PromptTable) -> RolloutWorker:
@@ -113,7 +118,7 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     shapes = geometry(config)
     return RolloutWorker(
         name,
-        SD3Denoiser(load_transformer(config.model.path)),
+        build_denoiser(config),
         table,
         kernel=shapes.kernel,
         sigmas=shapes.sigmas,
@@ -122,10 +127,10 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     )
 
 
-def build_discriminator(config: Config, backbone: SD3Denoiser, hold: Hold = "frozen") -> Discriminator:
+def build_discriminator(config: Config, backbone: TransformerDenoiser, hold: Hold = "frozen") -> Discriminator:
     """The discriminator over a network's features; its heads are seeded by the run."""
     return Discriminator(
-        backbone.transformer,
+        backbone,
         blocks=config.discriminator.blocks,
         width=config.discriminator.width,
         seed=derive_seed(config.run.seed, "discriminator"),
@@ -136,8 +141,7 @@ def build_discriminator(config: Config, backbone: SD3Denoiser, hold: Hold = "fro
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
     """A reward worker; its heads come with the first group, and its backbone too if that learns."""
     held: dict[str, Hold] = {"teacher": "frozen", "fake_score": "carried", "own": "own"}
-    backbone = SD3Denoiser(load_transformer(config.model.path))
-    discriminator = build_discriminator(config, backbone, held[config.discriminator.backbone])
+    discriminator = build_discriminator(config, build_denoiser(config), held[config.discriminator.backbone])
     return RewardWorker(
         name,
         discriminator,
@@ -158,17 +162,19 @@ def build_learner_worker(
     config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None
 ) -> LearnerWorker:
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
-    teacher = SD3Denoiser(load_transformer(config.model.path))
+    teacher = build_denoiser(config)
     student, fake_score = (copy.deepcopy(teacher).requires_grad_(requires_grad=True) for _ in range(2))
+    backbone = None
     match config.discriminator.backbone:
         case "teacher":
-            networks = Networks(teacher, student, fake_score, build_discriminator(config, teacher))
+            discriminator = build_discriminator(config, teacher)
         case "own":
             discriminator = build_discriminator(config, copy.deepcopy(teacher), hold="own")
-            networks = Networks(teacher, student, fake_score, discriminator)
         case "fake_score":
             discriminator = build_discriminator(config, fake_score, hold="borrowed")
-            networks = Networks(teacher, student, fake_score, discriminator, fake_score.transformer)
+            backbone = fake_score.transformer
+    guide = adapter(inspect_pipeline(config.model.path).family).guided
+    networks = Networks(teacher, student, fake_score, discriminator, backbone, guide)
     shapes = geometry(config)
     real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)

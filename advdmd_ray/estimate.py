@@ -103,7 +103,7 @@ def sizes_of(config: Config) -> Sizes:
     Raises:
         UserError: if the pipeline folder is missing or damaged.
     """
-    info = inspect_pipeline(config.model.path)
+    info = inspect_pipeline(config.model.path, config.model.pixels)
     transformer = info.component("transformer").parameters
     return Sizes(transformer, sum(part.parameters for part in info.components) - transformer, info.latent)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advdmd_ray.assembly import build_denoiser
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.evaluation.curves import auc_while_rl, plot_curves, read_series
 from advdmd_ray.evaluation.grids import column_labels, comparison_grid
@@ -38,8 +39,8 @@ from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.learner.worker import CHECKPOINTS, GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.sample import parse_key
-from advdmd_ray.models.pipeline import export_student, load_transformer
-from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.folder import SamplingSettings
+from advdmd_ray.models.pipeline import export_student
 
 STUDENT = "student"
 
@@ -88,7 +89,7 @@ def finish_run(
 def export_ema(config: Config) -> Path:
     """Writes the EMA of the newest checkpoint as a diffusers pipeline folder; an earlier export is replaced."""
     checkpoint = latest_checkpoint(config.folder / CHECKPOINTS)
-    student = SD3Denoiser(load_transformer(config.model.path))
+    student = build_denoiser(config)
     average: dict[str, Tensor] = checkpoint.load("ema")
     wanted = {name for name, _ in student.named_parameters()}
     if wanted != average.keys():
@@ -107,7 +108,8 @@ def export_ema(config: Config) -> Path:
         folder,
         sigmas_before_shift=config.diffusion.sigmas,
         kernel=config.diffusion.kernel,
-        max_sequence_length=config.model.max_sequence_length,
+        sampling=SamplingSettings(config.model.max_sequence_length, config.model.height, config.model.width),
+        guidance=config.model.guidance,
         prompt=build_judge(config).prompts[0],
         card={
             "teacher": config.model.path,

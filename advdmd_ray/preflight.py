@@ -139,7 +139,7 @@ def check_model(config: Config) -> None:
     """
     from advdmd_ray.buffer.index import check_capacity  # noqa: PLC0415 - imports numpy
 
-    info = inspect_pipeline(config.model.path)
+    info = inspect_pipeline(config.model.path, config.model.pixels)
     check_max_sequence_length(config, info)
     if max(config.discriminator.blocks) >= info.layers:
         raise UserError(
@@ -150,12 +150,17 @@ def check_model(config: Config) -> None:
 
 
 def check_max_sequence_length(config: Config, info: PipelineInfo) -> None:
-    """Compare the configured length of the T5 slot with that of a pipeline folder; one that does not say fits any.
+    """Compare the configured text length with that of a pipeline folder; one that does not say fits any.
 
     Raises:
-        UserError: if they differ.
+        UserError: if they differ, or the family's pipeline does not take so many tokens.
     """
-    length = config.model.max_sequence_length
+    length, most = config.model.max_sequence_length, info.family.max_tokens
+    if length > most:
+        raise UserError(
+            f"model.max_sequence_length is {length}, but a {info.family.pipeline} takes at most {most} tokens; set it "
+            f"to {most} or less"
+        )
     if info.sampling is not None and info.sampling.max_sequence_length != length:
         trained = info.sampling.max_sequence_length
         raise UserError(

@@ -52,13 +52,17 @@ class PromptTable:
             "pooled": self.conditioning.pooled,
             "unconditional.embeds": self.unconditional.embeds,
             "unconditional.pooled": self.unconditional.pooled,
+            **{name: mask for name, mask in self._masks().items() if mask is not None},
         }
+
+    def _masks(self) -> dict[str, Tensor | None]:
+        return {"mask": self.conditioning.mask, "unconditional.mask": self.unconditional.mask}
 
     @classmethod
     def from_state(cls, texts: tuple[str, ...], state: Mapping[str, Tensor]) -> Self:
         """The table of `state()`."""
         return cls(
             texts,
-            Conditioning(state["embeds"], state["pooled"]),
-            Conditioning(state["unconditional.embeds"], state["unconditional.pooled"]),
+            Conditioning(state["embeds"], state["pooled"], state.get("mask")),
+            Conditioning(state["unconditional.embeds"], state["unconditional.pooled"], state.get("unconditional.mask")),
         )

@@ -8,8 +8,8 @@ import torch
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.grids import save_grid
-from advdmd_ray.models.folder import read_sampling, resolve_model_path
-from advdmd_ray.models.pipeline import latent_spec, load_pipeline
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_pipeline
 
 DEFAULT_SEQUENCE_LENGTH = 256
 """What diffusers takes as the length of the T5 slot if it is told none."""
@@ -51,17 +51,15 @@ def sample_grid(
     """
     if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: expected a .png in a folder that exists")
-    loaded = load_pipeline(pipeline)
-    sampling = read_sampling(resolve_model_path(pipeline))
-    latent = latent_spec(loaded)
-    pixels = latent.height * loaded.vae_scale_factor, latent.width * loaded.vae_scale_factor
+    info, loaded = inspect_pipeline(pipeline), load_pipeline(pipeline)
+    sampling = info.sampling
     (drawn,) = loaded(
         prompt=[prompt for prompt in prompts for _ in range(images)],
         sigmas=uniform_levels(steps),
         guidance_scale=guidance,
         max_sequence_length=DEFAULT_SEQUENCE_LENGTH if sampling is None else sampling.max_sequence_length,
-        height=pixels[0],
-        width=pixels[1],
+        height=info.pixels[0],
+        width=info.pixels[1],
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
         return_dict=False,

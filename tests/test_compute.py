@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from advdmd_ray import assembly
 from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.compute import Cost, cycle_cost, cycles_within, expected_costs
 from advdmd_ray.config import Config
 from advdmd_ray.learner.learner import Learner
+from advdmd_ray.models import pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.serial import SerialRun
 
@@ -158,7 +158,7 @@ class Meter:
 @pytest.fixture
 def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
     """A meter in every transformer that is loaded from now on; a copied network keeps it."""
-    meter, load, learn = Meter(), assembly.load_transformer, Learner.cycle
+    meter, load, learn = Meter(), pipeline.load_transformer, Learner.cycle
 
     def load_watched(path: str) -> Any:
         transformer = load(path)
@@ -171,7 +171,7 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
         meter.at_work = "actors"
         return report
 
-    monkeypatch.setattr(assembly, "load_transformer", load_watched)
+    monkeypatch.setattr(pipeline, "load_transformer", load_watched)
     monkeypatch.setattr(Learner, "cycle", learn_watched)
     return meter
 

@@ -82,6 +82,18 @@ def test_another_text_length_than_the_pipeline_was_trained_with_is_refused(
     preflight.check(make_config(tmp_path, model={"max_sequence_length": trained}))
 
 
+def test_more_text_tokens_than_the_family_takes_are_refused(tmp_path: Path) -> None:
+    preflight.check(make_config(tmp_path, model={"max_sequence_length": 512}))
+    with pytest.raises(UserError, match="StableDiffusion3Pipeline takes at most 512 tokens"):
+        preflight.check(make_config(tmp_path, model={"max_sequence_length": 513}))
+
+
+def test_a_size_of_images_that_the_model_has_not_is_refused(tmp_path: Path) -> None:
+    preflight.check(make_config(tmp_path, model={"height": 8, "width": 12}))
+    with pytest.raises(UserError, match="9 x 8 pixels do not divide into tokens of 2"):
+        preflight.check(make_config(tmp_path, model={"height": 9, "width": 8}))
+
+
 def test_a_buffer_that_cannot_hold_one_cycle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"buffer\.max_bytes"):
         preflight.check(make_config(tmp_path, buffer={"max_bytes": 2**17}))

@@ -33,6 +33,18 @@ def test_a_table_survives_the_way_through_its_state() -> None:
     assert torch.equal(theirs.unconditional.pooled, ours.unconditional.pooled)
 
 
+def test_masks_travel_with_the_embeddings_and_are_not_invented() -> None:
+    assert not any("mask" in name for name in table().state())
+    embeds, mask = normal(3, 2, 4, seed=1), torch.tensor([[True, True], [True, False], [True, True]])
+    masked = Conditioning(embeds, torch.zeros(3, 0), mask)
+    ours = PromptTable(PROMPTS, masked, masked.select(torch.tensor([1])))
+    theirs = PromptTable.from_state(ours.texts, ours.state())
+    assert theirs.conditioning.mask is not None
+    assert theirs.unconditional.mask is not None
+    assert torch.equal(theirs.conditioning.mask, mask)
+    assert torch.equal(theirs.unconditional.mask, mask[1:2])
+
+
 @pytest.mark.parametrize(("prompts", "empty"), [(2, 1), (4, 1), (3, 0), (3, 2)])
 def test_a_table_of_another_length_than_its_texts_is_refused(prompts: int, empty: int) -> None:
     def encoded(count: int) -> Conditioning:

@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.assembly import geometry
+from advdmd_ray.assembly import build_denoiser, geometry
 from advdmd_ray.comparison.plan import JUDGE_SEED, Job
-from advdmd_ray.diffusion.denoiser import Denoiser, guided
+from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.evaluation.figures import JudgeScore
 from advdmd_ray.evaluation.judge import build_judge, judge_sampler
+from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import image_decoder, load_pipeline, load_transformer
-from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
 
 
@@ -50,12 +50,12 @@ class Examiner:
         """Judges a student with the job's kernel at the job's levels.
 
         Args:
-            weights: Every trained weight of a `SD3Denoiser`, by name.
+            weights: Every trained weight of a `TransformerDenoiser`, by name.
 
         Raises:
             ValueError: if the names are not those of the teacher's network.
         """
-        denoiser = SD3Denoiser(load_transformer(self._job.config.model.path))
+        denoiser = build_denoiser(self._job.config)
         wanted = dict(denoiser.named_parameters())
         if wanted.keys() != weights.keys():
             raise ValueError(f"{self._job.name}: the student's weights are not those of its teacher's network")
@@ -67,8 +67,9 @@ class Examiner:
     def teacher(self, steps: int) -> dict[str, Any]:
         """Judges the guided teacher at so many steps of its ODE."""
         model = self._job.config.model
-        denoiser = guided(SD3Denoiser(load_transformer(model.path)), self._empty, model.guidance)
-        return self._judged(denoiser, Kernel.ode(), teacher_sigmas(steps, inspect_pipeline(model.path).scheduler_shift))
+        info = inspect_pipeline(model.path, model.pixels)
+        denoiser = adapter(info.family).guided(build_denoiser(self._job.config), self._empty, model.guidance)
+        return self._judged(denoiser, Kernel.ode(), teacher_sigmas(steps, info.scheduler_shift))
 
     def _judged(self, denoiser: Denoiser, kernel: Kernel, sigmas: Float[Tensor, " k1"]) -> dict[str, Any]:
         score, _ = judge_sampler(

@@ -126,7 +126,7 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
 
 def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
     config = rival_config(comparison, rival, seed, output)
-    info = inspect_pipeline(config.model.path)
+    info = inspect_pipeline(config.model.path, config.model.pixels)
     try:
         check_max_sequence_length(config, info)
     except UserError as error:

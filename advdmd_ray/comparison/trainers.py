@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from advdmd_ray.assembly import encode_table, geometry, real_images
+from advdmd_ray.assembly import build_denoiser, encode_table, geometry, real_images
 from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.comparison.plan import Job
 from advdmd_ray.comparison.signals import Signals
@@ -18,8 +18,6 @@ from advdmd_ray.config import Config
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.report import CycleReport
 from advdmd_ray.learner.worker import CHECKPOINTS
-from advdmd_ray.models.pipeline import load_transformer
-from advdmd_ray.models.sd3 import SD3Denoiser
 from advdmd_ray.serial import SerialRun
 from advdmd_ray.twinflow import TwinFlowTrainer, update_cost
 
@@ -45,7 +43,7 @@ class Trainer(Protocol):
         ...
 
     def student(self) -> Mapping[str, Tensor]:
-        """The weights to judge, by the names of a `SD3Denoiser`."""
+        """The weights to judge, by the names of a `TransformerDenoiser`."""
         ...
 
     def notes(self) -> dict[str, Any]:
@@ -122,7 +120,7 @@ class TwinFlowRival:
 
     def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
         self._config = config = _scheduled(job)
-        table, teacher = encode_table(config), SD3Denoiser(load_transformer(config.model.path))
+        table, teacher = encode_table(config), build_denoiser(config)
         student = copy.deepcopy(teacher).requires_grad_(requires_grad=True)
         teacher.requires_grad_(requires_grad=False)
         real = real_images(config, table.texts)

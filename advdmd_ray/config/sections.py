@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+PixelSide = Annotated[int, Field(ge=8, le=8192)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -38,9 +39,30 @@ class Model(Section):
 
     path: str = Field(default="builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
     max_sequence_length: int = Field(
-        default=8, ge=1, le=512, description="Text tokens given to the T5 slot of SD3 pipelines, as in sampling.json."
+        default=8,
+        ge=1,
+        le=1024,
+        description="Most text tokens, as in sampling.json; of SD3 pipelines the length of the T5 slot.",
     )
-    guidance: float = Field(default=1.0, ge=1, le=20, description="Teacher CFG scale w in v_u + w (v_c - v_u).")
+    height: PixelSide | None = Field(default=None, description="Pixels of an image; default: the model's own size.")
+    width: PixelSide | None = Field(default=None, description="As model.height; give both or neither.")
+    guidance: float = Field(
+        default=1.0,
+        ge=1,
+        le=20,
+        description="Teacher CFG scale w in v_u + w (v_c - v_u), or what a network that takes it as input is given.",
+    )
+
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Height and width of an image; None for the model's own."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError(f"give height and width or neither, got {self.height} and {self.width}")
+        return self
 
 
 class Data(Section):

@@ -16,13 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.diffusion.denoiser import guided
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.evaluation.judge import Figure, Judge, JudgeScore, build_judge, judge_sampler
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
-from advdmd_ray.models.pipeline import image_decoder, latent_spec, load_pipeline, scheduler_shift
-from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.families import adapter_of
+from advdmd_ray.models.families.base import Pipeline
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import denoiser_of, image_decoder, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
 
 TEACHER_STEPS = (40, 8, 4, 2)
@@ -65,13 +66,12 @@ def judge_samplers(config: Config, student: Path | None, progress: Callable[[str
         progress: Told what is being sampled.
     """
     judge, samples, seed = build_judge(config), config.evaluation.samples, config.run.seed
-    length = config.model.max_sequence_length
     kernel = kernel_of(config.diffusion)
     shown = shown_images(len(judge.prompts), samples)
     teacher: dict[int, JudgeScore] = {}
     images: dict[str, np.ndarray] = {}
     with _all_threads():
-        sampler = _Sampler(judge, load_pipeline(config.model.path), config.judged_guidance, length)
+        sampler = _sampler_of(judge, config.model.path, config, config.judged_guidance)
         for steps in TEACHER_STEPS:
             label = f"teacher, {steps} steps"
             progress(label)
@@ -82,7 +82,7 @@ def judge_samplers(config: Config, student: Path | None, progress: Callable[[str
         if student is not None:
             label = f"student, {config.steps} steps"
             progress(label)
-            sampler = _Sampler(judge, load_pipeline(student), 1.0, length)
+            sampler = _sampler_of(judge, str(student), config, None)
             sigmas = student_sigmas(config.diffusion.sigmas, sampler.shift)
             score, drawn = sampler.judged(kernel, sigmas, samples=samples, seed=seed)
             images[label] = drawn[shown].numpy()
@@ -100,10 +100,10 @@ def judge_pipeline(
     samples: int,
     seed: int,
 ) -> dict[int, JudgeScore]:
-    """Judges a teacher with its own Euler sampler, at uniform noise levels before the scheduler's shift.
+    """Judges a teacher of the built-in kind with its own Euler sampler, at uniform noise levels before the shift.
 
     Args:
-        pipeline: The teacher.
+        pipeline: The teacher, in memory.
         judge: The judge.
         guidance: CFG scale; 1 is none.
         max_sequence_length: Length of the T5 slot.
@@ -111,7 +111,9 @@ def judge_pipeline(
         samples: Images per number of steps.
         seed: Of the initial noise, which all numbers of steps share.
     """
-    sampler = _Sampler(judge, pipeline, guidance, max_sequence_length)
+    sizes = pipeline.transformer.config
+    shape = (sizes["in_channels"], sizes["sample_size"], sizes["sample_size"])
+    sampler = _Sampler(judge, pipeline, guidance, max_sequence_length, shape, float(pipeline.scheduler.config["shift"]))
     return {
         steps: sampler.judged(Kernel.ode(), teacher_sigmas(steps, sampler.shift), samples=samples, seed=seed)[0]
         for steps in step_counts
@@ -149,12 +151,23 @@ def shown_images(prompts: int, samples: int) -> list[int]:
 
 
 class _Sampler:
-    """A pipeline that draws images for a judge."""
+    """A pipeline that draws images for a judge; with guidance None a student, which is called once a step."""
 
-    def __init__(self, judge: Judge, pipeline: StableDiffusion3Pipeline, guidance: float, length: int) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        pipeline: Pipeline,
+        guidance: float | None,
+        length: int,
+        latent_shape: tuple[int, int, int],
+        shift: float,
+        embedded: float = 1.0,
+    ) -> None:
         self._judge, self._pipeline, self._length = judge, pipeline, length
-        self.shift = scheduler_shift(pipeline)
-        self._denoiser = guided(SD3Denoiser(pipeline.transformer), unconditional(pipeline, length), guidance)
+        self._latent_shape, self.shift = latent_shape, shift
+        denoiser = denoiser_of(pipeline, embedded)
+        empty = unconditional(pipeline, length)
+        self._denoiser = denoiser if guidance is None else adapter_of(pipeline).guided(denoiser, empty, guidance)
 
     def judged(
         self, kernel: Kernel, sigmas: Float[Tensor, " k1"], *, samples: int, seed: int
@@ -166,11 +179,19 @@ class _Sampler:
             lambda prompts: encode_prompts(self._pipeline, prompts, self._length),
             kernel,
             sigmas,
-            latent_spec(self._pipeline).shape,
+            self._latent_shape,
             image_decoder(self._pipeline),
             samples=samples,
             seed=seed,
         )
+
+
+def _sampler_of(judge: Judge, path: str, config: Config, guidance: float | None) -> _Sampler:
+    info, model = inspect_pipeline(path, config.model.pixels), config.model
+    pipeline = load_pipeline(path)
+    return _Sampler(
+        judge, pipeline, guidance, model.max_sequence_length, info.latent.shape, info.scheduler_shift, model.guidance
+    )
 
 
 @contextmanager

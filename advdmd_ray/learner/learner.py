@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from advdmd_ray.cadence import Cadence, CyclePlan, Health, initial_health, smoothed_health
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.diffusion.denoiser import Conditioning, guided
+from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser, guided
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
@@ -70,6 +70,7 @@ class Networks:
         discriminator: Real against generated; the reward model.
         backbone: The part of another role that the discriminator reads and that learns, so that its weights must travel
             with the heads; None if the backbone never changes.
+        guide: How the teacher's family is guided, from denoiser, empty prompt and scale.
     """
 
     teacher: nn.Module
@@ -77,6 +78,7 @@ class Networks:
     fake_score: nn.Module
     discriminator: nn.Module
     backbone: nn.Module | None = None
+    guide: Callable[[Denoiser, Conditioning, float], Denoiser] = guided
 
 
 class Learner:
@@ -103,7 +105,7 @@ class Learner:
             sigmas=sigmas,
             real=learn,
             real_heldout=heldout,
-            teacher=guided(networks.teacher.eval(), table.unconditional, config.model.guidance),
+            teacher=networks.guide(networks.teacher.eval(), table.unconditional, config.model.guidance),
         )
         self._engines = self._build_engines(networks)
         self._backbone = networks.backbone

@@ -9,49 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel
-from advdmd_ray.models.sd3 import TIMESTEPS
+from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.models.features import TokenReader, cut_after
 
 TIME_FREQUENCIES = 16
 Hold: TypeAlias = Literal["frozen", "borrowed", "carried", "own"]
-
-
-def token_features(
-    transformer: SD3Transformer2DModel,
-    x: Float[Tensor, "b c h w"],
-    t: Float[Tensor, " b"],
-    conditioning: Conditioning,
-    blocks: Sequence[int],
-) -> list[Float[Tensor, "b n d"]]:
-    """Run an SD3 transformer up to the last wanted block and return its image tokens after each wanted block.
-
-    The same computation as the transformer's own forward; the blocks after the last wanted one are not run.
-
-    Args:
-        transformer: The network.
-        x: Noisy latents.
-        t: Noise level of each sample, in [0, 1].
-        conditioning: One row per sample.
-        blocks: Wanted blocks from 0, ascending.
-    """
-    tokens = transformer.pos_embed(x).contiguous()
-    modulation = transformer.time_text_embed(t * TIMESTEPS, conditioning.pooled)
-    text = transformer.context_embedder(conditioning.embeds)
-    features = []
-    for index in range(blocks[-1] + 1):
-        text, tokens = transformer.transformer_blocks[index](
-            hidden_states=tokens, encoder_hidden_states=text, temb=modulation
-        )
-        if index in blocks:
-            features.append(tokens)
-    return features
-
-
-def cut_after(transformer: SD3Transformer2DModel, block: int) -> None:
-    """Take out of an SD3 transformer what its tokens after `block` do not hang on; `token_features` still works."""
-    transformer.transformer_blocks = transformer.transformer_blocks[: block + 1]
-    for unused in ("norm_out", "proj_out"):
-        transformer.register_module(unused, nn.Identity())
 
 
 def time_features(t: Float[Tensor, " b"]) -> Float[Tensor, "b f"]:
@@ -99,11 +61,11 @@ class Discriminator(nn.Module):
       neither `parameters()` nor `state_dict()` and is not moved by `to()`, so an optimizer, a snapshot or a checkpoint
       of this module has the heads alone. Whoever owns the backbone puts it on the device.
     * `carried`: registered as `backbone` and frozen, so that a snapshot can bring its weights beside the heads'.
-    * `own`: registered as `backbone` and trained with the heads. What comes after the last block that is read is cut
-      off: no gradient would ever reach it.
+    * `own`: registered as `backbone` and trained with the heads, without what comes after the last block that is read:
+      no gradient would ever reach it.
 
     Args:
-        backbone: The transformer whose features are read. Held as `own` it is changed: give a copy.
+        backbone: The network whose features are read. Held as `own` it is trained: give a copy.
         blocks: Blocks whose tokens are read, from 0.
         width: Channels of each head.
         seed: Seeds the heads.
@@ -115,7 +77,7 @@ class Discriminator(nn.Module):
 
     def __init__(
         self,
-        backbone: SD3Transformer2DModel,
+        backbone: TransformerDenoiser,
         *,
         blocks: Sequence[int] = (1, 3),
         width: int = 64,
@@ -124,23 +86,23 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = tuple(sorted(set(blocks)))
-        layers = len(backbone.transformer_blocks)
+        layers = len(backbone.blocks)
         if not self.blocks or self.blocks[0] < 0 or self.blocks[-1] >= layers:
             raise ValueError(f"blocks must be among 0..{layers - 1}, got {list(blocks)}")
         if hold in {"frozen", "carried"}:
             backbone.eval().requires_grad_(False)
         if hold == "own":
-            cut_after(backbone, self.blocks[-1])
+            backbone = cut_after(backbone, self.blocks[-1])
             backbone.requires_grad_(True)
         if hold in {"carried", "own"}:
-            self.backbone = backbone
+            self.backbone = backbone.transformer
         self._learns = hold == "own"
         # A tuple hides the module from torch's registration.
-        self._backbone = (backbone,)
-        condition_width = backbone.config["pooled_projection_dim"] + 2 * TIME_FREQUENCIES
+        self._reader = (TokenReader(backbone, self.blocks),)
+        condition_width = backbone.summary_width + 2 * TIME_FREQUENCIES
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.heads = nn.ModuleList(TokenHead(backbone.inner_dim, condition_width, width) for _ in self.blocks)
+            self.heads = nn.ModuleList(TokenHead(backbone.token_width, condition_width, width) for _ in self.blocks)
 
     def forward(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
@@ -155,8 +117,8 @@ class Discriminator(nn.Module):
             conditioning: The prompt of each sample.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and (self._learns or x.requires_grad)):
-            features = token_features(self._backbone[0], x, t, conditioning, self.blocks)
-        condition = torch.cat([conditioning.pooled, time_features(t)], dim=1)
+            features = self._reader[0](x, t, conditioning)
+        condition = torch.cat([conditioning.summary(), time_features(t)], dim=1)
         logits = [head(tokens, condition) for head, tokens in zip(self.heads, features, strict=True)]
         return torch.stack(logits).sum(dim=0)
 

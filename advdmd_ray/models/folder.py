@@ -9,24 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from advdmd_ray.errors import UserError
+from advdmd_ray.models.families.registry import BY_PIPELINE, FAMILIES, PATCH, Family, noise_shift
 
-PIPELINE_CLASS = "StableDiffusion3Pipeline"
 BUILTIN = "builtin:"
-REQUIRED_COMPONENTS = (
-    "transformer",
-    "scheduler",
-    "vae",
-    "text_encoder",
-    "text_encoder_2",
-    "tokenizer",
-    "tokenizer_2",
-)
-DROPPABLE_COMPONENTS = ("text_encoder_3", "tokenizer_3")
-"""SD3 works without its T5 encoder, but diffusers loads such a folder only if told so by name."""
 SAMPLING = "sampling.json"
 """File at the top of a pipeline folder that holds `SamplingSettings`; diffusers does not read it."""
-MAX_SEQUENCE_LENGTH = 512
-"""Most tokens that diffusers' SD3 pipeline takes in its T5 slot."""
+MAX_SEQUENCE_LENGTH = 1024
+"""Most text tokens that any family's pipeline takes."""
+MAX_PIXELS = 8192
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
@@ -56,11 +46,20 @@ class SamplingSettings:
     """What a pipeline must be called with to be sampled as it was trained.
 
     Attributes:
-        max_sequence_length: Tokens of the T5 slot, 1 to 512; the transformer attends to them with or without a T5
-            encoder.
+        max_sequence_length: Most text tokens, 1 to 1024. SD3's transformer attends to so many in the slot of its T5
+            encoder, with or without one.
+        height: Pixels of an image; None: the model's own size.
+        width: As `height`; both or neither.
     """
 
     max_sequence_length: int
+    height: int | None = None
+    width: int | None = None
+
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Height and width; None if the model's own size is meant."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +89,32 @@ class PipelineInfo:
 
     Attributes:
         folder: The folder.
+        family: Whose pipeline it is.
         components: In the order of `model_index.json`, absent ones left out.
         dropped: Components that `from_pretrained` must be given as None.
-        latent: Shape of one latent at the transformer's own size.
-        scheduler_shift: Shift of the noise levels.
+        latent: Shape of one latent.
+        pixels_per_latent: Side of the image region of one latent element, pixels.
+        scheduler_shift: Shift of the noise levels at this size.
         layers: Blocks of the transformer.
+        embedded_guidance: Whether the guidance scale is an input of the transformer, and not classifier-free.
         sampling: Its `sampling.json`; None if it has none.
     """
 
     folder: Path
+    family: Family
     components: tuple[ComponentInfo, ...]
     dropped: tuple[str, ...]
     latent: LatentSpec
+    pixels_per_latent: int
     scheduler_shift: float
     layers: int
+    embedded_guidance: bool
     sampling: SamplingSettings | None
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self.latent.height * self.pixels_per_latent, self.latent.width * self.pixels_per_latent
 
     def component(self, name: str) -> ComponentInfo:
         """Return a component by name.
@@ -134,69 +144,121 @@ def resolve_model_path(path: str) -> Path:
     return assets / name
 
 
-def inspect_pipeline(path: str | Path) -> PipelineInfo:
-    """Check a diffusers SD3 pipeline folder file by file, reading only configurations and weight headers.
+def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) -> PipelineInfo:
+    """Check a diffusers pipeline folder file by file, reading only configurations and weight headers.
 
     Args:
         path: A folder, or `builtin:NAME`.
+        pixels: Height and width of the images; default: those of its `sampling.json`, or else the model's own size.
 
     Raises:
-        UserError: The folder, a component, a configuration or a weight file is missing, damaged or of another kind.
+        UserError: The folder, a component, a configuration or a weight file is missing, damaged or of another kind, or
+            the model has no images of that size.
     """
     folder = resolve_model_path(str(path))
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a diffusers pipeline folder or {BUILTIN}digits")
     index = _read_json(folder / "model_index.json")
-    if index.get("_class_name") != PIPELINE_CLASS:
+    family = BY_PIPELINE.get(str(index.get("_class_name")))
+    if family is None:
+        known = ", ".join(known.pipeline for known in FAMILIES)
         raise UserError(
-            f"{folder / 'model_index.json'}: is a {index.get('_class_name')}; a {PIPELINE_CLASS} folder is needed"
+            f"{folder / 'model_index.json'}: is a {index.get('_class_name')}; a folder of one of these is needed: "
+            f"{known}"
         )
     entries = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry[:1] != [None]}
-    for name in REQUIRED_COMPONENTS:
+    for name in family.components:
         if name not in entries:
             raise UserError(f"{folder / 'model_index.json'}: names no {name}; save the whole pipeline again")
     components = tuple(_inspect_component(folder, name, entry) for name, entry in entries.items())
-    transformer = _read_json(folder / "transformer" / "config.json")
+    sampling = read_sampling(folder)
+    if pixels is None and sampling is not None:
+        pixels = sampling.pixels
+    file = folder / "transformer" / "config.json"
+    transformer, per_latent = _read_json(file), _pixels_per_latent(folder, family)
+    patch = _number(transformer, "patch_size", file) if family.default_side is None else PATCH
+    latent = _latent(family, transformer, file, per_latent, patch, pixels)
+    tokens = (latent.height // patch) * (latent.width // patch)
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-    size = _number(transformer, "sample_size", folder / "transformer" / "config.json")
     return PipelineInfo(
         folder=folder,
+        family=family,
         components=components,
-        dropped=tuple(name for name in DROPPABLE_COMPONENTS if name not in entries),
-        latent=LatentSpec(_number(transformer, "in_channels", folder / "transformer" / "config.json"), size, size),
-        scheduler_shift=float(scheduler.get("shift", 1.0)),
-        layers=_number(transformer, "num_layers", folder / "transformer" / "config.json"),
-        sampling=read_sampling(folder),
+        dropped=tuple(name for name in family.optional if name not in entries),
+        latent=latent,
+        pixels_per_latent=per_latent,
+        scheduler_shift=noise_shift(scheduler, tokens),
+        layers=sum(_number(transformer, key, file) for key in family.block_counts),
+        embedded_guidance=family.guidance_key is not None and bool(transformer.get(family.guidance_key)),
+        sampling=sampling,
     )
+
+
+def _pixels_per_latent(folder: Path, family: Family) -> int:
+    file = folder / "vae" / "config.json"
+    depth = _read_json(file).get(family.codec_depth)
+    if not isinstance(depth, list) or not depth:
+        raise UserError(f"{file}: {family.codec_depth} is {depth!r}; a list is needed, save the pipeline again")
+    return 2 ** (len(depth) + family.codec_offset)
+
+
+def _latent(
+    family: Family,
+    transformer: Mapping[str, Any],
+    file: Path,
+    per_latent: int,
+    patch: int,
+    pixels: tuple[int, int] | None,
+) -> LatentSpec:
+    """The shape of a latent, of the size asked for or else the model's own."""
+    channels = _number(transformer, "in_channels", file) // family.packing
+    if pixels is None:
+        own = family.default_side
+        side = _number(transformer, "sample_size", file) if own is None else own
+        return LatentSpec(channels, side, side)
+    cell = per_latent * patch
+    if any(side % cell or side < cell for side in pixels):
+        raise UserError(
+            f"model.height, model.width: {pixels[0]} x {pixels[1]} pixels do not divide into tokens of {cell}; use "
+            f"multiples of {cell}"
+        )
+    largest = transformer.get("pos_embed_max_size")
+    if isinstance(largest, int) and max(pixels) > largest * cell:
+        raise UserError(
+            f"model.height, model.width: {pixels[0]} x {pixels[1]} pixels are more than the {largest * cell} that "
+            "the model has positions for; use less"
+        )
+    return LatentSpec(channels, pixels[0] // per_latent, pixels[1] // per_latent)
 
 
 def read_sampling(folder: Path) -> SamplingSettings | None:
     """Read a pipeline folder's `sampling.json`; None if it has none, as folders that others made.
 
     Raises:
-        UserError: The file cannot be read, has other keys, or its length is no whole number from 1 to 512.
+        UserError: The file cannot be read, has other keys, or a value is no whole number in range.
     """
     file = folder / SAMPLING
     if not file.exists():
         return None
     content = _read_json(file)
-    if content.keys() != {"max_sequence_length"}:
+    keys = content.keys()
+    if keys not in ({"max_sequence_length"}, {"max_sequence_length", "height", "width"}):
         raise UserError(
-            f"{file}: has the keys {sorted(content)}; max_sequence_length alone is needed, correct the file"
-        )
-    length = content["max_sequence_length"]
-    # JSON's true would pass isinstance(length, int).
-    if type(length) is not int or not 1 <= length <= MAX_SEQUENCE_LENGTH:
-        raise UserError(
-            f"{file}: max_sequence_length is {length!r}; a whole number from 1 to {MAX_SEQUENCE_LENGTH} is needed, "
+            f"{file}: has the keys {sorted(keys)}; max_sequence_length alone is needed, or with height and width; "
             "correct the file"
         )
-    return SamplingSettings(length)
+    for key, value in content.items():
+        most = MAX_SEQUENCE_LENGTH if key == "max_sequence_length" else MAX_PIXELS
+        # JSON's true would pass isinstance(value, int).
+        if type(value) is not int or not 1 <= value <= most:
+            raise UserError(f"{file}: {key} is {value!r}; a whole number from 1 to {most} is needed, correct the file")
+    return SamplingSettings(**content)
 
 
 def write_sampling(folder: Path, settings: SamplingSettings) -> None:
     """Write `sampling.json` into a pipeline folder."""
-    (folder / SAMPLING).write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
+    given = {key: value for key, value in asdict(settings).items() if value is not None}
+    (folder / SAMPLING).write_text(json.dumps(given) + "\n", encoding="utf-8")
 
 
 def _number(config: Mapping[str, Any], key: str, file: Path) -> int:

@@ -6,29 +6,19 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers.utils import logging as diffusers_logging
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
-from advdmd_ray.models import codec  # noqa: F401
-
 # diffusers takes a component's class only from modules that are imported already.
-from advdmd_ray.models.diffusers_classes import (
-    FlowMatchEulerDiscreteScheduler,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-)
-from advdmd_ray.models.folder import (
-    PIPELINE_CLASS,
-    LatentSpec,
-    PipelineInfo,
-    SamplingSettings,
-    inspect_pipeline,
-    write_sampling,
-)
+from advdmd_ray.models import codec  # noqa: F401
+from advdmd_ray.models.diffusers_classes import FlowMatchEulerDiscreteScheduler, pipeline_class, transformer_class
+from advdmd_ray.models.families import adapter, adapter_of
+from advdmd_ray.models.families.base import Pipeline, TransformerDenoiser
+from advdmd_ray.models.folder import PipelineInfo, SamplingSettings, inspect_pipeline, write_sampling
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
 README = "README.md"
@@ -52,7 +42,7 @@ def quiet() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-def load_pipeline(path: str | Path) -> StableDiffusion3Pipeline:
+def load_pipeline(path: str | Path) -> Pipeline:
     """Load a pipeline folder: float32 on the CPU, from local safetensors only, frozen and in evaluation mode.
 
     Args:
@@ -63,7 +53,7 @@ def load_pipeline(path: str | Path) -> StableDiffusion3Pipeline:
     """
     info = inspect_pipeline(path)
     with quiet():
-        pipeline = StableDiffusion3Pipeline.from_pretrained(
+        pipeline = pipeline_class(info.family).from_pretrained(
             str(info.folder),
             dtype=torch.float32,
             local_files_only=True,
@@ -72,12 +62,12 @@ def load_pipeline(path: str | Path) -> StableDiffusion3Pipeline:
         )
     pipeline.set_progress_bar_config(disable=True)
     for component in pipeline.components.values():
-        if isinstance(component, torch.nn.Module):
+        if isinstance(component, nn.Module):
             component.eval().requires_grad_(False)
     return pipeline
 
 
-def load_transformer(path: str | Path) -> SD3Transformer2DModel:
+def load_transformer(path: str | Path) -> Any:
     """Load a pipeline's transformer alone: float32 on the CPU, frozen and in evaluation mode.
 
     Args:
@@ -88,38 +78,43 @@ def load_transformer(path: str | Path) -> SD3Transformer2DModel:
     """
     info = inspect_pipeline(path)
     with quiet():
-        transformer = SD3Transformer2DModel.from_pretrained(
+        transformer = transformer_class(info.family).from_pretrained(
             str(info.folder / "transformer"), dtype=torch.float32, local_files_only=True, use_safetensors=True
         )
     return transformer.eval().requires_grad_(False)
 
 
-def save_pipeline(pipeline: StableDiffusion3Pipeline, folder: Path) -> None:
+def load_denoiser(path: str | Path, guidance: float = 1.0) -> TransformerDenoiser:
+    """Load a pipeline's transformer as a denoiser of its family; see `load_transformer`.
+
+    Args:
+        path: A pipeline folder, or `builtin:NAME`.
+        guidance: For families whose transformer takes the guidance scale as an input.
+    """
+    return adapter(inspect_pipeline(path).family).denoiser(load_transformer(path), guidance)
+
+
+def denoiser_of(pipeline: Pipeline, guidance: float = 1.0) -> TransformerDenoiser:
+    """A loaded pipeline's transformer as a denoiser; it is held, not copied."""
+    return adapter_of(pipeline).denoiser(pipeline.transformer, guidance)
+
+
+def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
     """Write a pipeline as safetensors, without notices."""
     with quiet():
         pipeline.save_pretrained(str(folder), safe_serialization=True)
 
 
-def latent_spec(pipeline: StableDiffusion3Pipeline) -> LatentSpec:
-    """Shape of one latent at the transformer's own size."""
-    config = pipeline.transformer.config
-    return LatentSpec(channels=config.in_channels, height=config.sample_size, width=config.sample_size)
-
-
-def image_decoder(pipeline: StableDiffusion3Pipeline) -> Callable[[Tensor], Tensor]:
+def image_decoder(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
     """The pipeline's image codec as a function from latents `[b, c, h, w]` to images in [-1, 1], without a graph."""
-    vae = pipeline.vae
-    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
-
-    def decode(latents: Tensor) -> Tensor:
-        return vae.decode(latents / scale + shift, return_dict=False)[0]
-
-    return torch.no_grad()(decode)
+    family, vae = adapter_of(pipeline), pipeline.vae
+    return torch.no_grad()(lambda latents: family.to_images(vae, latents))
 
 
-def scheduler_shift(pipeline: StableDiffusion3Pipeline) -> float:
-    """Shift of the noise levels that the pipeline's scheduler applies."""
-    return float(pipeline.scheduler.config.shift)
+def image_encoder(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
+    """The way back: from images in [-1, 1] to their most likely latents, without a graph."""
+    family, vae = adapter_of(pipeline), pipeline.vae
+    return torch.no_grad()(lambda images: family.to_latents(vae, images))
 
 
 def export_student(
@@ -129,7 +124,8 @@ def export_student(
     *,
     sigmas_before_shift: Sequence[float],
     kernel: KernelName,
-    max_sequence_length: int,
+    sampling: SamplingSettings,
+    guidance: float = 1.0,
     prompt: str,
     card: Mapping[str, str],
 ) -> None:
@@ -137,7 +133,7 @@ def export_student(
 
     The transformer has the student's weights; the text encoders and the image codec are the teacher's files; the
     scheduler is the stock `FlowMatchEulerDiscreteScheduler`. A README has the snippet that samples it, and
-    `sampling.json` the length of the T5 slot. The folder is written beside its place and renamed into it, so it is
+    `sampling.json` what it was trained with. The folder is written beside its place and renamed into it, so it is
     there as a whole or not at all.
 
     Args:
@@ -147,7 +143,8 @@ def export_student(
         sigmas_before_shift: The K noise levels of the student, before the scheduler's shift.
         kernel: Kernel of training. The stock scheduler has two: `renoise` (`stochastic_sampling=True`) and `ode`.
             Students of `cps` and `flow_sde` are sampled with `renoise`, and the README says so.
-        max_sequence_length: Length of the T5 slot in training.
+        sampling: What the student was trained with.
+        guidance: What it was given in training, if its family takes the guidance scale as an input.
         prompt: Prompt of the snippet.
         card: Names and values for the README's table.
 
@@ -158,7 +155,7 @@ def export_student(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it or choose another folder")
-    info = inspect_pipeline(pipeline_path)
+    info = inspect_pipeline(pipeline_path, sampling.pixels)
     transformer = load_transformer(info.folder)
     transformer.load_state_dict(dict(state))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -175,10 +172,10 @@ def export_student(
         index = json.loads((info.folder / "model_index.json").read_text(encoding="utf-8"))
         index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
         (draft / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        write_sampling(draft, SamplingSettings(max_sequence_length))
+        write_sampling(draft, sampling)
         library = info.component("vae").library
         own_codec = None if library == "diffusers" else library
-        snippet = _snippet(info, draft, sigmas_before_shift, max_sequence_length, prompt, own_codec)
+        snippet = _snippet(info, sigmas_before_shift, sampling.max_sequence_length, guidance, prompt, own_codec)
         (draft / README).write_text(_model_card(folder.name, snippet, kernel, own_codec, card), encoding="utf-8")
         draft.chmod(0o755)
         draft.rename(folder)
@@ -189,28 +186,28 @@ def export_student(
 
 def _snippet(
     info: PipelineInfo,
-    folder: Path,
     sigmas: Sequence[float],
     max_sequence_length: int,
+    guidance: float,
     prompt: str,
     own_codec: str | None,
 ) -> str:
-    config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
-    pixels_per_latent = 2 ** (len(config["block_out_channels"]) - 1)
+    name, (height, width) = info.family.pipeline, info.pixels
     codec_import = "" if own_codec is None else f"\nimport {own_codec}  # the image codec; diffusers finds it imported"
     dropped = "".join(f", {name}=None" for name in info.dropped)
+    unguided = "\n".join(f"    {key}={value}," for key, value in adapter(info.family).unguided(guidance).items())
     return f"""import torch
-from diffusers import {PIPELINE_CLASS}
+from diffusers import {name}
 {codec_import}
 
-pipeline = {PIPELINE_CLASS}.from_pretrained(".", dtype=torch.float32{dropped})
+pipeline = {name}.from_pretrained(".", dtype=torch.float32{dropped})
 image = pipeline(
     {prompt!r},
     sigmas={[float(sigma) for sigma in sigmas]},
-    guidance_scale=1.0,
+{unguided}
     max_sequence_length={max_sequence_length},
-    height={info.latent.height * pixels_per_latent},
-    width={info.latent.width * pixels_per_latent},
+    height={height},
+    width={width},
     generator=torch.Generator().manual_seed(0),
 ).images[0]
 image.save("image.png")
@@ -227,8 +224,8 @@ def _model_card(name: str, snippet: str, kernel: KernelName, codec_module: str |
         snippet.rstrip(),
         "```",
         "",
-        "`guidance_scale=1.0` is no classifier-free guidance: the student was distilled from the guided teacher and is",
-        "called once a step. `sigmas` are the noise levels before the scheduler's shift; leave `num_inference_steps`",
+        "The student was distilled from the guided teacher and is called once a step, without classifier-free",
+        "guidance. `sigmas` are the noise levels before the scheduler's shift; leave `num_inference_steps`",
         "out, the scheduler's own levels are not those of training.",
     ]
     if codec_module is not None:

@@ -16,7 +16,7 @@ from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
-from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.muon import Muon
 
 WARMUP_STEPS = 100

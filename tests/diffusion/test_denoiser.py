@@ -69,3 +69,45 @@ def test_selecting_and_concatenating_prompts_are_inverse() -> None:
 def test_concatenating_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one part"):
         Conditioning.concatenate([])
+
+
+def _masked(lengths: list[int], seed: int = 0) -> Conditioning:
+    rows = torch.randn(len(lengths), max(lengths), 5, generator=torch.Generator().manual_seed(seed))
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    return Conditioning(rows * mask.unsqueeze(2), torch.zeros(len(lengths), 0), mask)
+
+
+def test_prompts_of_unequal_length_are_joined_by_padding_that_the_mask_leaves_out() -> None:
+    short, long = _masked([2, 1]), _masked([4], seed=1)
+    both = Conditioning.concatenate([short, long])
+    assert both.mask is not None
+    assert both.mask.sum(dim=1).tolist() == [2, 1, 4]
+    for part, rows in ((short, slice(0, 2)), (long, slice(2, 3))):
+        assert part.mask is not None
+        assert torch.equal(both.embeds[rows][both.mask[rows]], part.embeds[part.mask])
+        torch.testing.assert_close(both.summary()[rows], part.summary())
+
+
+def test_prompts_with_and_without_a_mask_are_not_joined() -> None:
+    bare = Conditioning(torch.zeros(1, 2, 5), torch.zeros(1, 0))
+    with pytest.raises(ValueError, match="some of the prompts have a mask and others not"):
+        Conditioning.concatenate([_masked([2]), bare])
+
+
+def test_a_change_of_precision_leaves_the_mask_as_it_is() -> None:
+    changed = _masked([2, 1]).to(dtype=torch.bfloat16)
+    assert changed.embeds.dtype == changed.pooled.dtype == torch.bfloat16
+    assert changed.mask is not None
+    assert changed.mask.dtype == torch.bool
+
+
+def test_a_summary_is_the_pooled_embedding_or_the_normalised_mean_of_the_prompts_own_tokens() -> None:
+    pooled = _prompts(3)
+    assert torch.equal(pooled.summary(), pooled.pooled)
+    summary = _masked([2, 1]).summary()
+    torch.testing.assert_close(summary.mean(dim=1), torch.zeros(2), rtol=0, atol=1e-6)
+    torch.testing.assert_close(summary.var(dim=1, correction=0), torch.ones(2), rtol=1e-3, atol=0)
+    # Padding does not count, whatever stands there.
+    dirty = _masked([2, 1])
+    dirty.embeds[1, 1] = 100.0
+    torch.testing.assert_close(dirty.summary(), summary)

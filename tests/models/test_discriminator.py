@@ -10,8 +10,10 @@ from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel
-from advdmd_ray.models.discriminator import Discriminator, Hold, token_features
-from advdmd_ray.models.sd3 import TIMESTEPS
+from advdmd_ray.models.discriminator import Discriminator, Hold
+from advdmd_ray.models.families.base import TIMESTEPS
+from advdmd_ray.models.families.sd3 import SD3Denoiser
+from advdmd_ray.models.features import TokenReader
 from advdmd_ray.models.text import encode_prompts
 
 
@@ -38,7 +40,7 @@ def test_features_equal_those_inside_the_transformers_own_forward(
     tiny.transformer(x, conditioning.embeds, conditioning.pooled, t * TIMESTEPS)
     for handle in handles:
         handle.remove()
-    own = token_features(tiny.transformer, x, t, conditioning, (1, 3))
+    own = TokenReader(SD3Denoiser(tiny.transformer), (1, 3))(x, t, conditioning)
     assert all(torch.equal(a, b) for a, b in zip(own, seen, strict=True))
 
 
@@ -47,12 +49,12 @@ def test_blocks_after_the_last_wanted_one_are_not_run(tiny: StableDiffusion3Pipe
         raise AssertionError("the last block ran")
 
     handle = tiny.transformer.transformer_blocks[3].register_forward_hook(fail)
-    Discriminator(tiny.transformer, blocks=(0, 2))(*batch(prompts, 2))
+    Discriminator(SD3Denoiser(tiny.transformer), blocks=(0, 2))(*batch(prompts, 2))
     handle.remove()
 
 
 def test_only_the_heads_are_trainable_and_saved(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
-    discriminator = Discriminator(tiny.transformer, blocks=(1, 3), width=16)
+    discriminator = Discriminator(SD3Denoiser(tiny.transformer), blocks=(1, 3), width=16)
     before = copy.deepcopy(tiny.transformer.state_dict())
     optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
     discriminator(*batch(prompts, 4)).sum().backward()
@@ -67,7 +69,7 @@ def test_only_the_heads_are_trainable_and_saved(tiny: StableDiffusion3Pipeline, 
 
 
 def test_a_loaded_state_gives_the_same_logits(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
-    first, second = (Discriminator(tiny.transformer, seed=seed) for seed in (1, 2))
+    first, second = (Discriminator(SD3Denoiser(tiny.transformer), seed=seed) for seed in (1, 2))
     inputs = batch(prompts, 4)
     assert not torch.allclose(first(*inputs), second(*inputs))
     state = first.trainable_state()
@@ -79,16 +81,16 @@ def test_a_loaded_state_gives_the_same_logits(tiny: StableDiffusion3Pipeline, pr
 
 
 def test_a_state_of_other_heads_is_refused(tiny: StableDiffusion3Pipeline) -> None:
-    state = Discriminator(tiny.transformer, width=16).trainable_state()
+    state = Discriminator(SD3Denoiser(tiny.transformer), width=16).trainable_state()
     with pytest.raises(RuntimeError, match="size mismatch"):
-        Discriminator(tiny.transformer, width=32).load_trainable_state(state)
+        Discriminator(SD3Denoiser(tiny.transformer), width=32).load_trainable_state(state)
 
 
 def test_the_gradient_reaches_the_image_and_equals_finite_differences(
     tiny: StableDiffusion3Pipeline, prompts: Conditioning
 ) -> None:
     backbone = copy.deepcopy(tiny.transformer).double()
-    discriminator = Discriminator(backbone, width=16).double()
+    discriminator = Discriminator(SD3Denoiser(backbone), width=16).double()
     x, t, conditioning = batch(prompts, 2)
     conditioning = Conditioning(conditioning.embeds.double(), conditioning.pooled.double())
     # diffusers' time embedding computes in float32; its result is cast to the network's type by the hook below.
@@ -105,7 +107,7 @@ def test_the_gradient_reaches_the_image_and_equals_finite_differences(
 
 
 def test_a_logit_depends_on_its_own_sample_alone(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
-    discriminator = Discriminator(tiny.transformer)
+    discriminator = Discriminator(SD3Denoiser(tiny.transformer))
     x, t, conditioning = batch(prompts, 6)
     whole = discriminator(x, t, conditioning)
     part = discriminator(x[2:4], t[2:4], conditioning.select(torch.tensor([2, 3])))
@@ -113,7 +115,7 @@ def test_a_logit_depends_on_its_own_sample_alone(tiny: StableDiffusion3Pipeline,
 
 
 def test_logits_depend_on_time_and_prompt(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
-    discriminator = Discriminator(tiny.transformer)
+    discriminator = Discriminator(SD3Denoiser(tiny.transformer))
     x, t, conditioning = batch(prompts, 1)
     base = discriminator(x, t, conditioning)
     assert not torch.allclose(base, discriminator(x, (t + 0.3) % 1, conditioning))
@@ -121,7 +123,7 @@ def test_logits_depend_on_time_and_prompt(tiny: StableDiffusion3Pipeline, prompt
 
 
 def test_it_learns_to_tell_blurred_digits_from_real_ones(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
-    digits, discriminator = load_digits("train"), Discriminator(tiny.transformer, width=32)
+    digits, discriminator = load_digits("train"), Discriminator(SD3Denoiser(tiny.transformer), width=32)
     real = RealImages(digits.images, digits.labels)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=3e-3)
 
@@ -146,13 +148,13 @@ def test_it_learns_to_tell_blurred_digits_from_real_ones(tiny: StableDiffusion3P
 
 def test_blocks_the_backbone_has_not_are_refused(tiny: StableDiffusion3Pipeline) -> None:
     with pytest.raises(ValueError, match=r"among 0\.\.3"):
-        Discriminator(tiny.transformer, blocks=(1, 4))
+        Discriminator(SD3Denoiser(tiny.transformer), blocks=(1, 4))
 
 
 def test_a_borrowed_backbone_stays_its_owners(tiny: StableDiffusion3Pipeline, prompts: Conditioning) -> None:
     owner = copy.deepcopy(tiny.transformer).requires_grad_(requires_grad=True)
-    discriminator = Discriminator(owner, blocks=(1, 3), width=16, hold="borrowed")
-    frozen = Discriminator(tiny.transformer, blocks=(1, 3), width=16)
+    discriminator = Discriminator(SD3Denoiser(owner), blocks=(1, 3), width=16, hold="borrowed")
+    frozen = Discriminator(SD3Denoiser(tiny.transformer), blocks=(1, 3), width=16)
     x, t, conditioning = batch(prompts, 4)
     logits = discriminator(x, t, conditioning)
     torch.testing.assert_close(logits, frozen(x, t, conditioning))
@@ -174,7 +176,7 @@ def test_the_image_gradient_through_a_borrowed_backbone_is_that_through_a_frozen
     held: tuple[tuple[SD3Transformer2DModel, Hold], ...] = ((tiny.transformer, "frozen"), (owner, "borrowed"))
     for backbone, hold in held:
         leaf = x.clone().requires_grad_()
-        logits = Discriminator(backbone, blocks=(1, 3), width=16, hold=hold)(leaf, t, conditioning)
+        logits = Discriminator(SD3Denoiser(backbone), blocks=(1, 3), width=16, hold=hold)(leaf, t, conditioning)
         gradients.append(torch.autograd.grad(logits.sum(), leaf)[0])
     torch.testing.assert_close(*gradients)
     assert all(parameter.grad is None for parameter in owner.parameters())
@@ -185,10 +187,10 @@ def test_a_carried_backbone_comes_with_the_heads(tiny: StableDiffusion3Pipeline,
     with torch.no_grad():
         for parameter in own.parameters():
             parameter.add_(0.02)
-    source = Discriminator(own, blocks=(1, 3), width=16, seed=1, hold="carried")
+    source = Discriminator(SD3Denoiser(own), blocks=(1, 3), width=16, seed=1, hold="carried")
     assert {name.partition(".")[0] for name in source.state_dict()} == {"heads", "backbone"}
     assert not any(parameter.requires_grad for parameter in own.parameters())
-    target = Discriminator(other, blocks=(1, 3), width=16, seed=2, hold="carried")
+    target = Discriminator(SD3Denoiser(other), blocks=(1, 3), width=16, seed=2, hold="carried")
     target.load_state_dict(source.state_dict())
     assert torch.equal(target(*batch(prompts, 3)), source(*batch(prompts, 3)))
 
@@ -196,8 +198,8 @@ def test_a_carried_backbone_comes_with_the_heads(tiny: StableDiffusion3Pipeline,
 def test_an_own_backbone_starts_as_the_teacher_and_is_trained(
     tiny: StableDiffusion3Pipeline, prompts: Conditioning
 ) -> None:
-    own = Discriminator(copy.deepcopy(tiny.transformer), blocks=(0, 2), width=16, hold="own")
-    frozen = Discriminator(tiny.transformer, blocks=(0, 2), width=16)
+    own = Discriminator(SD3Denoiser(copy.deepcopy(tiny.transformer)), blocks=(0, 2), width=16, hold="own")
+    frozen = Discriminator(SD3Denoiser(tiny.transformer), blocks=(0, 2), width=16)
     logits = own(*batch(prompts, 4))
     assert torch.equal(logits, frozen(*batch(prompts, 4)))
     logits.sum().backward()
@@ -209,7 +211,7 @@ def test_an_own_backbone_starts_as_the_teacher_and_is_trained(
 
 
 def test_an_own_backbone_ends_with_the_last_block_that_is_read(tiny: StableDiffusion3Pipeline) -> None:
-    own = Discriminator(copy.deepcopy(tiny.transformer), blocks=(1,), width=16, hold="own")
+    own = Discriminator(SD3Denoiser(copy.deepcopy(tiny.transformer)), blocks=(1,), width=16, hold="own")
     names = {name for name in own.state_dict() if name.startswith("backbone.")}
     assert any("transformer_blocks.1." in name for name in names)
     assert not any("transformer_blocks.2." in name or "_out." in name.split("transformer_blocks")[0] for name in names)

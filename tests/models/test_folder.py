@@ -99,8 +99,8 @@ def test_a_missing_or_broken_configuration_is_named(folder: Path, file: str) -> 
 
 
 def test_another_pipeline_class_is_refused(folder: Path) -> None:
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    refused(folder, "is a FluxPipeline")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    refused(folder, "is a StableDiffusionPipeline; .* is needed: StableDiffusion3Pipeline, FluxPipeline")
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -144,14 +144,14 @@ def test_the_sampling_file_is_part_of_what_is_known_of_a_folder(folder: Path) ->
         (b"{}", r"has the keys \[\]; max_sequence_length alone is needed"),
         (b'{"max_sequence_length": 8, "steps": 4}', r"has the keys \['max_sequence_length', 'steps'\]"),
         (b'{"max_sequence_lenght": 8}', r"has the keys \['max_sequence_lenght'\]"),
-        (b'{"max_sequence_length": "8"}', "max_sequence_length is '8'; a whole number from 1 to 512 is needed"),
+        (b'{"max_sequence_length": "8"}', "max_sequence_length is '8'; a whole number from 1 to 1024 is needed"),
         (b'{"max_sequence_length": "8\\n"}', "max_sequence_length is '8"),
         (b'{"max_sequence_length": 8.0}', r"max_sequence_length is 8\.0"),
         (b'{"max_sequence_length": true}', "max_sequence_length is True"),
         (b'{"max_sequence_length": null}', "max_sequence_length is None"),
         (b'{"max_sequence_length": 0}', "max_sequence_length is 0"),
         (b'{"max_sequence_length": -1}', "max_sequence_length is -1"),
-        (b'{"max_sequence_length": 513}', "max_sequence_length is 513"),
+        (b'{"max_sequence_length": 1025}', "max_sequence_length is 1025"),
     ],
 )
 def test_a_sampling_file_that_is_not_exactly_right_is_named_with_what_is_wrong(
@@ -166,7 +166,7 @@ def test_a_sampling_file_that_is_a_folder_is_refused(folder: Path) -> None:
     refused(folder, "sampling.json: cannot be read")
 
 
-@given(length=st.integers(-5, 600))
+@given(length=st.integers(-5, 1100))
 def test_the_lengths_that_a_folder_takes_are_those_of_the_configuration(
     tmp_path_factory: pytest.TempPathFactory, length: int
 ) -> None:

@@ -7,7 +7,7 @@ import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 
 from advdmd_ray.diffusion.denoiser import guided
-from advdmd_ray.models.sd3 import SD3Denoiser
+from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.models.text import encode_prompts, unconditional
 
 PROMPTS = ["a handwritten two", "a handwritten nine"]

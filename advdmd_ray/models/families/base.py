@@ -1,0 +1,171 @@
+"""What an adapter is: everything that one family of transformers and pipelines does in its own way."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser, GuidanceRule, classifier_free, guided
+
+TIMESTEPS = 1000.0
+"""Pipelines count time from 0 (data) to 1000 (noise). A transformer's time embedding turns a difference of one float32
+rounding into one of 1e-4 radians, so adapters scale and divide just as the pipelines do."""
+
+# Pipelines and their parts are diffusers' own classes, which share no type that names what is used of them.
+Pipeline = Any
+ImageCodec = Any
+
+
+class FirstInput(nn.Module):
+    """Gives its first input back."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """See the class."""
+        return x
+
+
+class Blank(nn.Module):
+    """Zeros in place of a linear layer's output.
+
+    Args:
+        out_features: Channels of the output.
+    """
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+
+    def forward(self, x: Float[Tensor, "*batch d"], *_: Any, **__: Any) -> Float[Tensor, "*batch o"]:
+        """Zeros `[..., out_features]`."""
+        return x.new_zeros(*x.shape[:-1], self.out_features)
+
+
+class TransformerDenoiser(nn.Module):
+    """A diffusers transformer behind the `Denoiser` protocol.
+
+    Noisy latents are `[b, c, h, w]` outside, whatever the transformer packs them into.
+
+    Args:
+        transformer: The network; it is held, not copied.
+        guidance: Given to the transformer by families that take the guidance scale as an input; others ignore it.
+    """
+
+    block_lists: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    """The transformer's lists of blocks, in the order they run."""
+
+    def __init__(self, transformer: nn.Module, guidance: float = 1.0) -> None:
+        super().__init__()
+        self.transformer: Any = transformer
+        self.guidance = guidance
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, "b c h w"]:
+        """Predict the velocity eps - x0 of flow matching, `x_t = (1 - t) x0 + t eps` (Esser et al. 2024, SD3).
+
+        The network computes in its own precision; what goes in and comes out is the caller's.
+
+        Args:
+            x: Noisy latents.
+            t: Noise level of each sample, in [0, 1].
+            conditioning: One row per sample.
+        """
+        dtype = self.transformer.dtype
+        return self.velocity(x.to(dtype), t, conditioning.to(dtype=dtype)).to(x.dtype)
+
+    def velocity(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, "b c h w"]:
+        """`forward` in the network's own precision."""
+        raise NotImplementedError
+
+    def image_tokens(self, output: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """The image tokens in what a block returned for the latents x."""
+        raise NotImplementedError
+
+    @property
+    def token_width(self) -> int:
+        """Channels of a token, d."""
+        return self.transformer.inner_dim
+
+    @property
+    def summary_width(self) -> int:
+        """Channels of `Conditioning.summary()` of the family's prompts."""
+        return self.transformer.config["pooled_projection_dim"]
+
+    def blank_output(self) -> dict[str, nn.Module]:
+        """Stand-ins without weights for the transformer's parts behind the last block, by name."""
+        return {"norm_out": FirstInput(), "proj_out": Blank(self.transformer.proj_out.out_features)}
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks, in the order they run."""
+        return [block for name in self.block_lists for block in getattr(self.transformer, name)]
+
+
+class Adapter:
+    """A family's ways outside its transformer; the codec here is `AutoencoderKL`'s."""
+
+    denoiser: ClassVar[type[TransformerDenoiser]]
+    empty_prompt: ClassVar[str] = ""
+    """The text of the unconditional half of classifier-free guidance."""
+    combine: GuidanceRule = staticmethod(classifier_free)
+    """How that half and the other become one velocity."""
+
+    def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
+        """Encode prompts as the pipeline itself does, one row each.
+
+        Args:
+            pipeline: Its text encoders are used where they are.
+            prompts: One or more prompts.
+            max_tokens: Most text tokens.
+        """
+        raise NotImplementedError
+
+    def guided(self, denoiser: Denoiser, empty: Conditioning, guidance: float) -> Denoiser:
+        """The denoiser with the guidance of the family.
+
+        Args:
+            denoiser: One of the family's.
+            empty: The encoded `empty_prompt`, a batch of one.
+            guidance: The scale; 1 is none, where it is not an input of the transformer.
+        """
+        return guided(denoiser, empty, guidance, self.combine)
+
+    def unguided(self, guidance: float) -> dict[str, Any]:
+        """Arguments with which the pipeline calls its transformer once a step.
+
+        Args:
+            guidance: Of the student, for families that take it as an input.
+        """
+        del guidance
+        return {"guidance_scale": 1.0}
+
+    def to_latents(self, codec: ImageCodec, images: Float[Tensor, "b i H W"]) -> Float[Tensor, "b c h w"]:
+        """The most likely latents of images in [-1, 1], in the denoiser's units."""
+        shift = codec.config.shift_factor or 0.0
+        return (codec.encode(images, return_dict=False)[0].mode() - shift) * codec.config.scaling_factor
+
+    def to_images(self, codec: ImageCodec, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b i H W"]:
+        """The images of latents, near [-1, 1]."""
+        shift = codec.config.shift_factor or 0.0
+        return codec.decode(latents / codec.config.scaling_factor + shift, return_dict=False)[0]
+
+
+def packed(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    """Patches of 2 x 2 latents as tokens, row by row; a token's channels are c, then row, then column: d = 4 c."""
+    return nn.functional.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2)
+
+
+def unpacked(tokens: Float[Tensor, "b n d"], height: int, width: int) -> Float[Tensor, "b c h w"]:
+    """The latents that `packed` packs into these tokens."""
+    return nn.functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (height // 2, width // 2)), 2)
+
+
+def padded(rows: Sequence[Float[Tensor, "_ d"]]) -> tuple[Float[Tensor, "b l d"], Tensor]:
+    """Token sequences of unequal length as one tensor, zeros at the end, and the mask `[b, l]` of what is theirs."""
+    embeds = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=embeds.device)
+    return embeds, torch.arange(embeds.shape[1], device=embeds.device) < lengths.unsqueeze(1)

@@ -1,0 +1,98 @@
+"""Qwen-Image: packed latents, a mask over text tokens, guidance that keeps the norm, a codec of videos."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from advdmd_ray.diffusion.denoiser import Conditioning, classifier_free
+from advdmd_ray.models.families.base import (
+    TIMESTEPS,
+    Adapter,
+    ImageCodec,
+    Pipeline,
+    TransformerDenoiser,
+    packed,
+    unpacked,
+)
+
+
+class QwenImageDenoiser(TransformerDenoiser):
+    """`QwenImageTransformer2DModel`."""
+
+    def velocity(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, "b c h w"]:
+        """See `TransformerDenoiser`."""
+        height, width = x.shape[2:]
+        tokens = self.transformer(
+            hidden_states=packed(x),
+            encoder_hidden_states=conditioning.embeds,
+            encoder_hidden_states_mask=conditioning.mask,
+            timestep=t * TIMESTEPS / TIMESTEPS,
+            img_shapes=[[(1, height // 2, width // 2)]] * len(x),
+            return_dict=False,
+        )[0]
+        return unpacked(tokens, height, width)
+
+    def image_tokens(self, output: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """See `TransformerDenoiser`; a block returns text tokens, then image tokens."""
+        del x
+        return output[1]
+
+    @property
+    def summary_width(self) -> int:
+        """See `TransformerDenoiser`."""
+        return self.transformer.config["joint_attention_dim"]
+
+
+def norm_keeping(
+    without: Float[Tensor, "b c h w"], with_text: Float[Tensor, "b c h w"], guidance: float
+) -> Float[Tensor, "b c h w"]:
+    """Classifier-free guidance in which every token keeps the norm that it has with the prompt (Qwen-Image)."""
+    guided = classifier_free(without, with_text, guidance)
+    kept, norm = (nn.functional.pixel_unshuffle(v, 2).norm(dim=1, keepdim=True) for v in (with_text, guided))
+    return guided * (kept / norm).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+
+class QwenImage(Adapter):
+    """The codec is one of videos, with a mean and a deviation for each channel; an image is a video of one frame."""
+
+    denoiser = QwenImageDenoiser
+    empty_prompt = " "
+    combine = staticmethod(norm_keeping)
+
+    def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
+        """See `Adapter`."""
+        embeds, mask = pipeline.encode_prompt(prompt=list(prompts), max_sequence_length=max_tokens)
+        # The pipeline leaves the mask out where nothing is padded.
+        own = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
+        return Conditioning(embeds, embeds.new_zeros(len(embeds), 0), own)
+
+    def unguided(self, guidance: float) -> dict[str, Any]:
+        """See `Adapter`."""
+        del guidance
+        return {"true_cfg_scale": 1.0}
+
+    def to_latents(self, codec: ImageCodec, images: Float[Tensor, "b i H W"]) -> Float[Tensor, "b c h w"]:
+        """See `Adapter`."""
+        mean, std = _channel_scales(codec, images)
+        latents = codec.encode(images.unsqueeze(2), return_dict=False)[0].mode()
+        return ((latents - mean) / std).squeeze(2)
+
+    def to_images(self, codec: ImageCodec, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b i H W"]:
+        """See `Adapter`."""
+        mean, std = _channel_scales(codec, latents)
+        return codec.decode(latents.unsqueeze(2) * std + mean, return_dict=False)[0].squeeze(2)
+
+
+def _channel_scales(codec: ImageCodec, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each latent channel, `[1, c, 1, 1, 1]`."""
+    values = torch.tensor([codec.config.latents_mean, codec.config.latents_std]).to(like)
+    mean, std = values.reshape(2, 1, -1, 1, 1, 1)
+    return mean, std
+
+
+ADAPTER = QwenImage()

@@ -1,0 +1,110 @@
+"""The model families: what a pipeline folder's files must say, by the class that its `model_index.json` names.
+
+Nothing here imports torch or diffusers, so a folder is checked in a moment. The code of a family, its adapter, is the
+module of the same name beside this file.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family of flow-matching pipelines.
+
+    Attributes:
+        name: Its adapter is `advdmd_ray.models.families.<name>`.
+        pipeline: diffusers class of the pipeline.
+        transformer: diffusers class of the transformer.
+        components: What the folder must have.
+        optional: What it may lack; diffusers loads such a folder only if told so by name.
+        block_counts: Keys of the transformer's configuration that count its blocks, in the order they run.
+        packing: Latent elements of a patch that the transformer counts as channels of its own: `in_channels / packing`
+            are the latent's.
+        default_side: Side of a latent if nobody chooses one, for tokens of 2 x 2; None: both are in the transformer's
+            configuration, `sample_size` and `patch_size`.
+        codec_depth: Key of the image codec's configuration whose length, with `codec_offset`, is log2 of the pixels
+            per latent element.
+        codec_offset: See `codec_depth`.
+        guidance_key: Key of the transformer's configuration that says whether the guidance scale is one of its inputs;
+            None: it never is, and guidance is classifier-free.
+        max_tokens: Most text tokens that the pipeline takes.
+    """
+
+    name: str
+    pipeline: str
+    transformer: str
+    components: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    block_counts: tuple[str, ...] = ("num_layers",)
+    packing: int = 1
+    default_side: int | None = 128
+    codec_depth: str = "block_out_channels"
+    codec_offset: int = -1
+    guidance_key: str | None = None
+    max_tokens: int = 512
+
+
+ONE_ENCODER = ("transformer", "scheduler", "vae", "text_encoder", "tokenizer")
+TWO_ENCODERS = (*ONE_ENCODER, "text_encoder_2", "tokenizer_2")
+
+FAMILIES = (
+    Family(
+        name="sd3",
+        pipeline="StableDiffusion3Pipeline",
+        transformer="SD3Transformer2DModel",
+        components=TWO_ENCODERS,
+        optional=("text_encoder_3", "tokenizer_3"),
+        default_side=None,
+    ),
+    Family(
+        name="flux",
+        pipeline="FluxPipeline",
+        transformer="FluxTransformer2DModel",
+        components=TWO_ENCODERS,
+        block_counts=("num_layers", "num_single_layers"),
+        packing=4,
+        guidance_key="guidance_embeds",
+    ),
+    Family(
+        name="qwen_image",
+        pipeline="QwenImagePipeline",
+        transformer="QwenImageTransformer2DModel",
+        components=ONE_ENCODER,
+        packing=4,
+        codec_depth="temperal_downsample",  # diffusers' spelling
+        codec_offset=0,
+        max_tokens=1024,
+    ),
+    Family(
+        name="z_image",
+        pipeline="ZImagePipeline",
+        transformer="ZImageTransformer2DModel",
+        components=ONE_ENCODER,
+        block_counts=("n_layers",),
+    ),
+)
+BY_PIPELINE: Mapping[str, Family] = {family.pipeline: family for family in FAMILIES}
+PATCH = 2
+"""Latent elements along the side of a token, in families whose transformer does not say."""
+
+
+def noise_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
+    """The shift s of `sigma -> s sigma / (1 + (s - 1) sigma)` that a scheduler applies to an image of so many tokens.
+
+    A dynamic shift is `exp(mu)`, or mu itself where `time_shift_type` is linear, with mu linear in the number of
+    tokens (diffusers' `calculate_shift`; SD3, arXiv 2403.03206, section 5.3.2). `shift_terminal` is not applied: the
+    last level of a student is its own.
+
+    Args:
+        scheduler: `scheduler_config.json`.
+        tokens: Image tokens.
+    """
+    if not scheduler.get("use_dynamic_shifting", False):
+        return float(scheduler.get("shift", 1.0))
+    least, most = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
+    low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
+    mu = low + (high - low) * (tokens - least) / (most - least)
+    return math.exp(mu) if scheduler.get("time_shift_type", "exponential") == "exponential" else float(mu)

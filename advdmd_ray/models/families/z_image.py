@@ -1,0 +1,79 @@
+"""Z-Image: one stream of image and text tokens, time that runs from noise to data, a velocity of the other sign."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.models.families.base import TIMESTEPS, Adapter, Blank, Pipeline, TransformerDenoiser, padded
+
+PATCH = 2
+
+
+class ZImageDenoiser(TransformerDenoiser):
+    """`ZImageTransformer2DModel`."""
+
+    block_lists = ("layers",)
+
+    def velocity(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, "b c h w"]:
+        """See `TransformerDenoiser`; the transformer takes lists, each prompt with tokens of its own number."""
+        if conditioning.mask is None:
+            raise ValueError("Z-Image prompts need a mask; encode them with its adapter")
+        towards_data = self.transformer(
+            list(x.unsqueeze(2).unbind()),
+            (TIMESTEPS - t * TIMESTEPS) / TIMESTEPS,
+            [tokens[own] for tokens, own in zip(conditioning.embeds, conditioning.mask, strict=True)],
+            patch_size=PATCH,
+            return_dict=False,
+        )[0]
+        return -torch.stack(towards_data).squeeze(2)
+
+    def image_tokens(self, output: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """See `TransformerDenoiser`; image tokens come first in the one stream."""
+        return output[:, : (x.shape[2] // PATCH) * (x.shape[3] // PATCH)]
+
+    def blank_output(self) -> dict[str, nn.Module]:
+        """See `TransformerDenoiser`; there is an output layer for each size of patch."""
+        layers = self.transformer.all_final_layer.items()
+        blank = {
+            size: Blank(layer.out_features if isinstance(layer, Blank) else layer.linear.out_features)
+            for size, layer in layers
+        }
+        return {"all_final_layer": nn.ModuleDict(blank)}
+
+    @property
+    def token_width(self) -> int:
+        """See `TransformerDenoiser`."""
+        return self.transformer.config["dim"]
+
+    @property
+    def summary_width(self) -> int:
+        """See `TransformerDenoiser`."""
+        return self.transformer.config["cap_feat_dim"]
+
+
+class ZImage(Adapter):
+    """The pipeline's guidance scale counts from 0, and 0 is none."""
+
+    denoiser = ZImageDenoiser
+
+    def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
+        """See `Adapter`."""
+        rows, _ = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_tokens
+        )
+        embeds, mask = padded(rows)
+        return Conditioning(embeds, embeds.new_zeros(len(embeds), 0), mask)
+
+    def unguided(self, guidance: float) -> dict[str, Any]:
+        """See `Adapter`."""
+        del guidance
+        return {"guidance_scale": 0.0}
+
+
+ADAPTER = ZImage()

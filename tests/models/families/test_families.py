@@ -1,0 +1,218 @@
+"""Every family's adapter against the loop of the family's own diffusers pipeline."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_families import diffusers
+
+from advdmd_ray.diffusion.denoiser import Denoiser
+from advdmd_ray.diffusion.schedule import shift_sigmas
+from advdmd_ray.errors import UserError
+from advdmd_ray.models.families import adapter, adapter_of
+from advdmd_ray.models.families.base import packed, padded, unpacked
+from advdmd_ray.models.families.registry import FAMILIES
+from advdmd_ray.models.features import TokenReader, cut_after
+from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
+from advdmd_ray.models.pipeline import denoiser_of, image_decoder, image_encoder, load_denoiser, load_pipeline
+from advdmd_ray.models.text import encode_prompts, unconditional
+
+PROMPTS = ["a red fox above the boat", "a fox"]
+LENGTH = 300
+SIGMAS = [1.0, 0.6, 0.2]
+GUIDANCE = 3.5
+SIZES = [(64, 64), (32, 96)]
+
+# How a user of the pipeline asks for guidance w and for none.
+GUIDED: dict[str, dict[str, Any]] = {
+    "sd3": {"guidance_scale": GUIDANCE},
+    "flux": {"guidance_scale": GUIDANCE},
+    "qwen_image": {"true_cfg_scale": GUIDANCE, "negative_prompt": [" ", " "]},
+    "z_image": {"guidance_scale": GUIDANCE - 1},
+}
+
+
+class Loop:
+    """A pipeline's own sampling, watched where it hands velocities to its scheduler."""
+
+    def __init__(self, pipeline: Any, info: PipelineInfo, arguments: dict[str, Any]) -> None:
+        self.seen: list[tuple[torch.Tensor, float, torch.Tensor]] = []
+        self.calls = 0
+        step = pipeline.scheduler.step
+
+        def watch(velocity: torch.Tensor, time: torch.Tensor, state: torch.Tensor, **rest: Any) -> Any:
+            sigma = pipeline.scheduler.sigmas[len(self.seen)]
+            assert time == sigma * 1000
+            self.seen.append((velocity.clone(), float(sigma), state.clone()))
+            return step(velocity, time, state, **rest)
+
+        def count(*_: object) -> None:
+            self.calls += 1
+
+        pipeline.scheduler.step = watch
+        handle = pipeline.transformer.register_forward_pre_hook(count)
+        pipeline(
+            list(PROMPTS), sigmas=SIGMAS, max_sequence_length=LENGTH, height=info.pixels[0], width=info.pixels[1],
+            generator=torch.Generator().manual_seed(3), output_type="latent", **arguments,
+        )  # fmt: skip
+        handle.remove()
+        pipeline.scheduler.step = step
+
+
+def _as_the_pipeline_has_it(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return packed(x) if like.ndim == 3 else x
+
+
+def _as_we_have_it(state: torch.Tensor, info: PipelineInfo) -> torch.Tensor:
+    return unpacked(state, info.latent.height, info.latent.width) if state.ndim == 3 else state
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("with_guidance", [False, True])
+def test_the_velocity_is_what_the_pipeline_computes_inside_its_own_loop(
+    family: str, family_folder: Path, size: tuple[int, int], with_guidance: bool
+) -> None:
+    info, pipeline = inspect_pipeline(family_folder, size), load_pipeline(family_folder)
+    ways = adapter(info.family)
+    loop = Loop(pipeline, info, GUIDED[family] if with_guidance else ways.unguided(1.0))
+    conditioning = encode_prompts(pipeline, PROMPTS, LENGTH)
+    denoiser: Denoiser = denoiser_of(pipeline, 1.0)
+    if with_guidance:
+        denoiser = ways.guided(denoiser, unconditional(pipeline, LENGTH), GUIDANCE)
+    assert len(loop.seen) == len(SIGMAS)
+    assert loop.calls == len(SIGMAS) * (2 if family == "qwen_image" and with_guidance else 1)
+    for theirs, sigma, state in loop.seen:
+        with torch.no_grad():
+            ours = denoiser(_as_we_have_it(state, info), torch.full((2,), sigma), conditioning)
+        assert ours.shape == (2, *info.latent.shape)
+        assert theirs.std() > 0.1
+        torch.testing.assert_close(_as_the_pipeline_has_it(ours, theirs), theirs, rtol=0, atol=1e-5)
+
+
+def test_guidance_changes_the_velocity(family_folder: Path) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder)
+    conditioning, empty = encode_prompts(pipeline, PROMPTS, LENGTH), unconditional(pipeline, LENGTH)
+    x, t = torch.randn(2, *info.latent.shape), torch.full((2,), 0.7)
+    weak, strong = (adapter(info.family).guided(denoiser_of(pipeline, 1.0), empty, w) for w in (1.0, 5.0))
+    with torch.no_grad():
+        assert (weak(x, t, conditioning) - strong(x, t, conditioning)).abs().max() > 1e-3
+
+
+def test_levels_are_those_of_the_pipelines_scheduler(family: str, family_folder: Path) -> None:
+    for size in SIZES:
+        info, pipeline = inspect_pipeline(family_folder, size), load_pipeline(family_folder)
+        pipeline.scheduler.register_to_config(shift_terminal=None)
+        loop = Loop(pipeline, info, adapter(info.family).unguided(1.0))
+        expected = shift_sigmas(torch.tensor(SIGMAS), info.scheduler_shift)
+        torch.testing.assert_close(torch.tensor([sigma for _, sigma, _ in loop.seen]), expected, rtol=0, atol=1e-5)
+        assert (info.scheduler_shift == 3.0) == (family in {"sd3", "z_image"})
+
+
+def test_a_prompt_is_worth_the_same_in_any_company(family_folder: Path) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder)
+    together, alone = encode_prompts(pipeline, PROMPTS, LENGTH), encode_prompts(pipeline, PROMPTS[1:], LENGTH)
+    x, t = torch.randn(1, *info.latent.shape), torch.tensor([0.7])
+    denoiser = denoiser_of(pipeline)
+    with torch.no_grad():
+        velocities = [denoiser(x, t, rows) for rows in (together.select(torch.tensor([1])), alone)]
+        summaries = [rows.summary() for rows in (together.select(torch.tensor([1])), alone)]
+    torch.testing.assert_close(*velocities, rtol=0, atol=1e-5)
+    torch.testing.assert_close(*summaries, rtol=0, atol=1e-5)
+    assert (summaries[0] - together.summary()[:1]).abs().max() > 1e-3
+    assert summaries[0].shape[1] == denoiser.summary_width
+
+
+def test_features_are_those_inside_the_whole_network_and_later_blocks_do_not_run(family_folder: Path) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 64)), load_pipeline(family_folder)
+    conditioning, denoiser = encode_prompts(pipeline, PROMPTS, LENGTH), denoiser_of(pipeline)
+    x, t = torch.randn(2, *info.latent.shape), torch.tensor([0.3, 0.7])
+    wanted = [0, info.layers - 2]
+    whole = TokenReader(denoiser, [*wanted, info.layers - 1])(x, t, conditioning)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a block after the last wanted one ran")
+
+    handle = denoiser.blocks[-1].register_forward_hook(fail)
+    part = TokenReader(denoiser, wanted)(x, t, conditioning)
+    handle.remove()
+    assert len(denoiser.blocks) == info.layers
+    for tokens, same in zip(part, whole, strict=False):
+        assert torch.equal(tokens, same)
+        assert tokens.shape == (2, info.latent.height * info.latent.width // 4, denoiser.token_width)
+    assert not torch.allclose(whole[0], whole[1])
+
+
+def test_a_shortened_network_has_the_weights_of_the_whole_and_none_behind_its_last_block(family_folder: Path) -> None:
+    whole = load_denoiser(family_folder)
+    short = cut_after(whole, 0)
+    kept, all_of_them = dict(short.named_parameters()), dict(whole.named_parameters())
+    assert all(all_of_them[name] is parameter for name, parameter in kept.items())
+    left_out = all_of_them.keys() - kept.keys()
+    assert all(
+        any(part in name for part in ("blocks.", "layers.", "norm_out", "proj_out", "final")) for name in left_out
+    )
+    assert len(short.blocks) == 1
+    assert len(cut_after(short, 0).blocks) == 1
+
+
+def test_latents_and_images_are_turned_into_each_other_as_the_pipeline_does(family: str, family_folder: Path) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 64)), load_pipeline(family_folder)
+    latents = torch.randn(1, *info.latent.shape)
+    given = packed(latents) if info.family.packing == 4 else latents
+    pipeline.scheduler.step = lambda _velocity, _time, _state, **_: (given,)
+    (image,) = pipeline(
+        list(PROMPTS[:1]), sigmas=[1.0, 0.5], max_sequence_length=LENGTH, height=32, width=64, output_type="np",
+        return_dict=False, **adapter(info.family).unguided(1.0),
+    )  # fmt: skip
+    ours = (image_decoder(pipeline)(latents) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(ours, torch.from_numpy(image), rtol=0, atol=1e-5)
+    # The codec is random, so an image does not come back; but the units of both ways must agree.
+    encoded = image_encoder(pipeline)(torch.rand(2, 3, 32, 64) * 2 - 1)
+    assert encoded.shape == (2, *info.latent.shape)
+    codec = pipeline.vae.config
+    if family != "qwen_image":
+        raw = pipeline.vae.encode(torch.zeros(1, 3, 32, 64)).latent_dist.mode()
+        expected = (raw - codec.shift_factor) * codec.scaling_factor
+    else:
+        raw = pipeline.vae.encode(torch.zeros(1, 3, 1, 32, 64)).latent_dist.mode()[:, :, 0]
+        mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (codec.latents_mean, codec.latents_std))
+        expected = (raw - mean) / std
+    torch.testing.assert_close(image_encoder(pipeline)(torch.zeros(1, 3, 32, 64)), expected)
+
+
+def test_packing_is_the_pipelines_and_is_undone() -> None:
+    x = torch.randn(2, 3, 4, 6)
+    for pipeline in (diffusers.FluxPipeline, diffusers.QwenImagePipeline):
+        assert torch.equal(packed(x), pipeline._pack_latents(x, 2, 3, 4, 6))
+    assert torch.equal(unpacked(packed(x), 4, 6), x)
+
+
+def test_padded_rows_say_which_tokens_are_theirs() -> None:
+    rows = [torch.randn(3, 2), torch.randn(1, 2)]
+    embeds, mask = padded(rows)
+    assert [torch.equal(embeds[i][mask[i]], row) for i, row in enumerate(rows)] == [True, True]
+    assert mask.sum() == 4
+    assert float(embeds[~mask].abs().max()) == 0
+
+
+@pytest.mark.parametrize("known", FAMILIES, ids=lambda known: known.name)
+def test_every_registered_family_has_an_adapter_and_diffusers_classes(known: Any) -> None:
+    assert adapter(known).denoiser.block_lists
+    assert hasattr(diffusers, known.pipeline)
+    assert hasattr(diffusers, known.transformer)
+
+
+def test_a_loaded_pipeline_finds_its_adapter(family: str, family_folder: Path) -> None:
+    pipeline = load_pipeline(family_folder)
+    assert adapter_of(pipeline) is adapter(inspect_pipeline(family_folder).family)
+    assert adapter_of(pipeline).__class__.__module__.endswith(f".{family}")
+
+
+@pytest.mark.parametrize("size", [(36, 32), (32, 8), (256, 256)])
+def test_a_size_that_the_model_has_not_is_refused(family: str, family_folder: Path, size: tuple[int, int]) -> None:
+    if size == (256, 256) and family != "sd3":
+        assert inspect_pipeline(family_folder, size).pixels == size
+        return
+    with pytest.raises(UserError, match=r"model\.height, model\.width: "):
+        inspect_pipeline(family_folder, size)
