@@ -14,6 +14,7 @@ from torch import Tensor
 from advdmd_ray.buffer.codec import encoded_bytes
 from advdmd_ray.buffer.schema import GroupShape
 from advdmd_ray.config import Config
+from advdmd_ray.data.files.dataset import files_data
 from advdmd_ray.data.prompts import load_prompts
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.oracle import ShapesOracle
@@ -69,12 +70,15 @@ def geometry(config: Config) -> Geometry:
 
 
 def prompts_of(config: Config) -> tuple[str, ...]:
-    """The prompts of the run, by prompt_id.
+    """The prompts that rollouts draw from, by prompt_id.
 
     Raises:
-        UserError: if the data has no real image for a prompt, or no two prompts differ where the discriminator needs
-            another prompt for its mismatched texts.
+        UserError: if built-in data has no real image for a prompt, or no two prompts differ where the discriminator
+            needs another prompt for its mismatched texts.
     """
+    if config.data.source == "files":
+        given = config.data.prompts
+        return tuple(dict.fromkeys(files_data(config).captions)) if given is None else load_prompts(given)
     source = build_source(config.data)
     if config.data.prompts is None:
         return source.prompts
@@ -94,18 +98,27 @@ def prompts_of(config: Config) -> tuple[str, ...]:
 
 
 def encode_table(config: Config) -> PromptTable:
-    """Encodes every prompt once; the text encoders are released afterwards."""
+    """Encodes every prompt once, and behind them the captions of real images; the text encoders are released."""
     pipeline = load_pipeline(config.model.path)
-    texts, length = prompts_of(config), config.model.max_sequence_length
-    return PromptTable(texts, encode_prompts(pipeline, texts, length), unconditional(pipeline, length))
+    prompts, length = prompts_of(config), config.model.max_sequence_length
+    captions = files_data(config).captions if config.data.source == "files" else ()
+    known = set(prompts)
+    texts = (*prompts, *(caption for caption in dict.fromkeys(captions) if caption not in known))
+    encoded = encode_prompts(pipeline, texts, length)
+    return PromptTable(texts, encoded, unconditional(pipeline, length), len(prompts))
 
 
 @torch.no_grad()
 def real_images(config: Config, texts: tuple[str, ...]) -> RealImages:
     """Real latents of every row of this run's prompt table; a prompt that stands there twice has its images twice."""
-    images, rows = build_source(config.data).images(texts)
+    if config.data.source == "files":
+        latents = files_data(config)
+        row_of = {text: row for row, text in reversed(list(enumerate(texts)))}
+        return RealImages(latents, torch.tensor([row_of[caption] for caption in latents.captions]))
+    part = build_source(config.data).images(texts)
     encode = image_encoder(load_pipeline(config.model.path))
-    return RealImages(torch.cat([encode(part) for part in images.split(ENCODED_AT_ONCE)]), rows)
+    encoded = torch.cat([encode(pixels) for pixels in part.pixels.split(ENCODED_AT_ONCE)])
+    return RealImages(encoded, part.rows, part.images)
 
 
 def build_denoiser(config: Config) -> TransformerDenoiser:

@@ -166,12 +166,26 @@ def _run(args: argparse.Namespace) -> int:
         return DONE
     sys.stderr.write(start.note + "\n")
     with preflight.claim(start):
+        _encode_files(config)
         if estimate.ray_address(config) is not None:
             # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         from advdmd_ray.runtime.launch import run_on_ray  # noqa: PLC0415
 
         return run_on_ray(config, resume=start.checkpoint)
+
+
+def _encode_files(config: Config) -> None:
+    """Encodes the images of data.source=files that are not encoded yet, where everybody can see how far it is."""
+    if config.data.source != "files":
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    from advdmd_ray.data.files.dataset import files_data  # noqa: PLC0415
+
+    with Console(stderr=True).status("looking for images") as status:
+        latents = files_data(config, lambda done, of: status.update(f"encoding images: {done} of {of} shards"))
+    sys.stderr.write(f"{len(latents)} real images with {len(set(latents.captions))} captions\n")
 
 
 def _sample(args: argparse.Namespace) -> int:

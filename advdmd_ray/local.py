@@ -38,7 +38,7 @@ class LocalShell:
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         table = encode_table(config)
-        self.prompts = len(table.texts)
+        self.prompts = table.rollouts
         self._rollout = {name: build_rollout_worker(config, name, table) for name in self.rollout_workers}
         self._reward = {name: build_reward_worker(config, name, table) for name in self.reward_workers}
         self.learner = build_learner_worker(config, SoloGang(), table, checkpoint)

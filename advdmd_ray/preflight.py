@@ -72,6 +72,7 @@ def check(config: Config, resume: str | None = None, *, fresh: bool = False) -> 
 
     check_model(config)
     check_prompts(config)
+    check_files(config)
     check_writable(config.folder)
     check_cores(config)
     start = plan_start(config.folder, resume, fresh=fresh)
@@ -180,9 +181,25 @@ def check_prompts(config: Config) -> None:
     if config.data.prompts is None:
         return
     load_prompts(config.data.prompts)
+    if config.data.source == "files":
+        return  # any prompt will do: real images come with their own captions
     from advdmd_ray.assembly import prompts_of  # noqa: PLC0415 - imports torch: only once the file itself is sound
 
     prompts_of(config)
+
+
+def check_files(config: Config) -> None:
+    """Look for the images of data.source=files without reading them.
+
+    Raises:
+        UserError: if there are none.
+    """
+    if config.data.path is None:
+        return
+    from advdmd_ray.data.files.shards import find_shards  # noqa: PLC0415 - imports pyarrow
+
+    data = config.data
+    find_shards(config.data.path, image_column=data.image_column, caption_column=data.caption_column)
 
 
 def check_writable(folder: Path) -> None:

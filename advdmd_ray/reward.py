@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
@@ -79,13 +79,13 @@ def level_scores(logits: Float[Tensor, "n s"], intermediate: int) -> Float[Tenso
 def score_states(
     discriminator: Critic,
     table: PromptTable,
-    prompt_id: int,
+    prompt_ids: Int[Tensor, " n"],
     states: Float[Tensor, "n s c h w"],
     levels: Float[Tensor, " s"],
 ) -> Float[Tensor, "n s"]:
-    """The discriminator's logit of each of n x s states of one prompt, in one forward."""
+    """The discriminator's logit of each of n x s states, each row with its prompt, in one forward."""
     samples, count = states.shape[:2]
-    conditioning = table.of(prompt_id, samples * count)
+    conditioning = table.rows(prompt_ids.repeat_interleave(count))
     logits = discriminator(states.flatten(0, 1), levels.repeat(samples), conditioning)
     return logits.float().unflatten(0, (samples, count))
 
@@ -181,6 +181,7 @@ class RewardWorker:
     def _judged(self, group: TrajectoryGroup, latents: Float[Tensor, "n k1 c h w"]) -> Float[Tensor, "n k"]:
         """The discriminator's logit of every level."""
         final_noise = final_noise_of(latents.shape[2:], int(group.seeds[0]), len(self._final_levels))
+        prompt_ids = torch.full((len(latents),), group.prompt_id)
         states, levels = judged_states(latents, torch.tensor(group.sigmas), self._final_levels, final_noise)
-        logits = score_states(self._network.module, self._table, group.prompt_id, states, levels)
+        logits = score_states(self._network.module, self._table, prompt_ids, states, levels)
         return level_scores(logits, intermediate=latents.shape[1] - 2)

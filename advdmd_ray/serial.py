@@ -58,5 +58,5 @@ class SerialRun:
         return self.learner.cycle(scored, [group_info(group, size_bytes=0) for group in scored])
 
     def _lease(self, ordinal: int) -> Lease:
-        work = work_of(self._config.run.seed, len(self.table.texts), ordinal)
+        work = work_of(self._config.run.seed, self.table.rollouts, ordinal)
         return Lease(ordinal, 0, work.prompt_id, work.seed, self.version)

@@ -153,7 +153,7 @@ class TwinFlowTrainer:
         self._teacher = guided(teacher, table.unconditional, config.model.guidance)
         self._kernel = kernel_of(config.diffusion)
         self._steps = steps_of_rows(self._section.batch_size, config.steps, config.learner.late_steps)
-        self._shape = (self._section.batch_size, *real.latents.shape[1:])
+        self._shape = (self._section.batch_size, *real.latent_shape)
         self._parameters = {name: p for name, p in student.named_parameters() if p.requires_grad}
         if not self._parameters:
             raise ValueError("the student has no trainable parameter")
@@ -257,7 +257,7 @@ class TwinFlowTrainer:
     def _prompt_ids(self, *names: str) -> Tensor:
         """Prompts drawn uniformly."""
         drawn = uniform((self._shape[0],), self._config.run.seed, *self._path(*names, "prompts"))
-        return (drawn * len(self._table.texts)).long()
+        return (drawn * self._table.rollouts).long()
 
     def _ask(self, *questions: Question) -> tuple[Tensor, ...]:
         """The student network's answers, in one batch."""
@@ -305,9 +305,9 @@ class TwinFlowTrainer:
         real_t = self._times("real", "t")
         stride = real_t.clamp(max=CONSISTENCY_STEP)
         if own or consistent:
-            ids = self._prompt_ids("real")
+            seed = derive_seed(self._config.run.seed, *self._path("real"))
+            images, ids = self._real.drawn(self._prompt_ids("real"), seed)
             prompts = self._table.rows(ids)
-            images = self._real.matched(ids, derive_seed(self._config.run.seed, *self._path("real")))
             y = noised(images, self._noise("real"), real_t)
             with torch.no_grad():
                 target = self._teacher(y, real_t, prompts).float()

@@ -53,7 +53,7 @@ def test_real_images_follow_the_order_of_the_prompts() -> None:
 def test_a_prompt_written_twice_has_real_images_in_both_rows() -> None:
     real = real_images(Config(), (DIGIT_PROMPTS[3], DIGIT_PROMPTS[1], DIGIT_PROMPTS[3]))
     assert torch.equal(real.latents[real.prompt_ids == 0], real.latents[real.prompt_ids == 2])
-    assert real.matched(torch.tensor([0, 1, 2]), seed=0).shape == (3, 1, 8, 8)
+    assert real.drawn(torch.tensor([0, 1, 2]), seed=0)[0].shape == (3, 1, 8, 8)
 
 
 def test_a_prompt_without_real_images_is_refused_by_name(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_real_scenes_of_a_table_row_fit_its_prompt(shapes_pipeline: Path) -> Non
     texts = ("two crosses", "a red circle and a blue cross", "two crosses", "a square above a cross")
     real = real_images(config, texts)
     assert real.prompt_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    images = build_decoder(config)(real.latents).numpy()
+    images = build_decoder(config)(real.all()).numpy()
     for row, image in zip(real.prompt_ids.tolist(), images, strict=True):
         assert check(image, by_text[texts[row]]).correct
     assert len({image.tobytes() for image in images}) == len(images)

@@ -85,6 +85,8 @@ def test_a_configuration_cannot_be_changed() -> None:
         ),
         ("policy_gradient: {intermediate_weight: [1.0, -0.5, 0.0]}", ["policy_gradient.intermediate_weight", "-0.5"]),
         ("policy_gradient: {intermediate_weight: -1}", ["policy_gradient.intermediate_weight", "-1"]),
+        ("data: {source: files}", ["source=files and path belong together", "None"]),
+        ("data: {path: images}", ["source=files and path belong together", "digits"]),
         ("model: {height: 64}", ["give height and width or neither", "64", "None"]),
         ("policy_gradient: {minibatches: 5}", ["policy_gradient.minibatches", "rollout.group_size", "5", "16"]),
         (

@@ -94,6 +94,17 @@ def test_a_size_of_images_that_the_model_has_not_is_refused(tmp_path: Path) -> N
         preflight.check(make_config(tmp_path, model={"height": 9, "width": 8}))
 
 
+def test_files_are_looked_for_and_any_prompt_goes_with_them(tmp_path: Path) -> None:
+    images, prompts = tmp_path / "images", tmp_path / "prompts.txt"
+    images.mkdir()
+    prompts.write_text("what no caption says\n")
+    config = make_config(tmp_path, data={"source": "files", "path": str(images), "prompts": str(prompts)})
+    with pytest.raises(UserError, match=r"data\.path .* holds no image"):
+        preflight.check(config)
+    (images / "a.png").write_bytes(b"never opened here")
+    preflight.check(config)
+
+
 def test_a_buffer_that_cannot_hold_one_cycle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"buffer\.max_bytes"):
         preflight.check(make_config(tmp_path, buffer={"max_bytes": 2**17}))

@@ -3,11 +3,12 @@
 It imports neither torch nor ray, so that `--help` and bad input answer at once.
 """
 
+from advdmd_ray.config.base import Section
+from advdmd_ray.config.inputs import Data, Model
 from advdmd_ray.config.reading import dump_config, read_config
 from advdmd_ray.config.sections import (
     Buffer,
     Cadence,
-    Data,
     Diffusion,
     Discriminator,
     DistributionMatching,
@@ -15,7 +16,6 @@ from advdmd_ray.config.sections import (
     FakeScore,
     Learner,
     Metrics,
-    Model,
     PolicyGradient,
     Pretrain,
     RaySection,
@@ -23,7 +23,6 @@ from advdmd_ray.config.sections import (
     Reward,
     Rollout,
     Run,
-    Section,
     TwinFlow,
     Weights,
 )

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from advdmd_ray.config.base import Positive, Section
 from advdmd_ray.config.reading import read_tree, set_value, validated
-from advdmd_ray.config.sections import Positive, Section
 from advdmd_ray.config.whole import Config
 from advdmd_ray.errors import UserError
 

@@ -7,21 +7,9 @@ This module imports neither torch nor ray, so that `--help` and bad input answer
 import itertools
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-PixelSide = Annotated[int, Field(ge=8, le=8192)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Seconds = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+from advdmd_ray.config.base import Count, Fraction, Positive, Rate, Seconds, Section, Weight
 
 
 class Run(Section):
@@ -32,48 +20,6 @@ class Run(Section):
     seed: int = Field(default=0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
     cycles: Positive = Field(default=100, description="Learner cycles; each consumes rollout.groups_per_cycle groups.")
     time_limit_s: float | None = Field(default=None, gt=0, description="Stop training after this many seconds, if set.")
-
-
-class Model(Section):
-    """The teacher pipeline and how it is guided."""
-
-    path: str = Field(default="builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
-    max_sequence_length: int = Field(
-        default=8,
-        ge=1,
-        le=1024,
-        description="Most text tokens, as in sampling.json; of SD3 pipelines the length of the T5 slot.",
-    )
-    height: PixelSide | None = Field(default=None, description="Pixels of an image; default: the model's own size.")
-    width: PixelSide | None = Field(default=None, description="As model.height; give both or neither.")
-    guidance: float = Field(
-        default=1.0,
-        ge=1,
-        le=20,
-        description="Teacher CFG scale w in v_u + w (v_c - v_u), or what a network that takes it as input is given.",
-    )
-
-    @property
-    def pixels(self) -> tuple[int, int] | None:
-        """Height and width of an image; None for the model's own."""
-        return None if self.height is None or self.width is None else (self.height, self.width)
-
-    @model_validator(mode="after")
-    def _both_sides(self) -> Self:
-        if (self.height is None) != (self.width is None):
-            raise ValueError(f"give height and width or neither, got {self.height} and {self.width}")
-        return self
-
-
-class Data(Section):
-    """Real images for the discriminator and prompts for the rollouts."""
-
-    source: Literal["digits", "shapes"] = Field(default="digits", description="Where real images come from.")
-    prompts: str | None = Field(default=None, description="Text file of prompts, one a line; default: the data's own.")
-    prompt_rows: Positive = Field(
-        default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
-    )
-    images_per_prompt: int = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
 
 
 class Diffusion(Section):

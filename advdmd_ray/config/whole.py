@@ -5,10 +5,10 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from advdmd_ray.config.inputs import Data, Model
 from advdmd_ray.config.sections import (
     Buffer,
     Cadence,
-    Data,
     Diffusion,
     Discriminator,
     DistributionMatching,
@@ -16,7 +16,6 @@ from advdmd_ray.config.sections import (
     FakeScore,
     Learner,
     Metrics,
-    Model,
     PolicyGradient,
     Pretrain,
     RaySection,

@@ -1,91 +1,129 @@
 """Real images as a data set that can be asked for images of given prompts."""
 
-import hashlib
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset
+
+
+class LatentRows(Protocol):
+    """Latents that are read by row, `[n, c, h, w]` float32: a tensor, or files."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """A copy of some rows."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class RealImages(Dataset[tuple[Tensor, Tensor]]):
+class RealImages:
     """Real latents with the prompt that describes each.
 
     Attributes:
-        latents: `[N, c, h, w]` float32, in the units the denoiser works in.
-        prompt_ids: `[N]` int64, row of the prompt table.
+        latents: Row by row, float32, in the units the denoiser works in.
+        prompt_ids: `[n]` int64, row of the prompt table.
+        images: `[n]` int64, which image it is: rows with one number are the same image in two rows of the table;
+            default: all are different.
+        rows: `[m]` int64, the rows that are in this part of the data set; default: all.
 
     Raises:
         ValueError: The lengths differ, or there is no image.
     """
 
-    latents: Float[Tensor, "n c h w"]
+    latents: LatentRows
     prompt_ids: Int[Tensor, " n"]
+    images: Int[Tensor, " n"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    rows: Int[Tensor, " m"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     _rows: dict[int, Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if len(self.latents) != len(self.prompt_ids) or not len(self.latents):
-            raise ValueError(f"need as many prompt ids as latents, got {len(self.prompt_ids)} and {len(self.latents)}")
-        rows = {int(i): torch.nonzero(self.prompt_ids == i).flatten() for i in self.prompt_ids.unique()}
-        object.__setattr__(self, "_rows", rows)
+        count = len(self.latents)
+        if count != len(self.prompt_ids) or not count:
+            raise ValueError(f"need as many prompt ids as latents, got {len(self.prompt_ids)} and {count}")
+        if not len(self.images):
+            object.__setattr__(self, "images", torch.arange(count))
+        if not len(self.rows):
+            object.__setattr__(self, "rows", torch.arange(count))
+        order = self.prompt_ids[self.rows].argsort(stable=True)
+        ids, counts = self.prompt_ids[self.rows].unique(return_counts=True)
+        parts = self.rows[order].split(counts.tolist())
+        object.__setattr__(self, "_rows", dict(zip(ids.tolist(), parts, strict=True)))
 
     def __len__(self) -> int:
-        return len(self.latents)
+        return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return one latent `[c, h, w]` and its prompt id `[]`."""
-        return self.latents[index], self.prompt_ids[index]
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(c, h, w)."""
+        return tuple(self.latents[self.rows[:1]].shape[1:])
 
-    def matched(self, prompt_ids: Int[Tensor, " b"], seed: int) -> Float[Tensor, "b c h w"]:
-        """Draw, for each prompt id, a real latent of that prompt, uniformly and with replacement.
+    def all(self) -> Float[Tensor, "m c h w"]:
+        """A copy of all latents of this part."""
+        return self.latents[self.rows]
+
+    def drawn(self, prompt_ids: Int[Tensor, " b"], seed: int) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]:
+        """Draw a real latent for each prompt id, uniformly and with replacement, and say which prompt describes it.
+
+        That is the id that was asked for, or, where this part has no image of it, that of an image drawn from all.
 
         Args:
             prompt_ids: Prompts to match.
             seed: The same ids and seed give the same latents, whatever was drawn before.
-
-        Raises:
-            ValueError: No real image has one of the prompts.
         """
-        missing = sorted({int(i) for i in prompt_ids} - set(self._rows))
-        if missing:
-            raise ValueError(f"no real image has prompt id {missing[0]}; ids with images: {sorted(self._rows)}")
         draws = torch.rand(len(prompt_ids), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        chosen = [
-            self._rows[int(i)][int(draw * len(self._rows[int(i)]))] for i, draw in zip(prompt_ids, draws, strict=True)
-        ]
-        return self.latents[torch.stack(chosen)] if chosen else self.latents[:0]
+        chosen = []
+        for prompt_id, draw in zip(prompt_ids.tolist(), draws.tolist(), strict=True):
+            rows = self._rows.get(prompt_id, self.rows)
+            chosen.append(rows[int(draw * len(rows))])
+        found = torch.stack(chosen) if chosen else self.rows[:0]
+        return self.latents[found], self.prompt_ids[found]
 
     def split(self, heldout_fraction: float, seed: int) -> tuple["RealImages", "RealImages"]:
-        """Split every prompt's images into a part to learn from and a part to measure on.
+        """Split into a part to learn from and a part to measure on; no image is in both.
 
-        Rows with the same images (a prompt that stands twice in the table) are cut alike: no image of the first part is
-        in the second.
+        Of a prompt with several images a share goes to either part, at least one; of prompts with one image that share
+        goes to the second part as they are. Rows with the same images are cut alike.
 
         Args:
-            heldout_fraction: Share of each prompt's images in the second part, in (0, 1); at least one image of each
-                prompt goes to either part.
+            heldout_fraction: Share of each prompt's images in the second part, in (0, 1).
             seed: Seeds the draw.
 
         Raises:
-            ValueError: A prompt has fewer than two images.
+            ValueError: There is one image only.
         """
         generator = torch.Generator().manual_seed(seed)
-        learn, measure = [], []
-        orders: dict[bytes, Tensor] = {}
-        for prompt_id, rows in sorted(self._rows.items()):
-            if len(rows) < 2:  # noqa: PLR2004 - one image for either part
-                raise ValueError(f"prompt id {prompt_id} has one image; a split needs two")
+        learn, measure, single = [], [], []
+        orders: dict[tuple[int, ...], Tensor] = {}
+        for _, rows in sorted(self._rows.items()):
+            if len(rows) == 1:
+                single.append(rows)
+                continue
             cut = min(max(round(heldout_fraction * len(rows)), 1), len(rows) - 1)
-            images = hashlib.sha256(self.latents[rows].numpy(force=True).tobytes()).digest()
-            if images not in orders:
-                orders[images] = torch.randperm(len(rows), generator=generator)
-            order = rows[orders[images]]
+            own = tuple(self.images[rows].tolist())
+            if own not in orders:
+                orders[own] = torch.randperm(len(rows), generator=generator)
+            order = rows[orders[own]]
             measure.append(order[:cut])
             learn.append(order[cut:])
-        first, second = torch.cat(learn).sort().values, torch.cat(measure).sort().values
+        if single:
+            ones = torch.cat(single)
+            kinds = self.images[ones].unique()
+            if len(kinds) + len(learn) < 2:  # noqa: PLR2004 - one for either part
+                raise ValueError("there is one real image only; a split needs two")
+            # With other images in the second part, it needs none of these.
+            least = 0 if measure else 1
+            cut = min(max(round(heldout_fraction * len(kinds)), least), len(kinds) - (0 if learn else 1))
+            held = kinds[torch.randperm(len(kinds), generator=generator)[:cut]]
+            out = torch.isin(self.images[ones], held)
+            measure.append(ones[out])
+            learn.append(ones[~out])
+        first, second = (torch.cat(part).sort().values for part in (learn, measure))
         return (
-            RealImages(self.latents[first], self.prompt_ids[first]),
-            RealImages(self.latents[second], self.prompt_ids[second]),
+            RealImages(self.latents, self.prompt_ids, self.images, first),
+            RealImages(self.latents, self.prompt_ids, self.images, second),
         )

@@ -1,6 +1,7 @@
 """Where prompts and real images come from: one class for each `data.source`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,20 @@ from advdmd_ray.data.shapes.training import draw_images, draw_rows
 TRAINING_SEED = 20260428
 """Of the shapes' prompt table and real images: the same in every run, as a data set on disk would be."""
 
-RealPart = tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]
+
+@dataclass(frozen=True, slots=True)
+class RealPart:
+    """Real images of some prompts.
+
+    Attributes:
+        pixels: In [-1, 1].
+        rows: The row of the prompts that each belongs to.
+        images: Which image it is; one image may belong to two rows.
+    """
+
+    pixels: Float[Tensor, "n c h w"]
+    rows: Int64[Tensor, " n"]
+    images: Int64[Tensor, " n"]
 
 
 class Source(Protocol):
@@ -33,7 +47,7 @@ class Source(Protocol):
     known: tuple[str, ...]
 
     def images(self, texts: Sequence[str]) -> RealPart:
-        """Real images in [-1, 1] and the row of `texts` that each belongs to.
+        """Real images of the prompts.
 
         Args:
             texts: Prompts among `known`; a prompt that stands there twice has images in both rows.
@@ -53,7 +67,8 @@ class DigitsSource:
         digits = load_digits("train")
         found = [torch.nonzero(digits.labels == DIGIT_PROMPTS.index(text)).flatten() for text in texts]
         rows = torch.arange(len(texts)).repeat_interleave(torch.tensor([len(images) for images in found]))
-        return digits.images[torch.cat(found)], rows
+        images = torch.cat(found)
+        return RealPart(digits.images[images], rows, images)
 
 
 class ShapesSource:
@@ -77,11 +92,17 @@ class ShapesSource:
         row_of = {text: row for row, text in enumerate(self.known)}
         drawn = np.repeat([row_of[text] for text in texts], self._images_per_prompt)
         rows = torch.arange(len(texts)).repeat_interleave(self._images_per_prompt)
-        return torch.from_numpy(draw_images(drawn, TRAINING_SEED)), rows
+        return RealPart(torch.from_numpy(draw_images(drawn, TRAINING_SEED)), rows, torch.arange(len(rows)))
 
 
 def build_source(data: Data) -> Source:
-    """The source that the configuration names."""
+    """The built-in source that the configuration names.
+
+    Raises:
+        ValueError: for files, which have latents and not images of given prompts.
+    """
+    if data.source == "files":
+        raise ValueError("data.source=files is no built-in source; read its latents")
     if data.source == "digits":
         return DigitsSource()
     return ShapesSource(data.prompt_rows, data.images_per_prompt)

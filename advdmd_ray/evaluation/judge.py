@@ -8,12 +8,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.files.dataset import files_data
+from advdmd_ray.data.prompts import load_prompts
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.evaluation.digits_judge import DigitsJudge
 from advdmd_ray.evaluation.figures import Figure, Judge, Judgement, JudgeScore, signed_headline
+from advdmd_ray.evaluation.files_judge import FilesJudge
 from advdmd_ray.evaluation.shapes_judge import ShapesJudge
 
 __all__ = [
@@ -28,10 +31,21 @@ __all__ = [
     "judge_sampler",
 ]
 
+JUDGED_PROMPTS = 50
+"""Most prompts of files that images are judged for: several images of one show how varied they are."""
+
 
 def build_judge(config: Config) -> Judge:
     """The judge of the images that `data.source` names."""
-    return DigitsJudge() if config.data.source == "digits" else ShapesJudge()
+    match config.data.source:
+        case "digits":
+            return DigitsJudge()
+        case "shapes":
+            return ShapesJudge()
+        case "files":
+            latents, given = files_data(config), config.data.prompts
+            prompts = tuple(dict.fromkeys(latents.captions)) if given is None else load_prompts(given)
+            return FilesJudge(prompts[:JUDGED_PROMPTS], latents.thumbnails)
 
 
 @torch.no_grad()

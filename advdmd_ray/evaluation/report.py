@@ -96,7 +96,11 @@ def verdict(summary: Summary) -> str:
 def _distances(judge: JudgeSummary) -> str:
     """How far the student is from the data beside the teacher at as many steps, and its accuracy."""
     student, teacher = judge.student, judge.teacher.get(judge.student.steps)
-    accuracy = f"{student.figures['accuracy']:.1%} of its images are read as their prompt says"
+    accuracy = (
+        f"{student.figures['accuracy']:.1%} of its images are read as their prompt says"
+        if "accuracy" in student.figures
+        else f"its diversity is {figure(student.figures['diversity'])}"
+    )
     if teacher is None or teacher.figures[judge.headline] == 0:
         return f"The student at {_steps(student.steps)}: {accuracy}."
     ratio = student.figures[judge.headline] / teacher.figures[judge.headline]

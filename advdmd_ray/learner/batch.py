@@ -157,19 +157,23 @@ def draw_levels(batch: LearnerBatch, rows: int, low: float, high: float, path: P
     return low + (high - low) * drawn
 
 
-def draw_other_prompts(batch: LearnerBatch, table: PromptTable, rows: int, path: Path) -> Int64[Tensor, " b"]:
-    """For each group `rows` prompt ids, uniform over the rows of the table whose text is not the group's.
+def draw_other_prompts(
+    batch: LearnerBatch, table: PromptTable, prompt_ids: Int64[Tensor, " b"], path: Path
+) -> Int64[Tensor, " b"]:
+    """For each row a prompt id, uniform over the rows of the table whose text is not that of the row's own prompt.
+
+    Args:
+        batch: This rank's groups, which name the draws.
+        table: The prompts.
+        prompt_ids: Of every row, as many for each group.
+        path: Names the draw.
 
     Raises:
         ValueError: if every row of the table has the same text.
     """
-    drawn = []
-    for prompt_id, seed in zip(batch.prompt_ids, batch.group_seeds, strict=True):
-        others = table.others(int(prompt_id))
-        if not others.numel():
-            raise ValueError(f"every prompt of the table is {table.texts[int(prompt_id)]!r}; there is no other to draw")
-        drawn.append(others[(uniform((rows,), seed, *path, "other prompts") * others.numel()).long()])
-    return torch.cat(drawn)
+    rows = len(prompt_ids) // len(batch.group_seeds)
+    drawn = torch.cat([uniform((rows,), seed, *path, "other prompts") for seed in batch.group_seeds])
+    return torch.tensor([table.other(int(own), float(u)) for own, u in zip(prompt_ids, drawn, strict=True)])
 
 
 def shuffled_rewards(batch: LearnerBatch) -> Float[Tensor, "g n k"]:

@@ -336,7 +336,7 @@ class Learner:
         ) -> Float[Tensor, "b c h w"]:
             return torch.func.functional_call(student, average, (x, t, conditioning))
 
-        sigmas, shape = self._setting.sigmas, tuple(self._setting.real.latents.shape[1:])
+        sigmas, shape = self._setting.sigmas, self._setting.real.latent_shape
         x = group_noise(shape, seeds, "initial")
         return sample(averaged, conditioning, self._setting.kernel, sigmas, x, seeds=seeds)
 

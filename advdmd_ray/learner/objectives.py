@@ -7,7 +7,7 @@ smaller by about the number of latent elements, and in one Adam they would vanis
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from advdmd_ray.config import Config, PolicyGradient
@@ -85,14 +85,15 @@ def fake_score_loss(
     return flow_matching_loss(fake_score(noised(x0, eps, t), t, conditioning), x0, eps)
 
 
-def _matched_real(real: RealImages, batch: LearnerBatch, rows: int, path: Path) -> Float[Tensor, "b c h w"]:
-    """Real latents of each group's prompt; the draw belongs to the group."""
-    return torch.cat(
-        [
-            real.matched(prompt_id.expand(rows), derive_seed(seed, *path, "real"))
-            for prompt_id, seed in zip(batch.prompt_ids, batch.group_seeds, strict=True)
-        ]
-    )
+def _drawn_real(
+    real: RealImages, batch: LearnerBatch, rows: int, path: Path
+) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]:
+    """Real latents of each group's prompt, where there are any, and the prompts of all; a draw belongs to the group."""
+    drawn = [
+        real.drawn(prompt_id.expand(rows), derive_seed(seed, *path, "real"))
+        for prompt_id, seed in zip(batch.prompt_ids, batch.group_seeds, strict=True)
+    ]
+    return torch.cat([latents for latents, _ in drawn]), torch.cat([prompt_ids for _, prompt_ids in drawn])
 
 
 def discriminator_update_loss(
@@ -100,10 +101,10 @@ def discriminator_update_loss(
 ) -> Float[Tensor, ""]:
     """Softplus loss on reached states and real latents noised to the same levels, with two optional terms.
 
-    Row i of the real states and row i of the reached ones have one prompt and one level: the pairs of the relativistic
-    form. Intermediate states are taken as they are; the final latent is noised to one of the final levels, as the
-    reward workers do. The options are the R1-style term on these states, and the same real states with another prompt's
-    text as a second kind of fakes.
+    Row i of the real states and row i of the reached ones have one level and, where the prompt has real images, one
+    prompt: the pairs of the relativistic form. Intermediate states are taken as they are; the final latent is noised to
+    one of the final levels, as the reward workers do. The options are the R1-style term on these states, and the same
+    real states with another prompt's text as a second kind of fakes.
     """
     config = setting.config
     rows = setting.rows(config.discriminator.batch_size)
@@ -118,10 +119,11 @@ def discriminator_update_loss(
     reached = batch.latents[draw.group, draw.sample, draw.level + 1]
     is_final = (draw.level == inner).reshape(-1, 1, 1, 1)
     fake = torch.where(is_final, noised(reached, draw_noise(batch, rows, (*path, "fake")), t), reached)
-    real = noised(_matched_real(setting.real, batch, rows, path), draw_noise(batch, rows, (*path, "real")), t)
-    states, prompts = [real, fake], [batch.prompt_ids[draw.group]] * 2
+    clean, real_prompts = _drawn_real(setting.real, batch, rows, path)
+    real = noised(clean, draw_noise(batch, rows, (*path, "real")), t)
+    states, prompts = [real, fake], [real_prompts, batch.prompt_ids[draw.group]]
     if config.discriminator.mismatched_text > 0:
-        states, prompts = [*states, real], [*prompts, draw_other_prompts(batch, setting.table, rows, path)]
+        states, prompts = [*states, real], [*prompts, draw_other_prompts(batch, setting.table, real_prompts, path)]
     conditioning = setting.table.rows(torch.cat(prompts))
     logits = discriminator(torch.cat(states), t.repeat(len(states)), conditioning).split(len(t))
     relativistic = config.discriminator.pairing == "relativistic"
@@ -152,14 +154,16 @@ def heldout_auc(discriminator: Critic, setting: Setting, batch: LearnerBatch, pa
     for index, seed in enumerate(batch.group_seeds):
         prompt_id = int(batch.prompt_ids[index])
         draws = noise((rows, batch.steps, *batch.latent_shape), seed, *path, "auc")
-        real = setting.real_heldout.matched(torch.full((rows,), prompt_id), derive_seed(seed, *path, "auc"))
+        prompt_ids = torch.full((rows,), prompt_id)
+        real, real_prompts = setting.real_heldout.drawn(prompt_ids, derive_seed(seed, *path, "auc"))
         levels = sigmas[:-1].reshape(1, -1, 1, 1, 1)
         noisy = (1 - levels) * real.unsqueeze(1) + levels * draws
         trajectory = torch.cat([noisy, real.unsqueeze(1)], dim=1)
         final_noise = final_noise_of(batch.latent_shape, seed, len(final_levels))
         both = torch.cat([batch.latents[index, :rows], trajectory])
         states, t = judged_states(both, sigmas, final_levels, final_noise)
-        scores = level_scores(score_states(discriminator, setting.table, prompt_id, states, t), batch.steps - 1)
+        prompts = torch.cat([prompt_ids, real_prompts])
+        scores = level_scores(score_states(discriminator, setting.table, prompts, states, t), batch.steps - 1)
         fake, true = scores.chunk(2)
         areas.append(torch.stack([auc(true[:, level], fake[:, level]) for level in range(batch.steps)]))
     return torch.stack(areas).mean(dim=0)
@@ -210,7 +214,7 @@ def _gan_gradient(
 ) -> Float[Tensor, "b c h w"]:
     """Gradient of the generator's loss at x0, each noised to one of the final levels.
 
-    The relativistic form compares with a real latent of the same prompt at the same level.
+    The relativistic form compares with a real latent at the same level, of the same prompt where it has one.
     """
     rows = len(x0) // len(batch.group_seeds)
     final = torch.tensor(setting.config.reward.final_levels)
@@ -219,8 +223,9 @@ def _gan_gradient(
     logits = discriminator(noised(leaf, draw_noise(batch, rows, path), tau), tau, conditioning)
     if setting.config.discriminator.pairing == "relativistic":
         with torch.no_grad():
-            real = _matched_real(setting.real, batch, rows, path)
-            real_logits = discriminator(noised(real, draw_noise(batch, rows, (*path, "real")), tau), tau, conditioning)
+            real, prompts = _drawn_real(setting.real, batch, rows, path)
+            noisy = noised(real, draw_noise(batch, rows, (*path, "real")), tau)
+            real_logits = discriminator(noisy, tau, setting.table.rows(prompts))
         loss = relativistic_loss(logits, real_logits)
     else:
         loss = generator_loss(logits)

@@ -93,7 +93,7 @@ class LearnerWorker:
         Returns:
             Path of the picture.
         """
-        count = min(GRID_COLUMNS, len(self._table.texts))
+        count = min(GRID_COLUMNS, self._table.rollouts)
         ids = torch.arange(count).repeat(GRID_ROWS)
         seeds = [derive_seed(self._config.run.seed, "grid", index) for index in range(ids.numel())]
         latents = self._learner.sample_ema(self._table.rows(ids), seeds)

@@ -80,7 +80,7 @@ def pretrain_teacher(
     settings = _settings(config, len(recipe.real))
     inputs = {
         "first weights": digest_of(pipeline.transformer.state_dict()),
-        "scenes": digest_of({"latents": recipe.real.latents, "prompt_ids": recipe.real.prompt_ids}),
+        "scenes": digest_of({"latents": recipe.real.all(), "prompt_ids": recipe.real.prompt_ids}),
         "prompts": digest_of({"embeds": conditioning.embeds, "pooled": conditioning.pooled}),
     }
     checkpoints = Checkpoints(_training_folder(folder), section.checkpoint_steps, settings | inputs)

@@ -33,11 +33,11 @@ LOSSES_IN_A_ROW = 5
 
 
 @ray.remote(num_cpus=0)
-def encoded_prompts(config: Config) -> tuple[tuple[tuple[str, ...], Manifest], Any]:
+def encoded_prompts(config: Config) -> tuple[tuple[tuple[str, ...], int, Manifest], Any]:
     """Encodes the prompts once, away from the driver; the text encoders leave with the task's process."""
     table: PromptTable = encode_table(config)
     snapshot = pack("prompts", 0, table.state())
-    return (table.texts, snapshot.manifest), snapshot.payload
+    return (table.texts, table.rollouts, snapshot.manifest), snapshot.payload
 
 
 class RayShell:
@@ -67,8 +67,7 @@ class RayShell:
         facts_ref, payload = encoding.remote(config)
         group = self._place_gang()
         self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
-        texts, manifest = answer(facts_ref, "the encoding of the prompts", limit)
-        self.prompts = len(texts)
+        texts, self.prompts, manifest = answer(facts_ref, "the encoding of the prompts", limit)
         for names, kind, section in (
             (self.rollout_workers, RolloutActor, config.rollout),
             (self.reward_workers, RewardActor, config.reward),

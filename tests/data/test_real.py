@@ -10,36 +10,39 @@ from advdmd_ray.data.real import RealImages
 
 DIGITS = load_digits("train")
 REAL = RealImages(DIGITS.images, DIGITS.labels)
-BY_CONTENT = {tuple(latent.flatten().tolist()): int(i) for latent, i in zip(REAL.latents, REAL.prompt_ids, strict=True)}
-BY_ROW = {tuple(latent.flatten().tolist()): row for row, latent in enumerate(REAL.latents)}
+BY_CONTENT = {tuple(pixels): int(i) for pixels, i in zip(DIGITS.images.flatten(1).tolist(), DIGITS.labels, strict=True)}
 
 
 @given(st.lists(st.integers(0, 9), max_size=40), st.integers(0, 2**62))
 def test_every_drawn_image_is_a_real_one_of_its_prompt(ids: list[int], seed: int) -> None:
-    drawn = REAL.matched(torch.tensor(ids, dtype=torch.int64), seed)
+    drawn = REAL.drawn(torch.tensor(ids, dtype=torch.int64), seed)[0]
     assert drawn.shape == (len(ids), 1, 8, 8)
     assert [BY_CONTENT[tuple(row)] for row in drawn.flatten(1).tolist()] == ids
 
 
 def test_a_draw_depends_on_its_seed_alone() -> None:
     ids = torch.arange(10).repeat(3)
-    first = REAL.matched(ids, 5)
-    REAL.matched(ids, 6)
-    assert torch.equal(first, REAL.matched(ids, 5))
-    assert not torch.equal(first, REAL.matched(ids, 6))
+    first = REAL.drawn(ids, 5)[0]
+    REAL.drawn(ids, 6)
+    assert torch.equal(first, REAL.drawn(ids, 5)[0])
+    assert not torch.equal(first, REAL.drawn(ids, 6)[0])
 
 
 def test_all_images_of_a_prompt_are_drawn_equally_often() -> None:
     real = RealImages(torch.arange(5.0).view(5, 1, 1, 1), torch.tensor([0, 1, 1, 1, 1]))
-    drawn = real.matched(torch.ones(8000, dtype=torch.int64), 0).flatten().long()
+    drawn = real.drawn(torch.ones(8000, dtype=torch.int64), 0)[0].flatten().long()
     counts = torch.bincount(drawn, minlength=5)
     assert counts[0] == 0
     assert (counts[1:] - 2000).abs().max() < 200
 
 
-def test_a_prompt_without_images_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="prompt id 11"):
-        REAL.matched(torch.tensor([0, 11]), 0)
+def test_a_prompt_without_images_gets_any_image_with_the_prompt_that_describes_it() -> None:
+    real = RealImages(torch.arange(5.0).view(5, 1, 1, 1), torch.tensor([0, 1, 1, 2, 2]))
+    asked = torch.tensor([1, 7] * 500)
+    latents, ids = real.drawn(asked, 0)
+    assert set(ids[::2].tolist()) == {1}
+    assert set(ids[1::2].tolist()) == {0, 1, 2}
+    assert torch.equal(real.prompt_ids[latents.flatten().long()], ids)
 
 
 def test_as_many_ids_as_images_are_needed() -> None:
@@ -47,17 +50,49 @@ def test_as_many_ids_as_images_are_needed() -> None:
         RealImages(torch.zeros(2, 1, 8, 8), torch.zeros(3, dtype=torch.int64))
 
 
+def _values(part: RealImages) -> list[int]:
+    return [int(value) for value in part.latents[part.rows].flatten()]
+
+
 @given(st.floats(0.05, 0.95), st.integers(0, 1000))
 def test_a_split_is_disjoint_complete_and_has_every_prompt_in_both_parts(fraction: float, seed: int) -> None:
     numbered = RealImages(torch.arange(60.0).view(60, 1, 1, 1), torch.arange(60) % 7)
-    learn, measure = numbered.split(fraction, seed)
-    assert sorted([*learn.latents.flatten().tolist(), *measure.latents.flatten().tolist()]) == list(range(60))
-    assert set(learn.prompt_ids.tolist()) == set(measure.prompt_ids.tolist()) == set(range(7))
-    assert all(int(latent.item()) % 7 == int(i) for latent, i in zip(learn.latents, learn.prompt_ids, strict=True))
+    parts = numbered.split(fraction, seed)
+    assert sorted(value for part in parts for value in _values(part)) == list(range(60))
+    for part in parts:
+        latents, ids = part.drawn(torch.arange(7).repeat(40), seed)
+        assert torch.equal(latents.flatten().long() % 7, ids)
+        assert {int(value) for value in latents.flatten()} <= set(_values(part))
+        assert len(part) == len(_values(part))
+
+
+@given(fraction=st.floats(0.05, 0.95), seed=st.integers(0, 1000), captions=st.integers(2, 30))
+def test_captions_of_one_image_go_to_one_part_or_the_other(fraction: float, seed: int, captions: int) -> None:
+    learn, measure = RealImages(torch.arange(captions).view(-1, 1, 1, 1).float(), torch.arange(captions)).split(
+        fraction, seed
+    )
+    assert sorted([*_values(learn), *_values(measure)]) == list(range(captions))
+    assert len(learn) >= 1
+    assert len(measure) == min(max(round(fraction * captions), 1), captions - 1)
+
+
+def test_an_image_with_two_captions_is_in_one_part() -> None:
+    images = torch.arange(40) % 20
+    both = RealImages(images.view(-1, 1, 1, 1).float(), torch.arange(40), images)
+    learn, measure = both.split(0.3, 5)
+    assert not set(_values(learn)) & set(_values(measure))
+    assert len(learn) + len(measure) == 40
+
+
+def test_one_image_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match="one real image only"):
+        RealImages(torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)).split(0.5, 0)
 
 
 def test_an_image_of_a_prompt_that_stands_twice_is_held_out_of_both_rows_or_of_neither() -> None:
-    twice = RealImages(REAL.latents.repeat(2, 1, 1, 1), torch.cat([REAL.prompt_ids, REAL.prompt_ids + 10]))
-    learn, measure = ({BY_ROW[tuple(row)] for row in part.latents.flatten(1).tolist()} for part in twice.split(0.3, 11))
-    assert learn | measure == set(BY_ROW.values())
+    count = len(REAL.prompt_ids)
+    numbers = torch.arange(count).repeat(2)
+    twice = RealImages(numbers.view(-1, 1, 1, 1).float(), torch.cat([REAL.prompt_ids, REAL.prompt_ids + 10]), numbers)
+    learn, measure = (set(_values(part)) for part in twice.split(0.3, 11))
+    assert learn | measure == set(range(count))
     assert not learn & measure

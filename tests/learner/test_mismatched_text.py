@@ -8,6 +8,7 @@ from small_parts import SHAPE, Constant, Judge, Mixer, batch_of, config, normal,
 from torch import Tensor, nn
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.learner.batch import draw_other_prompts
 from advdmd_ray.learner.objectives import discriminator_update_loss
@@ -90,9 +91,8 @@ def test_only_the_term_teaches_a_critic_to_match_text_and_image() -> None:
 
     def matched_above_mismatched(weight: float) -> float:
         critic, base = TextReader(), batch_of(Mixer(1), Constant())
-        fixed = setting(_config(weight), Mixer(9))
-        ids = fixed.real.prompt_ids
-        fixed.real.latents.copy_(pictures[ids])
+        ids = torch.arange(3).repeat_interleave(20)
+        fixed = setting(_config(weight), Mixer(9), real=RealImages(pictures[ids], ids))
         base.latents.copy_(pictures[base.prompt_ids].reshape(4, 1, 1, *SHAPE).expand_as(base.latents))
         optimizer = torch.optim.SGD(critic.parameters(), lr=0.05)
         for update in range(30):
@@ -110,22 +110,23 @@ def test_only_the_term_teaches_a_critic_to_match_text_and_image() -> None:
 def test_a_text_that_stands_in_two_rows_is_never_its_own_mismatch() -> None:
     rows = torch.tensor([0, 1, 0, 2])
     twice = PromptTable(("zero", "one", "zero", "two"), table().conditioning.select(rows), table().unconditional)
-    assert twice.others(0).tolist() == twice.others(2).tolist() == [1, 3]
-    assert twice.others(1).tolist() == [0, 2, 3]
+    assert [twice.other(row, u) for row in (0, 2) for u in (0.0, 0.49, 0.5, 0.99)] == [1, 1, 3, 3] * 2
+    assert [twice.other(1, u) for u in (0.0, 0.34, 0.67)] == [0, 2, 3]
     batch = batch_of(Mixer(1), Constant())  # its prompts are 0, 1, 2 and 0
-    drawn = draw_other_prompts(batch, twice, 200, PATH).reshape(4, 200)
+    drawn = draw_other_prompts(batch, twice, batch.prompt_ids.repeat_interleave(200), PATH).reshape(4, 200)
     assert [set(group.tolist()) for group in drawn] == [{1, 3}, {0, 2, 3}, {1, 3}, {1, 3}]
 
 
 def test_the_draw_belongs_to_the_group() -> None:
     batch = batch_of(Mixer(1), Constant())
-    first, again = (draw_other_prompts(batch, table(), 50, PATH).reshape(4, 50) for _ in range(2))
+    ids = batch.prompt_ids.repeat_interleave(50)
+    first, again = (draw_other_prompts(batch, table(), ids, PATH).reshape(4, 50) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first[0], first[3])  # one prompt, two groups
-    assert not torch.equal(first, draw_other_prompts(batch, table(), 50, ("test", 0, 1)).reshape(4, 50))
+    assert not torch.equal(first, draw_other_prompts(batch, table(), ids, ("test", 0, 1)).reshape(4, 50))
 
 
 def test_a_table_of_one_text_has_no_mismatch_to_draw() -> None:
     same = PromptTable(("zero",) * 3, table().conditioning, table().unconditional)
     with pytest.raises(ValueError, match=r"every prompt of the table is 'zero'"):
-        draw_other_prompts(batch_of(Mixer(1), Constant()), same, 4, PATH)
+        draw_other_prompts(batch_of(Mixer(1), Constant()), same, torch.zeros(16, dtype=torch.int64), PATH)

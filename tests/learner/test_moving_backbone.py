@@ -57,7 +57,8 @@ def _by_the_learner(play: Play, group: TrajectoryGroup) -> torch.Tensor:
     eps = final_noise_of(latents.shape[2:], int(group.seeds[0]), len(final))
     states, levels = judged_states(latents, torch.tensor(group.sigmas), final, eps)
     with torch.no_grad():
-        logits = score_states(play.learner._discriminator, play.table, group.prompt_id, states, levels)
+        ids = torch.full((len(latents),), group.prompt_id)
+        logits = score_states(play.learner._discriminator, play.table, ids, states, levels)
     return level_scores(logits, intermediate=latents.shape[1] - 2)
 
 

@@ -229,7 +229,7 @@ def test_a_critic_that_separates_has_an_auc_of_one_and_its_opposite_zero(gain: f
 
 def test_the_auc_looks_at_held_out_reals_only() -> None:
     batch, fixed = batch_of(Mixer(1), Constant()), setting(config(), Mixer(9))
-    poisoned = RealImages(torch.full_like(fixed.real.latents, torch.nan), fixed.real.prompt_ids)
+    poisoned = RealImages(torch.full((len(fixed.real.prompt_ids), *SHAPE), torch.nan), fixed.real.prompt_ids)
     critic = Judge(3)
     expected = heldout_auc(critic, fixed, batch, PATH)
     without_learnt = dataclasses.replace(fixed, real=poisoned)

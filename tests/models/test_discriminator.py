@@ -129,8 +129,8 @@ def test_it_learns_to_tell_blurred_digits_from_real_ones(tiny: StableDiffusion3P
 
     def logits(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         ids = torch.arange(60) % 10
-        images = real.matched(ids, seed)
-        blurred = torch.nn.functional.avg_pool2d(real.matched(ids, seed + 1), 3, stride=1, padding=1)
+        images = real.drawn(ids, seed)[0]
+        blurred = torch.nn.functional.avg_pool2d(real.drawn(ids, seed + 1)[0], 3, stride=1, padding=1)
         t = torch.full((60,), 0.2)
         noise = torch.randn(2, *images.shape, generator=torch.Generator().manual_seed(seed))
         noisy = [0.8 * x0 + 0.2 * eps for x0, eps in zip((images, blurred), noise, strict=True)]

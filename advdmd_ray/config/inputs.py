@@ -1,0 +1,73 @@
+"""What a run works on: the teacher, the prompts and the real images."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from advdmd_ray.config.base import Count, PixelSide, Positive, Section
+
+
+class Model(Section):
+    """The teacher pipeline and how it is guided."""
+
+    path: str = Field(default="builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
+    max_sequence_length: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="Most text tokens, as in sampling.json; of SD3 pipelines the length of the T5 slot.",
+    )
+    height: PixelSide | None = Field(default=None, description="Pixels of an image; default: the model's own size.")
+    width: PixelSide | None = Field(default=None, description="As model.height; give both or neither.")
+    guidance: float = Field(
+        default=1.0,
+        ge=1,
+        le=20,
+        description="Teacher CFG scale w in v_u + w (v_c - v_u), or what a network that takes it as input is given.",
+    )
+
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Height and width of an image; None for the model's own."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError(f"give height and width or neither, got {self.height} and {self.width}")
+        return self
+
+
+class Data(Section):
+    """Real images for the discriminator and prompts for the rollouts."""
+
+    source: Literal["digits", "shapes", "files"] = Field(
+        default="digits", description="Where real images come from; files: data.path."
+    )
+    path: str | None = Field(
+        default=None,
+        min_length=1,
+        description="files: a folder of captioned images, or Parquet files, or WebDataset tars.",
+    )
+    image_column: str = Field(default="image", min_length=1, description="files: Parquet column of encoded images.")
+    caption_column: str = Field(default="text", min_length=1, description="files: Parquet column of captions.")
+    cache: str | None = Field(
+        default=None, min_length=1, description="files: folder of encoded latents; default: run.output/latents."
+    )
+    most_skipped: Count = Field(
+        default=100, description="files: images that may be unreadable, too small or without a caption before it stops."
+    )
+    most_upscaling: float = Field(
+        default=1.5, ge=1, description="files: an image that must grow by more than this factor is left out."
+    )
+    prompts: str | None = Field(default=None, description="Text file of prompts, one a line; default: the data's own.")
+    prompt_rows: Positive = Field(
+        default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
+    )
+    images_per_prompt: int = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
+
+    @model_validator(mode="after")
+    def _a_path_where_files_are(self) -> Self:
+        if (self.source == "files") != (self.path is not None):
+            raise ValueError(f"source=files and path belong together, got source={self.source} and path={self.path}")
+        return self

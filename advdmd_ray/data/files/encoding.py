@@ -1,0 +1,282 @@
+"""From captioned images to latents in Arrow files: a shard is encoded once, and a run that stops goes on from the next.
+
+Files are content-addressed: their folder is named by the image codec and the size, they themselves by their shard, so
+another model, size or data set never meets them.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from advdmd_ray.data.files.shards import CaptionedImage, Shard
+from advdmd_ray.errors import UserError
+
+THUMBNAIL = 8
+"""Cells along the side of a thumbnail."""
+BATCH = 8
+"""Images that go through the codec in one call."""
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,  # Pillow's, of a broken PNG
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+NAMED = 5
+"""Skipped images that a message names."""
+
+
+# Images, their latents and their thumbnails.
+Batch: TypeAlias = tuple[list[CaptionedImage], Tensor, Tensor]
+
+
+@dataclass(slots=True)
+class Skipped:
+    """Images that were left out, over all shards, and when there are too many of them.
+
+    Attributes:
+        limit: Most images that may be left out.
+        reasons: What was wrong, by image.
+    """
+
+    limit: int
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, reason: str) -> None:
+        """Count one.
+
+        Raises:
+            UserError: if there are more than `limit`.
+        """
+        self.reasons[name] = reason
+        if len(self.reasons) > self.limit:
+            raise UserError(
+                f"more than data.most_skipped={self.limit} images cannot be used: {self.named()}; repair or remove "
+                "them, or raise data.most_skipped"
+            )
+
+    def named(self) -> str:
+        """The first of them with their reasons."""
+        shown = [f"{name} ({reason})" for name, reason in list(self.reasons.items())[:NAMED]]
+        return ", ".join(shown) + (", ..." if len(self.reasons) > NAMED else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """How images become the model's size.
+
+    Attributes:
+        height: Pixels.
+        width: Pixels.
+        most_upscaling: Images that would have to grow by more than this factor are left out.
+    """
+
+    height: int
+    width: int
+    most_upscaling: float
+
+    def fitted(self, item: CaptionedImage) -> Float[np.ndarray, "3 h w"]:
+        """Decode, scale until it covers the size, and cut the middle out; values in [-1, 1].
+
+        Raises:
+            ValueError: with the reason why the image cannot be used.
+        """
+        if not item.caption.strip():
+            raise ValueError("has no caption")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(item.content)) as opened:
+                    image = opened.convert("RGB")
+        except UNREADABLE as error:
+            raise ValueError(f"is no readable image: {type(error).__name__}") from None
+        scale = max(self.height / image.height, self.width / image.width)
+        if scale > self.most_upscaling:
+            raise ValueError(f"has {image.height} x {image.width} pixels, too few")
+        size = max(self.width, round(image.width * scale)), max(self.height, round(image.height * scale))
+        left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
+        cut = image.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + self.width, top + self.height))
+        return np.asarray(cut, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
+
+
+def latent_schema(shape: tuple[int, int, int]) -> pa.Schema:
+    """Columns of an encoded shard: name, caption, latent `[c, h, w]` and thumbnail `[3, 8, 8]`, each row by row."""
+    fields = [
+        ("name", pa.string()),
+        ("caption", pa.string()),
+        ("latent", pa.list_(pa.float32(), shape[0] * shape[1] * shape[2])),
+        ("thumbnail", pa.list_(pa.float32(), 3 * THUMBNAIL * THUMBNAIL)),
+    ]
+    return pa.schema(fields, metadata={"shape": ",".join(str(side) for side in shape)})
+
+
+def thumbnails(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 8 8"]:
+    """Mean colours of 8 x 8 cells; values outside [-1, 1] are clipped first."""
+    return torch.nn.functional.adaptive_avg_pool2d(images.float().clamp(-1, 1), THUMBNAIL)
+
+
+def files_digest(files: Sequence[Path]) -> str:
+    """SHA-256 over the bytes of some files, in their order."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def encoded_file(folder: Path, shard: Shard) -> Path:
+    """Where a shard's latents are, or will be."""
+    return folder / f"{shard.identity[:32]}.arrow"
+
+
+def cache_folder(root: Path, codec: str, fitting: Fitting) -> Path:
+    """The folder of one codec and one size.
+
+    Args:
+        root: Of all latents.
+        codec: Digest of the codec's weights and configuration.
+        fitting: The size, and what is left out.
+    """
+    facts = f"{codec} {fitting.height} {fitting.width} {fitting.most_upscaling}"
+    return root / hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def encode_shards(
+    shards: Sequence[Shard],
+    folder: Path,
+    fitting: Fitting,
+    codec: Callable[[], Callable[[Tensor], Tensor]],
+    shape: tuple[int, int, int],
+    skipped: Skipped,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> list[Path]:
+    """Encode the shards that are not there yet; returns the files of all of them, in order.
+
+    Args:
+        shards: The data set.
+        folder: Where the files are; made if it is missing.
+        fitting: The size of images.
+        codec: Asked, for each shard that is not there, for a function from images `[b, 3, H, W]` in [-1, 1] to latents
+            `[b, c, h, w]`.
+        shape: Of a latent.
+        skipped: Counts what is left out.
+        progress: Told how many of the shards are done.
+
+    Raises:
+        UserError: if too many images cannot be used, or the folder cannot be written.
+    """
+    files = [encoded_file(folder, shard) for shard in shards]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.cache {folder}: cannot be made ({error.strerror}); choose another data.cache") from None
+    for done, (shard, file) in enumerate(zip(shards, files, strict=True)):
+        progress(done, len(shards))
+        if not file.exists():
+            _write(file, shape, _encoded(shard, fitting, codec(), skipped))
+    progress(len(shards), len(shards))
+    return files
+
+
+def _encoded(shard: Shard, fitting: Fitting, encode: Callable[[Tensor], Tensor], skipped: Skipped) -> Iterator[Batch]:
+    items: list[CaptionedImage] = []
+    images: list[np.ndarray] = []
+    for item in shard.read():
+        try:
+            images.append(fitting.fitted(item))
+        except ValueError as error:
+            skipped.add(item.name, str(error))
+            continue
+        items.append(item)
+        if len(items) == BATCH:
+            yield _batch(items, images, encode)
+            items, images = [], []
+    if items:
+        yield _batch(items, images, encode)
+
+
+def _batch(items: list[CaptionedImage], images: list[np.ndarray], encode: Callable[[Tensor], Tensor]) -> Batch:
+    pixels = torch.from_numpy(np.stack(images))
+    return items, encode(pixels), thumbnails(pixels)
+
+
+def _write(file: Path, shape: tuple[int, int, int], batches: Iterator[Batch]) -> None:
+    """Write a shard's file beside its place and rename it: it is there as a whole or not at all."""
+    schema, draft = latent_schema(shape), file.with_suffix(f".{os.getpid()}.part")
+    try:
+        with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for items, *tensors in batches:
+                flat = [pa.array(part.float().cpu().contiguous().numpy().reshape(-1)) for part in tensors]
+                columns = [
+                    pa.array([item.name for item in items]),
+                    pa.array([" ".join(item.caption.split()) for item in items]),
+                    *(
+                        pa.FixedSizeListArray.from_arrays(values, schema.field(name).type.list_size)
+                        for name, values in zip(("latent", "thumbnail"), flat, strict=True)
+                    ),
+                ]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+        draft.rename(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+class ArrowLatents:
+    """Latents in the files of `encode_shards`, mapped into memory: only rows that are asked for are read.
+
+    Args:
+        files: The files.
+        shape: (c, h, w); the files must say the same.
+
+    Attributes:
+        captions: Of every row.
+        thumbnails: `[n, 3, 8, 8]`, in [-1, 1].
+
+    Raises:
+        UserError: if a file is damaged or has latents of another shape.
+    """
+
+    def __init__(self, files: Sequence[Path], shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.captions: list[str] = []
+        self._places: list[tuple[int, int]] = []
+        self._columns: list[np.ndarray] = []
+        small: list[np.ndarray] = []
+        said = ",".join(str(side) for side in shape)
+        for file in files:
+            try:
+                table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+            except (OSError, pa.ArrowInvalid) as error:
+                raise UserError(f"{file}: is damaged ({error}); remove it, it is made again") from None
+            if (table.schema.metadata or {}).get(b"shape", b"").decode() != said:
+                raise UserError(f"{file}: has no latents of shape {said}; remove it, it is made again")
+            self.captions.extend(table.column("caption").to_pylist())
+            for chunk in table.column("latent").chunks:
+                values = chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, *shape)
+                self._places.extend((len(self._columns), row) for row in range(len(values)))
+                self._columns.append(values)
+            small.extend(chunk.flatten().to_numpy() for chunk in table.column("thumbnail").chunks)
+        flat = np.concatenate(small) if small else np.empty(0, dtype=np.float32)
+        self.thumbnails = torch.from_numpy(flat.reshape(-1, 3, THUMBNAIL, THUMBNAIL).copy())
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, rows: Tensor) -> Float[Tensor, "n c h w"]:
+        """The latents of some rows, copied."""
+        places = [self._places[int(row)] for row in rows]
+        found = [self._columns[column][row] for column, row in places]
+        return torch.from_numpy(np.stack(found)) if found else torch.empty(0, *self.shape)

@@ -1,0 +1,227 @@
+"""Where captioned images stand: a folder, Parquet files or WebDataset tars, in shards that are read one by one."""
+
+import hashlib
+import itertools
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from advdmd_ray.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+CAPTION_SUFFIXES = (".txt", ".caption")
+METADATA = "metadata.jsonl"
+"""Captions of a folder, one JSON object a line with `file_name` and `text`, as Hugging Face's `imagefolder` has it."""
+FOLDER_SHARD = 256
+"""Images of a folder that make one shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedImage:
+    """One image as it stands on disk.
+
+    Attributes:
+        name: What to call it in a message: its file, or its place in one.
+        caption: Its text; empty if there is none.
+        content: The encoded image.
+    """
+
+    name: str
+    caption: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of a data set that is read, encoded and stored as a whole.
+
+    Attributes:
+        name: For messages.
+        identity: Changes whenever the files behind it do (their paths, sizes and times of change).
+        read: Yields its images, always in the same order.
+    """
+
+    name: str
+    identity: str
+    read: Callable[[], Iterator[CaptionedImage]]
+
+
+def find_shards(path: str, *, image_column: str = "image", caption_column: str = "text") -> tuple[Shard, ...]:
+    """Look at a path without reading images.
+
+    * A folder of images, at any depth: captions from `metadata.jsonl` at its top, or else from a text file of the
+      image's name beside it.
+    * `.parquet` files, or a folder of them: a row group each; the image column holds bytes, or `{bytes, path}` as
+      Hugging Face's data sets have it.
+    * `.tar` files, or a folder of them, in WebDataset's layout: members of one name before the first dot belong
+      together.
+
+    Args:
+        path: File or folder.
+        image_column: Of Parquet files.
+        caption_column: Of Parquet files.
+
+    Raises:
+        UserError: nothing is there, or nothing that is known, or a Parquet file lacks a column.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        files = [root]
+    elif root.is_dir():
+        files = sorted(file for file in root.rglob("*") if file.is_file())
+    else:
+        raise UserError(f"data.path {root}: no such file or folder; give a folder of images, or .parquet or .tar files")
+    parquet = [file for file in files if file.suffix == ".parquet"]
+    if parquet:
+        columns = (image_column, caption_column)
+        return tuple(shard for file in parquet for shard in _parquet_shards(file, columns))
+    tars = [file for file in files if file.suffix == ".tar"]
+    if tars:
+        return tuple(Shard(file.name, _identity([file]), _reading_tar(file)) for file in tars)
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise UserError(
+            f"data.path {root}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), no .parquet and no .tar file"
+        )
+    return tuple(_folder_shards(root if root.is_dir() else root.parent, images))
+
+
+def _identity(files: Sequence[Path], *more: str) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        facts = file.stat()
+        digest.update(f"{file.absolute()}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    for part in more:
+        digest.update(f"{part}\0".encode())
+    return digest.hexdigest()
+
+
+# Folders ------------------------------------------------------------------------------------------------------------
+
+
+def _folder_shards(root: Path, images: Sequence[Path]) -> Iterator[Shard]:
+    table = root / METADATA
+    listed = _metadata(table) if table.is_file() else None
+    for number, first in enumerate(range(0, len(images), FOLDER_SHARD)):
+        files = images[first : first + FOLDER_SHARD]
+        beside = [] if listed is not None else [found for file in files if (found := _caption_file(file)) is not None]
+        sources = [*files, *([table] if listed is not None else beside)]
+        yield Shard(f"{root.name}-{number:05d}", _identity(sources), _reading_folder(root, files, listed))
+
+
+def _caption_file(image: Path) -> Path | None:
+    return next((file for suffix in CAPTION_SUFFIXES if (file := image.with_suffix(suffix)).is_file()), None)
+
+
+def _reading_folder(
+    root: Path, files: Sequence[Path], listed: Mapping[str, str] | None
+) -> Callable[[], Iterator[CaptionedImage]]:
+    def read() -> Iterator[CaptionedImage]:
+        for file in files:
+            name = file.relative_to(root).as_posix()
+            if listed is not None:
+                caption = listed.get(name, "")
+            else:
+                beside = _caption_file(file)
+                caption = "" if beside is None else beside.read_text(encoding="utf-8", errors="replace")
+            yield CaptionedImage(name, caption, file.read_bytes())
+
+    return read
+
+
+def _metadata(table: Path) -> dict[str, str]:
+    captions: dict[str, str] = {}
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            captions[str(entry["file_name"])] = str(entry["text"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{table}, line {number}: expected a JSON object with file_name and text; correct the line"
+            ) from None
+    return captions
+
+
+# Parquet ------------------------------------------------------------------------------------------------------------
+
+
+def _parquet_shards(file: Path, columns: tuple[str, str]) -> Iterator[Shard]:
+    try:
+        opened = pq.ParquetFile(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: is not a whole Parquet file ({error}); copy it again") from None
+    with opened:
+        names, groups = opened.schema_arrow.names, opened.num_row_groups
+    for key, column in zip(("data.image_column", "data.caption_column"), columns, strict=True):
+        if column not in names:
+            raise UserError(f"{file}: has no column {column!r}; set {key} to one of: {', '.join(names)}")
+    for group in range(groups):
+        identity = _identity([file], str(group), *columns)
+        yield Shard(f"{file.name}-{group:05d}", identity, _reading_parquet(file, group, columns))
+
+
+def _reading_parquet(file: Path, group: int, columns: tuple[str, str]) -> Callable[[], Iterator[CaptionedImage]]:
+    def read() -> Iterator[CaptionedImage]:
+        with pq.ParquetFile(file) as opened:
+            rows = opened.read_row_group(group, columns=list(columns)).to_pylist()
+        for row, values in enumerate(rows):
+            image, caption = values[columns[0]], values[columns[1]]
+            content = image.get("bytes") if isinstance(image, dict) else image
+            yield CaptionedImage(
+                f"{file.name}, row {row} of group {group}",
+                caption if isinstance(caption, str) else "",
+                content if isinstance(content, bytes) else b"",
+            )
+
+    return read
+
+
+# WebDataset ---------------------------------------------------------------------------------------------------------
+
+
+def _reading_tar(file: Path) -> Callable[[], Iterator[CaptionedImage]]:
+    def read() -> Iterator[CaptionedImage]:
+        try:
+            with tarfile.open(file) as tar:
+                members = ((_split(member.name), member) for member in tar if member.isfile())
+                for key, group in itertools.groupby(members, key=lambda entry: entry[0][0]):
+                    parts = {suffix: _content(tar, member) for (_, suffix), member in group}
+                    image = next((parts[suffix] for suffix in parts if suffix in IMAGE_SUFFIXES), None)
+                    if image is not None:
+                        yield CaptionedImage(f"{file.name}: {key}", _tar_caption(parts), image)
+        except tarfile.TarError as error:
+            raise UserError(f"{file}: is not a whole tar file ({error}); copy it again") from None
+
+    return read
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A member's name up to the first dot of its last part, and what comes after, as a suffix."""
+    folder, slash, last = name.rpartition("/")
+    stem, dot, suffix = last.partition(".")
+    return f"{folder}{slash}{stem}", f"{dot}{suffix}".lower()
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    return b"" if stream is None else stream.read()
+
+
+def _tar_caption(parts: Mapping[str, bytes]) -> str:
+    for suffix in CAPTION_SUFFIXES:
+        if suffix in parts:
+            return parts[suffix].decode("utf-8", errors="replace")
+    if ".json" in parts:
+        try:
+            entry = json.loads(parts[".json"])
+        except ValueError:
+            return ""
+        found = entry.get("text", entry.get("caption")) if isinstance(entry, dict) else None
+        return found if isinstance(found, str) else ""
+    return ""

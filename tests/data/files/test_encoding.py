@@ -1,0 +1,161 @@
+"""Captioned images become latents once, and what cannot be used is counted by name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_shards import picture
+from torch import Tensor
+
+from advdmd_ray.data.files.encoding import (
+    ArrowLatents,
+    Fitting,
+    Skipped,
+    cache_folder,
+    encode_shards,
+    encoded_file,
+)
+from advdmd_ray.data.files.shards import CaptionedImage, Shard
+from advdmd_ray.errors import UserError
+
+SHAPE = (3, 2, 2)
+FITTING = Fitting(4, 4, 1.5)
+
+
+class Codec:
+    """Averages 2 x 2 pixels, and counts the images it has seen."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        assert images.shape[1:] == (3, 4, 4)
+        assert -1 <= float(images.min()) <= float(images.max()) <= 1
+        self.seen += len(images)
+        return torch.nn.functional.avg_pool2d(images, 2)
+
+
+def shard(name: str, *items: CaptionedImage) -> Shard:
+    return Shard(name, name.ljust(64, "0"), lambda: iter(items))
+
+
+def item(name: str, value: int = 100, caption: str = "a caption", size: tuple[int, int] = (8, 8)) -> CaptionedImage:
+    return CaptionedImage(name, caption, picture(value, size))
+
+
+BAD = (
+    CaptionedImage("cut.png", "a caption", picture(1)[:40]),
+    CaptionedImage("text.png", "a caption", b"no image"),
+    item("silent.png", caption=" \n"),
+    item("tiny.png", size=(2, 8)),
+)
+
+
+def encoded(tmp_path: Path, shards: list[Shard], codec: Codec, skipped: Skipped | None = None) -> ArrowLatents:
+    files = encode_shards(shards, tmp_path / "latents", FITTING, lambda: codec, SHAPE, skipped or Skipped(10))
+    return ArrowLatents(files, SHAPE)
+
+
+def test_latents_come_back_row_by_row_with_their_captions(tmp_path: Path) -> None:
+    shards = [shard("one", *(item(f"{v}.png", v, f"grey  {v}\n") for v in range(10))), shard("two", item("z.png", 200))]
+    codec = Codec()
+    latents = encoded(tmp_path, shards, codec)
+    assert len(latents) == codec.seen == 11
+    assert latents.captions == [*(f"grey {v}" for v in range(10)), "a caption"]
+    rows = torch.tensor([10, 3, 3, 0])
+    expected = torch.tensor([200.0, 3.0, 3.0, 0.0]) / 127.5 - 1
+    torch.testing.assert_close(latents[rows], expected.reshape(4, 1, 1, 1).expand(4, *SHAPE))
+    latents[rows].zero_()  # a copy: the file is not touched
+    torch.testing.assert_close(latents[rows][0, 0, 0, 0], expected[0])
+
+
+def test_what_is_encoded_is_not_encoded_again_and_a_stop_loses_one_shard_at_most(tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stopping() -> Iterator[CaptionedImage]:
+        yield from (item(f"{v}.png") for v in range(9))
+        raise StoppedError
+
+    codec, first = Codec(), shard("one", item("a.png"), item("b.png"))
+    with pytest.raises(StoppedError):
+        encoded(tmp_path, [first, Shard("two", "two", stopping)], codec)
+    assert [file.name for file in (tmp_path / "latents").iterdir()] == [encoded_file(tmp_path, first).name]
+    again = Codec()
+    assert len(encoded(tmp_path, [first, shard("two", item("c.png"))], again)) == 3
+    assert again.seen == 1
+    third = Codec()
+    encoded(tmp_path, [first, shard("two", item("c.png"))], third)
+    assert third.seen == 0
+
+
+def test_images_that_cannot_be_used_are_counted_with_their_reasons_and_left_out(tmp_path: Path) -> None:
+    skipped = Skipped(len(BAD))
+    latents = encoded(tmp_path, [shard("one", BAD[0], item("good.png"), *BAD[1:])], Codec(), skipped)
+    assert len(latents) == 1
+    assert list(skipped.reasons) == [bad.name for bad in BAD]
+    assert "silent.png (has no caption)" in skipped.named()
+    assert "tiny.png (has 8 x 2 pixels, too few)" in skipped.named()
+    assert skipped.reasons["cut.png"].startswith("is no readable image")
+
+
+def test_too_many_of_them_end_it_with_their_names_and_nothing_half_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"more than data\.most_skipped=3 images cannot be used: cut\.png"):
+        encoded(tmp_path, [shard("one", item("good.png"), *BAD)], Codec(), Skipped(3))
+    assert list((tmp_path / "latents").iterdir()) == []
+
+
+@given(width=st.integers(4, 40), height=st.integers(4, 40))
+def test_an_image_of_any_shape_covers_the_size_and_loses_its_longer_sides_alone(width: int, height: int) -> None:
+    fitted = FITTING.fitted(item("a.png", 50, size=(width, height)))
+    assert fitted.shape == (3, 4, 4)
+    np.testing.assert_allclose(fitted, 50 / 127.5 - 1, atol=0.01)
+
+
+def test_the_middle_of_a_wide_image_is_what_stays() -> None:
+    from io import BytesIO  # noqa: PLC0415 - only here
+
+    from PIL import Image  # noqa: PLC0415 - only here
+
+    stripes = np.zeros((4, 12, 3), dtype=np.uint8)
+    stripes[:, 4:8] = 255
+    stream = BytesIO()
+    Image.fromarray(stripes).save(stream, format="PNG")
+    np.testing.assert_allclose(FITTING.fitted(CaptionedImage("a", "b", stream.getvalue())), 1.0)
+
+
+def test_another_codec_size_or_limit_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    folders = {
+        cache_folder(tmp_path, codec, Fitting(*fitting))
+        for codec in ("a", "b")
+        for fitting in ((4, 4, 1.5), (4, 8, 1.5), (8, 4, 1.5), (4, 4, 2.0))
+    }
+    assert len(folders) == 8
+
+
+def test_a_damaged_file_or_one_of_another_shape_is_named(tmp_path: Path) -> None:
+    files = encode_shards([shard("one", item("a.png"))], tmp_path, FITTING, Codec, SHAPE, Skipped(0))
+    with pytest.raises(UserError, match="has no latents of shape 3,4,4"):
+        ArrowLatents(files, (3, 4, 4))
+    files[0].write_bytes(files[0].read_bytes()[:-100])
+    with pytest.raises(UserError, match="is damaged"):
+        ArrowLatents(files, SHAPE)
+
+
+def test_the_files_are_plain_arrow(tmp_path: Path) -> None:
+    (file,) = encode_shards([shard("one", item("a.png", 0))], tmp_path, FITTING, Codec, SHAPE, Skipped(0))
+    table = pa.ipc.open_file(str(file)).read_all()
+    assert table.column("name").to_pylist() == ["a.png"]
+    assert table.column("latent").to_pylist() == [[-1.0] * 12]
+
+
+def test_progress_is_told_shard_by_shard(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    shards = [shard(name, item("a.png")) for name in ("one", "two")]
+    encode_shards(shards, tmp_path, FITTING, Codec, SHAPE, Skipped(0), lambda done, of: told.append((done, of)))
+    assert told == [(0, 2), (1, 2), (2, 2)]

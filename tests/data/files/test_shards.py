@@ -1,0 +1,125 @@
+"""Captioned images in folders, Parquet files and tars, as others write them."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from advdmd_ray.data.files.shards import FOLDER_SHARD, METADATA, find_shards
+from advdmd_ray.errors import UserError
+
+
+def picture(value: int, size: tuple[int, int] = (8, 8)) -> bytes:
+    """A PNG of one grey, width x height."""
+    stream = io.BytesIO()
+    Image.fromarray(np.full((size[1], size[0], 3), value, dtype=np.uint8)).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def read(path: Path, **columns: str) -> list[tuple[str, bytes]]:
+    return [(item.caption, item.content) for shard in find_shards(str(path), **columns) for item in shard.read()]
+
+
+EXPECTED = [("a red fox", picture(1)), ("a boat", picture(2)), ("", picture(3))]
+
+
+def write_folder(folder: Path, *, metadata: bool) -> None:
+    (folder / "deep").mkdir(parents=True)
+    names = ["a.png", "deep/b.png", "deep/c.png"]
+    for name, (caption, content) in zip(names, EXPECTED, strict=True):
+        (folder / name).write_bytes(content)
+        if caption and not metadata:
+            (folder / name).with_suffix(".txt").write_text(caption)
+    if metadata:
+        lines = [json.dumps({"file_name": n, "text": c}) for n, (c, _) in zip(names, EXPECTED, strict=True) if c]
+        (folder / METADATA).write_text("\n".join(lines))
+
+
+def write_parquet(file: Path, *, nested: bool, columns: tuple[str, str] = ("image", "text")) -> None:
+    images: list[Any] = [{"bytes": content, "path": None} if nested else content for _, content in EXPECTED]
+    table = pa.table({columns[0]: images, columns[1]: [caption or None for caption, _ in EXPECTED]})
+    pq.write_table(table, file, row_group_size=2)
+
+
+def write_tar(file: Path, suffix: str) -> None:
+    with tarfile.open(file, "w") as tar:
+        for number, (caption, content) in enumerate(EXPECTED):
+            text = json.dumps({"caption": caption}) if suffix == "json" else caption
+            members = {f"part/{number:03d}.png": content}
+            if caption:
+                members[f"part/{number:03d}.{suffix}"] = text.encode()
+            for name, data in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+def test_a_folder_has_its_captions_beside_the_images_or_in_one_table(tmp_path: Path, metadata: bool) -> None:
+    write_folder(tmp_path / "images", metadata=metadata)
+    assert read(tmp_path / "images") == EXPECTED
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_parquet_holds_bytes_or_what_hugging_face_writes(tmp_path: Path, nested: bool) -> None:
+    write_parquet(tmp_path / "part-0.parquet", nested=nested)
+    assert read(tmp_path) == read(tmp_path / "part-0.parquet") == EXPECTED
+    assert len(find_shards(str(tmp_path))) == 2  # row groups
+
+
+def test_parquet_columns_have_the_names_that_are_given_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "part.parquet"
+    write_parquet(file, nested=False, columns=("jpg", "prompt"))
+    assert read(file, image_column="jpg", caption_column="prompt") == EXPECTED
+    with pytest.raises(UserError, match=r"no column 'image'; set data\.image_column to one of: jpg, prompt"):
+        find_shards(str(file))
+    with pytest.raises(UserError, match=r"set data\.caption_column"):
+        find_shards(str(file), image_column="jpg")
+
+
+@pytest.mark.parametrize("suffix", ["txt", "json"])
+def test_tar_members_of_one_name_belong_together(tmp_path: Path, suffix: str) -> None:
+    write_tar(tmp_path / "00000.tar", suffix)
+    assert read(tmp_path) == EXPECTED
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b.tar"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        with pytest.raises(UserError, match=name):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("line", ['{"file_name": "a.png"}', "[1]", "{"])
+def test_a_line_of_captions_that_is_none_is_named_with_its_number(tmp_path: Path, line: str) -> None:
+    write_folder(tmp_path / "images", metadata=True)
+    table = tmp_path / "images" / METADATA
+    table.write_text(table.read_text() + "\n" + line)
+    with pytest.raises(UserError, match=r"metadata\.jsonl, line 3: "):
+        find_shards(str(tmp_path / "images"))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_path_without_images_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"data\.path"):
+        find_shards(str(tmp_path / name))
+
+
+def test_the_shards_of_a_folder_are_small_and_change_their_identity_with_their_files_alone(tmp_path: Path) -> None:
+    for number in range(FOLDER_SHARD + 2):
+        (tmp_path / f"{number:04d}.png").write_bytes(b"x")
+    before = find_shards(str(tmp_path))
+    assert [len(list(shard.read())) for shard in before] == [FOLDER_SHARD, 2]
+    (tmp_path / f"{FOLDER_SHARD:04d}.txt").write_text("a caption")
+    after = find_shards(str(tmp_path))
+    assert before[0].identity == after[0].identity
+    assert before[1].identity != after[1].identity
+    assert len({shard.identity for shard in (*before, *after)}) == 3

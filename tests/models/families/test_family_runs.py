@@ -1,0 +1,158 @@
+"""Every family through the whole method on real files, and out into plain diffusers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from advdmd_ray.config import Config
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.sampling import sample
+from advdmd_ray.diffusion.schedule import student_sigmas
+from advdmd_ray.models.families import adapter
+from advdmd_ray.models.families.base import packed
+from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
+from advdmd_ray.models.pipeline import denoiser_of, export_student, image_decoder, load_denoiser, load_pipeline
+from advdmd_ray.models.text import encode_prompts
+from advdmd_ray.serial import SerialRun
+
+PROMPTS = ["a red fox above the boat", "a fox"]
+LENGTH, GUIDANCE, SIGMAS, SIZE = 300, 2.0, (1.0, 0.6), (32, 48)
+
+# What a user types: no module of this package is known to this interpreter.
+STRANGER = """
+import sys, numpy as np, torch, diffusers
+folder, numbers, out = sys.argv[1:]
+pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+pipeline.set_progress_bar_config(disable=True)
+given = np.load(numbers, allow_pickle=False)
+arguments = {key[4:]: given[key].item() for key in given.files if key.startswith("arg_")}
+images = pipeline(
+    [str(prompt) for prompt in given["prompts"]], sigmas=given["sigmas"].tolist(), output_type="np",
+    latents=torch.from_numpy(given["latents"]), **arguments,
+).images
+np.save(out, images)
+assert not any(name.startswith("advdmd_ray") for name in sys.modules)
+"""
+
+
+@pytest.fixture(scope="session")
+def captioned_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(44):
+        pixels = rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+        (folder / f"{number:03d}.txt").write_text(f"a red fox above {'the ' * (number % 4)}boat")
+    return folder
+
+
+def _config(teacher: Path, images: Path, out: Path, backbone: str) -> Config:
+    return Config.model_validate(
+        {
+            "run": {"output": str(out)},
+            "model": {
+                "path": str(teacher),
+                "height": SIZE[0],
+                "width": SIZE[1],
+                "guidance": GUIDANCE,
+                "max_sequence_length": LENGTH,
+            },
+            "data": {"source": "files", "path": str(images)},
+            "diffusion": {"sigmas": SIGMAS},
+            "rollout": {"group_size": 4, "groups_per_cycle": 2},
+            "learner": {"engine": "torch"},
+            "dmd": {"batch_size": 2, "gan_weight": 0.5},
+            "fake_score": {"batch_size": 2},
+            "discriminator": {
+                "backbone": backbone,
+                "batch_size": 2,
+                "blocks": (0, 1),
+                "mismatched_text": 0.5,
+                "auc_low": 0.0,
+                "auc_high": 1.0,
+            },
+            "cadence": {"fake_score_updates": 1, "discriminator_updates": 1, "warm_dmd_updates": 0, "ramp_interval": 1},
+        }
+    )
+
+
+@pytest.mark.parametrize("backbone", ["teacher", "own", "fake_score"])
+def test_a_cycle_trains_every_network_and_acts_and_learns_alike(
+    family_folder: Path, captioned_images: Path, tmp_path: Path, backbone: str
+) -> None:
+    run = SerialRun(_config(family_folder, captioned_images, tmp_path, backbone))
+    before = run.learner.tensors()
+    reports = [run.cycle() for _ in range(2)]
+    for report in reports:
+        assert {name: update.updates for name, update in report.updates.items()} == {
+            "fake_score": 1,
+            "discriminator": 1,
+            "rl": 1,
+            "dmd": 1,
+        }
+        assert 0 <= report.fresh_deviation <= 1e-6
+    after = run.learner.tensors()
+    for role in ("student", "fake_score", "discriminator"):
+        assert before[role].keys() == after[role].keys()
+        assert any(not torch.equal(before[role][name], after[role][name]) for name in before[role]), role
+    assert run.table.rollouts == len(run.table.texts) == 4
+
+
+def test_an_exported_student_gives_plain_diffusers_the_same_pixels(family_folder: Path, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(7)
+    weights = load_denoiser(family_folder).transformer.state_dict()
+    student = {name: value + 0.01 * torch.randn(value.shape, generator=generator) for name, value in weights.items()}
+    folder, settings = tmp_path / "student", SamplingSettings(LENGTH, *SIZE)
+    export_student(
+        family_folder,
+        student,
+        folder,
+        sigmas_before_shift=SIGMAS,
+        kernel="ode",
+        sampling=settings,
+        guidance=GUIDANCE,
+        prompt=PROMPTS[0],
+        card={},
+    )
+    info, exported = inspect_pipeline(folder), load_pipeline(folder)
+    assert info.pixels == SIZE
+    assert info.scheduler_shift == pytest.approx(inspect_pipeline(family_folder, SIZE).scheduler_shift)
+    start = torch.randn(2, *info.latent.shape, generator=generator)
+    conditioning = encode_prompts(exported, PROMPTS, LENGTH)
+    with torch.no_grad():
+        final = sample(
+            denoiser_of(exported, GUIDANCE),
+            conditioning,
+            Kernel.ode(),
+            student_sigmas(SIGMAS, info.scheduler_shift),
+            start,
+            [0, 1],
+        )
+    own = (image_decoder(exported)(final) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    arguments = {
+        "max_sequence_length": LENGTH,
+        "height": SIZE[0],
+        "width": SIZE[1],
+        **adapter(info.family).unguided(GUIDANCE),
+    }
+    np.savez(
+        tmp_path / "numbers.npz",
+        latents=(packed(start) if info.family.packing > 1 else start).numpy(),
+        prompts=np.array(PROMPTS),
+        sigmas=np.array(SIGMAS),
+        allow_pickle=False,
+        **{f"arg_{key}": np.array(value) for key, value in arguments.items()},
+    )
+    command = [sys.executable, "-c", STRANGER, str(folder), str(tmp_path / "numbers.npz"), str(tmp_path / "out.npy")]
+    subprocess.run(command, check=True, timeout=240, capture_output=True, env={"OMP_NUM_THREADS": "1"})
+    pixels = np.load(tmp_path / "out.npy")
+    assert own.std() > 0.01
+    np.testing.assert_allclose(pixels, own, rtol=0, atol=1e-4)
+    readme = (folder / "README.md").read_text()
+    assert f"height={SIZE[0]}" in readme
+    assert f"from diffusers import {info.family.pipeline}" in readme
