@@ -15,6 +15,7 @@ from advdmd_ray.buffer.codec import encoded_bytes
 from advdmd_ray.buffer.schema import GroupShape
 from advdmd_ray.config import Config
 from advdmd_ray.data.files.dataset import files_data
+from advdmd_ray.data.files.encoding import files_digest
 from advdmd_ray.data.prompts import load_prompts
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.oracle import ShapesOracle
@@ -32,6 +33,7 @@ from advdmd_ray.models.discriminator import Discriminator, Hold
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.lora import add_lora, sharing_copy
 from advdmd_ray.models.pipeline import image_decoder, image_encoder, load_denoiser, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
 from advdmd_ray.prompts import PromptTable
@@ -126,17 +128,39 @@ def build_denoiser(config: Config) -> TransformerDenoiser:
     return load_denoiser(config.model.path, config.model.guidance)
 
 
+def learning(config: Config, network: TransformerDenoiser, role: str) -> TransformerDenoiser:
+    """Makes a network learn, in place: its adapters where `lora.rank` asks for them, else all of it."""
+    lora = config.lora
+    if not lora.rank:
+        return network.requires_grad_(requires_grad=True)
+    seed = derive_seed(config.run.seed, "lora", role)
+    return add_lora(network, rank=lora.rank, alpha=lora.scale_alpha, targets=lora.targets, seed=seed)
+
+
+def learning_copy(config: Config, teacher: TransformerDenoiser, role: str) -> TransformerDenoiser:
+    """A network that starts as the teacher and learns; with adapters it shares the teacher's very weights."""
+    return learning(config, sharing_copy(teacher) if config.lora.rank else copy.deepcopy(teacher), role)
+
+
+def base_digest(config: Config) -> str | None:
+    """Digest of the base that adapters belong to; None where whole networks travel."""
+    if not config.lora.rank:
+        return None
+    return files_digest(inspect_pipeline(config.model.path).component("transformer").weight_files)
+
+
 def build_rollout_worker(config: Config, name: str, table: PromptTable) -> RolloutWorker:
     """A rollout worker; its weights come with the first lease."""
     shapes = geometry(config)
     return RolloutWorker(
         name,
-        build_denoiser(config),
+        learning(config, build_denoiser(config), "student"),
         table,
         kernel=shapes.kernel,
         sigmas=shapes.sigmas,
         latent_shape=shapes.latent_shape,
         group_size=config.rollout.group_size,
+        base_digest=base_digest(config),
     )
 
 
@@ -154,7 +178,10 @@ def build_discriminator(config: Config, backbone: TransformerDenoiser, hold: Hol
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
     """A reward worker; its heads come with the first group, and its backbone too if that learns."""
     held: dict[str, Hold] = {"teacher": "frozen", "fake_score": "carried", "own": "own"}
-    discriminator = build_discriminator(config, build_denoiser(config), held[config.discriminator.backbone])
+    backbone = build_denoiser(config)
+    if config.discriminator.backbone != "teacher":
+        backbone = learning(config, backbone, config.discriminator.backbone)
+    discriminator = build_discriminator(config, backbone, held[config.discriminator.backbone])
     return RewardWorker(
         name,
         discriminator,
@@ -163,6 +190,7 @@ def build_reward_worker(config: Config, name: str, table: PromptTable) -> Reward
         source=config.rewarded_by,
         oracle=build_oracle(config) if config.reward.kind == "oracle" or config.reward.oracle_agreement else None,
         agreement=config.reward.oracle_agreement,
+        base_digest=base_digest(config),
     )
 
 
@@ -176,18 +204,19 @@ def build_learner_worker(
 ) -> LearnerWorker:
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
     teacher = build_denoiser(config)
-    student, fake_score = (copy.deepcopy(teacher).requires_grad_(requires_grad=True) for _ in range(2))
+    student, fake_score = (learning_copy(config, teacher, role) for role in ("student", "fake_score"))
     backbone = None
     match config.discriminator.backbone:
         case "teacher":
             discriminator = build_discriminator(config, teacher)
         case "own":
-            discriminator = build_discriminator(config, copy.deepcopy(teacher), hold="own")
+            discriminator = build_discriminator(config, learning_copy(config, teacher, "own"), hold="own")
         case "fake_score":
             discriminator = build_discriminator(config, fake_score, hold="borrowed")
             backbone = fake_score.transformer
     guide = adapter(inspect_pipeline(config.model.path).family).guided
-    networks = Networks(teacher, student, fake_score, discriminator, backbone, guide)
+    digest = base_digest(config)
+    networks = Networks(teacher, student, fake_score, discriminator, backbone, guide, digest)
     shapes = geometry(config)
     real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advdmd_ray.assembly import build_denoiser
+from advdmd_ray.assembly import build_denoiser, learning
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.evaluation.curves import auc_while_rl, plot_curves, read_series
 from advdmd_ray.evaluation.grids import column_labels, comparison_grid
@@ -40,6 +40,7 @@ from advdmd_ray.learner.worker import CHECKPOINTS, GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.sample import parse_key
 from advdmd_ray.models.folder import SamplingSettings
+from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.pipeline import export_student
 
 STUDENT = "student"
@@ -89,13 +90,13 @@ def finish_run(
 def export_ema(config: Config) -> Path:
     """Writes the EMA of the newest checkpoint as a diffusers pipeline folder; an earlier export is replaced."""
     checkpoint = latest_checkpoint(config.folder / CHECKPOINTS)
-    student = build_denoiser(config)
+    student = learning(config, build_denoiser(config), "student")
     average: dict[str, Tensor] = checkpoint.load("ema")
-    wanted = {name for name, _ in student.named_parameters()}
-    if wanted != average.keys():
+    learnt = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    if learnt.keys() != average.keys():
         raise ValueError(f"{checkpoint.path}: the EMA's tensors are not those of {config.model.path}")
     with torch.no_grad():
-        for name, parameter in student.named_parameters():
+        for name, parameter in learnt.items():
             parameter.copy_(average[name])
     folder = config.folder / STUDENT
     old = folder.with_name(".student-old")
@@ -104,7 +105,7 @@ def export_ema(config: Config) -> Path:
         folder.rename(old)
     export_student(
         config.model.path,
-        student.transformer.state_dict(),
+        merged_weights(student),
         folder,
         sigmas_before_shift=config.diffusion.sigmas,
         kernel=config.diffusion.kernel,

@@ -122,6 +122,7 @@ class RewardWorker:
         source: Who scores. The discriminator costs nothing where it does not.
         oracle: Needed where the oracle scores or is compared with.
         agreement: Whether to measure how far discriminator and oracle order a group alike, whoever gives the rewards.
+        base_digest: Digest of the frozen base, if the snapshots are adapters.
 
     Raises:
         ValueError: if the oracle is needed and there is none.
@@ -137,13 +138,14 @@ class RewardWorker:
         source: RewardSource = "discriminator",
         oracle: ImageOracle | None = None,
         agreement: bool = False,
+        base_digest: str | None = None,
     ) -> None:
         if oracle is None and (source == "oracle" or agreement):
             raise ValueError(f"{name}: the oracle is to score, but there is none; give one")
         self.name = name
         self._source, self._agreement = source, agreement
         self._oracle = oracle if source == "oracle" or agreement else None
-        self._network = VersionedModule(name, discriminator)
+        self._network = VersionedModule(name, discriminator, base_digest)
         self._table = table
         self._final_levels = tuple(final_levels)
 

@@ -21,7 +21,18 @@ def sample_seeds(group_seed: int, group_size: int) -> list[int]:
 
 
 class RolloutWorker:
-    """Holds one version of the student and generates groups with it."""
+    """Holds one version of the student and generates groups with it.
+
+    Args:
+        name: Such as `rollout-0`.
+        student: The network; its weights come with snapshots.
+        table: Encoded prompts.
+        kernel: The transition kernel.
+        sigmas: K + 1 noise levels, the last 0.
+        latent_shape: (c, h, w).
+        group_size: Trajectories of one prompt.
+        base_digest: Digest of the frozen base, if the snapshots are adapters.
+    """
 
     def __init__(
         self,
@@ -33,9 +44,10 @@ class RolloutWorker:
         sigmas: Float[Tensor, " k1"],
         latent_shape: tuple[int, int, int],
         group_size: int,
+        base_digest: str | None = None,
     ) -> None:
         self.name = name
-        self._network = VersionedModule(name, student)
+        self._network = VersionedModule(name, student, base_digest)
         self._table = table
         self._kernel = kernel
         self._sigmas = sigmas

@@ -179,8 +179,7 @@ def unpack(snapshot: Snapshot) -> dict[str, Tensor]:
             f"published was {manifest.digest}"
         ) from error
     digest = _check_digest(manifest, state, "the payload")
-    difference = _difference(manifest.tensors, _specs(state))
-    if difference is not None:
+    if (difference := _difference(manifest.tensors, _specs(state))) is not None:
         raise _mismatch(manifest, "the payload", digest, difference)
     return state
 
@@ -250,25 +249,33 @@ class VersionedModule:
 
     Args:
         worker: Name of the worker, for reports and errors.
-        module: The network; its parameters come with snapshots, the rest of it stays.
+        module: The network. Its trainable parameters come with snapshots, or all if none is trainable; the rest stays.
+        base_digest: Digest of that rest, if the snapshots are adapters of it.
     """
 
-    def __init__(self, worker: str, module: nn.Module) -> None:
+    def __init__(self, worker: str, module: nn.Module, base_digest: str | None = None) -> None:
+        learning = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self._loader = ModuleLoader(module, learning or [name for name, _ in module.named_parameters()])
         self.module = module.eval().requires_grad_(requires_grad=False)
         self.version: int | None = None
-        self._worker = worker
-        self._loader = ModuleLoader(module, [name for name, _ in module.named_parameters()])
+        self._worker, self._base_digest = worker, base_digest
 
     def load(self, snapshot: Snapshot) -> LoadReport | None:
         """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
 
         Raises:
-            WeightsMismatchError: if the loaded bytes differ from the manifest.
+            WeightsMismatchError: if the loaded bytes differ from the manifest, or they are adapters of another base.
         """
-        if snapshot.manifest.version == self.version:
+        manifest = snapshot.manifest
+        if manifest.version == self.version:
             return None
+        if manifest.base_digest != self._base_digest:
+            raise WeightsMismatchError(
+                f"{self._worker}: {manifest.stream} {manifest.version} is an adapter of {manifest.base_digest}, this "
+                f"worker has the base {self._base_digest}; give all machines the same model.path"
+            )
         report = load_verified(self._loader, snapshot, self._worker)
-        self.version = snapshot.manifest.version
+        self.version = manifest.version
         return report
 
 

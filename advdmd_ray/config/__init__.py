@@ -4,7 +4,7 @@ It imports neither torch nor ray, so that `--help` and bad input answer at once.
 """
 
 from advdmd_ray.config.base import Section
-from advdmd_ray.config.inputs import Data, Model
+from advdmd_ray.config.inputs import Data, Lora, Model
 from advdmd_ray.config.reading import dump_config, read_config
 from advdmd_ray.config.sections import (
     Buffer,
@@ -39,6 +39,7 @@ __all__ = [
     "Evaluation",
     "FakeScore",
     "Learner",
+    "Lora",
     "Metrics",
     "Model",
     "PolicyGradient",

@@ -71,3 +71,20 @@ class Data(Section):
         if (self.source == "files") != (self.path is not None):
             raise ValueError(f"source=files and path belong together, got source={self.source} and path={self.path}")
         return self
+
+
+class Lora(Section):
+    """Low-rank adapters in place of whole networks: what learns, travels and is averaged are adapters of one base."""
+
+    rank: Count = Field(default=0, description="Of the adapters; 0: whole networks learn.")
+    alpha: float | None = Field(default=None, gt=0, description="Adapters count alpha / rank; default: the rank.")
+    targets: tuple[str, ...] = Field(
+        default=("to_q", "to_k", "to_v", "to_out.0"),
+        min_length=1,
+        description="Linear layers of the transformer that have an adapter, by the ends of their names.",
+    )
+
+    @property
+    def scale_alpha(self) -> float:
+        """Alpha, resolved."""
+        return float(self.rank) if self.alpha is None else self.alpha

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from advdmd_ray.config.inputs import Data, Model
+from advdmd_ray.config.inputs import Data, Lora, Model
 from advdmd_ray.config.sections import (
     Buffer,
     Cadence,
@@ -33,6 +33,7 @@ class Config(Section):
 
     run: Run = Run()
     model: Model = Model()
+    lora: Lora = Lora()
     data: Data = Data()
     diffusion: Diffusion = Diffusion()
     rollout: Rollout = Rollout()

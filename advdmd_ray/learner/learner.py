@@ -71,6 +71,7 @@ class Networks:
         backbone: The part of another role that the discriminator reads and that learns, so that its weights must travel
             with the heads; None if the backbone never changes.
         guide: How the teacher's family is guided, from denoiser, empty prompt and scale.
+        base_digest: Digest of the frozen base, if what learns are adapters of it.
     """
 
     teacher: nn.Module
@@ -79,6 +80,7 @@ class Networks:
     discriminator: nn.Module
     backbone: nn.Module | None = None
     guide: Callable[[Denoiser, Conditioning, float], Denoiser] = guided
+    base_digest: str | None = None
 
 
 class Learner:
@@ -108,7 +110,7 @@ class Learner:
             teacher=networks.guide(networks.teacher.eval(), table.unconditional, config.model.guidance),
         )
         self._engines = self._build_engines(networks)
-        self._backbone = networks.backbone
+        self._backbone, self._base_digest = networks.backbone, networks.base_digest
         self._ema = Ema(self._engines["student"].state_dict(), config.learner.ema_decay)
         # The weights that judge: with decay 0 those of the last cycle.
         self._judge = Ema(self._engines["discriminator"].state_dict(), config.reward.ema_decay)
@@ -316,10 +318,15 @@ class Learner:
         judge = self._judge.state()
         if self._backbone is not None:
             carried = self._backbone.named_parameters(prefix=CARRIED)
-            judge |= {name: weight.detach().to("cpu", torch.float32, copy=True) for name, weight in carried}
+            judge |= {
+                name: weight.detach().to("cpu", torch.float32, copy=True)
+                for name, weight in carried
+                if weight.requires_grad
+            }
+        base = self._base_digest
         return (
-            pack("student", self.version, self._engines["student"].state_dict()),
-            pack("discriminator", self.version, judge),
+            pack("student", self.version, self._engines["student"].state_dict(), base),
+            pack("discriminator", self.version, judge, base),
         )
 
     def ema(self) -> dict[str, Tensor]:

@@ -60,16 +60,19 @@ class Discriminator(nn.Module):
     * `frozen` (the teacher) and `borrowed` (a network that somebody else trains): held but not registered. It is in
       neither `parameters()` nor `state_dict()` and is not moved by `to()`, so an optimizer, a snapshot or a checkpoint
       of this module has the heads alone. Whoever owns the backbone puts it on the device.
-    * `carried`: registered as `backbone` and frozen, so that a snapshot can bring its weights beside the heads'.
+    * `carried`: registered as `backbone`, so that a snapshot can bring its weights beside the heads'.
     * `own`: registered as `backbone` and trained with the heads, without what comes after the last block that is read:
       no gradient would ever reach it.
+
+    Of a carried or own backbone those parameters come with snapshots, or learn, that require a gradient here, as
+    adapters do; if none does, all.
 
     Args:
         backbone: The network whose features are read. Held as `own` it is trained: give a copy.
         blocks: Blocks whose tokens are read, from 0.
         width: Channels of each head.
         seed: Seeds the heads.
-        hold: See above; `frozen` and `carried` freeze the backbone here.
+        hold: See above; `frozen` freezes the backbone here.
 
     Raises:
         ValueError: `blocks` is empty or names a block that the backbone has not.
@@ -89,12 +92,13 @@ class Discriminator(nn.Module):
         layers = len(backbone.blocks)
         if not self.blocks or self.blocks[0] < 0 or self.blocks[-1] >= layers:
             raise ValueError(f"blocks must be among 0..{layers - 1}, got {list(blocks)}")
-        if hold in {"frozen", "carried"}:
+        if hold == "frozen":
             backbone.eval().requires_grad_(False)
         if hold == "own":
             backbone = cut_after(backbone, self.blocks[-1])
-            backbone.requires_grad_(True)
         if hold in {"carried", "own"}:
+            if not any(parameter.requires_grad for parameter in backbone.parameters()):
+                backbone.requires_grad_(True)
             self.backbone = backbone.transformer
         self._learns = hold == "own"
         # A tuple hides the module from torch's registration.

@@ -16,6 +16,7 @@ from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import packed
 from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
+from advdmd_ray.models.lora import is_adapter
 from advdmd_ray.models.pipeline import denoiser_of, export_student, image_decoder, load_denoiser, load_pipeline
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.serial import SerialRun
@@ -51,7 +52,7 @@ def captioned_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _config(teacher: Path, images: Path, out: Path, backbone: str) -> Config:
+def _config(teacher: Path, images: Path, out: Path, backbone: str, rank: int) -> Config:
     return Config.model_validate(
         {
             "run": {"output": str(out)},
@@ -62,6 +63,7 @@ def _config(teacher: Path, images: Path, out: Path, backbone: str) -> Config:
                 "guidance": GUIDANCE,
                 "max_sequence_length": LENGTH,
             },
+            "lora": {"rank": rank},
             "data": {"source": "files", "path": str(images)},
             "diffusion": {"sigmas": SIGMAS},
             "rollout": {"group_size": 4, "groups_per_cycle": 2},
@@ -81,11 +83,12 @@ def _config(teacher: Path, images: Path, out: Path, backbone: str) -> Config:
     )
 
 
+@pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("backbone", ["teacher", "own", "fake_score"])
 def test_a_cycle_trains_every_network_and_acts_and_learns_alike(
-    family_folder: Path, captioned_images: Path, tmp_path: Path, backbone: str
+    family_folder: Path, captioned_images: Path, tmp_path: Path, backbone: str, rank: int
 ) -> None:
-    run = SerialRun(_config(family_folder, captioned_images, tmp_path, backbone))
+    run = SerialRun(_config(family_folder, captioned_images, tmp_path, backbone, rank))
     before = run.learner.tensors()
     reports = [run.cycle() for _ in range(2)]
     for report in reports:
@@ -100,6 +103,7 @@ def test_a_cycle_trains_every_network_and_acts_and_learns_alike(
     for role in ("student", "fake_score", "discriminator"):
         assert before[role].keys() == after[role].keys()
         assert any(not torch.equal(before[role][name], after[role][name]) for name in before[role]), role
+        assert all(is_adapter(name) == (rank > 0) for name in after[role] if not name.startswith("heads.")), role
     assert run.table.rollouts == len(run.table.texts) == 4
 
 
