@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advdmd_ray.buffer.codec import encoded_bytes
 from advdmd_ray.buffer.schema import GroupShape
-from advdmd_ray.config import Config
+from advdmd_ray.config import Config, Resources
 from advdmd_ray.data.files.dataset import files_data
 from advdmd_ray.data.files.encoding import files_digest
 from advdmd_ray.data.prompts import load_prompts
@@ -31,7 +31,7 @@ from advdmd_ray.learner.learner import Learner, Networks
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.models.discriminator import Discriminator, Hold
 from advdmd_ray.models.families import adapter
-from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.models.families.base import Execution, TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, sharing_copy
 from advdmd_ray.models.pipeline import image_decoder, image_encoder, load_denoiser, load_pipeline
@@ -101,13 +101,14 @@ def prompts_of(config: Config) -> tuple[str, ...]:
 
 def encode_table(config: Config) -> PromptTable:
     """Encodes every prompt once, and behind them the captions of real images; the text encoders are released."""
-    pipeline = load_pipeline(config.model.path)
+    dtype = torch.bfloat16 if config.model.precision == "bfloat16" else torch.float32
+    pipeline = load_pipeline(config.model.path, dtype, without_transformer=True).to(device_of(config.rollout))
     prompts, length = prompts_of(config), config.model.max_sequence_length
     captions = files_data(config).captions if config.data.source == "files" else ()
     known = set(prompts)
     texts = (*prompts, *(caption for caption in dict.fromkeys(captions) if caption not in known))
     encoded = encode_prompts(pipeline, texts, length)
-    return PromptTable(texts, encoded, unconditional(pipeline, length), len(prompts))
+    return PromptTable(texts, encoded.to("cpu"), unconditional(pipeline, length).to("cpu"), len(prompts))
 
 
 @torch.no_grad()
@@ -118,14 +119,35 @@ def real_images(config: Config, texts: tuple[str, ...]) -> RealImages:
         row_of = {text: row for row, text in reversed(list(enumerate(texts)))}
         return RealImages(latents, torch.tensor([row_of[caption] for caption in latents.captions]))
     part = build_source(config.data).images(texts)
-    encode = image_encoder(load_pipeline(config.model.path))
+    encode = image_encoder(load_pipeline(config.model.path, without_transformer=True))
     encoded = torch.cat([encode(pixels) for pixels in part.pixels.split(ENCODED_AT_ONCE)])
     return RealImages(encoded, part.rows, part.images)
 
 
-def build_denoiser(config: Config) -> TransformerDenoiser:
-    """The teacher's network, unguided but for what its family takes as an input."""
-    return load_denoiser(config.model.path, config.model.guidance)
+def device_of(role: Resources) -> torch.device:
+    """Where the networks of a worker are.
+
+    Raises:
+        UserError: if it reserves a GPU and torch sees none.
+    """
+    if not role.num_gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"a worker reserves num_gpus={role.num_gpus:g}, but torch {torch.__version__} sees no CUDA device here; "
+            "install a CUDA build of torch, or set num_gpus=0"
+        )
+    return torch.device("cuda")
+
+
+def build_denoiser(config: Config, role: Resources | None = None) -> TransformerDenoiser:
+    """The teacher's network where a role's worker has it, unguided but for what its family takes as an input."""
+    half = config.model.precision == "bfloat16"
+    execution = Execution(autocast=half, micro_batch=None if role is None else role.micro_batch)
+    # Adapters learn in float32 on a frozen base; a network that learns as a whole is float32 itself.
+    dtype = torch.bfloat16 if half and config.lora.rank else torch.float32
+    denoiser = load_denoiser(config.model.path, config.model.guidance, execution, dtype)
+    return denoiser if role is None else denoiser.to(device_of(role))
 
 
 def learning(config: Config, network: TransformerDenoiser, role: str) -> TransformerDenoiser:
@@ -139,7 +161,10 @@ def learning(config: Config, network: TransformerDenoiser, role: str) -> Transfo
 
 def learning_copy(config: Config, teacher: TransformerDenoiser, role: str) -> TransformerDenoiser:
     """A network that starts as the teacher and learns; with adapters it shares the teacher's very weights."""
-    return learning(config, sharing_copy(teacher) if config.lora.rank else copy.deepcopy(teacher), role)
+    copied = sharing_copy(teacher) if config.lora.rank else copy.deepcopy(teacher)
+    if config.learner.gradient_checkpointing:
+        copied.transformer.enable_gradient_checkpointing()
+    return learning(config, copied, role)
 
 
 def base_digest(config: Config) -> str | None:
@@ -154,7 +179,7 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     shapes = geometry(config)
     return RolloutWorker(
         name,
-        learning(config, build_denoiser(config), "student"),
+        learning(config, build_denoiser(config, config.rollout), "student"),
         table,
         kernel=shapes.kernel,
         sigmas=shapes.sigmas,
@@ -178,7 +203,7 @@ def build_discriminator(config: Config, backbone: TransformerDenoiser, hold: Hol
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
     """A reward worker; its heads come with the first group, and its backbone too if that learns."""
     held: dict[str, Hold] = {"teacher": "frozen", "fake_score": "carried", "own": "own"}
-    backbone = build_denoiser(config)
+    backbone = build_denoiser(config, config.reward)
     if config.discriminator.backbone != "teacher":
         backbone = learning(config, backbone, config.discriminator.backbone)
     discriminator = build_discriminator(config, backbone, held[config.discriminator.backbone])
@@ -203,7 +228,7 @@ def build_learner_worker(
     config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None
 ) -> LearnerWorker:
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
-    teacher = build_denoiser(config)
+    teacher = build_denoiser(config, config.learner)
     student, fake_score = (learning_copy(config, teacher, role) for role in ("student", "fake_score"))
     backbone = None
     match config.discriminator.backbone:
@@ -216,7 +241,8 @@ def build_learner_worker(
             backbone = fake_score.transformer
     guide = adapter(inspect_pipeline(config.model.path).family).guided
     digest = base_digest(config)
-    networks = Networks(teacher, student, fake_score, discriminator, backbone, guide, digest)
+    device = device_of(config.learner)
+    networks = Networks(teacher, student, fake_score, discriminator, backbone, guide, digest, device)
     shapes = geometry(config)
     real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)

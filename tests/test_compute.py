@@ -160,8 +160,8 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
     """A meter in every transformer that is loaded from now on; a copied network keeps it."""
     meter, load, learn = Meter(), pipeline.load_transformer, Learner.cycle
 
-    def load_watched(path: str) -> Any:
-        transformer = load(path)
+    def load_watched(path: str, *rest: Any) -> Any:
+        transformer = load(path, *rest)
         meter.watch(transformer)
         return transformer
 

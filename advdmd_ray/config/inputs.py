@@ -17,6 +17,11 @@ class Model(Section):
         le=1024,
         description="Most text tokens, as in sampling.json; of SD3 pipelines the length of the T5 slot.",
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="bfloat16: of matrix products, and of a base that adapters are learned on. Solver, latents, losses "
+        "and what is learned are float32.",
+    )
     height: PixelSide | None = Field(default=None, description="Pixels of an image; default: the model's own size.")
     width: PixelSide | None = Field(default=None, description="As model.height; give both or neither.")
     guidance: float = Field(

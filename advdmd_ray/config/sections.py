@@ -43,10 +43,13 @@ class Resources(Section):
     """Ray resources of one worker of a role."""
 
     num_cpus: float = Field(default=0.25, ge=0, description="Logical CPUs reserved by one worker.")
-    num_gpus: float = Field(
-        default=0.0, ge=0, description="GPUs reserved by one worker; networks run on CPUs in this version."
-    )
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs of one worker; above 0 its networks are there.")
     threads: Positive = Field(default=1, description="CPU threads of one worker's tensor operations.")
+    micro_batch: Positive | None = Field(
+        default=None,
+        description="Most rows in one call of a network; in the learner, activations of one such part are held at a "
+        "time and made again in the backward pass. Default: all rows at once.",
+    )
 
 
 class Rollout(Resources):
@@ -116,6 +119,10 @@ class Learner(Resources):
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
     betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clip of every update.")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Keep the inputs of blocks only, and make activations again in the backward pass.",
+    )
     late_steps: float = Field(
         default=2.0,
         ge=1,

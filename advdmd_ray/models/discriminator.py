@@ -120,11 +120,12 @@ class Discriminator(nn.Module):
             t: Noise levels in [0, 1].
             conditioning: The prompt of each sample.
         """
+        where = next(self.heads.parameters()).device
         with torch.set_grad_enabled(torch.is_grad_enabled() and (self._learns or x.requires_grad)):
             features = self._reader[0](x, t, conditioning)
-        condition = torch.cat([conditioning.summary(), time_features(t)], dim=1)
-        logits = [head(tokens, condition) for head, tokens in zip(self.heads, features, strict=True)]
-        return torch.stack(logits).sum(dim=0)
+        condition = torch.cat([conditioning.summary().to(t.dtype), time_features(t)], dim=1).to(where)
+        logits = [head(tokens.to(where), condition) for head, tokens in zip(self.heads, features, strict=True)]
+        return torch.stack(logits).sum(dim=0).to(x.device)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return a copy of the heads' weights, detached."""

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ def cut_after(denoiser: TransformerDenoiser, block: int) -> TransformerDenoiser:
         short._modules[name] = nn.ModuleList(kept)  # noqa: SLF001
         left -= len(kept)
     short._modules.update(denoiser.blank_output())  # noqa: SLF001
-    return type(denoiser)(short, denoiser.guidance)
+    return type(denoiser)(short, denoiser.guidance, denoiser.execution)
 
 
 class TokenReader:
@@ -42,17 +43,18 @@ class TokenReader:
     def __call__(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
     ) -> list[Float[Tensor, "b n d"]]:
-        """The tokens after each wanted block.
+        """The tokens after each wanted block, where the network is and in the type of x.
 
         Args:
             x: Noisy latents.
             t: Noise level of each sample, in [0, 1].
             conditioning: One row per sample.
         """
-        outputs: dict[nn.Module, Any] = {}
+        size = (x.shape[2], x.shape[3])
+        tokens: dict[nn.Module, list[Tensor]] = {block: [] for block in self._wanted}
 
         def keep(block: nn.Module, _: object, output: Any) -> None:
-            outputs[block] = output
+            tokens[block].append(self.denoiser.image_tokens(output, size).to(x.dtype))
 
         handles = [block.register_forward_hook(keep) for block in self._wanted]
         try:
@@ -60,4 +62,4 @@ class TokenReader:
         finally:
             for handle in handles:
                 handle.remove()
-        return [self.denoiser.image_tokens(outputs[block], x) for block in self._wanted]
+        return [torch.cat(parts) for parts in tokens.values()]

@@ -58,6 +58,9 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(settings, denoiser.transformer, ADAPTER)
+    for name, parameter in denoiser.named_parameters():
+        if is_adapter(name):
+            parameter.data = parameter.data.float()  # a base in bfloat16 gets adapters of its kind
     return denoiser
 
 

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from advdmd_ray.models import codec  # noqa: F401
 from advdmd_ray.models.diffusers_classes import FlowMatchEulerDiscreteScheduler, pipeline_class, transformer_class
 from advdmd_ray.models.families import adapter, adapter_of
-from advdmd_ray.models.families.base import Pipeline, TransformerDenoiser
+from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
 from advdmd_ray.models.folder import PipelineInfo, SamplingSettings, inspect_pipeline, write_sampling
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
@@ -42,23 +42,27 @@ def quiet() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-def load_pipeline(path: str | Path) -> Pipeline:
-    """Load a pipeline folder: float32 on the CPU, from local safetensors only, frozen and in evaluation mode.
+def load_pipeline(
+    path: str | Path, dtype: torch.dtype = torch.float32, *, without_transformer: bool = False
+) -> Pipeline:
+    """Load a pipeline folder on the CPU, from local safetensors only, frozen and in evaluation mode.
 
     Args:
         path: A folder, or `builtin:NAME`.
+        dtype: Of the weights.
+        without_transformer: Leave out its largest part, where the pipeline allows it, for those who encode prompts or
+            images.
 
     Raises:
         UserError: The folder is not a whole pipeline (`inspect_pipeline`).
     """
     info = inspect_pipeline(path)
+    # Without its T5 encoder, SD3's pipeline asks the transformer how wide the tokens are that are not there.
+    spared = without_transformer and not info.dropped
+    left_out = (*info.dropped, *(("transformer",) if spared else ()))
     with quiet():
         pipeline = pipeline_class(info.family).from_pretrained(
-            str(info.folder),
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            **dict.fromkeys(info.dropped),
+            str(info.folder), dtype=dtype, local_files_only=True, use_safetensors=True, **dict.fromkeys(left_out)
         )
     pipeline.set_progress_bar_config(disable=True)
     for component in pipeline.components.values():
@@ -67,11 +71,12 @@ def load_pipeline(path: str | Path) -> Pipeline:
     return pipeline
 
 
-def load_transformer(path: str | Path) -> Any:
-    """Load a pipeline's transformer alone: float32 on the CPU, frozen and in evaluation mode.
+def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Load a pipeline's transformer alone, on the CPU, frozen and in evaluation mode.
 
     Args:
         path: A pipeline folder, or `builtin:NAME`.
+        dtype: Of the weights.
 
     Raises:
         UserError: The folder is not a whole pipeline (`inspect_pipeline`).
@@ -79,19 +84,26 @@ def load_transformer(path: str | Path) -> Any:
     info = inspect_pipeline(path)
     with quiet():
         transformer = transformer_class(info.family).from_pretrained(
-            str(info.folder / "transformer"), dtype=torch.float32, local_files_only=True, use_safetensors=True
+            str(info.folder / "transformer"), dtype=dtype, local_files_only=True, use_safetensors=True
         )
     return transformer.eval().requires_grad_(False)
 
 
-def load_denoiser(path: str | Path, guidance: float = 1.0) -> TransformerDenoiser:
+def load_denoiser(
+    path: str | Path,
+    guidance: float = 1.0,
+    execution: Execution = Execution(),  # noqa: B008 - immutable
+    dtype: torch.dtype = torch.float32,
+) -> TransformerDenoiser:
     """Load a pipeline's transformer as a denoiser of its family; see `load_transformer`.
 
     Args:
         path: A pipeline folder, or `builtin:NAME`.
         guidance: For families whose transformer takes the guidance scale as an input.
+        execution: How it computes.
+        dtype: Of the weights.
     """
-    return adapter(inspect_pipeline(path).family).denoiser(load_transformer(path), guidance)
+    return adapter(inspect_pipeline(path).family).denoiser(load_transformer(path, dtype), guidance, execution)
 
 
 def denoiser_of(pipeline: Pipeline, guidance: float = 1.0) -> TransformerDenoiser:
@@ -108,13 +120,21 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
 def image_decoder(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
     """The pipeline's image codec as a function from latents `[b, c, h, w]` to images in [-1, 1], without a graph."""
     family, vae = adapter_of(pipeline), pipeline.vae
-    return torch.no_grad()(lambda latents: family.to_images(vae, latents))
+
+    def decode(latents: Tensor) -> Tensor:
+        return family.to_images(vae, latents.to(vae.device, vae.dtype)).to(latents)
+
+    return torch.no_grad()(decode)
 
 
 def image_encoder(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
     """The way back: from images in [-1, 1] to their most likely latents, without a graph."""
     family, vae = adapter_of(pipeline), pipeline.vae
-    return torch.no_grad()(lambda images: family.to_latents(vae, images))
+
+    def encode(images: Tensor) -> Tensor:
+        return family.to_latents(vae, images.to(vae.device, vae.dtype)).to(images)
+
+    return torch.no_grad()(encode)
 
 
 def export_student(

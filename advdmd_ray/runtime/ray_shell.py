@@ -63,7 +63,7 @@ class RayShell:
             WorkerLostError: if one dies on the way.
         """
         config, limit = self._config, self._config.ray.start_timeout_s
-        encoding: Handle = encoded_prompts.options(num_returns=2)
+        encoding: Handle = encoded_prompts.options(num_returns=2, num_gpus=config.rollout.num_gpus)
         facts_ref, payload = encoding.remote(config)
         group = self._place_gang()
         self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]

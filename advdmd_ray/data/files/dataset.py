@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from advdmd_ray.config import Config
@@ -29,7 +30,8 @@ def files_data(config: Config, progress: Callable[[int, int], None] = lambda _do
 
     @functools.cache
     def encoder() -> Callable[[Tensor], Tensor]:  # loaded only if a shard is not encoded yet
-        return image_encoder(load_pipeline(config.model.path))
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # before any worker is up
+        return image_encoder(load_pipeline(config.model.path, without_transformer=True).to(device))
 
     shape = info.latent.shape
     files = encode_shards(shards, folder, fitting, encoder, shape, skipped, progress)

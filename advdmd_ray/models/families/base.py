@@ -1,11 +1,13 @@
 """What an adapter is: everything that one family of transformers and pipelines does in its own way."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser, GuidanceRule, classifier_free, guided
 
@@ -42,38 +44,68 @@ class Blank(nn.Module):
         return x.new_zeros(*x.shape[:-1], self.out_features)
 
 
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a network computes; what it computes is the same but for rounding.
+
+    Attributes:
+        autocast: Whether matrix products run in bfloat16.
+        micro_batch: Most rows in one call; None: all. Where gradients are wanted, a part's activations are made again
+            in the backward pass, so that memory holds those of one part at a time.
+    """
+
+    autocast: bool = False
+    micro_batch: int | None = None
+
+
 class TransformerDenoiser(nn.Module):
     """A diffusers transformer behind the `Denoiser` protocol.
 
-    Noisy latents are `[b, c, h, w]` outside, whatever the transformer packs them into.
+    Noisy latents are `[b, c, h, w]` outside, whatever the transformer packs them into. What goes in may be on another
+    device than the network, and what comes out is where it came from, in float32: solver, losses and latents need no
+    accelerator.
 
     Args:
         transformer: The network; it is held, not copied.
         guidance: Given to the transformer by families that take the guidance scale as an input; others ignore it.
+        execution: How it computes.
     """
 
     block_lists: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     """The transformer's lists of blocks, in the order they run."""
 
-    def __init__(self, transformer: nn.Module, guidance: float = 1.0) -> None:
+    def __init__(self, transformer: nn.Module, guidance: float = 1.0, execution: Execution = Execution()) -> None:
         super().__init__()
         self.transformer: Any = transformer
-        self.guidance = guidance
+        self.guidance, self.execution = guidance, execution
 
     def forward(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
     ) -> Float[Tensor, "b c h w"]:
         """Predict the velocity eps - x0 of flow matching, `x_t = (1 - t) x0 + t eps` (Esser et al. 2024, SD3).
 
-        The network computes in its own precision; what goes in and comes out is the caller's.
-
         Args:
             x: Noisy latents.
             t: Noise level of each sample, in [0, 1].
             conditioning: One row per sample.
         """
-        dtype = self.transformer.dtype
-        return self.velocity(x.to(dtype), t, conditioning.to(dtype=dtype)).to(x.dtype)
+        most = self.execution.micro_batch
+        if most is None or len(x) <= most:
+            return self._run(x, t, conditioning)
+        parts = torch.arange(len(x)).split(most)
+        return torch.cat([self._part(x[rows], t[rows], conditioning.select(rows)) for rows in parts])
+
+    def _part(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self._run(x, t, conditioning)
+        # The networks have no dropout, so no state of a random generator belongs to a part.
+        return checkpoint(self._run, x, t, conditioning, use_reentrant=False, preserve_rng_state=False)
+
+    def _run(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        device, dtype = self.transformer.device, self.transformer.dtype
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.execution.autocast):
+            v = self.velocity(x.to(device, dtype), t.to(device), conditioning.to(device, dtype))
+        return v.to(x.device, x.dtype)
 
     def velocity(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
@@ -81,8 +113,8 @@ class TransformerDenoiser(nn.Module):
         """`forward` in the network's own precision."""
         raise NotImplementedError
 
-    def image_tokens(self, output: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
-        """The image tokens in what a block returned for the latents x."""
+    def image_tokens(self, output: Any, size: tuple[int, int]) -> Float[Tensor, "b n d"]:
+        """The image tokens in what a block returned for latents of this height and width."""
         raise NotImplementedError
 
     @property

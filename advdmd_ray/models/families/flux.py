@@ -43,9 +43,9 @@ class FluxDenoiser(TransformerDenoiser):
         )[0]
         return unpacked(tokens, height, width)
 
-    def image_tokens(self, output: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def image_tokens(self, output: Any, size: tuple[int, int]) -> Float[Tensor, "b n d"]:
         """See `TransformerDenoiser`; blocks of both kinds return text tokens, then image tokens."""
-        del x
+        del size
         return output[1]
 
 
@@ -64,7 +64,7 @@ class Flux(Adapter):
         del empty
         if not isinstance(denoiser, FluxDenoiser):
             raise TypeError(f"expected a FluxDenoiser, got {type(denoiser).__name__}")
-        return FluxDenoiser(denoiser.transformer, guidance)
+        return FluxDenoiser(denoiser.transformer, guidance, denoiser.execution)
 
     def unguided(self, guidance: float) -> dict[str, Any]:
         """See `Adapter`."""

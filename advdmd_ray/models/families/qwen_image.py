@@ -37,9 +37,9 @@ class QwenImageDenoiser(TransformerDenoiser):
         )[0]
         return unpacked(tokens, height, width)
 
-    def image_tokens(self, output: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def image_tokens(self, output: Any, size: tuple[int, int]) -> Float[Tensor, "b n d"]:
         """See `TransformerDenoiser`; a block returns text tokens, then image tokens."""
-        del x
+        del size
         return output[1]
 
     @property

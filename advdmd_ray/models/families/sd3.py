@@ -25,9 +25,9 @@ class SD3Denoiser(TransformerDenoiser):
             return_dict=False,
         )[0]
 
-    def image_tokens(self, output: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def image_tokens(self, output: Any, size: tuple[int, int]) -> Float[Tensor, "b n d"]:
         """See `TransformerDenoiser`; a block returns text tokens, then image tokens."""
-        del x
+        del size
         return output[1]
 
 

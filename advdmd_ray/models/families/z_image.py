@@ -33,9 +33,9 @@ class ZImageDenoiser(TransformerDenoiser):
         )[0]
         return -torch.stack(towards_data).squeeze(2)
 
-    def image_tokens(self, output: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def image_tokens(self, output: Any, size: tuple[int, int]) -> Float[Tensor, "b n d"]:
         """See `TransformerDenoiser`; image tokens come first in the one stream."""
-        return output[:, : (x.shape[2] // PATCH) * (x.shape[3] // PATCH)]
+        return output[:, : (size[0] // PATCH) * (size[1] // PATCH)]
 
     def blank_output(self) -> dict[str, nn.Module]:
         """See `TransformerDenoiser`; there is an output layer for each size of patch."""

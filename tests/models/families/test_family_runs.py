@@ -13,6 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas
+from advdmd_ray.learner.learner import RATIO_TOLERANCE
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import packed
 from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
@@ -52,7 +53,7 @@ def captioned_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _config(teacher: Path, images: Path, out: Path, backbone: str, rank: int) -> Config:
+def _config(teacher: Path, images: Path, out: Path, backbone: str, rank: int, **model: str) -> Config:
     return Config.model_validate(
         {
             "run": {"output": str(out)},
@@ -62,6 +63,7 @@ def _config(teacher: Path, images: Path, out: Path, backbone: str, rank: int) ->
                 "width": SIZE[1],
                 "guidance": GUIDANCE,
                 "max_sequence_length": LENGTH,
+                **model,
             },
             "lora": {"rank": rank},
             "data": {"source": "files", "path": str(images)},
@@ -105,6 +107,18 @@ def test_a_cycle_trains_every_network_and_acts_and_learns_alike(
         assert any(not torch.equal(before[role][name], after[role][name]) for name in before[role]), role
         assert all(is_adapter(name) == (rank > 0) for name in after[role] if not name.startswith("heads.")), role
     assert run.table.rollouts == len(run.table.texts) == 4
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch of its own speed, once a process
+@pytest.mark.parametrize("rank", [0, 2])
+def test_bfloat16_acts_and_learns_alike_too(
+    family_folder: Path, captioned_images: Path, tmp_path: Path, rank: int
+) -> None:
+    run = SerialRun(_config(family_folder, captioned_images, tmp_path, "own", rank, precision="bfloat16"))
+    for report in [run.cycle() for _ in range(2)]:
+        assert 0 <= report.fresh_deviation <= RATIO_TOLERANCE["bfloat16"]
+        assert report.updates["rl"].updates == 1
+    assert all(tensor.dtype == torch.float32 for tensor in run.learner.ema().values())
 
 
 def test_an_exported_student_gives_plain_diffusers_the_same_pixels(family_folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""In parts, with activations made again, or in bfloat16: what a network computes is the same but for rounding."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.models.discriminator import Discriminator
+from advdmd_ray.models.families.base import Execution, TransformerDenoiser
+from advdmd_ray.models.features import TokenReader
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.lora import add_lora, is_adapter
+from advdmd_ray.models.pipeline import load_denoiser, load_pipeline
+from advdmd_ray.models.text import encode_prompts
+
+Inputs = tuple[torch.Tensor, torch.Tensor, Conditioning]
+
+
+@pytest.fixture
+def inputs(family_folder: Path) -> Inputs:
+    info, pipeline = inspect_pipeline(family_folder, (32, 48)), load_pipeline(family_folder)
+    generator = torch.Generator().manual_seed(0)
+    prompts = encode_prompts(pipeline, ["a red fox above the boat", "a fox", "the boat"], 300)
+    rows = torch.tensor([0, 1, 2, 0, 1])
+    return (
+        torch.randn(5, *info.latent.shape, generator=generator),
+        torch.rand(5, generator=generator),
+        prompts.select(rows),
+    )
+
+
+def _gradients(denoiser: TransformerDenoiser, inputs: Inputs) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    velocity = denoiser.requires_grad_(True)(*inputs)
+    loss = (velocity * torch.linspace(-1, 1, velocity.numel()).view_as(velocity)).sum()
+    return velocity.detach(), list(
+        torch.autograd.grad(loss, list(denoiser.parameters()), allow_unused=True, materialize_grads=True)
+    )
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 5, None])
+def test_parts_give_the_velocities_and_gradients_of_the_whole(
+    family_folder: Path, inputs: Inputs, micro_batch: int | None
+) -> None:
+    whole, gradients = _gradients(load_denoiser(family_folder), inputs)
+    parted = load_denoiser(family_folder, execution=Execution(micro_batch=micro_batch))
+    sizes: list[int] = []
+    parted.transformer.register_forward_pre_hook(lambda *_: sizes.append(1))
+    again, others = _gradients(parted, inputs)
+    torch.testing.assert_close(again, whole, rtol=0, atol=1e-5)
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    parts = {1: 5, 2: 3, 5: 1, None: 1}[micro_batch]
+    # Each part of several runs once forwards and once more in the backward pass.
+    assert len(sizes) == (parts if parts == 1 else 2 * parts)
+
+
+def test_activations_made_again_give_the_same_gradients(family_folder: Path, inputs: Inputs) -> None:
+    whole, gradients = _gradients(load_denoiser(family_folder), inputs)
+    frugal = load_denoiser(family_folder)
+    frugal.transformer.enable_gradient_checkpointing()
+    calls: list[int] = []
+    frugal.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    again, others = _gradients(frugal, inputs)
+    assert len(calls) == 2
+    torch.testing.assert_close(again, whole)
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_features_in_parts_are_those_of_the_whole(family_folder: Path, inputs: Inputs) -> None:
+    blocks = (0, inspect_pipeline(family_folder).layers - 1)
+    whole = TokenReader(load_denoiser(family_folder), blocks)(*inputs)
+    parts = TokenReader(load_denoiser(family_folder, execution=Execution(micro_batch=2)), blocks)(*inputs)
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+def test_an_own_backbone_in_parts_gets_the_gradients_of_the_whole(
+    family_folder: Path, inputs: Inputs, frugal: bool
+) -> None:
+    found = []
+    for execution in (Execution(), Execution(micro_batch=2)):
+        backbone = load_denoiser(family_folder, execution=execution)
+        if frugal and execution.micro_batch is not None:
+            backbone.transformer.enable_gradient_checkpointing()
+        critic = Discriminator(backbone, blocks=(0, 1), width=8, hold="own")
+        critic(*inputs).sum().backward()
+        found.append({name: p.grad for name, p in critic.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    assert any(name.startswith("backbone.") for name in found[0])
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch of its own speed, once a process
+def test_bfloat16_is_near_and_what_goes_in_and_out_stays_float32(family_folder: Path, inputs: Inputs) -> None:
+    with torch.no_grad():
+        whole = load_denoiser(family_folder)(*inputs)
+        cast = load_denoiser(family_folder, execution=Execution(autocast=True))(*inputs)
+        stored = load_denoiser(family_folder, execution=Execution(autocast=True), dtype=torch.bfloat16)(*inputs)
+    for half in (cast, stored):
+        assert half.dtype == torch.float32
+        assert 1e-6 < (half - whole).abs().mean() < 0.1 * whole.abs().mean()
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch of its own speed, once a process
+def test_adapters_of_a_bfloat16_base_are_float32_and_learn(family_folder: Path, inputs: Inputs) -> None:
+    base = load_denoiser(family_folder, execution=Execution(autocast=True), dtype=torch.bfloat16)
+    role = add_lora(base, rank=2, alpha=2.0, targets=("to_q", "to_v"), seed=0)
+    role(*inputs).square().mean().backward()
+    for name, parameter in role.named_parameters():
+        assert parameter.dtype == (torch.float32 if is_adapter(name) else torch.bfloat16)
+        if "lora_B" in name:
+            assert parameter.grad is not None
+    assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in role.parameters())
