@@ -123,16 +123,13 @@ def _build_parser() -> argparse.ArgumentParser:
     sample = add("sample", _sample, "Draw images from a teacher's or a student's pipeline folder into a PNG grid.")
     sample.add_argument("--pipeline", required=True, metavar="FOLDER", help="diffusers folder, or builtin:NAME")
     sample.add_argument("--prompt", required=True, action="append", metavar="TEXT", help="give it again for more rows")
-    sample.add_argument("--steps", type=_positive, default=4, help="network calls per image (default 4)")
-    sample.add_argument("--guidance", type=float, default=1.0, help="CFG scale; 1, the default, is right for students")
+    sample.add_argument("--steps", type=_positive, help="network calls per image (default: the folder's levels, or 4)")
+    sample.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
     sample.add_argument("--images", type=_positive, default=8, help="images per prompt (default 8)")
     sample.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     sample.add_argument("--out", required=True, metavar="PNG", help="where the grid goes")
 
-    evaluate = add("evaluate", _evaluate, "Judge the teacher at 40, 8, 4 and 2 steps, and a student folder.")
-    _add_config(evaluate)
-    evaluate.add_argument("--student", metavar="FOLDER", help="pipeline folder of a student")
-    evaluate.add_argument("--out", metavar="JSON", help="where the table goes (default: judge.json in the run folder)")
+    _add_evaluate(add("evaluate", _evaluate, "Judge a teacher and a student, or draw and collect a benchmark."))
 
     _add_compare(add("compare", _compare, "Train rivals at equal learner compute, and write their table and figure."))
 
@@ -145,6 +142,33 @@ def _add_config(command: argparse.ArgumentParser, *, required: bool = True) -> N
     command.add_argument("--config", required=required, metavar="PATH", help="YAML file, such as configs/digits.yaml")
     command.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="settings that override the file's, in order"
+    )
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    _add_config(command, required=False)
+    judge = command.add_argument_group("judge", "the teacher at 40, 8, 4 and 2 steps, and a student; needs --config")
+    judge.add_argument("--student", metavar="FOLDER", help="pipeline folder of a student")
+    command.add_argument(
+        "--out",
+        metavar="PATH",
+        help="where the table, or the benchmark's images go (judge: judge.json in the run folder)",
+    )
+    suite = command.add_argument_group("benchmark", "images as the official scorer reads them; what is there stays")
+    suite.add_argument("--suite", choices=["geneval", "dpg"], help="GenEval or DPG-Bench")
+    suite.add_argument("--metadata", metavar="JSONL", help="geneval: evaluation_metadata.jsonl")
+    suite.add_argument("--prompts", metavar="DIR", help="dpg: folder of NAME.txt prompts")
+    suite.add_argument("--pipeline", metavar="FOLDER", help="diffusers folder of a teacher or student, or builtin:NAME")
+    suite.add_argument("--steps", type=_positive, help="uniform levels (default: the folder's, or 40)")
+    suite.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
+    suite.add_argument("--images", type=_positive, default=4, help="geneval: images per prompt (default 4)")
+    suite.add_argument("--size", type=_positive, nargs=2, metavar=("H", "W"), help="pixels (default: the folder's)")
+    suite.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of the networks")
+    suite.add_argument("--seed", type=int, default=0, help="names the seed of every image (default 0)")
+    suite.add_argument("--actors", type=_positive, default=1, help="Ray actors that draw (default 1)")
+    suite.add_argument("--gpus-each", type=float, default=0.0, help="GPUs of each actor (default 0)")
+    command.add_argument(
+        "--collect", nargs="+", metavar="RESULTS", help="tabulate what official scorers wrote, side by side"
     )
 
 
@@ -173,6 +197,45 @@ def _run(args: argparse.Namespace) -> int:
         from advdmd_ray.runtime.launch import run_on_ray  # noqa: PLC0415
 
         return run_on_ray(config, resume=start.checkpoint)
+
+
+def _suite(args: argparse.Namespace) -> int:
+    wanted = {"geneval": "metadata", "dpg": "prompts"}[args.suite]
+    for name in (wanted, "pipeline", "out"):
+        if getattr(args, name) is None:
+            raise errors.UserError(f"--suite {args.suite} needs --{name}")
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
+
+    from advdmd_ray.evaluation.suites.layout import DpgBench, GenEval  # noqa: PLC0415
+    from advdmd_ray.runtime.suite import SuiteSettings, draw_suite  # noqa: PLC0415
+
+    suite = GenEval(Path(args.metadata), args.images) if args.suite == "geneval" else DpgBench(Path(args.prompts))
+    height, width = args.size or (None, None)
+    settings = SuiteSettings(args.pipeline, args.steps, args.guidance, height, width, args.precision, args.seed)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(f"prompts of {suite.name}")
+        drawn = draw_suite(
+            suite,
+            Path(args.out),
+            settings,
+            actors=args.actors,
+            gpus_each=args.gpus_each,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+        )
+    sys.stdout.write(f"{args.out}: {len(suite.prompts)} prompts, {drawn} of them drawn now\n")
+    return DONE
+
+
+def _collect(args: argparse.Namespace) -> int:
+    from advdmd_ray.evaluation.suites.collect import collect, table  # noqa: PLC0415
+
+    results = {file: collect(Path(file)) for file in args.collect}
+    text = table(results)
+    if args.out is not None:
+        Path(args.out).write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    return DONE
 
 
 def _encode_files(config: Config) -> None:
@@ -219,6 +282,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     from advdmd_ray import preflight  # noqa: PLC0415
     from advdmd_ray.models.folder import inspect_pipeline  # noqa: PLC0415
 
+    if args.collect is not None:
+        return _collect(args)
+    if args.suite is not None:
+        return _suite(args)
+    if args.config is None:
+        raise errors.UserError(
+            "evaluate needs --config to judge, --suite to draw a benchmark, or --collect for a table"
+        )
     config = read_config(args.config, args.overrides)
     out = Path(args.out) if args.out else config.folder / "judge.json"
     preflight.check_model(config)

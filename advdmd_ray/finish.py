@@ -39,7 +39,7 @@ from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.learner.worker import CHECKPOINTS, GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.sample import parse_key
-from advdmd_ray.models.folder import SamplingSettings
+from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.pipeline import export_student
 
@@ -89,7 +89,7 @@ def finish_run(
 
 def export_ema(config: Config) -> Path:
     """Writes the EMA of the newest checkpoint as a diffusers pipeline folder; an earlier export is replaced."""
-    checkpoint = latest_checkpoint(config.folder / CHECKPOINTS)
+    checkpoint, model = latest_checkpoint(config.folder / CHECKPOINTS), config.model
     student = learning(config, build_denoiser(config), "student")
     average: dict[str, Tensor] = checkpoint.load("ema")
     learnt = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
@@ -109,7 +109,13 @@ def export_ema(config: Config) -> Path:
         folder,
         sigmas_before_shift=config.diffusion.sigmas,
         kernel=config.diffusion.kernel,
-        sampling=SamplingSettings(config.model.max_sequence_length, config.model.height, config.model.width),
+        sampling=SamplingSettings(
+            model.max_sequence_length,
+            model.height,
+            model.width,
+            config.diffusion.sigmas,
+            model.guidance if inspect_pipeline(model.path).embedded_guidance else None,
+        ),
         guidance=config.model.guidance,
         prompt=build_judge(config).prompts[0],
         card={

@@ -47,7 +47,7 @@ def test_the_exported_student_is_the_average_of_the_newest_checkpoint(run: Confi
 
 
 def test_the_exported_student_says_the_length_of_its_text_slot(run: Config) -> None:
-    assert read_sampling(export_ema(run)) == SamplingSettings(5)
+    assert read_sampling(export_ema(run)) == SamplingSettings(5, sigmas=run.diffusion.sigmas)
 
 
 def test_a_second_export_replaces_the_first(run: Config) -> None:

@@ -1,9 +1,10 @@
 """Pipeline folders as files, found and checked without loading them: no torch or diffusers is imported here."""
 
+import itertools
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,15 @@ class SamplingSettings:
             encoder, with or without one.
         height: Pixels of an image; None: the model's own size.
         width: As `height`; both or neither.
+        sigmas: Noise levels of a student, before the scheduler's shift; None: no levels are its own.
+        guidance: Scale that a student was given, in families that take it as an input.
     """
 
     max_sequence_length: int
     height: int | None = None
     width: int | None = None
+    sigmas: tuple[float, ...] | None = None
+    guidance: float | None = None
 
     @property
     def pixels(self) -> tuple[int, int] | None:
@@ -241,18 +246,35 @@ def read_sampling(folder: Path) -> SamplingSettings | None:
     if not file.exists():
         return None
     content = _read_json(file)
-    keys = content.keys()
-    if keys not in ({"max_sequence_length"}, {"max_sequence_length", "height", "width"}):
+    known = {field.name for field in fields(SamplingSettings)}
+    if (
+        not content.keys() <= known
+        or "max_sequence_length" not in content
+        or ("height" in content) != ("width" in content)
+    ):
         raise UserError(
-            f"{file}: has the keys {sorted(keys)}; max_sequence_length alone is needed, or with height and width; "
-            "correct the file"
+            f"{file}: has the keys {sorted(content)}; max_sequence_length is needed, {', '.join(sorted(known))} are "
+            "known, height and width go together; correct the file"
         )
     for key, value in content.items():
-        most = MAX_SEQUENCE_LENGTH if key == "max_sequence_length" else MAX_PIXELS
-        # JSON's true would pass isinstance(value, int).
-        if type(value) is not int or not 1 <= value <= most:
-            raise UserError(f"{file}: {key} is {value!r}; a whole number from 1 to {most} is needed, correct the file")
+        if (wanted := _wanted(key, value)) is not None:
+            raise UserError(f"{file}: {key} is {value!r}; {wanted} is needed, correct the file")
+    if "sigmas" in content:
+        content["sigmas"] = tuple(content["sigmas"])
     return SamplingSettings(**content)
+
+
+def _wanted(key: str, value: object) -> str | None:
+    """What is needed in place of a value of `sampling.json`, or None."""
+    # JSON's true would pass isinstance(value, int).
+    if key == "sigmas":
+        levels = value if isinstance(value, list) and all(type(level) in {int, float} for level in value) else []
+        falling = bool(levels) and levels[0] <= 1 and all(a > b for a, b in itertools.pairwise([*levels, 0]))
+        return None if falling else "a list of numbers that fall from at most 1 towards 0"
+    if key == "guidance":
+        return None if type(value) in {int, float} and value >= 1 else "a number of at least 1"  # pyright: ignore[reportOperatorIssue]
+    most = MAX_SEQUENCE_LENGTH if key == "max_sequence_length" else MAX_PIXELS
+    return None if type(value) is int and 1 <= value <= most else f"a whole number from 1 to {most}"
 
 
 def write_sampling(folder: Path, settings: SamplingSettings) -> None:

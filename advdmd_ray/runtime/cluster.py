@@ -33,7 +33,25 @@ def connected(config: Config) -> Iterator[bool]:
     Raises:
         UserError: if the named cluster does not answer, or has fewer CPUs or GPUs than the workers reserve.
     """
-    address = ray_address(config)
+    with met(ray_address(config), config.ray.object_store_bytes) as joins:
+        _wait_for_resources(config, config.ray.start_timeout_s if joins else 0.0)
+        yield joins
+
+
+@contextmanager
+def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
+    """Joins the Ray at an address, or starts a local one, and leaves it at the end.
+
+    Args:
+        address: `host:port` or auto; None starts a local Ray.
+        object_store_bytes: Memory of a local Ray's object store; None: Ray's choice.
+
+    Yields:
+        Whether the cluster was there before.
+
+    Raises:
+        UserError: if the named cluster does not answer.
+    """
     joins = address is not None
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -53,12 +71,11 @@ def connected(config: Config) -> Iterator[bool]:
         ray.init(
             address="local",
             include_dashboard=False,
-            object_store_memory=config.ray.object_store_bytes,
+            object_store_memory=object_store_bytes,
             log_to_driver=True,
             logging_level=logging.WARNING,
         )
     try:
-        _wait_for_resources(config, config.ray.start_timeout_s if joins else 0.0)
         yield joins
     finally:
         ray.shutdown()

@@ -132,6 +132,9 @@ def test_the_sampling_file_is_part_of_what_is_known_of_a_folder(folder: Path) ->
     write_sampling(folder, SamplingSettings(3))
     assert json.loads((folder / SAMPLING).read_text()) == {"max_sequence_length": 3}
     assert inspect_pipeline(folder).sampling == SamplingSettings(3)
+    whole = SamplingSettings(3, 8, 12, (1.0, 0.5), 3.5)
+    write_sampling(folder, whole)
+    assert read_sampling(folder) == whole
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,13 @@ def test_the_sampling_file_is_part_of_what_is_known_of_a_folder(folder: Path) ->
         (b'{"max_sequence_length": 8', "cannot be read as JSON"),
         (b"\xff\xfe", "cannot be read as JSON"),
         (b"[8]", "is not a JSON object"),
-        (b"{}", r"has the keys \[\]; max_sequence_length alone is needed"),
+        (b"{}", r"has the keys \[\]; max_sequence_length is needed"),
+        (b'{"max_sequence_length": 8, "height": 8}', "height and width go together"),
+        (b'{"max_sequence_length": 8, "height": 8, "width": 0}', "width is 0; a whole number from 1 to 8192"),
+        (b'{"max_sequence_length": 8, "sigmas": [1.0, 1.0]}', r"sigmas is \[1\.0, 1\.0\]; a list of numbers that fall"),
+        (b'{"max_sequence_length": 8, "sigmas": []}', "a list of numbers that fall"),
+        (b'{"max_sequence_length": 8, "sigmas": [1.5]}', "a list of numbers that fall"),
+        (b'{"max_sequence_length": 8, "guidance": 0.5}', "guidance is 0.5; a number of at least 1"),
         (b'{"max_sequence_length": 8, "steps": 4}', r"has the keys \['max_sequence_length', 'steps'\]"),
         (b'{"max_sequence_lenght": 8}', r"has the keys \['max_sequence_lenght'\]"),
         (b'{"max_sequence_length": "8"}', "max_sequence_length is '8'; a whole number from 1 to 1024 is needed"),

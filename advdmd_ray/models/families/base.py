@@ -166,6 +166,16 @@ class Adapter:
         """
         return guided(denoiser, empty, guidance, self.combine)
 
+    def guided_call(self, guidance: float, prompts: int) -> dict[str, Any]:
+        """Arguments with which the pipeline samples with a guidance scale of the family.
+
+        Args:
+            guidance: As in `guided`.
+            prompts: Number of prompts of the call.
+        """
+        del prompts
+        return {"guidance_scale": guidance}
+
     def unguided(self, guidance: float) -> dict[str, Any]:
         """Arguments with which the pipeline calls its transformer once a step.
 

@@ -71,6 +71,10 @@ class QwenImage(Adapter):
         own = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
         return Conditioning(embeds, embeds.new_zeros(len(embeds), 0), own)
 
+    def guided_call(self, guidance: float, prompts: int) -> dict[str, Any]:
+        """See `Adapter`."""
+        return {"true_cfg_scale": guidance, "negative_prompt": [self.empty_prompt] * prompts}
+
     def unguided(self, guidance: float) -> dict[str, Any]:
         """See `Adapter`."""
         del guidance

@@ -70,6 +70,11 @@ class ZImage(Adapter):
         embeds, mask = padded(rows)
         return Conditioning(embeds, embeds.new_zeros(len(embeds), 0), mask)
 
+    def guided_call(self, guidance: float, prompts: int) -> dict[str, Any]:
+        """See `Adapter`."""
+        del prompts
+        return {"guidance_scale": guidance - 1}
+
     def unguided(self, guidance: float) -> dict[str, Any]:
         """See `Adapter`."""
         del guidance

@@ -24,7 +24,7 @@ SIGMAS = [1.0, 0.6, 0.2]
 GUIDANCE = 3.5
 SIZES = [(64, 64), (32, 96)]
 
-# How a user of the pipeline asks for guidance w and for none.
+# How a user of the pipeline asks for guidance w.
 GUIDED: dict[str, dict[str, Any]] = {
     "sd3": {"guidance_scale": GUIDANCE},
     "flux": {"guidance_scale": GUIDANCE},
@@ -88,6 +88,10 @@ def test_the_velocity_is_what_the_pipeline_computes_inside_its_own_loop(
         assert ours.shape == (2, *info.latent.shape)
         assert theirs.std() > 0.1
         torch.testing.assert_close(_as_the_pipeline_has_it(ours, theirs), theirs, rtol=0, atol=1e-5)
+
+
+def test_a_call_with_guidance_is_what_a_user_of_the_pipeline_writes(family: str, family_folder: Path) -> None:
+    assert adapter(inspect_pipeline(family_folder).family).guided_call(GUIDANCE, len(PROMPTS)) == GUIDED[family]
 
 
 def test_guidance_changes_the_velocity(family_folder: Path) -> None:

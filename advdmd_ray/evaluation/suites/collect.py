@@ -1,0 +1,154 @@
+"""The official scorers' results as one table: per skill and overall, with bootstrap intervals over prompts."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from advdmd_ray.errors import UserError
+
+RESAMPLES = 2000
+LEVEL = 0.95
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SkillScore:
+    """One line of the table.
+
+    Attributes:
+        skill: Its name; `overall` for all.
+        score: In [0, 1].
+        low: Lower end of the 95 % bootstrap interval over prompts; None where the scorer gives no figures by prompt.
+        high: Upper end.
+        prompts: Prompts in it; 0 where the scorer does not say.
+    """
+
+    skill: str
+    score: float
+    low: float | None
+    high: float | None
+    prompts: int
+
+
+def collect(file: Path) -> tuple[SkillScore, ...]:
+    """Read what a scorer wrote: GenEval's JSON lines, or DPG-Bench's text.
+
+    Raises:
+        UserError: the file cannot be read or is neither.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--collect {file}: cannot be read ({type(error).__name__})") from None
+    if text.lstrip().startswith("{"):
+        return _geneval(file, text)
+    if "DPG-Bench score:" in text:
+        return _dpg(file, text)
+    raise UserError(
+        f"--collect {file}: is neither GenEval's results (one JSON object a line) nor a whole DPG-Bench result file"
+    )
+
+
+def _geneval(file: Path, text: str) -> tuple[SkillScore, ...]:
+    """A skill's score is its share of correct images; overall is the mean over skills, as GenEval's summary has it."""
+    skills: dict[str, dict[str, list[float]]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            prompt = entry.get("metadata", entry["prompt"])
+            skills.setdefault(entry["tag"], {}).setdefault(str(prompt), []).append(float(entry["correct"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"--collect {file}, line {number}: is no result of GenEval's evaluate_images.py") from None
+    totals = {skill: _totals(list(prompts.values())) for skill, prompts in skills.items()}
+    lines = [
+        _scored(skill, lambda drawn, own=own: float(own[drawn, 0].sum() / own[drawn, 1].sum()), len(own))
+        for skill, own in totals.items()
+    ]
+    return (*lines, _overall(totals))
+
+
+def _totals(prompts: Sequence[Sequence[float]]) -> np.ndarray:
+    """Correct images and images of each prompt."""
+    return np.array([[sum(images), len(images)] for images in prompts])
+
+
+def _overall(totals: Mapping[str, np.ndarray]) -> SkillScore:
+    """The mean over skills; prompts are drawn again within each skill."""
+    rng = np.random.default_rng(SEED)
+
+    def mean(pick: Callable[[int], np.ndarray]) -> float:
+        shares = []
+        for own in totals.values():
+            drawn = own[pick(len(own))]
+            shares.append(drawn[:, 0].sum() / drawn[:, 1].sum())
+        return float(np.mean(shares))
+
+    resampled = [mean(lambda count: rng.integers(0, count, count)) for _ in range(RESAMPLES)]
+    low, high = _interval(resampled)
+    return SkillScore("overall", mean(np.arange), low, high, sum(len(own) for own in totals.values()))
+
+
+def _scored(skill: str, score: Callable[[np.ndarray], float], count: int) -> SkillScore:
+    rng = np.random.default_rng(SEED)
+    low, high = _interval([score(rng.integers(0, count, count)) for _ in range(RESAMPLES)])
+    return SkillScore(skill, score(np.arange(count)), low, high, count)
+
+
+def _interval(resampled: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _dpg(file: Path, text: str) -> tuple[SkillScore, ...]:
+    """Overall is the mean over prompts; of the broad categories the scorer gives means alone."""
+    prompts: dict[str, float] = {}
+    broad: list[SkillScore] = []
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.endswith("category scores:"):
+            section = line[:2]
+        elif line.startswith("\t") and section == "L1":
+            name, _, value = line.strip().rpartition(":")
+            broad.append(SkillScore(name, _number(file, number, value) / 100, None, None, 0))
+        elif line.startswith("Model:"):
+            section = "summary"
+        elif not section and line.strip():
+            path, *scores = line.split(", ")
+            prompts[path] = _number(file, number, scores[-1] if scores else "")
+    if not prompts:
+        raise UserError(f"--collect {file}: has no score of a prompt; give the file that the scorer wrote, whole")
+    values = np.array(list(prompts.values()))
+    return (*broad, _scored("overall", lambda drawn: float(values[drawn].mean()), len(values)))
+
+
+def _number(file: Path, line: int, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--collect {file}, line {line}: expected a number, got {text!r}") from None
+
+
+def table(results: Mapping[str, Sequence[SkillScore]]) -> str:
+    """Results side by side as Markdown: one row a skill, one column a file.
+
+    Args:
+        results: Lines by the name of their file.
+    """
+    skills = list(dict.fromkeys(line.skill for lines in results.values() for line in lines if line.skill != "overall"))
+    found = {name: {line.skill: line for line in lines} for name, lines in results.items()}
+    rows = [["", *results], ["---"] * (len(results) + 1)]
+    rows += [
+        [skill, *(_cell(found[name][skill]) if skill in found[name] else "-" for name in results)]
+        for skill in (*skills, "overall")
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _cell(line: SkillScore) -> str:
+    score = f"{line.score:.1%}"
+    if line.low is None or line.high is None:
+        return score
+    return f"{score} ({line.low:.1%} to {line.high:.1%}, {line.prompts} prompts)"

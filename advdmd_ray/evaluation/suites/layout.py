@@ -1,0 +1,188 @@
+"""What each benchmark asks for, and where its scorer looks for it.
+
+GenEval (arXiv 2310.11513, djghosh13/geneval): `OUT/00000/metadata.jsonl` is a line of its metadata file, and
+`OUT/00000/samples/0000.png` and so on are the images. DPG-Bench (arXiv 2403.05135, TencentQQGYLab/ELLA): `OUT/NAME.png`
+is a grid of two rows of two images for each `NAME.txt`, and its scorer takes every file in OUT for one, so nothing else
+is written there: settings and drafts are beside OUT.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.files import write_atomically
+
+SuiteName = Literal["geneval", "dpg"]
+GRID_SIDE = 2
+"""Rows and columns of DPG-Bench's grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePrompt:
+    """One prompt of a benchmark.
+
+    Attributes:
+        index: Its place in the benchmark; names its seeds.
+        name: Its name in the layout.
+        text: The prompt.
+        line: Its line of GenEval's metadata file; empty for DPG-Bench.
+    """
+
+    index: int
+    name: str
+    text: str
+    line: str = ""
+
+
+class Suite(Protocol):
+    """A benchmark's prompts and layout.
+
+    Attributes:
+        name: Of the benchmark.
+        prompts: In its order.
+        images: Images of a prompt.
+    """
+
+    name: SuiteName
+    prompts: tuple[SuitePrompt, ...]
+    images: int
+
+    def done(self, out: Path, prompt: SuitePrompt) -> bool:
+        """Whether all of a prompt's files are there."""
+        ...
+
+    def write(self, out: Path, prompt: SuitePrompt, images: UInt8[np.ndarray, "n h w 3"]) -> None:
+        """Write a prompt's files, each as a whole."""
+        ...
+
+
+class GenEval:
+    """See the module.
+
+    Args:
+        metadata: `evaluation_metadata.jsonl`.
+        images: Images of a prompt; the scorer counts each by itself.
+
+    Raises:
+        UserError: the file cannot be read, or a line of it is not GenEval's.
+    """
+
+    name: SuiteName = "geneval"
+
+    def __init__(self, metadata: Path, images: int) -> None:
+        prompts = []
+        for index, line in enumerate(_text(metadata, "--metadata").splitlines()):
+            try:
+                prompts.append(SuitePrompt(index, f"{index:05d}", str(json.loads(line)["prompt"]), line))
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"--metadata {metadata}, line {index + 1}: expected GenEval's JSON object with a prompt"
+                ) from None
+        if not prompts:
+            raise UserError(f"--metadata {metadata}: has no line; give GenEval's evaluation_metadata.jsonl")
+        self.prompts, self.images = tuple(prompts), images
+
+    def _files(self, out: Path, prompt: SuitePrompt) -> list[Path]:
+        return [out / prompt.name / "samples" / f"{number:04d}.png" for number in range(self.images)]
+
+    def done(self, out: Path, prompt: SuitePrompt) -> bool:
+        """See `Suite`."""
+        told = out / prompt.name / "metadata.jsonl"
+        return told.is_file() and all(file.is_file() for file in self._files(out, prompt))
+
+    def write(self, out: Path, prompt: SuitePrompt, images: UInt8[np.ndarray, "n h w 3"]) -> None:
+        """See `Suite`."""
+        (out / prompt.name / "samples").mkdir(parents=True, exist_ok=True)
+        for file, image in zip(self._files(out, prompt), images, strict=True):
+            _write_png(out, file, image)
+        write_atomically(out / prompt.name / "metadata.jsonl", (prompt.line + "\n").encode())
+
+
+class DpgBench:
+    """See the module.
+
+    Args:
+        prompts: Folder of `NAME.txt` files.
+
+    Raises:
+        UserError: the folder cannot be read or has no prompt.
+    """
+
+    name: SuiteName = "dpg"
+    images = GRID_SIDE * GRID_SIDE
+
+    def __init__(self, prompts: Path) -> None:
+        files = sorted(prompts.glob("*.txt")) if prompts.is_dir() else []
+        if not files:
+            raise UserError(f"--prompts {prompts}: holds no .txt file; give DPG-Bench's folder of prompts")
+        texts = [" ".join(_text(file, "--prompts").split()) for file in files]
+        named = enumerate(zip(files, texts, strict=True))
+        self.prompts = tuple(SuitePrompt(index, file.stem, text) for index, (file, text) in named)
+
+    def done(self, out: Path, prompt: SuitePrompt) -> bool:
+        """See `Suite`."""
+        return (out / f"{prompt.name}.png").is_file()
+
+    def write(self, out: Path, prompt: SuitePrompt, images: UInt8[np.ndarray, "n h w 3"]) -> None:
+        """See `Suite`: row by row."""
+        out.mkdir(parents=True, exist_ok=True)
+        rows = [np.concatenate(images[start : start + GRID_SIDE], axis=1) for start in range(0, self.images, GRID_SIDE)]
+        _write_png(out, out / f"{prompt.name}.png", np.concatenate(rows, axis=0))
+
+
+def missing(suite: Suite, out: Path) -> list[SuitePrompt]:
+    """The prompts that have no images yet, in the benchmark's order."""
+    return [prompt for prompt in suite.prompts if not suite.done(out, prompt)]
+
+
+def claim_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Write what the images hang on beside OUT, or compare it with what stands there.
+
+    Raises:
+        UserError: OUT has images of other settings, or of unknown ones; names the first that differs.
+    """
+    path = out.with_name(f"{out.name}.settings.json")
+    if not path.exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"--out {out}: is not empty, and {path.name} is not beside it; give an empty folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+        return
+    stood = json.loads(path.read_text(encoding="utf-8"))
+    for key in sorted({*stood, *settings}):
+        if stood.get(key) != settings.get(key):
+            raise UserError(
+                f"--out {out}: holds images with {key} {stood.get(key)!r}, asked for is {settings.get(key)!r}; give "
+                "another folder, or the same settings"
+            )
+
+
+def _text(file: Path, option: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{option} {file}: cannot be read ({type(error).__name__}); give a UTF-8 text file") from None
+
+
+def _write_png(out: Path, file: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    drafts = out.with_name(f"{out.name}.drafts")
+    drafts.mkdir(parents=True, exist_ok=True)
+    draft = drafts / f"{os.getpid()}-{file.parent.parent.name}-{file.name}"
+    Image.fromarray(image).save(draft, format="PNG")
+    draft.replace(file)
+
+
+def remove_drafts(out: Path) -> None:
+    """Remove what a benchmark leaves beside OUT, but for the settings."""
+    drafts = out.with_name(f"{out.name}.drafts")
+    if drafts.is_dir():
+        for draft in drafts.iterdir():
+            draft.unlink()
+        drafts.rmdir()
