@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advdmd_ray.config import Config
-from advdmd_ray.models.folder import LatentSpec, inspect_pipeline
+from advdmd_ray.config import Config, Lora
+from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline, tensor_shapes
 
-FLOAT32 = 4
-"""Bytes of one weight, gradient or moment."""
+FLOAT32, BFLOAT16 = 4, 2
+"""Bytes of one weight, gradient or moment; of a weight in half precision."""
 MIB, GIB = 2**20, 2**30
 PROCESS_BYTES = 350 * MIB
 """Memory of its own of a worker before any network: Python, torch, Ray, diffusers (338 MiB measured, CPU build of
@@ -45,11 +45,15 @@ class Sizes:
         transformer: Weights of the transformer, the network that is distilled.
         others: Weights of all other components, loaded once, to encode the prompts.
         latent: Shape of one latent.
+        adapters: Weights of one role's adapters; 0 where whole networks learn.
+        encoded_whole: Whether prompts are encoded beside the transformer, as SD3 without its T5 encoder must.
     """
 
     transformer: int
     others: int
     latent: LatentSpec
+    adapters: int = 0
+    encoded_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,23 @@ def sizes_of(config: Config) -> Sizes:
     """
     info = inspect_pipeline(config.model.path, config.model.pixels)
     transformer = info.component("transformer").parameters
-    return Sizes(transformer, sum(part.parameters for part in info.components) - transformer, info.latent)
+    others = sum(part.parameters for part in info.components) - transformer
+    return Sizes(transformer, others, info.latent, adapter_weights(info, config.lora), bool(info.dropped))
+
+
+def adapter_weights(info: PipelineInfo, lora: Lora) -> int:
+    """Weights of the adapters of one role: rank x (inputs + outputs) of every target layer, by the files' headers."""
+    if not lora.rank:
+        return 0
+    shapes = [tensor_shapes(file) for file in info.component("transformer").weight_files]
+    layers = {name.removesuffix(".weight"): shape for part in shapes for name, shape in part.items() if len(shape) == 2}  # noqa: PLR2004 - matrices
+    ends = tuple(f".{target}" for target in lora.targets)
+    return lora.rank * sum(sum(shape) for name, shape in layers.items() if f".{name}".endswith(ends))
+
+
+def weight_bytes(config: Config) -> int:
+    """Bytes of one weight of a network that does not learn as a whole."""
+    return BFLOAT16 if config.lora.rank and config.model.precision == "bfloat16" else FLOAT32
 
 
 def group_bytes(config: Config, latent: LatentSpec) -> int:
@@ -118,36 +138,41 @@ def group_bytes(config: Config, latent: LatentSpec) -> int:
 
 
 def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
-    """Memory of each role, networks in float32, without activations and discriminator heads.
+    """Memory of each role, without activations and discriminator heads.
 
     A learner rank holds the student, the fake score and the frozen teacher, whose features the discriminator reads; a
-    discriminator with a backbone of its own is one network more, counted whole, with its average that judges. The
-    networks that learn have gradients, Adam moments (two tensors a set; the student has one set for DMD and one for RL)
-    and, under ZeRO 1 and 2, an update copy of the weights, the last two split over the ranks. The student has its EMA.
+    discriminator with a backbone of its own is one network more, counted whole, with its average that judges. Whole
+    networks are float32. Adapters share one base, and every role adds its own. What learns has gradients, Adam moments
+    (two tensors a set; the student has one set for DMD and one for RL) and, under ZeRO 1 and 2, an update copy, the
+    last two split over the ranks. The student has its EMA.
     """
-    network = sizes.transformer * FLOAT32
+    base, learnt = sizes.transformer * weight_bytes(config), (sizes.adapters or sizes.transformer) * FLOAT32
     ranks = config.learner.ranks if config.learner.engine == "deepspeed" and config.learner.zero_stage else 1
     own = int(config.discriminator.backbone == "own")
     learning = 2 + own
     sets = learning + config.policy_gradient.enabled
     copies = learning if config.learner.engine == "deepspeed" and config.learner.zero_stage else 0
     process = ("process", PROCESS_BYTES)
+    kind = "adapters" if sizes.adapters else "networks"
     learner = (
         process,
-        (f"weights of {1 + learning} networks", (1 + learning) * network),
-        (f"gradients of {learning}", learning * network),
-        (f"{sets} moment sets", 2 * sets * network // ranks),
-        ("update copies", copies * network // ranks),
-        ("EMA", network) if not own else ("averages of 2", 2 * network),
+        ("base" if sizes.adapters else "teacher", base),
+        (f"weights of {learning} {kind}", learning * learnt),
+        (f"gradients of {learning}", learning * learnt),
+        (f"{sets} moment sets", 2 * sets * learnt // ranks),
+        ("update copies", copies * learnt // ranks),
+        ("EMA", learnt) if not own else ("averages of 2", 2 * learnt),
     )
+    worker = base + sizes.adapters * FLOAT32
+    judge = base if config.discriminator.backbone == "teacher" else worker
+    half = BFLOAT16 if config.model.precision == "bfloat16" else FLOAT32
+    encoding = sizes.others + (sizes.transformer if sizes.encoded_whole else 0)
     return (
         RoleMemory("driver", 1, (process,)),
         RoleMemory("services", 3, (process,)),
-        RoleMemory(
-            "prompts", 1, (process, ("whole pipeline, until they are encoded", network + sizes.others * FLOAT32))
-        ),
-        RoleMemory("rollout", config.rollout.actors, (process, ("student", network))),
-        RoleMemory("reward", config.reward.workers, (process, ("discriminator", network))),
+        RoleMemory("prompts", 1, (process, ("pipeline, until they are encoded", encoding * half))),
+        RoleMemory("rollout", config.rollout.actors, (process, ("student", worker))),
+        RoleMemory("reward", config.reward.workers, (process, ("discriminator", judge))),
         RoleMemory("learner", config.learner.ranks, learner),
     )
 
@@ -158,7 +183,8 @@ def object_store_demand(config: Config, sizes: Sizes) -> int:
     A snapshot of the discriminator counts only where it carries a backbone beside its small heads.
     """
     networks = 1 if config.discriminator.backbone == "teacher" else 2
-    return config.buffer.max_bytes + config.weights.keep * networks * sizes.transformer * FLOAT32
+    learnt = (sizes.adapters or sizes.transformer) * FLOAT32
+    return config.buffer.max_bytes + config.weights.keep * networks * learnt
 
 
 def total_bytes(config: Config, sizes: Sizes) -> int:
@@ -178,7 +204,8 @@ def plan_text(config: Config) -> str:
     lines += [f"  {r.name:<9}{r.workers:>8}{r.num_cpus:>7g}{r.num_gpus:>7g}  {r.where}" for r in rows]
     cpus, gpus = reserved(rows)
     lines += [f"  {'total':<9}{sum(r.workers for r in rows):>8}{cpus:>7g}{gpus:>7g}", ""]
-    lines.append(f"memory, estimated in MiB (the transformer has {sizes.transformer:,} weights in float32)")
+    adapters = f", a role's adapters {sizes.adapters:,}" if sizes.adapters else ""
+    lines.append(f"memory, estimated in MiB (the transformer has {sizes.transformer:,} weights{adapters})")
     for row in memory(config, sizes):
         parts = ", ".join(f"{name} {size / MIB:.1f}" for name, size in row.parts)
         lines.append(f"  {row.role:<9}{row.workers:>3} x {row.per_worker / MIB:>9,.1f}  {parts}")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -344,13 +345,15 @@ def _weight_files(home: Path) -> tuple[Path, ...]:
 
 
 def check_safetensors(file: Path) -> int:
-    """Check that a safetensors file is whole, from its header: 8 + header + data bytes, no gap and no rest.
+    """Number of tensor elements in a safetensors file, checked as `tensor_shapes` does."""
+    return sum(math.prod(shape) for shape in tensor_shapes(file).values())
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes in a safetensors file by name, from its header, which says: 8 + header + data bytes, no gap and no rest.
 
     Args:
         file: The file.
-
-    Returns:
-        Number of tensor elements in it.
 
     Raises:
         UserError: The file is missing, shorter or longer than its header says, or not in the format.
@@ -374,17 +377,10 @@ def check_safetensors(file: Path) -> int:
     header.pop("__metadata__", None)
     try:
         data = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-        elements = sum(_product(tensor["shape"]) for tensor in header.values())
+        shapes = {name: tuple(int(side) for side in tensor["shape"]) for name, tensor in header.items()}
     except (KeyError, TypeError, IndexError):
         raise UserError(f"{file}: has a damaged safetensors header; copy it again") from None
     expected = LENGTH_BYTES + length + data
     if size != expected:
         raise UserError(f"{file}: has {size} bytes, its header says {expected}; it is damaged, copy it again")
-    return elements
-
-
-def _product(shape: list[int]) -> int:
-    product = 1
-    for side in shape:
-        product *= side
-    return product
+    return shapes

@@ -1,0 +1,47 @@
+"""The recipes for real models, planned on the headers of the full-size models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from full_size import MODELS, write_full_size
+from PIL import Image
+
+from advdmd_ray.cli import main
+from advdmd_ray.config import read_config
+from advdmd_ray.estimate import FLOAT32, PROCESS_BYTES, memory, placement, sizes_of
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+GIB = 2**30
+
+
+@pytest.mark.parametrize("recipe", sorted(MODELS))
+def test_a_recipe_is_planned_on_the_headers_of_its_model(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # a cluster, which nobody asks in a dry run
+    folder = write_full_size(recipe, tmp_path / "model")
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "images" / "a.png")
+    overrides = [f"model.path={folder}", f"data.path={tmp_path / 'images'}", f"run.output={tmp_path}", "metrics.port=0"]
+    assert main(["run", "--config", str(CONFIGS / f"{recipe}.yaml"), "--dry-run", *overrides]) == 0
+    text = capsys.readouterr().out
+    config = read_config(str(CONFIGS / f"{recipe}.yaml"), overrides)
+    sizes = sizes_of(config)
+    assert sizes.transformer == pytest.approx(MODELS[recipe][3], rel=0.01)
+    assert f"{sizes.transformer:,} weights" in text
+    assert (sizes.adapters > 0) == ("lora" in recipe)
+    if sizes.adapters:
+        assert sizes.adapters * FLOAT32 < 0.03 * 2 * sizes.transformer
+    gpus = {role.name: role.workers * role.num_gpus for role in placement(config)}
+    assert sum(gpus.values()) == int(_said(recipe, "GPUs of"))
+    per_gpu = {row.role: row.per_worker - PROCESS_BYTES for row in memory(config, sizes)}
+    # The comment's number of gigabytes holds all that is counted, and leaves a tenth for activations at least.
+    for role in ("rollout", "reward", "learner"):
+        assert per_gpu[role] < 0.9 * int(_said(recipe, "GB (")) * 1e9, role
+
+
+def _said(recipe: str, after: str) -> str:
+    """The number in the first line of a recipe that stands before these words."""
+    line = (CONFIGS / f"{recipe}.yaml").read_text().splitlines()[0]
+    return line.partition(f" {after}")[0].rpartition(" ")[2]
