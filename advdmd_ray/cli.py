@@ -131,6 +131,11 @@ def _build_parser() -> argparse.ArgumentParser:
 
     _add_evaluate(add("evaluate", _evaluate, "Judge a teacher and a student, or draw and collect a benchmark."))
 
+    export = add("export", _export, "Write the student of a run's newest checkpoint as a diffusers folder.")
+    _add_config(export)
+    export.add_argument("--adapter", action="store_true", help="its adapters alone, for load_lora_weights")
+    export.add_argument("--out", required=True, metavar="FOLDER", help="where it goes; must not exist")
+
     _add_compare(add("compare", _compare, "Train rivals at equal learner compute, and write their table and figure."))
 
     doctor = add("doctor", _doctor, "Check this machine, its packages and its Ray, and say what to change.")
@@ -197,6 +202,19 @@ def _run(args: argparse.Namespace) -> int:
         from advdmd_ray.runtime.launch import run_on_ray  # noqa: PLC0415
 
         return run_on_ray(config, resume=start.checkpoint)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from advdmd_ray import preflight  # noqa: PLC0415
+
+    config, out = read_config(args.config, args.overrides), Path(args.out)
+    preflight.check_model(config)
+    preflight.check_writable(out.parent)
+    from advdmd_ray.export import export_adapter, export_ema  # noqa: PLC0415
+
+    written = export_adapter(config, out) if args.adapter else export_ema(config, out)
+    sys.stdout.write(f"{written}\n")
+    return DONE
 
 
 def _suite(args: argparse.Namespace) -> int:

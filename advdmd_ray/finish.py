@@ -1,19 +1,13 @@
 """The end of a run: exports the student, judges it, draws the curves and writes summary.json and report.html."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from advdmd_ray.assembly import build_denoiser, learning
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.evaluation.curves import auc_while_rl, plot_curves, read_series
 from advdmd_ray.evaluation.grids import column_labels, comparison_grid
-from advdmd_ray.evaluation.judge import build_judge
 from advdmd_ray.evaluation.judging import Verdict, judge_samplers
 from advdmd_ray.evaluation.report import write_report
 from advdmd_ray.evaluation.summary import (
@@ -35,15 +29,10 @@ from advdmd_ray.evaluation.summary import (
     package_versions,
     write_summary,
 )
-from advdmd_ray.learner.checkpoint import latest_checkpoint
-from advdmd_ray.learner.worker import CHECKPOINTS, GRIDS
+from advdmd_ray.export import STUDENT, export_ema
+from advdmd_ray.learner.worker import GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.sample import parse_key
-from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
-from advdmd_ray.models.lora import merged_weights
-from advdmd_ray.models.pipeline import export_student
-
-STUDENT = "student"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,55 +74,6 @@ def finish_run(
     return write_report(
         folder, summary, config_text=dump_config(config), comparison=comparison, curves=curves, grids=grids
     )
-
-
-def export_ema(config: Config) -> Path:
-    """Writes the EMA of the newest checkpoint as a diffusers pipeline folder; an earlier export is replaced."""
-    checkpoint, model = latest_checkpoint(config.folder / CHECKPOINTS), config.model
-    student = learning(config, build_denoiser(config), "student")
-    average: dict[str, Tensor] = checkpoint.load("ema")
-    learnt = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
-    if learnt.keys() != average.keys():
-        raise ValueError(f"{checkpoint.path}: the EMA's tensors are not those of {config.model.path}")
-    with torch.no_grad():
-        for name, parameter in learnt.items():
-            parameter.copy_(average[name])
-    folder = config.folder / STUDENT
-    old = folder.with_name(".student-old")
-    _remove(old)
-    if folder.exists():
-        folder.rename(old)
-    export_student(
-        config.model.path,
-        merged_weights(student),
-        folder,
-        sigmas_before_shift=config.diffusion.sigmas,
-        kernel=config.diffusion.kernel,
-        sampling=SamplingSettings(
-            model.max_sequence_length,
-            model.height,
-            model.width,
-            config.diffusion.sigmas,
-            model.guidance if inspect_pipeline(model.path).embedded_guidance else None,
-        ),
-        guidance=config.model.guidance,
-        prompt=build_judge(config).prompts[0],
-        card={
-            "teacher": config.model.path,
-            "teacher guidance": f"{config.model.guidance:g}",
-            "student steps": str(config.steps),
-            "learner cycles": str(checkpoint.step),
-            "run": config.run.name,
-            "seed": str(config.run.seed),
-        },
-    )
-    _remove(old)
-    return folder
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _rows(verdict: Verdict) -> dict[str, Any]:

@@ -1,21 +1,17 @@
-"""The end of a run: the exported student is the EMA, and the summary tells what metrics.jsonl says."""
+"""The end of a run: the summary tells what metrics.jsonl says."""
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from advdmd_ray.config import Config
 from advdmd_ray.evaluation.judge import Figure, JudgeScore
 from advdmd_ray.evaluation.judging import Verdict
 from advdmd_ray.evaluation.summary import Seconds
-from advdmd_ray.finish import export_ema, summarise
-from advdmd_ray.learner.checkpoint import latest_checkpoint
+from advdmd_ray.finish import summarise
 from advdmd_ray.local import run_locally
-from advdmd_ray.models.folder import SamplingSettings, read_sampling
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +32,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Config
     )
     run_locally(config)
     return config
-
-
-def test_the_exported_student_is_the_average_of_the_newest_checkpoint(run: Config) -> None:
-    folder = export_ema(run)
-    average = latest_checkpoint(run.folder / "checkpoints").load("ema")
-    exported = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
-    for name, tensor in average.items():
-        assert torch.equal(exported[name.removeprefix("transformer.")], tensor)
-
-
-def test_the_exported_student_says_the_length_of_its_text_slot(run: Config) -> None:
-    assert read_sampling(export_ema(run)) == SamplingSettings(5, sigmas=run.diffusion.sigmas)
-
-
-def test_a_second_export_replaces_the_first(run: Config) -> None:
-    folder = export_ema(run)
-    (folder / "leftover").write_text("")
-    assert export_ema(run) == folder
-    assert not (folder / "leftover").exists()
-    assert sorted(path.name for path in run.folder.iterdir() if "student" in path.name) == ["student"]
 
 
 def _verdict() -> Verdict:

@@ -19,6 +19,7 @@ from advdmd_ray.models.diffusers_classes import FlowMatchEulerDiscreteScheduler,
 from advdmd_ray.models.families import adapter, adapter_of
 from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
 from advdmd_ray.models.folder import PipelineInfo, SamplingSettings, inspect_pipeline, write_sampling
+from advdmd_ray.models.lora import adapter_weights
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
 README = "README.md"
@@ -148,6 +149,7 @@ def export_student(
     guidance: float = 1.0,
     prompt: str,
     card: Mapping[str, str],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a student as a diffusers pipeline folder that stock diffusers samples in few steps.
 
@@ -167,6 +169,7 @@ def export_student(
         guidance: What it was given in training, if its family takes the guidance scale as an input.
         prompt: Prompt of the snippet.
         card: Names and values for the README's table.
+        dtype: Of the transformer's file.
 
     Raises:
         UserError: The teacher's folder is not whole.
@@ -176,7 +179,7 @@ def export_student(
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it or choose another folder")
     info = inspect_pipeline(pipeline_path, sampling.pixels)
-    transformer = load_transformer(info.folder)
+    transformer = load_transformer(info.folder, dtype)
     transformer.load_state_dict(dict(state))
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -197,6 +200,34 @@ def export_student(
         own_codec = None if library == "diffusers" else library
         snippet = _snippet(info, sigmas_before_shift, sampling.max_sequence_length, guidance, prompt, own_codec)
         (draft / README).write_text(_model_card(folder.name, snippet, kernel, own_codec, card), encoding="utf-8")
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def export_adapters(pipeline_path: str | Path, state: Mapping[str, Tensor], folder: Path, *, scale: float) -> None:
+    """Write adapters as a folder that `load_lora_weights` of the family's pipeline reads, whole or not at all.
+
+    Args:
+        pipeline_path: The folder of the base, or `builtin:NAME`.
+        state: Adapter weights by their names in the denoiser.
+        folder: Where to write; must not exist.
+        scale: What the adapters count; it goes into their weights.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it or choose another folder")
+    family = inspect_pipeline(pipeline_path).family
+    layers = {
+        name: (tensor * scale if ".lora_B." in name else tensor).detach().contiguous()
+        for name, tensor in adapter_weights(state).items()
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with quiet():
+            pipeline_class(family).save_lora_weights(str(draft), transformer_lora_layers=layers)
         draft.chmod(0o755)
         draft.rename(folder)
     except BaseException:

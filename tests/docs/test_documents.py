@@ -59,7 +59,7 @@ def test_commands_of_the_readme_parse() -> None:
     for line in lines:
         words = re.sub(r"\[[^]]*\]", "", line)
         argv = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|(\S+)', words)]
-        commands = {"run", "pretrain", "sample", "evaluate", "compare", "doctor"}
+        commands = {"run", "pretrain", "sample", "export", "evaluate", "compare", "doctor"}
         cli.parse_arguments(argv if argv[0] in commands else ["run", *argv])
 
 

@@ -26,8 +26,8 @@ SD3_MEDIUM = {
     "pos_embed_max_size": 192,
 }
 DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
-# By recipe: family, configuration of the transformer, of the scheduler, and the published number of weights; of SD3 also
-# its table of positions, which is in the file and does not learn.
+# By recipe: family, configuration of the transformer, of the scheduler, and the published number of weights; of SD3
+# also its table of positions, which is in the file and does not learn.
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any], float]] = {
     "sd3_medium": ("sd3", SD3_MEDIUM, {"shift": 3.0}, 2.03e9 + 192**2 * 1536),
     "sd35_medium_lora": (

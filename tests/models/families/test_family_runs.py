@@ -17,8 +17,15 @@ from advdmd_ray.learner.learner import RATIO_TOLERANCE
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import packed
 from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
-from advdmd_ray.models.lora import is_adapter
-from advdmd_ray.models.pipeline import denoiser_of, export_student, image_decoder, load_denoiser, load_pipeline
+from advdmd_ray.models.lora import add_lora, is_adapter
+from advdmd_ray.models.pipeline import (
+    denoiser_of,
+    export_adapters,
+    export_student,
+    image_decoder,
+    load_denoiser,
+    load_pipeline,
+)
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.serial import SerialRun
 
@@ -174,3 +181,27 @@ def test_an_exported_student_gives_plain_diffusers_the_same_pixels(family_folder
     readme = (folder / "README.md").read_text()
     assert f"height={SIZE[0]}" in readme
     assert f"from diffusers import {info.family.pipeline}" in readme
+
+
+@pytest.mark.parametrize("alpha", [2.0, 6.0])
+def test_exported_adapters_do_in_plain_diffusers_what_they_do_here(
+    family_folder: Path, tmp_path: Path, alpha: float
+) -> None:
+    targets = ("to_q", "to_v", "to_out.0")
+    role = add_lora(load_denoiser(family_folder, GUIDANCE), rank=2, alpha=alpha, targets=targets, seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in role.named_parameters():
+            if is_adapter(name):
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    state = {name: parameter for name, parameter in role.named_parameters() if is_adapter(name)}
+    export_adapters(family_folder, state, tmp_path / "adapters", scale=alpha / 2)
+    pipeline, info = load_pipeline(family_folder), inspect_pipeline(family_folder, SIZE)
+    conditioning = encode_prompts(pipeline, PROMPTS, LENGTH)
+    x, t = torch.randn(2, *info.latent.shape, generator=generator), torch.tensor([0.3, 0.8])
+    with torch.no_grad():
+        before = denoiser_of(pipeline, GUIDANCE)(x, t, conditioning)
+        pipeline.load_lora_weights(str(tmp_path / "adapters"))
+        theirs, ours = denoiser_of(pipeline, GUIDANCE)(x, t, conditioning), role(x, t, conditioning)
+    assert (ours - before).abs().max() > 1e-2
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
