@@ -102,7 +102,7 @@ def prompts_of(config: Config) -> tuple[str, ...]:
 def encode_table(config: Config) -> PromptTable:
     """Encodes every prompt once, and behind them the captions of real images; the text encoders are released."""
     dtype = torch.bfloat16 if config.model.precision == "bfloat16" else torch.float32
-    pipeline = load_pipeline(config.model.path, dtype, without_transformer=True).to(device_of(config.rollout))
+    pipeline = load_pipeline(config.model.path, dtype, "text").to(device_of(config.rollout))
     prompts, length = prompts_of(config), config.model.max_sequence_length
     captions = files_data(config).captions if config.data.source == "files" else ()
     known = set(prompts)
@@ -119,7 +119,7 @@ def real_images(config: Config, texts: tuple[str, ...]) -> RealImages:
         row_of = {text: row for row, text in reversed(list(enumerate(texts)))}
         return RealImages(latents, torch.tensor([row_of[caption] for caption in latents.captions]))
     part = build_source(config.data).images(texts)
-    encode = image_encoder(load_pipeline(config.model.path, without_transformer=True))
+    encode = image_encoder(load_pipeline(config.model.path, parts="codec"))
     encoded = torch.cat([encode(pixels) for pixels in part.pixels.split(ENCODED_AT_ONCE)])
     return RealImages(encoded, part.rows, part.images)
 
@@ -257,11 +257,12 @@ def build_student_judge(config: Config) -> StudentJudge:
 
     Its draws are those of the final judgement, of which it makes the first `evaluation.judge_samples`.
     """
-    judge, samples, pipeline = build_judge(config), config.evaluation.judge_samples, load_pipeline(config.model.path)
+    judge, samples = build_judge(config), config.evaluation.judge_samples
+    pipeline = load_pipeline(config.model.path, parts="text")
     prompts = encode_prompts(pipeline, judge.prompts[:samples], config.model.max_sequence_length)
-    return StudentJudge(judge, prompts, image_decoder(pipeline), samples, config.run.seed)
+    return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed)
 
 
 def build_decoder(config: Config) -> Callable[[Tensor], Tensor]:
     """The pipeline's image codec as a function from latents to images in [-1, 1]."""
-    return image_decoder(load_pipeline(config.model.path))
+    return image_decoder(load_pipeline(config.model.path, parts="codec"))

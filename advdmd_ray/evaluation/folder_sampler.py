@@ -51,7 +51,7 @@ class FolderSampler:
         ways, scale = adapter(info.family), (said.guidance or 1.0) if guidance is None else guidance
         denoiser = ways.denoiser(pipeline.transformer, scale, Execution(autocast=half, micro_batch=micro_batch))
         self._length, self._pipeline = said.max_sequence_length, pipeline
-        empty = unconditional(pipeline, self._length)
+        empty = unconditional(pipeline, self._length).to("cpu")
         self._denoiser = denoiser if info.embedded_guidance else ways.guided(denoiser, empty, scale)
         own = None if steps is not None else said.sigmas
         levels = teacher_sigmas(steps or DEFAULT_STEPS, info.scheduler_shift)

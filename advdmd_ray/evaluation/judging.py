@@ -21,7 +21,7 @@ from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.evaluation.judge import Figure, Judge, JudgeScore, build_judge, judge_sampler
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.families import adapter_of
-from advdmd_ray.models.families.base import Pipeline
+from advdmd_ray.models.families.base import Execution, Pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import denoiser_of, image_decoder, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
@@ -162,11 +162,12 @@ class _Sampler:
         latent_shape: tuple[int, int, int],
         shift: float,
         embedded: float = 1.0,
+        execution: Execution = Execution(),  # noqa: B008 - immutable
     ) -> None:
         self._judge, self._pipeline, self._length = judge, pipeline, length
         self._latent_shape, self.shift = latent_shape, shift
-        denoiser = denoiser_of(pipeline, embedded)
-        empty = unconditional(pipeline, length)
+        denoiser = denoiser_of(pipeline, embedded, execution)
+        empty = unconditional(pipeline, length).to("cpu")
         self._denoiser = denoiser if guidance is None else adapter_of(pipeline).guided(denoiser, empty, guidance)
 
     def judged(
@@ -176,7 +177,7 @@ class _Sampler:
         return judge_sampler(
             self._judge,
             self._denoiser,
-            lambda prompts: encode_prompts(self._pipeline, prompts, self._length),
+            lambda prompts: encode_prompts(self._pipeline, prompts, self._length).to("cpu"),
             kernel,
             sigmas,
             self._latent_shape,
@@ -188,9 +189,17 @@ class _Sampler:
 
 def _sampler_of(judge: Judge, path: str, config: Config, guidance: float | None) -> _Sampler:
     info, model = inspect_pipeline(path, config.model.pixels), config.model
-    pipeline = load_pipeline(path)
+    half = model.precision == "bfloat16"
+    pipeline = load_pipeline(path, torch.bfloat16 if half else torch.float32)
     return _Sampler(
-        judge, pipeline, guidance, model.max_sequence_length, info.latent.shape, info.scheduler_shift, model.guidance
+        judge,
+        pipeline.to("cuda" if torch.cuda.is_available() else "cpu"),
+        guidance,
+        model.max_sequence_length,
+        info.latent.shape,
+        info.scheduler_shift,
+        model.guidance,
+        Execution(autocast=half, micro_batch=config.rollout.micro_batch),
     )
 
 

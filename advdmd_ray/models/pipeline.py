@@ -22,7 +22,11 @@ from advdmd_ray.models.folder import PipelineInfo, SamplingSettings, inspect_pip
 from advdmd_ray.models.lora import adapter_weights
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
+Parts = Literal["all", "text", "codec"]
 README = "README.md"
+DECODED_AT_ONCE, ENCODED_AT_ONCE = 2**17, 2**20
+"""Places of latents, and of images, that go through an image codec at once: 8 latents of 128 x 128, an image of 1024 x
+1024, or hundreds of small ones."""
 
 
 @contextmanager
@@ -43,27 +47,33 @@ def quiet() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-def load_pipeline(
-    path: str | Path, dtype: torch.dtype = torch.float32, *, without_transformer: bool = False
-) -> Pipeline:
+def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: Parts = "all") -> Pipeline:
     """Load a pipeline folder on the CPU, from local safetensors only, frozen and in evaluation mode.
 
     Args:
         path: A folder, or `builtin:NAME`.
         dtype: Of the weights.
-        without_transformer: Leave out its largest part, where the pipeline allows it, for those who encode prompts or
-            images.
+        parts: `text` leaves the transformer and the image codec out, for those who encode prompts; `codec` leaves all
+            but the image codec out.
 
     Raises:
         UserError: The folder is not a whole pipeline (`inspect_pipeline`).
     """
     info = inspect_pipeline(path)
-    # Without its T5 encoder, SD3's pipeline asks the transformer how wide the tokens are that are not there.
-    spared = without_transformer and not info.dropped
-    left_out = (*info.dropped, *(("transformer",) if spared else ()))
+    names = {component.name for component in info.components}
+    left_out = {
+        "all": set[str](),
+        # Without its T5 encoder, SD3's pipeline asks the transformer how wide the tokens are that are not there.
+        "text": {"vae"} if info.dropped else {"vae", "transformer"},
+        "codec": names - {"vae", "scheduler"},
+    }[parts]
     with quiet():
         pipeline = pipeline_class(info.family).from_pretrained(
-            str(info.folder), dtype=dtype, local_files_only=True, use_safetensors=True, **dict.fromkeys(left_out)
+            str(info.folder),
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            **dict.fromkeys([*info.dropped, *sorted(left_out)]),
         )
     pipeline.set_progress_bar_config(disable=True)
     for component in pipeline.components.values():
@@ -107,9 +117,13 @@ def load_denoiser(
     return adapter(inspect_pipeline(path).family).denoiser(load_transformer(path, dtype), guidance, execution)
 
 
-def denoiser_of(pipeline: Pipeline, guidance: float = 1.0) -> TransformerDenoiser:
+def denoiser_of(
+    pipeline: Pipeline,
+    guidance: float = 1.0,
+    execution: Execution = Execution(),  # noqa: B008 - immutable
+) -> TransformerDenoiser:
     """A loaded pipeline's transformer as a denoiser; it is held, not copied."""
-    return adapter_of(pipeline).denoiser(pipeline.transformer, guidance)
+    return adapter_of(pipeline).denoiser(pipeline.transformer, guidance, execution)
 
 
 def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
@@ -119,23 +133,27 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
 
 
 def image_decoder(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
-    """The pipeline's image codec as a function from latents `[b, c, h, w]` to images in [-1, 1], without a graph."""
+    """The pipeline's image codec as a function from latents `[b, c, h, w]` to images in [-1, 1], without a graph.
+
+    The codec works where it is, on a few large images or many small ones at a time; images come where the latents are.
+    """
     family, vae = adapter_of(pipeline), pipeline.vae
-
-    def decode(latents: Tensor) -> Tensor:
-        return family.to_images(vae, latents.to(vae.device, vae.dtype)).to(latents)
-
-    return torch.no_grad()(decode)
+    return _in_parts(lambda x: family.to_images(vae, x.to(vae.device, vae.dtype)).to(x), DECODED_AT_ONCE)
 
 
 def image_encoder(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
     """The way back: from images in [-1, 1] to their most likely latents, without a graph."""
     family, vae = adapter_of(pipeline), pipeline.vae
+    return _in_parts(lambda x: family.to_latents(vae, x.to(vae.device, vae.dtype)).to(x), ENCODED_AT_ONCE)
 
-    def encode(images: Tensor) -> Tensor:
-        return family.to_latents(vae, images.to(vae.device, vae.dtype)).to(images)
 
-    return torch.no_grad()(encode)
+def _in_parts(work: Callable[[Tensor], Tensor], places: int) -> Callable[[Tensor], Tensor]:
+    @torch.no_grad()
+    def part_by_part(rows: Tensor) -> Tensor:
+        most = max(1, places // (rows.shape[-2] * rows.shape[-1]))
+        return torch.cat([work(part) for part in rows.split(most)]) if len(rows) else work(rows)
+
+    return part_by_part
 
 
 def export_student(

@@ -154,8 +154,15 @@ def finished(config: Config, phases: Phases, folder: Path) -> str:
     return str(finish_run(absolute, phases, time.monotonic, say))
 
 
+def _gpus_here(config: Config) -> int:
+    """One GPU for the judge, if the run has any and this node is one that has."""
+    here = ray.get_runtime_context().get_node_id()
+    on_this_node = any(node["NodeID"] == here and node["Resources"].get("GPU", 0) >= 1 for node in ray.nodes())
+    return int(on_this_node and config.learner.num_gpus > 0)
+
+
 def _finish(config: Config, phases: Phases) -> str:
-    reference = finished.options(scheduling_strategy=_here(), name="judge").remote(
+    reference = finished.options(scheduling_strategy=_here(), name="judge", num_gpus=_gpus_here(config)).remote(
         config, phases, config.folder.absolute()
     )
     page = answer(reference, "the judge and the report", FINISH_S)

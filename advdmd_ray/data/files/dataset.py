@@ -31,7 +31,7 @@ def files_data(config: Config, progress: Callable[[int, int], None] = lambda _do
     @functools.cache
     def encoder() -> Callable[[Tensor], Tensor]:  # loaded only if a shard is not encoded yet
         device = "cuda" if torch.cuda.is_available() else "cpu"  # before any worker is up
-        return image_encoder(load_pipeline(config.model.path, without_transformer=True).to(device))
+        return image_encoder(load_pipeline(config.model.path, parts="codec").to(device))
 
     shape = info.latent.shape
     files = encode_shards(shards, folder, fitting, encoder, shape, skipped, progress)

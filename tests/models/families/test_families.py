@@ -10,6 +10,7 @@ from tiny_families import diffusers
 from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.schedule import shift_sigmas
 from advdmd_ray.errors import UserError
+from advdmd_ray.models import pipeline
 from advdmd_ray.models.families import adapter, adapter_of
 from advdmd_ray.models.families.base import packed, padded, unpacked
 from advdmd_ray.models.families.registry import FAMILIES
@@ -187,8 +188,8 @@ def test_latents_and_images_are_turned_into_each_other_as_the_pipeline_does(fami
 
 def test_packing_is_the_pipelines_and_is_undone() -> None:
     x = torch.randn(2, 3, 4, 6)
-    for pipeline in (diffusers.FluxPipeline, diffusers.QwenImagePipeline):
-        assert torch.equal(packed(x), pipeline._pack_latents(x, 2, 3, 4, 6))
+    for theirs in (diffusers.FluxPipeline, diffusers.QwenImagePipeline):
+        assert torch.equal(packed(x), theirs._pack_latents(x, 2, 3, 4, 6))
     assert torch.equal(unpacked(packed(x), 4, 6), x)
 
 
@@ -220,3 +221,24 @@ def test_a_size_that_the_model_has_not_is_refused(family: str, family_folder: Pa
         return
     with pytest.raises(UserError, match=r"model\.height, model\.width: "):
         inspect_pipeline(family_folder, size)
+
+
+def test_images_are_decoded_and_encoded_in_parts_as_in_one(
+    family_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info, codec = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder, parts="codec")
+    latents, images = torch.randn(5, *info.latent.shape), torch.rand(5, 3, 32, 32) * 2 - 1
+    whole = image_decoder(codec)(latents), image_encoder(codec)(images)
+    monkeypatch.setattr(pipeline, "DECODED_AT_ONCE", 2 * info.latent.height * info.latent.width)
+    monkeypatch.setattr(pipeline, "ENCODED_AT_ONCE", 1)
+    for one, other in zip(whole, (image_decoder(codec)(latents), image_encoder(codec)(images)), strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
+
+
+def test_parts_of_a_pipeline_are_what_is_needed_and_do_what_the_whole_does(family_folder: Path) -> None:
+    whole, text, codec = (load_pipeline(family_folder, parts=parts) for parts in ("all", "text", "codec"))
+    assert text.transformer is text.vae is codec.transformer is codec.text_encoder is None
+    ours, theirs = (encode_prompts(one, PROMPTS, LENGTH) for one in (text, whole))
+    assert torch.equal(ours.embeds, theirs.embeds)
+    latents = torch.randn(1, *inspect_pipeline(family_folder, (32, 32)).latent.shape)
+    assert torch.equal(image_decoder(codec)(latents), image_decoder(whole)(latents))
