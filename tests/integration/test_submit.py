@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 
 import pytest
 from ray_runs import ROOT, workplace, write_config
@@ -41,15 +42,18 @@ def test_a_submitted_job_succeeds_on_the_cluster_it_joins_and_starts_no_second_r
         stranger = place.start(["ray", "job", "list", "--address", address], RAY_AUTH_MODE="disabled")
         assert stranger.ended(60) != 0, "the cluster answers without a token"
 
-        job = place.start(
-            [
-                *("ray", "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"),
-                *("python", "-m", "advdmd_ray.run", "--config", str(config), "run.cycles=3", "learner.ranks=1"),
-            ],
-            **tokens,
-        )
-        exit_code = job.ended(400)
-        log = job.log()
+        submit = [
+            *("ray", "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"),
+            *("python", "-m", "advdmd_ray.run", "--config", str(config), "run.cycles=3", "learner.ranks=1"),
+        ]
+        # `ray start` returns before the node's job agent is there; until then Ray asks to try again later.
+        deadline = time.monotonic() + 60
+        while True:
+            job = place.start(submit, **tokens)
+            exit_code, log = job.ended(400), job.log()
+            if "No available agent to submit job" not in log or time.monotonic() > deadline:
+                break
+            time.sleep(1)
         assert exit_code == 0, log
         assert re.search(r"Job '.*' succeeded", log), log
         assert "joined the Ray cluster" in log
