@@ -16,7 +16,8 @@ from ray_runs import Started, Workplace, workplace, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-CYCLES, GROUPS, GROUP_SIZE, LEVELS, AGE_CAP = 8, 4, 4, 4, 2
+# Enough cycles for the replaced workers, which take seconds to start, to work again before the end.
+CYCLES, GROUPS, GROUP_SIZE, LEVELS, AGE_CAP = 24, 4, 4, 4, 2
 KILLED = ("RolloutActor", "RewardActor")
 
 

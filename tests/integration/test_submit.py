@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-import time
 
 import pytest
 from ray_runs import ROOT, workplace, write_config
@@ -24,7 +23,7 @@ def free_ports(count: int) -> list[int]:
 def test_a_submitted_job_succeeds_on_the_cluster_it_joins_and_starts_no_second_ray() -> None:
     with workplace() as place:
         config = write_config(place.folder, "job")
-        port, dashboard, client = free_ports(3)
+        port, dashboard, client, agent = free_ports(4)
         tokens = {"RAY_AUTH_MODE": "token"}
         made = place.start(["ray", "get-auth-token", "--generate"], **tokens)
         assert made.ended(60) == 0, made.log()
@@ -32,6 +31,8 @@ def test_a_submitted_job_succeeds_on_the_cluster_it_joins_and_starts_no_second_r
             [
                 *("ray", "start", "--head", "--num-cpus=2", "--disable-usage-stats", f"--port={port}"),
                 *(f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
+                # Jobs are started by the node's agent, whose usual port another Ray on this machine may have.
+                f"--dashboard-agent-listen-port={agent}",
                 "--object-store-memory=200000000",
             ],
             **tokens,
@@ -46,14 +47,8 @@ def test_a_submitted_job_succeeds_on_the_cluster_it_joins_and_starts_no_second_r
             *("ray", "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"),
             *("python", "-m", "advdmd_ray.run", "--config", str(config), "run.cycles=3", "learner.ranks=1"),
         ]
-        # `ray start` returns before the node's job agent is there; until then Ray asks to try again later.
-        deadline = time.monotonic() + 60
-        while True:
-            job = place.start(submit, **tokens)
-            exit_code, log = job.ended(400), job.log()
-            if "No available agent to submit job" not in log or time.monotonic() > deadline:
-                break
-            time.sleep(1)
+        job = place.start(submit, **tokens)
+        exit_code, log = job.ended(400), job.log()
         assert exit_code == 0, log
         assert re.search(r"Job '.*' succeeded", log), log
         assert "joined the Ray cluster" in log
