@@ -20,8 +20,9 @@ from advdmd_ray.data.prompts import load_prompts
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.oracle import ShapesOracle
 from advdmd_ray.data.sources import build_source
+from advdmd_ray.data.teacher_samples import SampleMaker, open_samples, plan_samples, sampled_prompts
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
-from advdmd_ray.diffusion.schedule import student_sigmas
+from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judge import StudentJudge, build_judge
@@ -78,6 +79,8 @@ def prompts_of(config: Config) -> tuple[str, ...]:
         UserError: if built-in data has no real image for a prompt, or no two prompts differ where the discriminator
             needs another prompt for its mismatched texts.
     """
+    if config.data.source == "teacher_samples":
+        return sampled_prompts(config)
     if config.data.source == "files":
         given = config.data.prompts
         return tuple(dict.fromkeys(files_data(config).captions)) if given is None else load_prompts(given)
@@ -114,8 +117,8 @@ def encode_table(config: Config) -> PromptTable:
 @torch.no_grad()
 def real_images(config: Config, texts: tuple[str, ...]) -> RealImages:
     """Real latents of every row of this run's prompt table; a prompt that stands there twice has its images twice."""
-    if config.data.source == "files":
-        latents = files_data(config)
+    if config.data.source in ("files", "teacher_samples"):
+        latents = files_data(config) if config.data.source == "files" else open_samples(plan_samples(config))
         row_of = {text: row for row, text in reversed(list(enumerate(texts)))}
         return RealImages(latents, torch.tensor([row_of[caption] for caption in latents.captions]))
     part = build_source(config.data).images(texts)
@@ -187,6 +190,31 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
         group_size=config.rollout.group_size,
         base_digest=base_digest(config),
     )
+
+
+def build_sample_maker(config: Config, table: PromptTable) -> SampleMaker:
+    """Who draws the teacher's samples, with a rollout actor's resources."""
+    info = inspect_pipeline(config.model.path, config.model.pixels)
+    teacher = build_denoiser(config, config.rollout)
+    codec = load_pipeline(config.model.path, parts="codec").to(device_of(config.rollout))
+    return SampleMaker(
+        adapter(info.family).guided(teacher, table.unconditional, config.judged_guidance),
+        table.conditioning,
+        image_decoder(codec),
+        teacher_sigmas(config.data.teacher_steps, info.scheduler_shift),
+    )
+
+
+def draw_samples_here(config: Config, table: PromptTable) -> None:
+    """Draws what is missing of the teacher's samples in this process, if the configuration asks for any."""
+    if config.data.source != "teacher_samples":
+        return
+    plan = plan_samples(config)
+    missing = plan.missing()
+    if missing:
+        maker = build_sample_maker(config, table)
+        for shard in missing:
+            maker.make(plan, shard)
 
 
 def build_discriminator(config: Config, backbone: TransformerDenoiser, hold: Hold = "frozen") -> Discriminator:

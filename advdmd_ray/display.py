@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,32 @@ def progress_display(config: Config) -> Iterator[Callable[[Status], None]]:
         return
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         yield lambda status: live.update(panel(config, status))
+
+
+@contextmanager
+def samples_progress() -> Iterator[Callable[[int, int], None]]:
+    """How many of the teacher's samples are there: a bar on a terminal, elsewhere a line every ten seconds.
+
+    Yields:
+        The function to give done and all to.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("images of the teacher")
+            yield lambda done, of: bar.update(task, completed=done, total=of)
+        return
+    shown = [float("-inf")]
+
+    def show(done: int, of: int) -> None:
+        now = time.monotonic()
+        if now - shown[0] >= PLAIN_EVERY_S or done == of:
+            shown[0] = now
+            sys.stderr.write(f"images of the teacher: {done} of {of}\n")
+            sys.stderr.flush()
+
+    yield show
 
 
 def _plain_lines(config: Config) -> Callable[[Status], None]:

@@ -14,6 +14,7 @@ from advdmd_ray.assembly import (
     build_reward_worker,
     build_rollout_worker,
     build_student_judge,
+    draw_samples_here,
     encode_table,
     geometry,
 )
@@ -38,6 +39,7 @@ class LocalShell:
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         table = encode_table(config)
+        draw_samples_here(config, table)
         self.prompts = table.rollouts
         self._rollout = {name: build_rollout_worker(config, name, table) for name in self.rollout_workers}
         self._reward = {name: build_reward_worker(config, name, table) for name in self.reward_workers}

@@ -181,7 +181,7 @@ def check_prompts(config: Config) -> None:
     if config.data.prompts is None:
         return
     load_prompts(config.data.prompts)
-    if config.data.source == "files":
+    if config.data.source in ("files", "teacher_samples"):
         return  # any prompt will do: real images come with their own captions
     from advdmd_ray.assembly import prompts_of  # noqa: PLC0415 - imports torch: only once the file itself is sound
 

@@ -4,7 +4,13 @@ For comparisons and tuning, where equal compute must be spent on equal work. The
 the order of work is fixed, so a run is a function of its configuration and the number of threads.
 """
 
-from advdmd_ray.assembly import build_learner_worker, build_reward_worker, build_rollout_worker, encode_table
+from advdmd_ray.assembly import (
+    build_learner_worker,
+    build_reward_worker,
+    build_rollout_worker,
+    draw_samples_here,
+    encode_table,
+)
 from advdmd_ray.config import Config
 from advdmd_ray.frontier import work_of
 from advdmd_ray.learner.checkpoint import Checkpoint
@@ -33,6 +39,7 @@ class SerialRun:
     def __init__(self, config: Config, checkpoint: Checkpoint | None = None, table: PromptTable | None = None) -> None:
         self._config = config
         self.table = encode_table(config) if table is None else table
+        draw_samples_here(config, self.table)
         self.worker: LearnerWorker = build_learner_worker(config, SoloGang(), self.table, checkpoint)
         self._rollout = build_rollout_worker(config, "rollout", self.table)
         self._reward = build_reward_worker(config, "reward", self.table)

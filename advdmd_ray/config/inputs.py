@@ -46,8 +46,10 @@ class Model(Section):
 class Data(Section):
     """Real images for the discriminator and prompts for the rollouts."""
 
-    source: Literal["digits", "shapes", "files"] = Field(
-        default="digits", description="Where real images come from; files: data.path."
+    source: Literal["digits", "shapes", "files", "teacher_samples"] = Field(
+        default="digits",
+        description="Where real images come from; files: data.path; teacher_samples: the guided teacher's own, drawn "
+        "by the actors for data.prompts before they train.",
     )
     path: str | None = Field(
         default=None,
@@ -57,7 +59,9 @@ class Data(Section):
     image_column: str = Field(default="image", min_length=1, description="files: Parquet column of encoded images.")
     caption_column: str = Field(default="text", min_length=1, description="files: Parquet column of captions.")
     cache: str | None = Field(
-        default=None, min_length=1, description="files: folder of encoded latents; default: run.output/latents."
+        default=None,
+        min_length=1,
+        description="files, teacher_samples: folder of latents; default: run.output/latents.",
     )
     most_skipped: Count = Field(
         default=100, description="files: images that may be unreadable, too small or without a caption before it stops."
@@ -66,6 +70,8 @@ class Data(Section):
         default=1.5, ge=1, description="files: an image that must grow by more than this factor is left out."
     )
     prompts: str | None = Field(default=None, description="Text file of prompts, one a line; default: the data's own.")
+    teacher_samples: Positive = Field(default=4, description="teacher_samples: images drawn for each prompt.")
+    teacher_steps: Positive = Field(default=40, description="teacher_samples: steps of each, of the teacher's Euler.")
     prompt_rows: Positive = Field(
         default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
     )
@@ -75,6 +81,12 @@ class Data(Section):
     def _a_path_where_files_are(self) -> Self:
         if (self.source == "files") != (self.path is not None):
             raise ValueError(f"source=files and path belong together, got source={self.source} and path={self.path}")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_where_the_teacher_draws(self) -> Self:
+        if self.source == "teacher_samples" and self.prompts is None:
+            raise ValueError("source=teacher_samples needs data.prompts, a text file of what the teacher is to draw")
         return self
 
 

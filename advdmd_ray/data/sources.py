@@ -99,10 +99,10 @@ def build_source(data: Data) -> Source:
     """The built-in source that the configuration names.
 
     Raises:
-        ValueError: for files, which have latents and not images of given prompts.
+        ValueError: for the others, which have latents and not images of given prompts.
     """
-    if data.source == "files":
-        raise ValueError("data.source=files is no built-in source; read its latents")
+    if data.source not in ("digits", "shapes"):
+        raise ValueError(f"data.source={data.source} is no built-in source; read its latents")
     if data.source == "digits":
         return DigitsSource()
     return ShapesSource(data.prompt_rows, data.images_per_prompt)

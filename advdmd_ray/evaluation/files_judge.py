@@ -49,7 +49,7 @@ class FilesJudge:
 
     def __init__(self, prompts: tuple[str, ...], real: Float[Tensor, "n 3 8 8"]) -> None:
         if len(real) < LEAST_IMAGES:
-            raise UserError(f"data.path: {len(real)} images can be used; give at least {LEAST_IMAGES}")
+            raise UserError(f"{len(real)} real images can be used; give at least {LEAST_IMAGES}")
         self.prompts = prompts
         held_out = torch.arange(len(real)) % HELD_OUT == 0
         self._real, self._held_out = _colours(real[~held_out]), real[held_out]

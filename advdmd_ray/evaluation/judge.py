@@ -10,6 +10,7 @@ from torch import Tensor
 from advdmd_ray.config import Config
 from advdmd_ray.data.files.dataset import files_data
 from advdmd_ray.data.prompts import load_prompts
+from advdmd_ray.data.teacher_samples import open_samples, plan_samples
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
@@ -46,6 +47,9 @@ def build_judge(config: Config) -> Judge:
             latents, given = files_data(config), config.data.prompts
             prompts = tuple(dict.fromkeys(latents.captions)) if given is None else load_prompts(given)
             return FilesJudge(prompts[:JUDGED_PROMPTS], latents.thumbnails)
+        case "teacher_samples":
+            plan = plan_samples(config)
+            return FilesJudge(plan.prompts[:JUDGED_PROMPTS], open_samples(plan).thumbnails)
 
 
 @torch.no_grad()

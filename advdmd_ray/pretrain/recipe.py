@@ -9,6 +9,7 @@ from advdmd_ray.data.digits import DIGIT_PROMPTS, DIGIT_WORDS, load_digits
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.prompts import all_prompts, prompt_words
 from advdmd_ray.data.shapes.training import draw_images, draw_rows
+from advdmd_ray.errors import UserError
 from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.tiny import DIGITS, SHAPES, Architecture
 
@@ -39,9 +40,15 @@ class TeacherRecipe:
 
 
 def build_recipe(config: Config) -> TeacherRecipe:
-    """The recipe for `data.source`; what it draws is seeded by `run.seed`."""
+    """The recipe for `data.source`; what it draws is seeded by `run.seed`.
+
+    Raises:
+        UserError: for images that have no small teacher of ours.
+    """
     if config.data.source == "digits":
         return digits_recipe()
+    if config.data.source != "shapes":
+        raise UserError(f"pretrain makes the teachers of data.source digits and shapes, got {config.data.source}")
     return shapes_recipe(config.pretrain.images, config.run.seed)
 
 

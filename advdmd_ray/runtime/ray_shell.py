@@ -18,6 +18,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.assembly import encode_table
 from advdmd_ray.config import Config
+from advdmd_ray.data.teacher_samples import plan_samples
+from advdmd_ray.display import samples_progress
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, Lease
@@ -25,6 +27,7 @@ from advdmd_ray.runtime.calls import Handle, answer, worker_is_gone
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.reward_actor import RewardActor
 from advdmd_ray.runtime.rollout_actor import RolloutActor
+from advdmd_ray.runtime.samples import draw_samples
 from advdmd_ray.shell import Job, Published, Reference
 from advdmd_ray.weights import Manifest, pack
 
@@ -68,6 +71,9 @@ class RayShell:
         group = self._place_gang()
         self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
         texts, self.prompts, manifest = answer(facts_ref, "the encoding of the prompts", limit)
+        if config.data.source == "teacher_samples":
+            with samples_progress() as progress:
+                draw_samples(config, plan_samples(config), texts, manifest, payload, progress)
         for names, kind, section in (
             (self.rollout_workers, RolloutActor, config.rollout),
             (self.reward_workers, RewardActor, config.reward),

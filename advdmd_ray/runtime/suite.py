@@ -4,18 +4,17 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
 import torch
 
-from advdmd_ray.errors import DeadlineError
 from advdmd_ray.evaluation.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.suites.layout import Suite, SuitePrompt, claim_settings, missing, remove_drafts
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.cluster import met
+from advdmd_ray.runtime.dealing import deal
 from advdmd_ray.seeding import derive_seed
 
 PROMPT_S = 1800.0
@@ -118,27 +117,15 @@ def _draw(
 ) -> None:
     threads = max(1, (os.cpu_count() or 1) // actors)
     made: Handle = SuiteActor.options(num_cpus=1, num_gpus=gpus_each, max_restarts=RETRIES, max_task_retries=RETRIES)
-    waiting = list(reversed(todo))
-    at_work: dict[Any, tuple[Handle, SuitePrompt]] = {}
-
-    def give(actor: Handle) -> None:
-        if waiting:
-            prompt = waiting.pop()
-            at_work[actor.draw.remote(prompt.text, seeds_of(settings, suite, prompt))] = actor, prompt
-
     # Kept, or Ray would end an actor that nobody names any more.
     team = [made.remote(settings, threads) for _ in range(actors)]
-    for actor in team:
-        give(actor)
-    done = 0
-    while at_work:
-        ready, _ = ray.wait(list(at_work), timeout=PROMPT_S)
-        if not ready:
-            names = ", ".join(prompt.name for _, prompt in at_work.values())
-            raise DeadlineError(f"no image in {PROMPT_S:.0f} s; at work on the prompts {names}")
-        actor, prompt = at_work.pop(ready[0])
-        images = answer(ready[0], f"the images of prompt {prompt.name}")
-        give(actor)
+    dealt = deal(
+        team,
+        todo,
+        lambda actor, prompt: actor.draw.remote(prompt.text, seeds_of(settings, suite, prompt)),
+        lambda prompt: f"the images of prompt {prompt.name}",
+        PROMPT_S,
+    )
+    for done, (prompt, images) in enumerate(dealt, start=1):
         suite.write(out, prompt, images)
-        done += 1
         progress(done, len(todo))

@@ -38,8 +38,8 @@ NAMED = 5
 """Skipped images that a message names."""
 
 
-# Images, their latents and their thumbnails.
-Batch: TypeAlias = tuple[list[CaptionedImage], Tensor, Tensor]
+# Names of images, their captions, latents and thumbnails.
+Batch: TypeAlias = tuple[list[str], list[str], Tensor, Tensor]
 
 
 @dataclass(slots=True)
@@ -185,7 +185,7 @@ def encode_shards(
     for done, (shard, file) in enumerate(zip(shards, files, strict=True)):
         progress(done, len(shards))
         if not file.exists():
-            _write(file, shape, _encoded(shard, fitting, codec(), skipped))
+            write_latents(file, shape, _encoded(shard, fitting, codec(), skipped))
     progress(len(shards), len(shards))
     return files
 
@@ -209,19 +209,26 @@ def _encoded(shard: Shard, fitting: Fitting, encode: Callable[[Tensor], Tensor],
 
 def _batch(items: list[CaptionedImage], images: list[np.ndarray], encode: Callable[[Tensor], Tensor]) -> Batch:
     pixels = torch.from_numpy(np.stack(images))
-    return items, encode(pixels), thumbnails(pixels)
+    captions = [" ".join(item.caption.split()) for item in items]
+    return [item.name for item in items], captions, encode(pixels), thumbnails(pixels)
 
 
-def _write(file: Path, shape: tuple[int, int, int], batches: Iterator[Batch]) -> None:
-    """Write a shard's file beside its place and rename it: it is there as a whole or not at all."""
+def write_latents(file: Path, shape: tuple[int, int, int], batches: Iterator[Batch]) -> None:
+    """Write a shard's file beside its place and rename it: it is there as a whole or not at all.
+
+    Args:
+        file: Its place; the folder exists.
+        shape: Of a latent.
+        batches: Names, captions, latents `[b, c, h, w]` and thumbnails `[b, 3, 8, 8]`.
+    """
     schema, draft = latent_schema(shape), file.with_suffix(f".{os.getpid()}.part")
     try:
         with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for items, *tensors in batches:
+            for names, captions, *tensors in batches:
                 flat = [pa.array(part.float().cpu().contiguous().numpy().reshape(-1)) for part in tensors]
                 columns = [
-                    pa.array([item.name for item in items]),
-                    pa.array([" ".join(item.caption.split()) for item in items]),
+                    pa.array(names),
+                    pa.array(captions),
                     *(
                         pa.FixedSizeListArray.from_arrays(values, schema.field(name).type.list_size)
                         for name, values in zip(("latent", "thumbnail"), flat, strict=True)

@@ -1,0 +1,141 @@
+"""The teacher's own images as the real set."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from advdmd_ray.assembly import build_sample_maker, encode_table, real_images
+from advdmd_ray.config import Config
+from advdmd_ray.data.teacher_samples import SAMPLES_SEED, SHARD, SamplePlan, open_samples, plan_samples
+from advdmd_ray.diffusion.schedule import teacher_sigmas
+from advdmd_ray.diffusion.seeds import group_noise
+from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.judge import build_judge
+from advdmd_ray.models.families import adapter
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_denoiser
+from advdmd_ray.seeding import derive_seed
+from advdmd_ray.serial import SerialRun
+
+PROMPTS = ("a handwritten one", "a handwritten two", "a handwritten seven")
+
+
+def _config(tmp_path: Path, guidance: float = 2.0, **data: object) -> Config:
+    prompts = tmp_path / "prompts.txt"
+    # A prompt that stands there twice is drawn as often as the others.
+    prompts.write_text("\n".join([*PROMPTS, PROMPTS[0]]), encoding="utf-8")
+    return Config.model_validate(
+        {
+            "run": {"output": str(tmp_path / "runs")},
+            "data": {
+                "source": "teacher_samples",
+                "prompts": str(prompts),
+                "teacher_samples": 14,
+                "teacher_steps": 3,
+                **data,
+            },
+            "rollout": {"group_size": 4, "groups_per_cycle": 2},
+            "learner": {"engine": "torch"},
+            "dmd": {"batch_size": 2},
+            "fake_score": {"batch_size": 2},
+            "discriminator": {"batch_size": 2},
+            "cadence": {"fake_score_updates": 1, "warm_dmd_updates": 0, "ramp_interval": 1},
+            "evaluation": {"teacher_guidance": guidance},
+        }
+    )
+
+
+def _drawn(config: Config) -> SamplePlan:
+    plan, maker = plan_samples(config), build_sample_maker(config, encode_table(config))
+    for shard in plan.missing():
+        maker.make(plan, shard)
+    return plan
+
+
+def test_a_run_draws_them_and_learns_from_them(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    run = SerialRun(config)
+    plan = plan_samples(config)
+    assert plan.images == 14 * len(PROMPTS) > SHARD  # a whole shard and the rest
+    assert plan.shards == 2
+    assert not plan.missing()
+    assert run.cycle().updates["discriminator"].updates
+    real = real_images(config, run.table.texts)
+    assert len(real) == plan.images
+    counts = real.prompt_ids.bincount(minlength=len(run.table.texts)).tolist()
+    assert dict(zip(run.table.texts, counts, strict=True)) == dict.fromkeys(PROMPTS, 14)
+    assert build_judge(config).ceiling().figures["frechet"] >= 0
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_they_are_what_the_guided_teacher_draws_for_their_prompts(tmp_path: Path, guidance: float) -> None:
+    config = _config(tmp_path, guidance)
+    plan, table = _drawn(config), encode_table(config)
+    latents = open_samples(plan)
+    assert latents.captions == list(PROMPTS) * 14
+    ways, shift = (
+        adapter(inspect_pipeline(config.model.path).family),
+        inspect_pipeline(config.model.path).scheduler_shift,
+    )
+    teacher = ways.guided(load_denoiser(config.model.path), table.unconditional, guidance)
+    row = 4
+    seed = derive_seed(SAMPLES_SEED, "teacher_sample", row)
+    x = group_noise(plan.latent_shape, [seed], "initial")
+    with torch.no_grad():
+        for sigma, after in itertools.pairwise(teacher_sigmas(3, shift).tolist()):
+            x = x + (after - sigma) * teacher(x, torch.tensor([sigma]), table.of(1, 1))
+    torch.testing.assert_close(latents[torch.tensor([row])], x, rtol=0, atol=1e-5)
+    assert not torch.allclose(latents[torch.tensor([1])], x, atol=1e-2)  # another draw of the same prompt
+
+
+def test_a_shard_that_is_lost_is_drawn_again_and_is_what_it_was(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    plan = _drawn(config)
+    whole = [plan.file(shard).read_bytes() for shard in range(plan.shards)]
+    plan.file(0).unlink()
+    with pytest.raises(UserError, match=r"1 of 2 shards of the teacher's samples are not there"):
+        open_samples(plan)
+    assert plan.missing() == [0]
+    _drawn(config)
+    assert [plan.file(shard).read_bytes() for shard in range(plan.shards)] == whole
+    assert sorted(file.name for file in plan.folder.iterdir()) == ["00000000-00000032.arrow", "00000032-00000042.arrow"]
+
+
+def test_what_they_hang_on_names_their_folder(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    plan = plan_samples(config)
+    others = [
+        _config(tmp_path, teacher_steps=4),
+        _config(tmp_path, guidance=3.0),
+        config.model_copy(update={"model": config.model.model_copy(update={"precision": "bfloat16"})}),
+    ]
+    assert len({plan.folder, *(plan_samples(other).folder for other in others)}) == 4
+    assert plan_samples(config.model_copy(update={"run": config.run.model_copy(update={"seed": 5})})) == plan
+    (tmp_path / "prompts.txt").write_text("a handwritten nine", encoding="utf-8")
+    assert plan_samples(config).folder != plan.folder
+
+
+def test_more_of_them_are_the_same_ones_and_some_more(tmp_path: Path) -> None:
+    few = open_samples(_drawn(_config(tmp_path)))
+    more = plan_samples(_config(tmp_path, teacher_samples=20))
+    assert more.missing() == [1]  # the whole shard serves again, the last one has grown
+    many = open_samples(_drawn(_config(tmp_path, teacher_samples=20)))
+    assert (len(few), len(many)) == (42, 60)
+    torch.testing.assert_close(many[torch.arange(42)], few[torch.arange(42)], rtol=0, atol=1e-5)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    (tmp_path / "file").write_text("")
+    plan = replace(plan_samples(config), folder=tmp_path / "file" / "below")
+    with pytest.raises(UserError, match=r"file/below: cannot be made \(Not a directory\); choose another data.cache"):
+        build_sample_maker(config, encode_table(config)).make(plan, 0)
+
+
+def test_without_prompts_the_teacher_has_nothing_to_draw() -> None:
+    with pytest.raises(ValidationError, match=r"source=teacher_samples needs data\.prompts"):
+        Config.model_validate({"data": {"source": "teacher_samples"}})
