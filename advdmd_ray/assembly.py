@@ -4,8 +4,10 @@ Both shells use it, in one process and on Ray, so a part is the same wherever it
 """
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -21,6 +23,7 @@ from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.oracle import ShapesOracle
 from advdmd_ray.data.sources import build_source
 from advdmd_ray.data.teacher_samples import SampleMaker, open_samples, plan_samples, sampled_prompts
+from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed
@@ -30,13 +33,15 @@ from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.engine import Gang
 from advdmd_ray.learner.learner import Learner, Networks
 from advdmd_ray.learner.worker import LearnerWorker
+from advdmd_ray.models.attention import choose_attention
 from advdmd_ray.models.discriminator import Discriminator, Hold
+from advdmd_ray.models.embeddings import EmbeddingStore, Encode, encoder_identity
 from advdmd_ray.models.families import adapter
-from advdmd_ray.models.families.base import Execution, TransformerDenoiser
+from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, sharing_copy
 from advdmd_ray.models.pipeline import image_decoder, image_encoder, load_denoiser, load_pipeline
-from advdmd_ray.models.text import encode_prompts, unconditional
+from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.reward import ImageOracle, RewardWorker
 from advdmd_ray.rollout import RolloutWorker
@@ -104,14 +109,31 @@ def prompts_of(config: Config) -> tuple[str, ...]:
 
 def encode_table(config: Config) -> PromptTable:
     """Encodes every prompt once, and behind them the captions of real images; the text encoders are released."""
-    dtype = torch.bfloat16 if config.model.precision == "bfloat16" else torch.float32
-    pipeline = load_pipeline(config.model.path, dtype, "text").to(device_of(config.rollout))
-    prompts, length = prompts_of(config), config.model.max_sequence_length
+    prompts = prompts_of(config)
     captions = files_data(config).captions if config.data.source == "files" else ()
     known = set(prompts)
     texts = (*prompts, *(caption for caption in dict.fromkeys(captions) if caption not in known))
-    encoded = encode_prompts(pipeline, texts, length)
-    return PromptTable(texts, encoded.to("cpu"), unconditional(pipeline, length).to("cpu"), len(prompts))
+    empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
+    encode = prompt_encoder(config)
+    return PromptTable(texts, encode(texts), encode([empty]), len(prompts))
+
+
+def prompt_encoder(config: Config) -> Encode:
+    """From prompts to embeddings, on the CPU, out of the store where there is one."""
+    length, half = config.model.max_sequence_length, config.model.precision == "bfloat16"
+    dtype = torch.bfloat16 if half else torch.float32
+
+    @functools.cache
+    def encoders() -> Pipeline:  # loaded only if a prompt is not encoded yet
+        return load_pipeline(config.model.path, dtype, "text").to(device_of(config.rollout))
+
+    def encode(texts: Sequence[str]) -> Conditioning:
+        return encode_prompts(encoders(), texts, length)
+
+    if config.model.embeddings is None:
+        return encode
+    identity = encoder_identity(inspect_pipeline(config.model.path), length, dtype)
+    return functools.partial(EmbeddingStore(Path(config.model.embeddings), identity).conditioning, encode=encode)
 
 
 @torch.no_grad()
@@ -150,6 +172,8 @@ def build_denoiser(config: Config, role: Resources | None = None) -> Transformer
     # Adapters learn in float32 on a frozen base; a network that learns as a whole is float32 itself.
     dtype = torch.bfloat16 if half and config.lora.rank else torch.float32
     denoiser = load_denoiser(config.model.path, config.model.guidance, execution, dtype)
+    if config.model.attention is not None:
+        choose_attention(denoiser.transformer, config.model.attention)
     return denoiser if role is None else denoiser.to(device_of(role))
 
 
@@ -286,8 +310,7 @@ def build_student_judge(config: Config) -> StudentJudge:
     Its draws are those of the final judgement, of which it makes the first `evaluation.judge_samples`.
     """
     judge, samples = build_judge(config), config.evaluation.judge_samples
-    pipeline = load_pipeline(config.model.path, parts="text")
-    prompts = encode_prompts(pipeline, judge.prompts[:samples], config.model.max_sequence_length)
+    prompts = prompt_encoder(config)(judge.prompts[:samples])
     return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed)
 
 

@@ -36,6 +36,8 @@ FIXED = (
     "discriminator.backbone",
 )
 """Settings that a resumed run must keep: the prompt stream, the pace, and the shapes of the networks hang on them."""
+FREE = {"model": {"attention", "embeddings"}, "data": {"cache", "most_skipped"}}
+"""What may change in sections that are fixed otherwise: where things are kept, and what differs by rounding alone."""
 LOCK = "run.lock"
 """File that a running run holds locked; the kernel lets go of it when the process ends, however it ends."""
 
@@ -123,6 +125,9 @@ def check_same_run(config: Config, checkpoint: Path) -> None:
         before, after = then[section], now[section]
         if name:
             before, after = before[name], after[name]
+        else:
+            free = FREE.get(section, set())
+            before, after = ({k: v for k, v in tree.items() if k not in free} for tree in (before, after))
         if before != after:
             raise UserError(
                 f"{key} is {after!r}, but {checkpoint.name} was made with {before!r}: a resumed run cannot change it; "

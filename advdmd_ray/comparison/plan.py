@@ -45,6 +45,9 @@ _NOT_READ = {
 }
 """Sections that a trainer does not read besides: they may change without a new run of its jobs."""
 
+_PLACES = (("model", "embeddings"), ("data", "cache"))
+"""Settings of where things are kept, which no result hangs on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -168,12 +171,6 @@ def _teacher_job(comparison: Comparison, example: Job, output: Path) -> Job:
 
 def settings_of(job: Job) -> dict[str, Any]:
     """Everything that a job's results hang on, as JSON has it."""
-    if job.trainer == "none":
-        # Of the configuration, the judged teacher reads these alone: rivals may change without judging it again.
-        config: dict[str, Any] = job.config.model_dump(mode="json", include={"model", "data"})
-    else:
-        config = job.config.model_dump(mode="json", exclude={*_NO_MATTER, "run"})
-        config["run"] = {"seed": job.config.run.seed}  # its cycles follow from the budget
     return {
         "trainer": job.trainer,
         "budget": job.budget,
@@ -183,8 +180,20 @@ def settings_of(job: Job) -> dict[str, Any]:
         "teacher_steps": list(job.teacher_steps),
         "teacher": _weights_digest(job.config.model.path),
         "cost": COST_VERSION,
-        "config": config,
+        "config": _config_read(job.trainer, job.config),
     }
+
+
+def _config_read(trainer: str, config: Config) -> dict[str, Any]:
+    """What a job reads of its configuration. The judged teacher's reads little: rivals may change without it."""
+    if trainer == "none":
+        read: dict[str, Any] = config.model_dump(mode="json", include={"model", "data"})
+    else:
+        read = config.model_dump(mode="json", exclude={*_NO_MATTER, "run"})
+        read["run"] = {"seed": config.run.seed}  # its cycles follow from the budget
+    for section, key in _PLACES:
+        del read[section][key]
+    return read
 
 
 def claim_settings(job: Job) -> None:
@@ -214,10 +223,7 @@ def _with_new_defaults(stood: dict[str, Any]) -> dict[str, Any]:
         whole = Config.model_validate(stood["config"])
     except ValidationError:
         return stood  # a key that is gone or a value that is refused now: the difference will be named
-    read = whole.model_dump(mode="json", include=set(stood["config"]))
-    if "run" in read:
-        read["run"] = {"seed": whole.run.seed}
-    return {**stood, "config": read}
+    return {**stood, "config": _config_read(stood["trainer"], whole)}
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -6,6 +6,21 @@ from pydantic import Field, model_validator
 
 from advdmd_ray.config.base import Count, PixelSide, Positive, Section
 
+Attention = Literal[
+    "native",
+    "_native_cudnn",
+    "_native_efficient",
+    "_native_flash",
+    "_native_math",
+    "flex",
+    "flash",
+    "flash_varlen",
+    "_flash_3",
+    "_flash_varlen_3",
+    "xformers",
+]
+"""Those that gradients go through and that need no code from the network."""
+
 
 class Model(Section):
     """The teacher pipeline and how it is guided."""
@@ -17,10 +32,21 @@ class Model(Section):
         le=1024,
         description="Most text tokens, as in sampling.json; of SD3 pipelines the length of the T5 slot.",
     )
+    embeddings: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder that keeps encoded prompts, so that a prompt is encoded once for all runs and the text "
+        "encoders are not even loaded; default: prompts are encoded whenever a run starts.",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description="bfloat16: of matrix products, and of a base that adapters are learned on. Solver, latents, losses "
         "and what is learned are float32.",
+    )
+    attention: Attention | None = Field(
+        default=None,
+        description="Attention backend by diffusers' name, of families whose attention diffusers dispatches (not SD3); "
+        "default: torch's own choice. Of those with kernels outside torch few take text masks, as Qwen-Image has.",
     )
     height: PixelSide | None = Field(default=None, description="Pixels of an image; default: the model's own size.")
     width: PixelSide | None = Field(default=None, description="As model.height; give both or neither.")

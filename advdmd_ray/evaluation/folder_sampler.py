@@ -51,7 +51,7 @@ class FolderSampler:
         ways, scale = adapter(info.family), (said.guidance or 1.0) if guidance is None else guidance
         denoiser = ways.denoiser(pipeline.transformer, scale, Execution(autocast=half, micro_batch=micro_batch))
         self._length, self._pipeline = said.max_sequence_length, pipeline
-        empty = unconditional(pipeline, self._length).to("cpu")
+        empty = unconditional(pipeline, self._length)
         self._denoiser = denoiser if info.embedded_guidance else ways.guided(denoiser, empty, scale)
         own = None if steps is not None else said.sigmas
         levels = teacher_sigmas(steps or DEFAULT_STEPS, info.scheduler_shift)
@@ -62,7 +62,7 @@ class FolderSampler:
     @torch.no_grad()
     def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> UInt8[np.ndarray, "n h w c"]:
         """One image for each prompt and seed, as files hold it."""
-        conditioning = encode_prompts(self._pipeline, list(prompts), self._length).to("cpu")
+        conditioning = encode_prompts(self._pipeline, list(prompts), self._length)
         start = group_noise(self._shape, seeds, "initial")
         latents = sample(self._denoiser, conditioning, self._kernel, self._sigmas, start, seeds)
         return as_files(self._decode(latents.float()))

@@ -167,7 +167,7 @@ class _Sampler:
         self._judge, self._pipeline, self._length = judge, pipeline, length
         self._latent_shape, self.shift = latent_shape, shift
         denoiser = denoiser_of(pipeline, embedded, execution)
-        empty = unconditional(pipeline, length).to("cpu")
+        empty = unconditional(pipeline, length)
         self._denoiser = denoiser if guidance is None else adapter_of(pipeline).guided(denoiser, empty, guidance)
 
     def judged(
@@ -177,7 +177,7 @@ class _Sampler:
         return judge_sampler(
             self._judge,
             self._denoiser,
-            lambda prompts: encode_prompts(self._pipeline, prompts, self._length).to("cpu"),
+            lambda prompts: encode_prompts(self._pipeline, prompts, self._length),
             kernel,
             sigmas,
             self._latent_shape,

@@ -8,10 +8,13 @@ from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.models.families import adapter_of
 from advdmd_ray.models.families.base import Pipeline
 
+ENCODED_AT_ONCE = 32
+"""Prompts that go through the text encoders in one call."""
+
 
 @torch.no_grad()
 def encode_prompts(pipeline: Pipeline, prompts: Sequence[str], max_sequence_length: int) -> Conditioning:
-    """Encode a prompt table as the pipeline itself does, one row per prompt.
+    """Encode a prompt table as the pipeline itself does, one row per prompt; embeddings wait on the CPU.
 
     Args:
         pipeline: Its text encoders are used where they are.
@@ -19,7 +22,9 @@ def encode_prompts(pipeline: Pipeline, prompts: Sequence[str], max_sequence_leng
         max_sequence_length: Most text tokens. Without a T5 encoder an SD3 pipeline fills its slot with this many zero
             tokens, which the transformer attends to, so sampling must use the number that training used.
     """
-    return adapter_of(pipeline).encode(pipeline, prompts, max_sequence_length)
+    family = adapter_of(pipeline)
+    parts = [prompts[first : first + ENCODED_AT_ONCE] for first in range(0, len(prompts), ENCODED_AT_ONCE)]
+    return Conditioning.concatenate([family.encode(pipeline, part, max_sequence_length).to("cpu") for part in parts])
 
 
 def unconditional(pipeline: Pipeline, max_sequence_length: int) -> Conditioning:

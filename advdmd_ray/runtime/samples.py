@@ -23,20 +23,19 @@ RETRIES = 3
 class SampleActor:
     """Holds the teacher and the codec and draws one shard after the other."""
 
-    def __init__(
-        self, config: Config, plan: SamplePlan, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray
-    ) -> None:
+    def __init__(self, config: Config) -> None:
         torch.set_num_threads(config.rollout.threads)
-        self._config, self._plan = config, plan
-        self._prompts = texts, Snapshot(manifest, payload)
+        self._config = config
         self._built: SampleMaker | None = None
 
-    def make(self, shard: int) -> int:
-        """Draws and writes one shard; returns the number of its images."""
-        if self._built is None:  # not in the constructor, whose errors Ray hands on as text only
-            texts, snapshot = self._prompts
-            self._built = build_sample_maker(self._config, PromptTable.from_state(texts, unpack(snapshot)))
-        return self._built.make(self._plan, shard)
+    def make(
+        self, shard: int, plan: SamplePlan, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray
+    ) -> int:
+        """Draws and writes one shard; returns the number of its images. The prompts come along for a first call."""
+        if self._built is None:
+            table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))
+            self._built = build_sample_maker(self._config, table)
+        return self._built.make(plan, shard)
 
 
 def draw_samples(
@@ -68,15 +67,16 @@ def draw_samples(
     made: Handle = SampleActor.options(
         num_cpus=role.num_cpus, num_gpus=role.num_gpus, max_restarts=RETRIES, max_task_retries=RETRIES
     )
-    team = [made.remote(config, plan, texts, manifest, payload) for _ in range(min(role.actors, len(missing)))]
+    team = [made.remote(config) for _ in range(min(role.actors, len(missing)))]
     there = plan.images - sum(len(plan.rows(shard)) for shard in missing)
     drawn = 0
+    shared, shared_texts = ray.put(plan), ray.put(texts)  # once, however many calls and prompts there are
     try:
         progress(there, plan.images)
         dealt = deal(
             team,
             missing,
-            lambda actor, shard: actor.make.remote(shard),
+            lambda actor, shard: actor.make.remote(shard, shared, shared_texts, manifest, payload),
             lambda shard: f"shard {shard} of the teacher's samples",
             SHARD_S,
         )

@@ -1,0 +1,62 @@
+"""The choice of an attention backend."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from tiny_families import write_family
+
+from advdmd_ray.assembly import build_denoiser
+from advdmd_ray.config import Config
+from advdmd_ray.diffusion.denoiser import Denoiser
+from advdmd_ray.errors import UserError
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_pipeline
+from advdmd_ray.models.text import encode_prompts
+
+
+def _config(folder: Path, attention: str | None) -> Config:
+    return Config.model_validate({"model": {"path": str(folder), "max_sequence_length": 300, "attention": attention}})
+
+
+def _velocity(folder: Path, denoiser: Denoiser) -> torch.Tensor:
+    prompts = encode_prompts(load_pipeline(folder), ["a red fox above the boat", "a fox"], 300)
+    x = torch.randn(2, *inspect_pipeline(folder).latent.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return denoiser(x, torch.tensor([0.3, 0.8]), prompts)
+
+
+def test_the_backend_is_that_of_the_configuration_and_computes_the_same(family: str, family_folder: Path) -> None:
+    config = _config(family_folder, "_native_math")
+    if family == "sd3":
+        with pytest.raises(UserError, match=r"SD3Transformer2DModel always uses torch's own attention; leave"):
+            build_denoiser(config)
+        return
+    chosen = build_denoiser(config)
+    used = {part.processor._attention_backend for part in chosen.transformer.modules() if hasattr(part, "processor")}
+    assert used == {"_native_math"}
+    whole = _velocity(family_folder, build_denoiser(_config(family_folder, None)))
+    torch.testing.assert_close(_velocity(family_folder, chosen), whole, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_family("flux", tmp_path_factory.mktemp("flux") / "teacher")
+
+
+def test_the_choice_is_of_one_network_and_not_of_the_process(flux: Path) -> None:
+    build_denoiser(_config(flux, "flex"))
+    untouched = build_denoiser(_config(flux, None))
+    used = {part.processor._attention_backend for part in untouched.transformer.modules() if hasattr(part, "processor")}
+    assert used == {None}
+    q = torch.randn(1, 3, 2, 4, generator=torch.Generator().manual_seed(0))
+    heads = q.transpose(1, 2)
+    own = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2)
+    assert torch.equal(dispatch_attention_fn(q, q, q), own)
+
+
+def test_a_backend_that_is_not_installed_is_refused_in_one_line(flux: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.attention=flash: .*install `flash-attn.*; or leave") as refusal:
+        build_denoiser(_config(flux, "flash"))
+    assert "\n" not in str(refusal.value)
