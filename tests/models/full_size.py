@@ -8,37 +8,25 @@ from typing import Any
 
 import torch
 
+from advdmd_ray.bench.sizes import SD3_MEDIUM, SD35_MEDIUM
 from advdmd_ray.models.diffusers_classes import transformer_class
 from advdmd_ray.models.families.registry import FAMILIES, Family
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
-SD3_MEDIUM = {
-    "sample_size": 128,
-    "patch_size": 2,
-    "in_channels": 16,
-    "num_layers": 24,
-    "attention_head_dim": 64,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "caption_projection_dim": 1536,
-    "pooled_projection_dim": 2048,
-    "out_channels": 16,
-    "pos_embed_max_size": 192,
-}
 DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
 # By recipe: family, configuration of the transformer, of the scheduler, and the published number of weights; of SD3
 # also its table of positions, which is in the file and does not learn.
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any], float]] = {
-    "sd3_medium": ("sd3", SD3_MEDIUM, {"shift": 3.0}, 2.03e9 + 192**2 * 1536),
+    "sd3_medium": ("sd3", dict(SD3_MEDIUM), {"shift": 3.0}, 2.03e9 + 192**2 * 1536),
     "sd35_medium_lora": (
         "sd3",
-        SD3_MEDIUM | {"pos_embed_max_size": 384, "dual_attention_layers": list(range(13)), "qk_norm": "rms_norm"},
+        dict(SD35_MEDIUM),
         {"shift": 3.0},
         2.24e9 + 384**2 * 1536,
     ),
     "sd35_large_lora": (
         "sd3",
-        SD3_MEDIUM
+        dict(SD3_MEDIUM)
         | {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
         {"shift": 3.0},
         8.06e9 + 192**2 * 2432,

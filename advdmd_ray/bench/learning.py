@@ -1,0 +1,153 @@
+"""The learner itself over random networks, each of its updates timed where it happens."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advdmd_ray.bench.parts import Settings, networks_of, random_images, randomly_scored, sigmas_of
+from advdmd_ray.bench.timing import Stopwatch, Timing
+from advdmd_ray.config import Config
+from advdmd_ray.diffusion.kernels import kernel_of
+from advdmd_ray.errors import RatioError
+from advdmd_ray.learner.actions import Actions
+from advdmd_ray.learner.batch import Path, collate
+from advdmd_ray.learner.gang import SoloGang
+from advdmd_ray.learner.learner import RATIO_TOLERANCE, Learner
+from advdmd_ray.learner.objectives import policy_means, ratio_deviation
+from advdmd_ray.learner.report import UpdateReport
+from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.prompts import PromptTable
+from advdmd_ray.records import ScoredGroup, TrajectoryGroup
+from advdmd_ray.reward import group_info
+
+
+class TimedLearner(Learner):
+    """The learner, with a stopwatch read at the beginning of each update and at the end of an objective's last.
+
+    An update is everything from its draws to its optimizer's step: transfers, forwards, backwards.
+
+    Args:
+        stopwatch: Of the device where the networks are.
+        everything: As `Learner` takes it.
+        named: The same.
+    """
+
+    def __init__(self, stopwatch: Stopwatch, *everything: Any, **named: Any) -> None:
+        super().__init__(*everything, **named)
+        self._stopwatch = stopwatch
+        self._seconds: dict[str, list[float]] = {}
+        self._peaks: dict[str, int | None] = {}
+
+    def forget(self) -> None:
+        """Drops what was timed so far."""
+        self._seconds.clear()
+
+    def timings(self) -> Mapping[str, Timing]:
+        """Every update since `forget`, by objective; the memory is that of the last cycle."""
+        return {name: Timing(tuple(seconds), self._peaks[name]) for name, seconds in self._seconds.items()}
+
+    def deviation(self, groups: Sequence[ScoredGroup]) -> float | None:
+        """Largest `|ratio - 1|` of fresh groups, which the learner asserts to be near 0; None if none is fresh."""
+        batch = collate(groups, self.version)
+        actions = Actions.of(batch)
+        with torch.no_grad():
+            means = policy_means(self._engines["student"].module, self._setting, batch, actions)
+        return ratio_deviation(means, batch, actions)
+
+    def _repeat(self, engine: str, objective: str, count: int, loss_of: Callable[[Path], Tensor]) -> UpdateReport:
+        """See `Learner`; the loss of an update is the first thing that it asks for."""
+        marks: list[float] = []
+
+        def begun(path: Path) -> Tensor:
+            marks.append(self._stopwatch.now())
+            return loss_of(path)
+
+        self._stopwatch.forget_peak()
+        report = super()._repeat(engine, objective, count, begun)
+        marks.append(self._stopwatch.now())
+        self._seconds.setdefault(objective, []).extend(later - mark for mark, later in itertools.pairwise(marks))
+        self._peaks[objective] = self._stopwatch.peak_bytes()
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerTimings:
+    """Cycles of one learner.
+
+    Attributes:
+        updates: Of each objective.
+        cycle: Whole cycles: the updates, the measurement of the AUC and the averages in host memory; its peak is that
+            of the updates.
+        skipped: Updates without an optimizer's step, for a gradient that was not finite.
+        ratio_deviation: Largest `|ratio - 1|` between rollouts and learner at equal weights.
+        ratio_tolerance: What a run allows.
+        trainable: Weights that learn, by network.
+    """
+
+    updates: Mapping[str, Timing]
+    cycle: Timing
+    skipped: int
+    ratio_deviation: float
+    ratio_tolerance: float
+    trainable: Mapping[str, int]
+
+
+def time_learner(
+    settings: Settings,
+    config: Config,
+    teacher: TransformerDenoiser,
+    table: PromptTable,
+    group: TrajectoryGroup,
+    stopwatch: Stopwatch,
+) -> LearnerTimings:
+    """Times the learner's cycles on one group of the student as it is before it learns.
+
+    Raises:
+        RatioError: if the networks' outputs are not finite.
+    """
+    networks = networks_of(config, settings, teacher)
+    roles = {"student": networks.student, "fake_score": networks.fake_score, "discriminator": networks.discriminator}
+    learner = TimedLearner(
+        stopwatch,
+        config,
+        SoloGang(),
+        networks,
+        table,
+        random_images(settings),
+        kernel=kernel_of(config.diffusion),
+        sigmas=sigmas_of(config),
+    )
+    groups = [randomly_scored(group, settings.seed)]
+    infos = [group_info(scored, 0) for scored in groups]
+    deviation = learner.deviation(groups)
+    if deviation is None or not math.isfinite(deviation):
+        raise RatioError(f"the importance ratio of a fresh group is off 1 by {deviation}: the networks give no numbers")
+    # The group is one version old from now on: how far its ratio is from 1 is a figure here and ends nothing.
+    learner.version = 1
+    for _ in range(settings.warm_up):
+        learner.cycle(groups, infos)
+    learner.forget()
+    seconds, skipped = [], 0
+    for _ in range(settings.repeats):
+        began = stopwatch.now()
+        report = learner.cycle(groups, infos)
+        seconds.append(stopwatch.now() - began)
+        skipped += sum(update.skipped for update in report.updates.values())
+    updates = learner.timings()
+    peaks = [timing.peak_bytes for timing in updates.values() if timing.peak_bytes is not None]
+    return LearnerTimings(
+        updates=updates,
+        cycle=Timing(tuple(seconds), max(peaks, default=None)),
+        skipped=skipped,
+        ratio_deviation=deviation,
+        ratio_tolerance=RATIO_TOLERANCE[config.model.precision],
+        trainable={
+            name: sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+            for name, network in roles.items()
+        },
+    )
