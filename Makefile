@@ -17,13 +17,13 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 
 # Extra package index for torch, such as one that offers CPU builds: make venv TORCH_INDEX=URL
 TORCH_INDEX ?=
-# More overrides for the demo: make demo ARGS="run.cycles=5"
+# More overrides for the demo, or arguments for the benchmark: make demo ARGS="run.cycles=5"
 ARGS ?=
 
-.PHONY: help venv demo test lint format types layers check pretrain clean
+.PHONY: help venv demo test lint format types layers check pretrain bench-gpu clean
 
 help: ## List the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Make .venv with the pinned packages (PYTHON=..., TORCH_INDEX=...)
 
@@ -41,6 +41,9 @@ demo: $(STAMP) ## Train the 4-step digits student on this machine into runs/demo
 
 pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
 	@$(BIN)/advdmd pretrain --config configs/digits.yaml
+
+bench-gpu: $(STAMP) ## Time rollouts and learner of SD3.5 medium's size on a GPU, into runs/bench; without one it says so
+	@$(BIN)/python -m advdmd_ray.bench $(ARGS)
 
 test: $(STAMP) ## Run the test suite, two files at a time
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

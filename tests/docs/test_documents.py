@@ -12,7 +12,7 @@ from advdmd_ray.metrics import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-TARGETS = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
 SUFFIXES = {"py", "jsonl", "lock"}
 """What makes `rollout.py` a file and no setting."""
@@ -30,7 +30,7 @@ def test_links_lead_to_files(text: str, path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "path"), texts())
 def test_make_targets_exist(text: str, path: Path) -> None:
-    named = set(re.findall(r"(?:^    |`)make ([a-z]+)", text, flags=re.MULTILINE))
+    named = set(re.findall(r"(?:^    |`)make ([a-z-]+)", text, flags=re.MULTILINE))
     assert named <= TARGETS, path
 
 
