@@ -25,12 +25,10 @@ PEAKS: Mapping[str, tuple[float, str]] = {
     "NVIDIA H100 PCIe": (756.0, _H100),
     "NVIDIA H100 NVL": (835.5, _H100),
     "NVIDIA H200": (989.4, _H200),
-    "NVIDIA H200 NVL": (835.5, _H200),
     "NVIDIA A100-SXM4-40GB": (312.0, _A100),
     "NVIDIA A100-SXM4-80GB": (312.0, _A100),
     "NVIDIA A100-PCIE-40GB": (312.0, _A100),
     "NVIDIA A100 80GB PCIe": (312.0, _A100),
-    "NVIDIA L40S": (362.05, "NVIDIA L40S, data sheet"),
 }
 
 
