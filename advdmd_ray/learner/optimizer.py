@@ -126,6 +126,8 @@ class MomentSetAdamW(torch.optim.Optimizer):
         parameters = group["params"]
         first, second = ([self.state[p][f"{objective}.{moment}"] for p in parameters] for moment in MOMENTS)
         beta1, beta2 = group["betas"]
+        # It counts on by itself, and wants the counts where the parameters are.
+        counts = torch.full((len(parameters),), self.steps[objective] - 1.0, device=parameters[0].device).unbind()
         # Fused: hundreds of small tensors, one after the other, would take longer than a small network's backward pass.
         adamw(
             parameters,
@@ -133,7 +135,7 @@ class MomentSetAdamW(torch.optim.Optimizer):
             first,
             second,
             [],
-            list(torch.full((len(parameters),), self.steps[objective] - 1.0).unbind()),  # it counts on by itself
+            list(counts),
             fused=True,
             amsgrad=False,
             beta1=beta1,

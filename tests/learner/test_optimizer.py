@@ -159,3 +159,19 @@ def test_a_second_parameter_group_is_refused() -> None:
     optimizer = MomentSetAdamW(parameters(), RATES)
     with pytest.raises(ValueError, match="one parameter group"):
         optimizer.add_param_group({"params": parameters(1)})
+
+
+def test_everything_that_a_step_computes_with_is_where_the_parameters_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fused kernel takes no tensor of another device; `meta` stands for the accelerator that is not here."""
+    given: list[Tensor] = []
+
+    def kernel(*tensors: list[Tensor], **_: object) -> None:
+        given.extend(tensor for part in tensors for tensor in part)
+
+    monkeypatch.setattr("advdmd_ray.learner.optimizer.adamw", kernel)
+    weight = torch.zeros(3, device="meta", requires_grad=True)
+    optimizer = MomentSetAdamW([weight], RATES)
+    optimizer.use("dmd")
+    optimizer.step()
+    assert len(given) == 5  # parameter, gradient, both moments, count
+    assert {tensor.device.type for tensor in given} == {"meta"}
