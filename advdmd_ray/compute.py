@@ -15,10 +15,29 @@ from typing import Self
 
 from advdmd_ray.cadence import Cadence, CyclePlan, Health
 from advdmd_ray.config import Config
+from advdmd_ray.models.folder import PipelineInfo
 
 FORWARD, WITH_BACKWARD, WITH_INPUT_BACKWARD = 1, 3, 2
 COST_VERSION = 1
 """Counted up whenever the count changes, so that results counted differently are never put into one table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the count must know of the transformer.
+
+    Attributes:
+        layers: Its blocks.
+        embedded_guidance: Whether the guidance scale is one of its inputs, so that a guided velocity is one forward.
+    """
+
+    layers: int
+    embedded_guidance: bool = False
+
+    @classmethod
+    def of(cls, info: PipelineInfo) -> Self:
+        """That of a pipeline folder."""
+        return cls(info.layers, info.embedded_guidance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +84,14 @@ class Cost:
         return type(self)(**{name: mine[name] + theirs[name] for name in names})
 
 
-def guided_forward(guidance: float) -> int:
+def guided_forward(guidance: float, network: Network) -> int:
     """Forwards of the teacher for one velocity: classifier-free guidance runs the prompt and the empty prompt."""
-    return FORWARD if guidance == 1 else 2 * FORWARD
+    return FORWARD if guidance == 1 or network.embedded_guidance else 2 * FORWARD
 
 
-def feature_share(config: Config, layers: int) -> float:
-    """Share of a forward that the discriminator's features cost.
-
-    Args:
-        config: Names the blocks that are read.
-        layers: Blocks of the transformer.
-    """
-    return (max(config.discriminator.blocks) + 1) / layers
+def feature_share(config: Config, network: Network) -> float:
+    """Share of a forward that the discriminator's features cost, by the blocks that it reads."""
+    return (max(config.discriminator.blocks) + 1) / network.layers
 
 
 def stochastic_actions(config: Config) -> int:
@@ -85,16 +99,16 @@ def stochastic_actions(config: Config) -> int:
     return 0 if config.diffusion.kernel == "ode" else config.steps - 1
 
 
-def cycle_cost(config: Config, plan: CyclePlan, layers: int, *, ratio_check: bool = False) -> Cost:
+def cycle_cost(config: Config, plan: CyclePlan, network: Network, *, ratio_check: bool = False) -> Cost:
     """Counts one cycle.
 
     Args:
         config: Batch sizes, steps, guidance and terms.
         plan: Updates of the cycle; an RL turn without any advantage makes no update: count its plan with 0 turns.
-        layers: Blocks of the transformer.
+        network: The transformer.
         ratio_check: Whether ratio 1 was checked although there was no RL turn.
     """
-    share = feature_share(config, layers)
+    share = feature_share(config, network)
     trajectories = config.rollout.groups_per_cycle * config.rollout.group_size
     actions = trajectories * stochastic_actions(config)
     learnt = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
@@ -106,7 +120,7 @@ def cycle_cost(config: Config, plan: CyclePlan, layers: int, *, ratio_check: boo
         fake_score=plan.fake_score * config.fake_score.batch_size * WITH_BACKWARD,
         discriminator=plan.discriminator * _discriminator_update(config) * share,
         auc=measured * config.rollout.groups_per_cycle * 2 * rows * judged * share,
-        dmd=plan.dmd * _dmd_update(config, share),
+        dmd=plan.dmd * _dmd_update(config, network),
         rl=plan.policy_gradient * learnt * WITH_BACKWARD,
         ratio_check=ratio_check * actions * FORWARD,
         rollout=trajectories * config.steps * FORWARD,
@@ -124,17 +138,31 @@ def _discriminator_update(config: Config) -> float:
     return halves * section.batch_size * (WITH_BACKWARD if section.backbone == "own" else FORWARD)
 
 
-def _dmd_update(config: Config, share: float) -> float:
+def _dmd_update(config: Config, network: Network) -> float:
     """The student learns; fake score and teacher look on; the GAN term goes back to the image through the features.
 
     The relativistic form of that term reads the features of a real image besides.
     """
-    gan = (WITH_INPUT_BACKWARD + FORWARD * (config.discriminator.pairing == "relativistic")) * share
+    forwards = WITH_INPUT_BACKWARD + FORWARD * (config.discriminator.pairing == "relativistic")
+    gan = forwards * feature_share(config, network)
     direct = gan if config.dmd.gan_weight > 0 else 0.0
-    return config.dmd.batch_size * (WITH_BACKWARD + FORWARD + guided_forward(config.model.guidance) + direct)
+    return config.dmd.batch_size * (WITH_BACKWARD + FORWARD + guided_forward(config.model.guidance, network) + direct)
 
 
-def expected_costs(config: Config, layers: int) -> Iterator[Cost]:
+def full_cycle_cost(config: Config, network: Network) -> Cost:
+    """Cost of a cycle of the phase `full`, in which every network learns: where a long run spends most of its time."""
+    updates, cadence = config.cadence.dmd_updates, config.cadence
+    plan = CyclePlan(
+        phase="full",
+        fake_score=cadence.fake_score_updates * updates,
+        discriminator=cadence.discriminator_updates * updates,
+        dmd=updates,
+        policy_gradient=int(config.policy_gradient.enabled),
+    )
+    return cycle_cost(config, plan, network)
+
+
+def expected_costs(config: Config, network: Network) -> Iterator[Cost]:
     """Cost of one cycle after the other, without end, of a run whose discriminator is healthy at every level.
 
     A gated RL turn costs nothing, so a real run spends at most this in as many cycles.
@@ -145,16 +173,16 @@ def expected_costs(config: Config, layers: int) -> Iterator[Cost]:
     for version in itertools.count():
         plan = cadence.plan(healthy)
         check = version == 0 and not plan.policy_gradient and stochastic_actions(config) > 0
-        yield cycle_cost(config, plan, layers, ratio_check=check)
+        yield cycle_cost(config, plan, network, ratio_check=check)
 
 
-def cycles_within(config: Config, budget: float, layers: int) -> int:
+def cycles_within(config: Config, budget: float, network: Network) -> int:
     """Cycles that a healthy run makes until the learner has spent the budget; the last one reaches it.
 
     Args:
         config: The run's configuration.
         budget: Learner forward-equivalents, above 0.
-        layers: Blocks of the transformer.
+        network: The transformer.
     """
-    spent = itertools.accumulate(cost.learner for cost in expected_costs(config, layers))
+    spent = itertools.accumulate(cost.learner for cost in expected_costs(config, network))
     return next(cycles for cycles, total in enumerate(spent, start=1) if total >= budget)

@@ -1,6 +1,7 @@
 """The count of forward-equivalents: its laws, and that the networks of a real run count the same."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from advdmd_ray.cadence import CyclePlan
-from advdmd_ray.compute import Cost, cycle_cost, cycles_within, expected_costs
+from advdmd_ray.compute import Cost, Network, cycle_cost, cycles_within, expected_costs, full_cycle_cost
 from advdmd_ray.config import Config
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.models import pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.serial import SerialRun
 
-LAYERS = 4
+NETWORK = Network(layers=4)
 COUNTS = st.integers(min_value=0, max_value=5)
 PLANS = st.builds(
     CyclePlan,
@@ -65,10 +66,10 @@ def test_the_updates_of_two_plans_cost_what_both_cost_together(one: CyclePlan, o
         policy_gradient=one.policy_gradient + other.policy_gradient,
     )
     settings = config()
-    fixed = cycle_cost(settings, NOTHING, LAYERS)
-    together = cycle_cost(settings, both, LAYERS)
+    fixed = cycle_cost(settings, NOTHING, NETWORK)
+    together = cycle_cost(settings, both, NETWORK)
     assert together.learner == pytest.approx(
-        cycle_cost(settings, one, LAYERS).learner + cycle_cost(settings, other, LAYERS).learner - fixed.learner
+        cycle_cost(settings, one, NETWORK).learner + cycle_cost(settings, other, NETWORK).learner - fixed.learner
     )
     assert without_updates(together) == fixed == without_updates(fixed)
 
@@ -76,7 +77,7 @@ def test_the_updates_of_two_plans_cost_what_both_cost_together(one: CyclePlan, o
 @given(PLANS, st.sampled_from(["fake_score", "discriminator", "dmd"]))
 def test_one_more_update_costs_more_and_never_less(plan: CyclePlan, kind: str) -> None:
     more = dataclasses.replace(plan, **{kind: dataclasses.asdict(plan)[kind] + 1})
-    assert cycle_cost(config(), more, LAYERS).learner > cycle_cost(config(), plan, LAYERS).learner
+    assert cycle_cost(config(), more, NETWORK).learner > cycle_cost(config(), plan, NETWORK).learner
 
 
 @pytest.mark.parametrize(
@@ -97,14 +98,14 @@ def test_what_asks_more_of_the_networks_costs_more(section: str, values: dict[st
     sections = {"discriminator": {"auc_rows": 3}}
     base = config(**sections)
     richer = config(**sections | {section: {**sections.get(section, {}), **values}})
-    more, less = cycle_cost(richer, plan, LAYERS), cycle_cost(base, plan, LAYERS)
+    more, less = cycle_cost(richer, plan, NETWORK), cycle_cost(base, plan, NETWORK)
     assert dataclasses.asdict(more)[part] > dataclasses.asdict(less)[part]
 
 
 def test_known_counts_of_one_cycle() -> None:
     plan = CyclePlan("full", fake_score=2, discriminator=3, dmd=1, policy_gradient=1)
     settings = config(model={"guidance": 3.0}, dmd={"gan_weight": 0.5}, reward={"final_levels": (0.1, 0.2)})
-    cost = cycle_cost(settings, plan, LAYERS)
+    cost = cycle_cost(settings, plan, NETWORK)
     assert cost.fake_score == 2 * 6 * 3
     assert cost.discriminator == 3 * 2 * 2 * 0.75
     assert cost.auc == 2 * 8 * 4 * 0.75
@@ -114,13 +115,29 @@ def test_known_counts_of_one_cycle() -> None:
     assert cost.learner == cost.fake_score + cost.discriminator + cost.auc + cost.dmd + cost.rl
 
 
+def test_a_guidance_scale_that_is_an_input_costs_no_second_forward() -> None:
+    plan = CyclePlan("full", fake_score=2, discriminator=3, dmd=1, policy_gradient=1)
+    embedded = Network(layers=4, embedded_guidance=True)
+    guided, plain = config(model={"guidance": 3.0}), config()
+    assert cycle_cost(guided, plan, embedded) == cycle_cost(plain, plan, NETWORK)
+    assert cycle_cost(guided, plan, NETWORK).dmd - cycle_cost(guided, plan, embedded).dmd == guided.dmd.batch_size
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_healthy_run_comes_to_spend_the_cost_of_a_full_cycle(enabled: bool) -> None:
+    settings = config(policy_gradient={"enabled": enabled})
+    *_, late = itertools.islice(expected_costs(settings, NETWORK), 40)
+    assert late == full_cycle_cost(settings, NETWORK)
+    assert (late.rl > 0) == enabled
+
+
 @given(st.integers(min_value=1, max_value=40))
 def test_the_cycles_of_a_budget_are_the_first_that_reach_it(cycles: int) -> None:
     settings = config()
-    costs = expected_costs(settings, LAYERS)
+    costs = expected_costs(settings, NETWORK)
     spent = math.fsum(next(costs).learner for _ in range(cycles))
-    assert cycles_within(settings, spent * (1 - 1e-9), LAYERS) == cycles
-    assert cycles_within(settings, spent * (1 + 1e-9), LAYERS) == cycles + 1
+    assert cycles_within(settings, spent * (1 - 1e-9), NETWORK) == cycles
+    assert cycles_within(settings, spent * (1 + 1e-9), NETWORK) == cycles + 1
 
 
 class Meter:
@@ -202,14 +219,14 @@ def test_the_count_is_what_the_networks_of_a_real_run_count(meter: Meter, tiny_p
     sections = {key: dict(values) for key, values in REAL_RUNS[name].items()}
     sections["model"] = {"path": str(tiny_pipeline), **sections.get("model", {})}
     settings = config(**sections)
-    layers = inspect_pipeline(tiny_pipeline).layers
+    network = Network.of(inspect_pipeline(tiny_pipeline))
     run, turns = SerialRun(settings), 0
     for version in range(3):
         before = dict(meter.spent)
         report = run.cycle()
         turns += report.plan.policy_gradient
         checked = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation)
-        cost = cycle_cost(settings, report.plan, layers, ratio_check=checked)
+        cost = cycle_cost(settings, report.plan, network, ratio_check=checked)
         assert meter.spent["learner"] - before["learner"] == pytest.approx(cost.learner), version
         assert meter.spent["actors"] - before["actors"] == pytest.approx(cost.actors), version
     assert turns == (2 if settings.policy_gradient.enabled else 0)

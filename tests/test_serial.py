@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from advdmd_ray.compute import cycle_cost
+from advdmd_ray.compute import Network, cycle_cost
 from advdmd_ray.config import Config
 from advdmd_ray.data.shapes.prompts import prompt_words
 from advdmd_ray.learner.checkpoint import latest_checkpoint
@@ -104,7 +104,7 @@ def test_measuring_the_agreement_with_the_checker_changes_nothing_that_is_learne
         run = SerialRun(Config.model_validate(tree))
         reports.append([run.cycle() for _ in range(2)])
         tensors.append(run.learner.tensors())
-        costs.append([cycle_cost(run._config, report.plan, 6) for report in reports[-1]])
+        costs.append([cycle_cost(run._config, report.plan, Network(layers=6)) for report in reports[-1]])
     without, measured = reports
     assert [report.agreement for report in without] == [(), ()]
     assert [len(report.agreement) for report in measured] == [3, 3]

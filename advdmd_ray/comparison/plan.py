@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from advdmd_ray.compute import COST_VERSION, cycles_within
+from advdmd_ray.compute import COST_VERSION, Network, cycles_within
 from advdmd_ray.config import Config
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
 from advdmd_ray.errors import UserError
@@ -61,7 +61,7 @@ class Job:
         budget: Learner forward-equivalents to spend; for the teacher the number of samplers to judge.
         points: Judgements along the budget.
         judge_samples: Images per judgement.
-        layers: Blocks of the transformer.
+        network: What the count of compute must know of the transformer.
         teacher_steps: Steps at which the teacher is judged; empty for rivals.
     """
 
@@ -72,7 +72,7 @@ class Job:
     budget: float
     points: int
     judge_samples: int
-    layers: int
+    network: Network
     teacher_steps: tuple[int, ...] = ()
 
     @property
@@ -134,13 +134,13 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
         check_max_sequence_length(config, info)
     except UserError as error:
         raise UserError(f"{comparison.name}: rival {rival.name}: {error}") from None
-    layers = info.layers
-    if max(config.discriminator.blocks) >= layers:
+    if max(config.discriminator.blocks) >= info.layers:
         raise UserError(
             f"{comparison.name}: rival {rival.name}: discriminator.blocks = {list(config.discriminator.blocks)}: the "
-            f"transformer has blocks 0 to {layers - 1}; name some of these"
+            f"transformer has blocks 0 to {info.layers - 1}; name some of these"
         )
-    cycles = cycles_within(config, comparison.budget, layers)
+    network = Network.of(info)
+    cycles = cycles_within(config, comparison.budget, network)
     return Job(
         rival=rival.name,
         title=rival.title,
@@ -149,7 +149,7 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
         budget=comparison.budget,
         points=comparison.points,
         judge_samples=comparison.judge_samples,
-        layers=layers,
+        network=network,
     )
 
 

@@ -90,7 +90,7 @@ class AdvDmdTrainer:
         check = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation) and not self._checked
         self._checked = self._checked or math.isfinite(report.fresh_deviation)
         made = made_plan(report)
-        self._spent += cycle_cost(self._job.config, made, self._job.layers, ratio_check=check)
+        self._spent += cycle_cost(self._job.config, made, self._job.network, ratio_check=check)
         turned = report if made.policy_gradient else replace(report, policy=None)
         self._signals = self._signals.then(turned, since, rewarded_by=self._job.config.rewarded_by)
 

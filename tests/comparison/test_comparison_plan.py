@@ -42,7 +42,7 @@ def test_the_teacher_comes_first_and_then_every_rival_seed_by_seed(tmp_path: Pat
 def test_learning_rates_fall_along_the_budget(tmp_path: Path, tiny_pipeline: Path) -> None:
     _, dmd, advdmd = jobs_of(tmp_path, tiny_pipeline, seeds=[0])
     for job in (dmd, advdmd):
-        assert job.config.run.cycles == cycles_within(job.config, 200, job.layers)
+        assert job.config.run.cycles == cycles_within(job.config, 200, job.network)
     assert dmd.config.run.cycles > advdmd.config.run.cycles > 1
 
 
@@ -165,7 +165,7 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
     first = jobs[0]
     assert all(job.config.model.guidance == first.config.model.guidance for job in jobs)
     for job in jobs:
-        plan = itertools.islice(expected_costs(job.config, job.layers), job.config.run.cycles)
+        plan = itertools.islice(expected_costs(job.config, job.network), job.config.run.cycles)
         assert any(cost.rl > 0 for cost in plan) == job.config.policy_gradient.enabled, job.name
 
 
