@@ -7,15 +7,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from advdmd_ray.activations import Activations
+from advdmd_ray.compute import Network
 from advdmd_ray.config import Config, Lora
+from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
 from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline, tensor_shapes
 
-FLOAT32, BFLOAT16 = 4, 2
-"""Bytes of one weight, gradient or moment; of a weight in half precision."""
 MIB, GIB = 2**20, 2**30
 PROCESS_BYTES = 350 * MIB
 """Memory of its own of a worker before any network: Python, torch, Ray, diffusers (338 MiB measured, CPU build of
 torch 2.13; 359 MiB with deepspeed)."""
+ACTIVATIONS, GROUPS = "activations", "groups at hand"
+_IN_HOST_MEMORY = frozenset({"process", "EMA", "averages of 2", GROUPS})
+"""Parts that are in host memory even where a worker has its networks on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Sizes:
         transformer: Weights of the transformer, the network that is distilled.
         others: Weights of all other components, loaded once, to encode the prompts.
         latent: Shape of one latent.
+        backbone: The transformer by what its blocks keep.
+        network: The transformer as the count of compute has it.
         adapters: Weights of one role's adapters; 0 where whole networks learn.
         encoded_whole: Whether prompts are encoded beside the transformer, as SD3 without its T5 encoder must.
     """
@@ -52,6 +58,8 @@ class Sizes:
     transformer: int
     others: int
     latent: LatentSpec
+    backbone: Backbone
+    network: Network
     adapters: int = 0
     encoded_whole: bool = False
 
@@ -64,16 +72,33 @@ class RoleMemory:
         role: The role.
         workers: Processes.
         parts: What is held and its bytes, in one worker.
+        on_gpu: Whether its networks are on a GPU.
     """
 
     role: str
     workers: int
     parts: tuple[tuple[str, int], ...]
+    on_gpu: bool = False
 
     @property
     def per_worker(self) -> int:
         """Bytes of one worker."""
         return sum(size for _, size in self.parts)
+
+    @property
+    def gpu(self) -> int:
+        """Bytes of one worker in GPU memory."""
+        return sum(size for name, size in self.parts if name not in _IN_HOST_MEMORY) if self.on_gpu else 0
+
+    @property
+    def host(self) -> int:
+        """Bytes of one worker in host memory."""
+        return self.per_worker - self.gpu
+
+    @property
+    def largest(self) -> tuple[str, int]:
+        """The part that counts most."""
+        return max(self.parts, key=lambda part: part[1])
 
 
 def ray_address(config: Config) -> str | None:
@@ -110,7 +135,15 @@ def sizes_of(config: Config) -> Sizes:
     info = inspect_pipeline(config.model.path, config.model.pixels)
     transformer = info.component("transformer").parameters
     others = sum(part.parameters for part in info.components) - transformer
-    return Sizes(transformer, others, info.latent, adapter_weights(info, config.lora), bool(info.dropped))
+    return Sizes(
+        transformer=transformer,
+        others=others,
+        latent=info.latent,
+        backbone=backbone_of(info, config.model.max_sequence_length),
+        network=Network.of(info),
+        adapters=adapter_weights(info, config.lora),
+        encoded_whole=bool(info.dropped),
+    )
 
 
 def adapter_weights(info: PipelineInfo, lora: Lora) -> int:
@@ -138,13 +171,14 @@ def group_bytes(config: Config, latent: LatentSpec) -> int:
 
 
 def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
-    """Memory of each role, without activations and discriminator heads.
+    """Memory of each role, without discriminator heads; activations are an upper estimate (`activations.py`).
 
     A learner rank holds the student, the fake score and the frozen teacher, whose features the discriminator reads; a
     discriminator with a backbone of its own is one network more, counted whole, with its average that judges. Whole
     networks are float32. Adapters share one base, and every role adds its own. What learns has gradients, Adam moments
     (two tensors a set; the student has one set for DMD and one for RL) and, under ZeRO 1 and 2, an update copy, the
-    last two split over the ranks. The student has its EMA.
+    last two split over the ranks. The student has its EMA. A learner rank does one thing after the other: of their
+    activations the largest count.
     """
     base, learnt = sizes.transformer * weight_bytes(config), (sizes.adapters or sizes.transformer) * FLOAT32
     ranks = config.learner.ranks if config.learner.engine == "deepspeed" and config.learner.zero_stage else 1
@@ -153,6 +187,9 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
     sets = learning + config.policy_gradient.enabled
     copies = learning if config.learner.engine == "deepspeed" and config.learner.zero_stage else 0
     process = ("process", PROCESS_BYTES)
+    activations = Activations(config, sizes.backbone, sizes.network, sizes.transformer)
+    work, most = max(activations.learner().items(), key=lambda item: item[1])
+    group = group_bytes(config, sizes.latent)
     kind = "adapters" if sizes.adapters else "networks"
     learner = (
         process,
@@ -162,18 +199,23 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
         (f"{sets} moment sets", 2 * sets * learnt // ranks),
         ("update copies", copies * learnt // ranks),
         ("EMA", learnt) if not own else ("averages of 2", 2 * learnt),
+        (f"{ACTIVATIONS} of {work}", most),
+        (GROUPS, config.rollout.groups_per_cycle // config.learner.ranks * group),
     )
     worker = base + sizes.adapters * FLOAT32
     judge = base if config.discriminator.backbone == "teacher" else worker
     half = BFLOAT16 if config.model.precision == "bfloat16" else FLOAT32
     encoding = sizes.others + (sizes.transformer if sizes.encoded_whole else 0)
+    acting = (process, ("student", worker), (ACTIVATIONS, activations.rollout()), (GROUPS, group))
+    judging = (process, ("discriminator", judge), (ACTIVATIONS, activations.reward()), (GROUPS, group))
+    encoded = (process, ("pipeline, until they are encoded", encoding * half))
     return (
         RoleMemory("driver", 1, (process,)),
         RoleMemory("services", 3, (process,)),
-        RoleMemory("prompts", 1, (process, ("pipeline, until they are encoded", encoding * half))),
-        RoleMemory("rollout", config.rollout.actors, (process, ("student", worker))),
-        RoleMemory("reward", config.reward.workers, (process, ("discriminator", judge))),
-        RoleMemory("learner", config.learner.ranks, learner),
+        RoleMemory("prompts", 1, encoded, config.rollout.num_gpus > 0),
+        RoleMemory("rollout", config.rollout.actors, acting, config.rollout.num_gpus > 0),
+        RoleMemory("reward", config.reward.workers, judging, config.reward.num_gpus > 0),
+        RoleMemory("learner", config.learner.ranks, learner, config.learner.num_gpus > 0),
     )
 
 
@@ -188,8 +230,8 @@ def object_store_demand(config: Config, sizes: Sizes) -> int:
 
 
 def total_bytes(config: Config, sizes: Sizes) -> int:
-    """Memory of all roles together on one machine, with a local Ray's object store."""
-    return sum(row.workers * row.per_worker for row in memory(config, sizes)) + config.ray.object_store_bytes
+    """Host memory of all roles together on one machine, with a local Ray's object store."""
+    return sum(row.workers * row.host for row in memory(config, sizes)) + config.ray.object_store_bytes
 
 
 def plan_text(config: Config) -> str:
@@ -224,7 +266,7 @@ def plan_text(config: Config) -> str:
                 store,
                 f"of a local Ray; buffer and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}",
             ),
-            ("total", total_bytes(config, sizes), "without activations, discriminator heads and Ray's own processes"),
+            ("total", total_bytes(config, sizes), "without discriminator heads and Ray's own processes"),
         )
     ]
     lines.append("")

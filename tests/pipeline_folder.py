@@ -27,6 +27,7 @@ def write_pipeline(folder: Path) -> Path:
     for name, (library, class_name, stem) in NETWORKS.items():
         (folder / name).mkdir(parents=True)
         config = {"sample_size": 8, "patch_size": 2, "in_channels": 1, "num_layers": LAYERS, "block_out_channels": [1]}
+        config |= {"num_attention_heads": 2, "attention_head_dim": 4}
         (folder / name / "config.json").write_text(json.dumps(config))
         write_safetensors(folder / name / f"{stem}.safetensors")
         index[name] = [library, class_name]

@@ -3,17 +3,26 @@
 from pathlib import Path
 
 import pytest
-from pipeline_folder import NETWORKS, WEIGHTS, write_pipeline
+from pipeline_folder import LAYERS, NETWORKS, WEIGHTS, write_pipeline
 from torch import Tensor, nn
 
 from advdmd_ray import estimate
 from advdmd_ray.assembly import build_denoiser, learning
+from advdmd_ray.compute import Network
 from advdmd_ray.config import Config
-from advdmd_ray.estimate import FLOAT32, PROCESS_BYTES, Sizes
+from advdmd_ray.estimate import PROCESS_BYTES, Sizes
+from advdmd_ray.models.families.kept import FLOAT32, PLAIN, Backbone
 from advdmd_ray.models.folder import LatentSpec
 from advdmd_ray.serial import SerialRun
 
-SIZES = Sizes(transformer=1000, others=500, latent=LatentSpec(1, 8, 8))
+BACKBONE = Backbone(width=8, tokens=20, blocks=(PLAIN,) * 4)
+
+
+def sizes_with(transformer: int, latent: LatentSpec, adapters: int = 0, others: int = 0) -> Sizes:
+    return Sizes(transformer, others, latent, BACKBONE, Network(layers=4), adapters)
+
+
+SIZES = sizes_with(1000, LatentSpec(1, 8, 8), others=500)
 
 
 def config_with(**sections: dict[str, object]) -> Config:
@@ -21,14 +30,29 @@ def config_with(**sections: dict[str, object]) -> Config:
 
 
 def learner_bytes(config: Config) -> int:
-    (row,) = (row for row in estimate.memory(config, SIZES) if row.role == "learner")
-    return row.per_worker - PROCESS_BYTES
+    """Of the networks and what trains them."""
+    return networks_of(config, SIZES)["learner"]
+
+
+def networks_of(config: Config, sizes: Sizes) -> dict[str, int]:
+    """Bytes of one worker of each role without its process, activations and groups."""
+    besides = ("process", estimate.ACTIVATIONS, estimate.GROUPS)
+    return {
+        row.role: sum(size for name, size in row.parts if not name.startswith(besides))
+        for row in estimate.memory(config, sizes)
+    }
 
 
 def test_sizes_come_from_the_headers_of_the_folder(tmp_path: Path) -> None:
     sizes = estimate.sizes_of(config_with(model={"path": str(write_pipeline(tmp_path / "teacher"))}))
     assert sizes == Sizes(
-        transformer=WEIGHTS, others=(len(NETWORKS) - 1) * WEIGHTS, latent=LatentSpec(1, 8, 8), encoded_whole=True
+        transformer=WEIGHTS,
+        others=(len(NETWORKS) - 1) * WEIGHTS,
+        latent=LatentSpec(1, 8, 8),
+        # 16 image tokens, 77 of CLIP, model.max_sequence_length of T5.
+        backbone=Backbone(width=8, tokens=16 + 77 + Config().model.max_sequence_length, blocks=(PLAIN,) * LAYERS),
+        network=Network(LAYERS),
+        encoded_whole=True,
     )
 
 
@@ -57,7 +81,7 @@ def test_without_rl_the_student_has_one_moment_set_less() -> None:
 
 
 # stabilityai/stable-diffusion-3.5-medium: 2,243,171,520 weights; rank 32 on four maps of 37 attentions of width 1536.
-MEDIUM = Sizes(2_243_171_520, 0, LatentSpec(16, 128, 128))
+MEDIUM = sizes_with(2_243_171_520, LatentSpec(16, 128, 128))
 MEDIUM_ADAPTERS = 32 * (1536 + 1536) * 4 * 37
 # Qwen/Qwen-Image: 20,430,401,088 weights; rank 32 on the four image maps of 60 attentions of width 3072.
 QWEN = 20_430_401_088
@@ -65,8 +89,7 @@ QWEN_ADAPTERS = 32 * (3072 + 3072) * 4 * 60
 
 
 def _rank_gib(config: Config, sizes: Sizes) -> float:
-    (row,) = (row for row in estimate.memory(config, sizes) if row.role == "learner")
-    return (row.per_worker - PROCESS_BYTES) / 2**30
+    return networks_of(config, sizes)["learner"] / 2**30
 
 
 def test_sd35_medium_whole_is_what_a_calculation_by_hand_says() -> None:
@@ -84,11 +107,58 @@ def test_sd35_medium_whole_is_what_a_calculation_by_hand_says() -> None:
 def test_adapters_are_one_base_in_half_precision_and_little_more(weights: int, adapters: int, by_hand: float) -> None:
     config = config_with(lora={"rank": 32}, model={"precision": "bfloat16"})
     # One base of two bytes; of adapters 2 roles, gradients of 2, moments 3 x 2, update copies of 2, 1 average.
-    sizes = Sizes(weights, 0, LatentSpec(16, 128, 128), adapters)
+    sizes = sizes_with(weights, LatentSpec(16, 128, 128), adapters)
     assert _rank_gib(config, sizes) == pytest.approx(by_hand, rel=1e-3)
-    held = {row.role: row.per_worker - PROCESS_BYTES for row in estimate.memory(config, sizes)}
+    held = networks_of(config, sizes)
     assert held["rollout"] == 2 * weights + 4 * adapters
     assert held["reward"] == 2 * weights
+
+
+def activations_of(config: Config, role: str) -> tuple[str, int]:
+    (row,) = (row for row in estimate.memory(config, SIZES) if row.role == role)
+    ((name, size),) = ((name, size) for name, size in row.parts if name.startswith(estimate.ACTIVATIONS))
+    return name, size
+
+
+@pytest.mark.parametrize("role", ["rollout", "reward", "learner"])
+def test_smaller_parts_hold_fewer_activations(role: str) -> None:
+    whole, parts, one = (activations_of(config_with(**{role: {"micro_batch": rows}}), role)[1] for rows in (None, 4, 1))
+    assert whole > parts == 4 * one
+
+
+def test_checkpointing_holds_fewer_activations_in_the_learner_and_in_no_other_role() -> None:
+    plain, frugal = (config_with(learner={"gradient_checkpointing": on}) for on in (False, True))
+    for role in ("rollout", "reward"):
+        assert activations_of(plain, role) == activations_of(frugal, role)
+    assert activations_of(frugal, "learner")[1] < activations_of(plain, "learner")[1]
+
+
+def test_bfloat16_halves_the_most_of_activations_and_copies_whole_networks() -> None:
+    half: dict[str, object] = {"precision": "bfloat16"}
+    full, copied = (activations_of(config_with(**extra), "rollout")[1] for extra in ({}, {"model": half}))
+    shared = activations_of(config_with(model=half, lora={"rank": 1}), "rollout")[1]
+    assert 0.5 * full < shared < 0.7 * full
+    assert copied - shared == 2 * 1000
+
+
+def test_the_learner_says_which_update_holds_the_most() -> None:
+    assert activations_of(config_with(), "learner")[0] == "activations of an RL update"
+    without = config_with(policy_gradient={"enabled": False}, fake_score={"batch_size": 512})
+    assert activations_of(without, "learner")[0] == "activations of a fake-score update"
+    gan = config_with(policy_gradient={"enabled": False}, dmd={"gan_weight": 1.0})
+    assert activations_of(gan, "learner")[0] == "activations of a DMD update"
+    own = config_with(discriminator={"backbone": "own", "batch_size": 512})
+    assert activations_of(own, "learner")[0] == "activations of a discriminator update"
+
+
+def test_the_average_and_the_groups_stay_in_host_memory() -> None:
+    config = config_with(learner={"num_gpus": 1.0})
+    (row,) = (row for row in estimate.memory(config, SIZES) if row.role == "learner")
+    parts = dict(row.parts)
+    assert row.host == PROCESS_BYTES + parts["EMA"] + parts[estimate.GROUPS]
+    assert row.gpu == row.per_worker - row.host
+    (row,) = (row for row in estimate.memory(config, SIZES) if row.role == "rollout")
+    assert (row.gpu, row.host) == (0, row.per_worker)
 
 
 def test_zero_splits_moments_and_update_copies_over_the_ranks() -> None:
@@ -150,7 +220,8 @@ def test_the_estimate_is_what_a_learner_holds(rank: int, backbone: str) -> None:
     averages = (*learner.ema().values(), *learner._judge.state().values())
     measured = sum(storages.values()) + sum(average.untyped_storage().nbytes() for average in averages)
     (row,) = (row for row in estimate.memory(config, estimate.sizes_of(config)) if row.role == "learner")
-    parts = [size for name, size in row.parts if name != "process" and not name.startswith("gradients")]
+    besides = ("process", "gradients", estimate.ACTIVATIONS, estimate.GROUPS)
+    parts = [size for name, size in row.parts if not name.startswith(besides)]
     assert measured == pytest.approx(sum(parts), rel=0.15)
 
 

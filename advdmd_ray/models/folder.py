@@ -101,7 +101,9 @@ class PipelineInfo:
         latent: Shape of one latent.
         pixels_per_latent: Side of the image region of one latent element, pixels.
         scheduler_shift: Shift of the noise levels at this size.
+        image_tokens: Tokens of one latent.
         layers: Blocks of the transformer.
+        transformer: Its configuration.
         embedded_guidance: Whether the guidance scale is an input of the transformer, and not classifier-free.
         sampling: Its `sampling.json`; None if it has none.
     """
@@ -113,7 +115,9 @@ class PipelineInfo:
     latent: LatentSpec
     pixels_per_latent: int
     scheduler_shift: float
+    image_tokens: int
     layers: int
+    transformer: Mapping[str, Any]
     embedded_guidance: bool
     sampling: SamplingSettings | None
 
@@ -182,7 +186,7 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
         pixels = sampling.pixels
     file = folder / "transformer" / "config.json"
     transformer, per_latent = _read_json(file), _pixels_per_latent(folder, family)
-    patch = _number(transformer, "patch_size", file) if family.default_side is None else PATCH
+    patch = whole_number(transformer, "patch_size", file) if family.default_side is None else PATCH
     latent = _latent(family, transformer, file, per_latent, patch, pixels)
     tokens = (latent.height // patch) * (latent.width // patch)
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
@@ -194,7 +198,9 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
         latent=latent,
         pixels_per_latent=per_latent,
         scheduler_shift=noise_shift(scheduler, tokens),
-        layers=sum(_number(transformer, key, file) for key in family.block_counts),
+        image_tokens=tokens,
+        layers=sum(whole_number(transformer, key, file) for key in family.block_counts),
+        transformer=transformer,
         embedded_guidance=family.guidance_key is not None and bool(transformer.get(family.guidance_key)),
         sampling=sampling,
     )
@@ -217,10 +223,10 @@ def _latent(
     pixels: tuple[int, int] | None,
 ) -> LatentSpec:
     """The shape of a latent, of the size asked for or else the model's own."""
-    channels = _number(transformer, "in_channels", file) // family.packing
+    channels = whole_number(transformer, "in_channels", file) // family.packing
     if pixels is None:
         own = family.default_side
-        side = _number(transformer, "sample_size", file) if own is None else own
+        side = whole_number(transformer, "sample_size", file) if own is None else own
         return LatentSpec(channels, side, side)
     cell = per_latent * patch
     if any(side % cell or side < cell for side in pixels):
@@ -284,7 +290,12 @@ def write_sampling(folder: Path, settings: SamplingSettings) -> None:
     (folder / SAMPLING).write_text(json.dumps(given) + "\n", encoding="utf-8")
 
 
-def _number(config: Mapping[str, Any], key: str, file: Path) -> int:
+def whole_number(config: Mapping[str, Any], key: str, file: Path) -> int:
+    """A positive whole number out of a configuration.
+
+    Raises:
+        UserError: There is none under this key.
+    """
     value = config.get(key)
     if not isinstance(value, int) or value < 1:
         raise UserError(f"{file}: {key} is {value!r}; a positive whole number is needed, save the pipeline again")
