@@ -73,12 +73,14 @@ class RoleMemory:
         workers: Processes.
         parts: What is held and its bytes, in one worker.
         on_gpu: Whether its networks are on a GPU.
+        loaded: Bytes of the network that it reads from files; on its way to a GPU it is in host memory.
     """
 
     role: str
     workers: int
     parts: tuple[tuple[str, int], ...]
     on_gpu: bool = False
+    loaded: int = 0
 
     @property
     def per_worker(self) -> int:
@@ -92,8 +94,8 @@ class RoleMemory:
 
     @property
     def host(self) -> int:
-        """Bytes of one worker in host memory."""
-        return self.per_worker - self.gpu
+        """Most bytes of one worker in host memory: while it starts, or while it works."""
+        return max(self.per_worker - self.gpu, PROCESS_BYTES + self.loaded)
 
     @property
     def largest(self) -> tuple[str, int]:
@@ -212,21 +214,23 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
     return (
         RoleMemory("driver", 1, (process,)),
         RoleMemory("services", 3, (process,)),
-        RoleMemory("prompts", 1, encoded, config.rollout.num_gpus > 0),
-        RoleMemory("rollout", config.rollout.actors, acting, config.rollout.num_gpus > 0),
-        RoleMemory("reward", config.reward.workers, judging, config.reward.num_gpus > 0),
-        RoleMemory("learner", config.learner.ranks, learner, config.learner.num_gpus > 0),
+        RoleMemory("prompts", 1, encoded, config.rollout.num_gpus > 0, encoding * half),
+        RoleMemory("rollout", config.rollout.actors, acting, config.rollout.num_gpus > 0, base),
+        RoleMemory("reward", config.reward.workers, judging, config.reward.num_gpus > 0, base),
+        RoleMemory("learner", config.learner.ranks, learner, config.learner.num_gpus > 0, base),
     )
 
 
 def object_store_demand(config: Config, sizes: Sizes) -> int:
-    """Bytes the object store holds at most: the buffer's cap and the kept snapshots. Ray spills the rest.
+    """Bytes the object store holds at most: groups not yet learned from and the kept snapshots. Ray spills the rest.
 
-    A snapshot of the discriminator counts only where it carries a backbone beside its small heads.
+    Pacing leases no more groups ahead than the age cap allows, and the buffer has its own cap. A snapshot of the
+    discriminator counts only where it carries a backbone beside its small heads.
     """
     networks = 1 if config.discriminator.backbone == "teacher" else 2
     learnt = (sizes.adapters or sizes.transformer) * FLOAT32
-    return config.buffer.max_bytes + config.weights.keep * networks * learnt
+    ahead = (config.rollout.max_policy_age + 1) * config.rollout.groups_per_cycle * group_bytes(config, sizes.latent)
+    return min(ahead, config.buffer.max_bytes) + config.weights.keep * networks * learnt
 
 
 def total_bytes(config: Config, sizes: Sizes) -> int:
@@ -264,7 +268,7 @@ def plan_text(config: Config) -> str:
             (
                 "store",
                 store,
-                f"of a local Ray; buffer and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}",
+                f"of a local Ray; groups and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}",
             ),
             ("total", total_bytes(config, sizes), "without discriminator heads and Ray's own processes"),
         )

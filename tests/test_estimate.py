@@ -1,5 +1,6 @@
 """Placement and memory, told before a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def sizes_with(transformer: int, latent: LatentSpec, adapters: int = 0, others: 
 SIZES = sizes_with(1000, LatentSpec(1, 8, 8), others=500)
 
 
-def config_with(**sections: dict[str, object]) -> Config:
+def config_with(**sections: Mapping[str, object]) -> Config:
     return Config.model_validate(sections)
 
 
@@ -156,9 +157,15 @@ def test_the_average_and_the_groups_stay_in_host_memory() -> None:
     (row,) = (row for row in estimate.memory(config, SIZES) if row.role == "learner")
     parts = dict(row.parts)
     assert row.host == PROCESS_BYTES + parts["EMA"] + parts[estimate.GROUPS]
-    assert row.gpu == row.per_worker - row.host
+    assert row.gpu == row.per_worker - row.host > 0
     (row,) = (row for row in estimate.memory(config, SIZES) if row.role == "rollout")
     assert (row.gpu, row.host) == (0, row.per_worker)
+
+
+def test_a_network_passes_through_host_memory_on_its_way_to_a_gpu() -> None:
+    sizes = sizes_with(10**9, LatentSpec(1, 8, 8))
+    (row,) = (row for row in estimate.memory(config_with(reward={"num_gpus": 1.0}), sizes) if row.role == "reward")
+    assert row.host == PROCESS_BYTES + 4 * 10**9
 
 
 def test_zero_splits_moments_and_update_copies_over_the_ranks() -> None:
