@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from advdmd_ray.bench.sizes import Size
-from advdmd_ray.compute import FORWARD, WITH_BACKWARD, WITH_INPUT_BACKWARD, guided_forward, stochastic_actions
+from advdmd_ray.compute import FORWARD, WITH_BACKWARD, WITH_INPUT_BACKWARD, Network, guided_forward, stochastic_actions
 from advdmd_ray.config import Config
 
 MULTIPLY_ADD = 2
@@ -102,7 +102,8 @@ def update_flops(config: Config, size: Size) -> Mapping[str, int]:
     own, read = config.discriminator.backbone == "own", max(config.discriminator.blocks) + 1
     features = forward_flops(size, rank=config.lora.rank * own, blocks=read)
     halves = 2 + (config.discriminator.mismatched_text > 0)
-    matching = learning.learnt + learning.forward + guided_forward(config.model.guidance) * teacher.forward
+    network = Network(size.transformer["num_layers"])
+    matching = learning.learnt + learning.forward + guided_forward(config.model.guidance, network) * teacher.forward
     matching += (config.dmd.gan_weight > 0) * features.to_input
     actions = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
     return {

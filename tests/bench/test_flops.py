@@ -24,7 +24,7 @@ from advdmd_ray.bench.rollouts import time_rollouts
 from advdmd_ray.bench.sizes import FULL, TINY, Size
 from advdmd_ray.bench.timing import Stopwatch
 from advdmd_ray.cadence import CyclePlan
-from advdmd_ray.compute import cycle_cost
+from advdmd_ray.compute import Network, cycle_cost
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.learner.gang import SoloGang
@@ -159,7 +159,7 @@ def test_updates_of_whole_networks_cost_what_comparisons_count() -> None:
     settings = Settings(TINY, CPU, ("full",), engine="torch", checkpointing=False, rows=TINY.rows)
     config = config_of(settings, "full")
     plan = CyclePlan(phase="full", fake_score=1, discriminator=1, dmd=1, policy_gradient=1)
-    cost, forward = cycle_cost(config, plan, TINY.transformer["num_layers"]), forward_flops(TINY).forward
+    cost, forward = cycle_cost(config, plan, Network(TINY.transformer["num_layers"])), forward_flops(TINY).forward
     counted_here = update_flops(config, TINY)
     assert counted_here["fake_score"] == cost.fake_score * forward
     assert counted_here["rl"] == cost.rl * forward
