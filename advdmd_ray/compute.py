@@ -36,8 +36,8 @@ class Network:
 
     @classmethod
     def of(cls, info: PipelineInfo) -> Self:
-        """That of a pipeline folder."""
-        return cls(info.layers, info.embedded_guidance)
+        """That of a pipeline folder; a family that takes the scale as an input never runs the empty prompt."""
+        return cls(info.layers, info.family.guidance_key is not None)
 
 
 @dataclass(frozen=True, slots=True)
