@@ -25,7 +25,11 @@ Attention = Literal[
 class Model(Section):
     """The teacher pipeline and how it is guided."""
 
-    path: str = Field(default="builtin:digits", min_length=1, description="A diffusers folder, or builtin:NAME.")
+    path: str = Field(
+        default="builtin:digits",
+        min_length=1,
+        description="A diffusers folder, builtin:NAME, or owner/name on the Hugging Face hub, downloaded.",
+    )
     max_sequence_length: int = Field(
         default=8,
         ge=1,

@@ -6,14 +6,13 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.families.registry import BY_PIPELINE, FAMILIES, PATCH, Family, noise_shift
+from advdmd_ray.models.location import resolve_model_path
 
-BUILTIN = "builtin:"
 SAMPLING = "sampling.json"
 """File at the top of a pipeline folder that holds `SamplingSettings`; diffusers does not read it."""
 MAX_SEQUENCE_LENGTH = 1024
@@ -138,27 +137,11 @@ class PipelineInfo:
         raise KeyError(name)
 
 
-def resolve_model_path(path: str) -> Path:
-    """Turn `builtin:NAME` into the folder that ships with the package, and anything else into a path.
-
-    Raises:
-        UserError: No built-in model has that name.
-    """
-    if not path.startswith(BUILTIN):
-        return Path(path).expanduser()
-    name = path.removeprefix(BUILTIN)
-    assets = Path(str(resources.files("advdmd_ray"))) / "assets"
-    shipped = sorted(entry.parent.name for entry in assets.glob("*/model_index.json"))
-    if name not in shipped:
-        raise UserError(f"{path}: no such built-in model; use one of: {', '.join(BUILTIN + s for s in shipped)}")
-    return assets / name
-
-
 def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) -> PipelineInfo:
     """Check a diffusers pipeline folder file by file, reading only configurations and weight headers.
 
     Args:
-        path: A folder, or `builtin:NAME`.
+        path: A folder, `builtin:NAME`, or the name of a downloaded model on the Hugging Face hub.
         pixels: Height and width of the images; default: those of its `sampling.json`, or else the model's own size.
 
     Raises:
@@ -166,8 +149,6 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
             the model has no images of that size.
     """
     folder = resolve_model_path(str(path))
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a diffusers pipeline folder or {BUILTIN}digits")
     index = _read_json(folder / "model_index.json")
     family = BY_PIPELINE.get(str(index.get("_class_name")))
     if family is None:

@@ -21,7 +21,6 @@ from advdmd_ray.models.folder import (
     check_safetensors,
     inspect_pipeline,
     read_sampling,
-    resolve_model_path,
     write_sampling,
 )
 
@@ -188,15 +187,6 @@ def test_the_lengths_that_a_folder_takes_are_those_of_the_configuration(
             read_sampling(folder)
     else:
         assert read_sampling(folder) == SamplingSettings(configured)
-
-
-def test_an_unknown_builtin_model_is_refused() -> None:
-    with pytest.raises(UserError, match="no such built-in model"):
-        resolve_model_path("builtin:letters")
-
-
-def test_a_path_is_taken_as_it_is() -> None:
-    assert resolve_model_path("some/folder") == Path("some/folder")
 
 
 def test_a_whole_file_counts_its_elements(tiny_folder: Path) -> None:
