@@ -30,7 +30,7 @@ from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judge import StudentJudge, build_judge
 from advdmd_ray.learner.checkpoint import Checkpoint
-from advdmd_ray.learner.engine import Gang
+from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner, Networks
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.models.attention import choose_attention

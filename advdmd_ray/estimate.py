@@ -18,8 +18,12 @@ PROCESS_BYTES = 350 * MIB
 """Memory of its own of a worker before any network: Python, torch, Ray, diffusers (338 MiB measured, CPU build of
 torch 2.13; 359 MiB with deepspeed)."""
 ACTIVATIONS, GROUPS = "activations", "groups at hand"
+IN_HOST = " in host memory"
 _IN_HOST_MEMORY = frozenset({"process", "EMA", "averages of 2", GROUPS})
 """Parts that are in host memory even where a worker has its networks on a GPU."""
+
+LIVE_BYTES = GIB
+"""Most that ZeRO 3 keeps gathered for its next use, where activations are made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,11 @@ class RoleMemory:
     @property
     def gpu(self) -> int:
         """Bytes of one worker in GPU memory."""
-        return sum(size for name, size in self.parts if name not in _IN_HOST_MEMORY) if self.on_gpu else 0
+        if not self.on_gpu:
+            return 0
+        return sum(
+            size for name, size in self.parts if name not in _IN_HOST_MEMORY and not name.endswith(IN_HOST)
+        )
 
     @property
     def host(self) -> int:
@@ -177,29 +185,19 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
 
     A learner rank holds the student, the fake score and the frozen teacher, whose features the discriminator reads; a
     discriminator with a backbone of its own is one network more, counted whole, with its average that judges. Whole
-    networks are float32. Adapters share one base, and every role adds its own. What learns has gradients, Adam moments
-    (two tensors a set; the student has one set for DMD and one for RL) and, under ZeRO 1 and 2, an update copy, the
-    last two split over the ranks. The student has its EMA. A learner rank does one thing after the other: of their
-    activations the largest count.
+    networks are float32. Adapters share one base, and every role adds its own. The student has its EMA. What learns is
+    told by `learning_parts`. A learner rank does one thing after the other: of their activations the largest count.
     """
     base, learnt = sizes.transformer * weight_bytes(config), (sizes.adapters or sizes.transformer) * FLOAT32
-    ranks = config.learner.ranks if config.learner.engine == "deepspeed" and config.learner.zero_stage else 1
     own = int(config.discriminator.backbone == "own")
-    learning = 2 + own
-    sets = learning + config.policy_gradient.enabled
-    copies = learning if config.learner.engine == "deepspeed" and config.learner.zero_stage else 0
     process = ("process", PROCESS_BYTES)
     activations = Activations(config, sizes.backbone, sizes.network, sizes.transformer)
     work, most = max(activations.learner().items(), key=lambda item: item[1])
     group = group_bytes(config, sizes.latent)
-    kind = "adapters" if sizes.adapters else "networks"
     learner = (
         process,
         ("base" if sizes.adapters else "teacher", base),
-        (f"weights of {learning} {kind}", learning * learnt),
-        (f"gradients of {learning}", learning * learnt),
-        (f"{sets} moment sets", 2 * sets * learnt // ranks),
-        ("update copies", copies * learnt // ranks),
+        *learning_parts(config, learnt, "adapters" if sizes.adapters else "networks"),
         ("EMA", learnt) if not own else ("averages of 2", 2 * learnt),
         (f"{ACTIVATIONS} of {work}", most),
         (GROUPS, config.rollout.groups_per_cycle // config.learner.ranks * group),
@@ -219,6 +217,44 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
         RoleMemory("reward", config.reward.workers, judging, config.reward.num_gpus > 0, base),
         RoleMemory("learner", config.learner.ranks, learner, config.learner.num_gpus > 0, base),
     )
+
+
+def learning_parts(config: Config, learnt: int, kind: str) -> tuple[tuple[str, int], ...]:
+    """What one rank holds of the networks that learn, and its bytes.
+
+    Each has weights, gradients, Adam moments (two tensors a set; the student has one set for DMD and one for RL) and,
+    under ZeRO, an update copy. ZeRO 1 and 2 split moments and copies over the ranks, ZeRO 3 weights and gradients too.
+    Under ZeRO 3 there are, besides, the layers gathered for a pass: all of a network unless its activations are made
+    again, as autograd keeps them for the backward pass; or, if that is more, what is whole before it is split, at the
+    start. Offloaded, all but the weights in the network is in host memory, with a buffer of gradients and one more.
+
+    Args:
+        config: The configuration.
+        learnt: Bytes of the weights of one network that learns, or of its adapters.
+        kind: What they are.
+    """
+    learner = config.learner
+    learning = 2 + (config.discriminator.backbone == "own")
+    sets = learning + config.policy_gradient.enabled
+    ranks = learner.ranks if learner.partitions_optimizer else 1
+    all_weights = learning * learnt
+    split = learner.partitions_weights
+    held = all_weights // ranks if split else all_weights
+    where = IN_HOST if learner.offload_optimizer else ""
+    updates = (
+        (f"{sets} moment sets{where}", 2 * sets * learnt // ranks),
+        (f"update copies{where}", all_weights // ranks if learner.partitions_optimizer else 0),
+    )
+    gradients = f"gradients of {learning}{where if split else ''}"  # under ZeRO 3 they go where the moments are
+    parts = ((f"weights of {learning} {kind}", held), (gradients, held), *updates)
+    if learner.offload_optimizer:
+        buffers = 1 if split else 2  # of split gradients one is counted already
+        parts = (*parts, (f"gradient buffers{IN_HOST}", buffers * all_weights // ranks))
+    if not split:
+        return parts
+    gathered = min(learnt, LIVE_BYTES) if learner.gradient_checkpointing else learnt
+    whole = all_weights - sum(size for _, size in parts)
+    return (*parts, ("weights gathered, or whole at the start", max(gathered, whole)))
 
 
 def object_store_demand(config: Config, sizes: Sizes) -> int:

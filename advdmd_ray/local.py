@@ -139,7 +139,6 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
             updates=None if checkpoint is None else checkpoint.facts["controller"]["updates"],
             display=display,
         )
-        manifests, student, discriminator = shell.learner.publication()
-        controller.publish(manifests[0], student)
-        controller.publish(manifests[1], discriminator)
+        for snapshot in shell.learner.learner.snapshots():
+            controller.publish(snapshot.manifest, snapshot.payload)
         return controller.run()

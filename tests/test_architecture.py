@@ -39,7 +39,7 @@ def imports_of(path: Path) -> Iterator[str]:
     ("libraries", "home"),
     [
         ({"ray"}, "runtime/"),
-        ({"deepspeed"}, "learner/engine.py"),
+        ({"deepspeed"}, "learner/deepspeed_engine.py"),
         ({"diffusers", "transformers", "peft"}, "models/"),
     ],
 )

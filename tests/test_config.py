@@ -69,6 +69,14 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("diffusion: {sigmas: [1.0, 0.5, 0.5]}", ["sigmas", "descend"]),
         ("diffusion: {kernel: ode}", ["diffusion.kernel", "policy_gradient.enabled=false"]),
         ("learner: {ranks: 3}", ["learner.ranks", "rollout.groups_per_cycle"]),
+        ("learner: {zero_stage: 4}", ["learner.zero_stage", "4"]),
+        (
+            "{learner: {zero_stage: 3}, lora: {rank: 8}}",
+            ["learner.zero_stage=3", "lora.rank=8", "learner.zero_stage=1"],
+        ),
+        ("learner: {zero_stage: 0, offload_optimizer: true}", ["offload_optimizer", "zero_stage 1, 2 or 3", "0"]),
+        ("learner: {engine: torch, offload_optimizer: true}", ["offload_optimizer", "engine=deepspeed", "torch"]),
+        ("learner: {offload_activations: true}", ["offload_activations", "gradient_checkpointing=true"]),
         ("weights: {keep: 2}", ["weights.keep", "rollout.max_policy_age"]),
         ("reward: {kind: oracle}", ["reward.kind=oracle", "data.source=shapes", "digits"]),
         (

@@ -173,6 +173,51 @@ def test_zero_splits_moments_and_update_copies_over_the_ranks() -> None:
     assert one - two == (2 * 3 + 2) * 1000 * FLOAT32 // 2
 
 
+def test_zero_3_splits_weights_and_gradients_too_and_gathers_a_network_for_a_pass() -> None:
+    at = {
+        stage: learner_bytes(config_with(learner={"ranks": 2, "zero_stage": stage}, rollout={"groups_per_cycle": 8}))
+        for stage in (2, 3)
+    }
+    assert at[2] == (1 + 2 + 2 + (6 + 2) / 2 + 1) * 1000 * FLOAT32
+    assert at[3] == (1 + (2 + 2 + 6 + 2) / 2 + 1 + 1) * 1000 * FLOAT32
+
+
+def test_zero_3_gathers_a_gib_where_activations_are_made_again() -> None:
+    plain, frugal = (
+        _rank_gib(config_with(learner={"zero_stage": 3, "gradient_checkpointing": again}), MEDIUM)
+        for again in (False, True)
+    )
+    assert plain - frugal == pytest.approx(MEDIUM.transformer * FLOAT32 / 2**30 - 1)
+
+
+def test_over_many_ranks_the_networks_need_most_at_the_start_of_zero_3_when_they_are_whole() -> None:
+    batch: dict[str, object] = {"batch_size": 64}
+    config = config_with(
+        learner={"ranks": 64, "zero_stage": 3, "gradient_checkpointing": True},
+        rollout={"groups_per_cycle": 64},
+        dmd=batch,
+        fake_score=batch,
+        discriminator=batch,
+    )
+    # teacher, student, fake score and EMA
+    assert _rank_gib(config, MEDIUM) == pytest.approx(4 * MEDIUM.transformer * FLOAT32 / 2**30)
+
+
+@pytest.mark.parametrize(("stage", "buffers"), [(1, 2), (2, 2), (3, 1)])
+def test_what_is_offloaded_is_said_to_be_in_host_memory_and_needs_buffers_there(stage: int, buffers: int) -> None:
+    kept, moved = (
+        config_with(learner={"ranks": 2, "zero_stage": stage, "offload_optimizer": offload})
+        for offload in (False, True)
+    )
+    assert learner_bytes(moved) - learner_bytes(kept) == buffers * 2 * 1000 * FLOAT32 // 2
+    (row,) = (row for row in estimate.memory(moved, SIZES) if row.role == "learner")
+    assert [name for name, _ in row.parts if "host memory" in name] == [
+        "3 moment sets in host memory",
+        "update copies in host memory",
+        "gradient buffers in host memory",
+    ]
+
+
 def test_every_worker_of_the_configuration_is_placed() -> None:
     config = config_with(rollout={"actors": 5, "num_cpus": 2.0}, reward={"workers": 3}, learner={"ranks": 4})
     workers = {role.name: role.workers for role in estimate.placement(config)}

@@ -115,7 +115,19 @@ class Learner(Resources):
     num_cpus: float = Field(default=0.5, ge=0, description="Logical CPUs reserved by one rank.")
     ranks: Positive = Field(default=1, description="Ranks of the gang; divides rollout.groups_per_cycle.")
     engine: Literal["deepspeed", "torch"] = Field(default="deepspeed", description="torch: one rank, for debugging.")
-    zero_stage: Literal[0, 1, 2] = Field(default=1, description="DeepSpeed ZeRO stage.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        default=1,
+        description="DeepSpeed ZeRO stage. What is split over the ranks: 1 moments and update copies, 2 gradients too, "
+        "3 weights too, gathered layer by layer. With 3, gradient_checkpointing lets gathered layers go at once.",
+    )
+    offload_optimizer: bool = Field(
+        default=False, description="Moments and update copies live in host memory; needs ZeRO 1, 2 or 3."
+    )
+    offload_activations: bool = Field(
+        default=False,
+        description="What gradient_checkpointing keeps for the backward pass, the inputs of blocks, lives in host "
+        "memory.",
+    )
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
     betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clip of every update.")
@@ -144,6 +156,30 @@ class Learner(Resources):
     checkpoint_cycles: Positive = Field(default=50, description="Cycles between checkpoints.")
     keep_checkpoints: Positive = Field(default=2, description="Checkpoints kept.")
     cycle_timeout_s: Seconds = Field(default=600.0, description="A cycle that takes longer stops the run.")
+
+    @property
+    def partitions_optimizer(self) -> bool:
+        """Whether ranks hold shares of moments and update copies; plain torch and ZeRO 0 hold them whole."""
+        return self.engine == "deepspeed" and self.zero_stage > 0
+
+    @property
+    def partitions_weights(self) -> bool:
+        """Whether ranks hold shares of the weights that learn."""
+        return self.engine == "deepspeed" and self.zero_stage == 3  # noqa: PLR2004 - DeepSpeed's number
+
+    @model_validator(mode="after")
+    def _offload_is_done(self) -> Self:
+        if self.offload_optimizer and not self.partitions_optimizer:
+            raise ValueError(
+                f"offload_optimizer needs engine=deepspeed and zero_stage 1, 2 or 3, got {self.engine} and "
+                f"{self.zero_stage}; set offload_optimizer=false or change them"
+            )
+        if self.offload_activations and not self.gradient_checkpointing:
+            raise ValueError(
+                "offload_activations moves what gradient_checkpointing keeps; set gradient_checkpointing=true or "
+                "offload_activations=false"
+            )
+        return self
 
 
 class DistributionMatching(Section):

@@ -162,6 +162,11 @@ class Config(Section):
                 )
         if self.learner.engine == "torch" and self.learner.ranks > 1:
             raise ValueError("learner.engine=torch runs one rank; set learner.ranks=1 or learner.engine=deepspeed")
+        if self.lora.rank and self.learner.partitions_weights:
+            raise ValueError(
+                f"learner.zero_stage=3 would split the base that all roles' adapters share, got lora.rank="
+                f"{self.lora.rank}; set learner.zero_stage=1, which splits the adapters' states, or lora.rank=0"
+            )
         if self.weights.keep <= self.rollout.max_policy_age:
             raise ValueError(
                 f"weights.keep must exceed rollout.max_policy_age, got {self.weights.keep} and "

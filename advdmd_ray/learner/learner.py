@@ -29,7 +29,8 @@ from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.ema import Ema
-from advdmd_ray.learner.engine import Engine, Gang, build_engine
+from advdmd_ray.learner.engine import Engine, build_engine
+from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.objectives import (
     PolicyReport,
     Setting,
@@ -69,8 +70,8 @@ class Networks:
         student: The few-step generator.
         fake_score: The score of the student's own distribution.
         discriminator: Real against generated; the reward model.
-        backbone: The part of another role that the discriminator reads and that learns, so that its weights must travel
-            with the heads; None if the backbone never changes.
+        backbone: The part of the fake score that the discriminator reads, so that its weights must travel with the
+            heads; None if it reads another network.
         guide: How the teacher's family is guided, from denoiser, empty prompt and scale.
         base_digest: Digest of the frozen base, if what learns are adapters of it.
         device: Where the networks are.
@@ -113,8 +114,11 @@ class Learner:
             teacher=networks.guide(networks.teacher.eval(), table.unconditional, config.model.guidance),
         )
         self._device = networks.device
+        # Rank 0 samples alone, so not with weights that are spread over the ranks; the teacher's have the same names.
+        self._sampler = networks.teacher if config.learner.partitions_weights else networks.student
+        self._carried = carried_weights(networks)
+        self._base_digest = networks.base_digest
         self._engines = self._build_engines(networks)
-        self._backbone, self._base_digest = networks.backbone, networks.base_digest
         self._ema = Ema(self._engines["student"].state_dict(), config.learner.ema_decay)
         # The weights that judge: with decay 0 those of the last cycle.
         self._judge = Ema(self._engines["discriminator"].state_dict(), config.reward.ema_decay)
@@ -145,6 +149,8 @@ class Learner:
                 weight_decay=config.learner.weight_decay,
                 max_grad_norm=config.learner.max_grad_norm,
                 zero_stage=config.learner.zero_stage,
+                offload_optimizer=config.learner.offload_optimizer,
+                offload_activations=config.learner.offload_activations,
                 gang=self._gang,
                 device=self._device,
             )
@@ -198,14 +204,8 @@ class Learner:
 
     def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
         """Measures and smooths the AUC per level of the weights that judge: the mean over all groups of all ranks."""
-        judging = {name: weight.to(self._device) for name, weight in self._judge.state().items()}
-
-        def judge(
-            x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
-        ) -> Float[Tensor, " b"]:
-            return torch.func.functional_call(self._discriminator, judging, (x, t, conditioning))
-
-        local = heldout_auc(judge, self._setting, batch, ("auc", self.version))
+        with self._engines["discriminator"].wearing(self._judge.state()) as judge:
+            local = heldout_auc(judge, self._setting, batch, ("auc", self.version))
         measured = tuple(self._gang.mean(local).tolist())
         self._health = smoothed_health(self._health, measured, self._config.discriminator.auc_decay)
         return measured
@@ -315,25 +315,28 @@ class Learner:
     def _discriminator(self) -> nn.Module:
         return self._engines["discriminator"].module
 
-    def snapshots(self) -> tuple[Snapshot, Snapshot]:
-        """Student and discriminator of this version, packed for rollout actors and reward workers.
+    def published(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weights of student and discriminator that rollout actors and reward workers run. Collective.
 
         The discriminator has the average of what it trains, `reward.ema_decay`. With it go the weights of a backbone
         that learns: workers judge by the very network that the next cycle's AUC is measured of.
         """
         judge = self._judge.state()
-        if self._backbone is not None:
-            carried = self._backbone.named_parameters(prefix=CARRIED)
-            judge |= {
-                name: weight.detach().to("cpu", torch.float32, copy=True)
-                for name, weight in carried
-                if weight.requires_grad
-            }
-        base = self._base_digest
+        if self._carried:
+            backbone = self._engines["fake_score"].state_dict()
+            judge |= {name: backbone[theirs] for name, theirs in self._carried.items()}
+        return self._engines["student"].state_dict(), judge
+
+    def packed(self, student: Mapping[str, Tensor], discriminator: Mapping[str, Tensor]) -> tuple[Snapshot, Snapshot]:
+        """Snapshots of what `published` gave at this version."""
         return (
-            pack("student", self.version, self._engines["student"].state_dict(), base),
-            pack("discriminator", self.version, judge, base),
+            pack("student", self.version, student, self._base_digest),
+            pack("discriminator", self.version, discriminator, self._base_digest),
         )
+
+    def snapshots(self) -> tuple[Snapshot, Snapshot]:
+        """Student and discriminator of this version, packed. Collective."""
+        return self.packed(*self.published())
 
     def ema(self) -> dict[str, Tensor]:
         """A copy of the student's EMA by name, float32 on the CPU."""
@@ -341,14 +344,13 @@ class Learner:
 
     @torch.no_grad()
     def sample_ema(self, conditioning: Conditioning, seeds: Sequence[int]) -> Float[Tensor, "b c h w"]:
-        """Final latents of the student's EMA, with the kernel and levels it is trained with."""
-        student = self._engines["student"].module
+        """Final latents of the student's EMA, with the kernel and levels it is trained with. Any rank may ask."""
         average = {name: weight.to(self._device) for name, weight in self._ema.state().items()}
 
         def averaged(
             x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
         ) -> Float[Tensor, "b c h w"]:
-            return torch.func.functional_call(student, average, (x, t, conditioning))
+            return torch.func.functional_call(self._sampler, average, (x, t, conditioning))
 
         sigmas, shape = self._setting.sigmas, self._setting.real.latent_shape
         x = group_noise(shape, seeds, "initial")
@@ -382,6 +384,15 @@ class Learner:
         self._cadence.restore(facts["cadence"])
         self._health = replace(self._health, auc=tuple(facts["auc"]))
         self.version = facts["version"]
+
+
+def carried_weights(networks: Networks) -> dict[str, str]:
+    """Names, in a snapshot of the discriminator, of the weights that it reads and the fake score trains; and there."""
+    if networks.backbone is None:
+        return {}
+    trained = {id(weight): name for name, weight in networks.fake_score.named_parameters() if weight.requires_grad}
+    read = networks.backbone.named_parameters(prefix=CARRIED)
+    return {name: trained[id(weight)] for name, weight in read if id(weight) in trained}
 
 
 def rate_factor(version: int, cycles: int, final: float) -> float:

@@ -14,7 +14,7 @@ from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.evaluation.grids import column_labels, comparison_grid
 from advdmd_ray.evaluation.judge import Judgement, StudentJudge
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
-from advdmd_ray.learner.engine import Gang
+from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.report import CycleOutcome
 from advdmd_ray.prompts import PromptTable
@@ -26,7 +26,9 @@ GRIDS = "grids"
 GRID_ROWS, GRID_COLUMNS = 6, 10
 
 Publication = tuple[tuple[Manifest, Manifest], np.ndarray, np.ndarray]
-CycleResult = tuple[CycleOutcome | None, np.ndarray | None, np.ndarray | None]
+Nothing = tuple[None, None, None]
+NOTHING: Nothing = (None, None, None)
+CycleResult = tuple[CycleOutcome, np.ndarray, np.ndarray] | Nothing
 
 
 class LearnerWorker:
@@ -40,9 +42,12 @@ class LearnerWorker:
         """What this worker runs."""
         return self._learner
 
-    def publication(self) -> Publication:
-        """Manifests and payloads of the current student and discriminator."""
-        student, discriminator = self._learner.snapshots()
+    def publication(self) -> Publication | Nothing:
+        """On rank 0 manifests and payloads of the current student and discriminator, else nothing. Collective."""
+        weights = self._learner.published()
+        if self._gang.rank != 0:
+            return NOTHING
+        student, discriminator = self._learner.packed(*weights)
         return (student.manifest, discriminator.manifest), student.payload, discriminator.payload
 
     def cycle(self, infos: Sequence[GroupInfo], payloads: Sequence[np.ndarray]) -> CycleResult:
@@ -57,14 +62,11 @@ class LearnerWorker:
         """
         share = [decode_scored(from_bytes(data)) for data in payloads]
         report = self._learner.cycle(share, infos)
-        if self._gang.rank != 0:
-            return None, None, None
-        (student, discriminator), student_bytes, discriminator_bytes = self.publication()
-        return (
-            CycleOutcome(report, student, discriminator, psutil.Process().memory_info().rss),
-            student_bytes,
-            discriminator_bytes,
-        )
+        publication = self.publication()
+        if publication[0] is None:
+            return NOTHING
+        manifests, student, discriminator = publication
+        return CycleOutcome(report, *manifests, psutil.Process().memory_info().rss), student, discriminator
 
     def checkpoint(self, facts: Mapping[str, Any]) -> str:
         """Saves the learner and the controller's facts as one checkpoint. Collective; rank 0 writes."""

@@ -102,7 +102,7 @@ class Discriminator(nn.Module):
             self.backbone = backbone.transformer
         self._learns = hold == "own"
         # A tuple hides the module from torch's registration.
-        self._reader = (TokenReader(backbone, self.blocks),)
+        self._reader = (TokenReader(backbone, self.blocks, cut=hold == "own"),)
         condition_width = backbone.summary_width + 2 * TIME_FREQUENCIES
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

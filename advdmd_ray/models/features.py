@@ -34,11 +34,11 @@ class TokenReader:
     Args:
         denoiser: The network; it is held, not copied.
         blocks: Wanted blocks, counted from 0 in the order they run, ascending.
+        cut: Whether the network ends with the last wanted block, as `cut_after` leaves it.
     """
 
-    def __init__(self, denoiser: TransformerDenoiser, blocks: Sequence[int]) -> None:
-        self.denoiser = cut_after(denoiser, blocks[-1])
-        self._wanted = [self.denoiser.blocks[block] for block in blocks]
+    def __init__(self, denoiser: TransformerDenoiser, blocks: Sequence[int], *, cut: bool = False) -> None:
+        self._denoiser, self._blocks, self._cut = denoiser, tuple(blocks), cut
 
     def __call__(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
@@ -51,14 +51,17 @@ class TokenReader:
             conditioning: One row per sample.
         """
         size = (x.shape[2], x.shape[3])
-        tokens: dict[nn.Module, list[Tensor]] = {block: [] for block in self._wanted}
+        # Cut now, as a network that an engine partitions gets the hooks that gather its weights after this reader.
+        denoiser = self._denoiser if self._cut else cut_after(self._denoiser, self._blocks[-1])
+        wanted = [denoiser.blocks[block] for block in self._blocks]
+        tokens: dict[nn.Module, list[Tensor]] = {block: [] for block in wanted}
 
         def keep(block: nn.Module, _: object, output: Any) -> None:
-            tokens[block].append(self.denoiser.image_tokens(output, size).to(x.dtype))
+            tokens[block].append(denoiser.image_tokens(output, size).to(x.dtype))
 
-        handles = [block.register_forward_hook(keep) for block in self._wanted]
+        handles = [block.register_forward_hook(keep) for block in wanted]
         try:
-            self.denoiser(x, t, conditioning)
+            denoiser(x, t, conditioning)
         finally:
             for handle in handles:
                 handle.remove()

@@ -13,8 +13,8 @@ from advdmd_ray.assembly import build_decoder, build_learner_worker, build_stude
 from advdmd_ray.config import Config
 from advdmd_ray.evaluation.judge import Judgement
 from advdmd_ray.learner.checkpoint import open_checkpoint
-from advdmd_ray.learner.engine import SoloGang, TorchDistributedGang
-from advdmd_ray.learner.worker import CycleResult, Publication
+from advdmd_ray.learner.gang import SoloGang, TorchDistributedGang
+from advdmd_ray.learner.worker import CycleResult, Nothing, Publication
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo
 from advdmd_ray.weights import Manifest, Snapshot, unpack
@@ -60,8 +60,8 @@ class LearnerRank:
         self._judge = build_student_judge(self._config) if judged else None
         return ray.get_runtime_context().get_node_id()
 
-    def publication(self) -> Publication:
-        """See `LearnerWorker`; asked of rank 0."""
+    def publication(self) -> Publication | Nothing:
+        """See `LearnerWorker`."""
         return self._worker.publication()
 
     def cycle(self, infos: Sequence[GroupInfo], *payloads: np.ndarray) -> CycleResult:

@@ -115,8 +115,10 @@ class RayShell:
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """Manifests of the learner's current student and discriminator, and references of their bytes."""
-        facts, student, discriminator = self._ranks[0].publication.options(num_returns=3).remote()
-        return answer(facts, "the learner's first weights"), student, discriminator
+        results = [rank.publication.options(num_returns=3).remote() for rank in self._ranks]
+        manifests, *_ = (answer(facts, "the learner's first weights") for facts, _, _ in results)
+        _, student, discriminator = results[0]
+        return manifests, student, discriminator
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Job:
         """See `Shell`.

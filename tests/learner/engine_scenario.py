@@ -1,12 +1,14 @@
 """What the engine tests train, and the program that trains it on real ranks: `python engine_scenario.py JOB.json`.
 
 DeepSpeed and process groups leave state in a process, so they run in processes of their own. One process goes
-through all ZeRO stages; it writes states as safetensors and reports as JSON for the tests to compare.
+through all variants; it writes states as safetensors and reports as JSON for the tests to compare.
 """
 
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,9 @@ import torch.distributed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from advdmd_ray.learner.engine import Engine, StepReport, build_engine
+from advdmd_ray.learner.deepspeed_engine import ZeroStage
+from advdmd_ray.learner.engine import Engine, build_engine
+from advdmd_ray.learner.engine_state import StepReport
 from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang
 
 OBJECTIVES = {"dmd": 1e-3, "rl": 5e-4}
@@ -23,7 +27,24 @@ STEPS = 6
 SAVED_AT = 3
 BATCH = 8
 DEADLINE_S = 60.0
-STAGES: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A ZeRO stage, with or without moments in host memory."""
+
+    stage: ZeroStage
+    offload: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.stage}{'-offload' if self.offload else ''}"
+
+
+VARIANTS = (*(Variant(stage) for stage in (0, 1, 2, 3)), *(Variant(stage, offload=True) for stage in (1, 2, 3)))
+# ZeRO stages of two engines in one process.
+PAIRS: tuple[tuple[ZeroStage, ZeroStage], ...] = ((2, 1), (3, 3), (3, 1))
+# From whose checkpoint each variant goes on in the tests: another stage's, in a circle.
+SOURCE = dict(zip(VARIANTS, (*VARIANTS[1:], VARIANTS[0]), strict=True))
 
 
 class Network(nn.Module):
@@ -72,14 +93,15 @@ def train(engine: Engine, steps: range, gang: Gang) -> list[StepReport]:
     return [engine.step(loss_of(engine, step, gang), objective_of(step)) for step in steps]
 
 
-def build(kind: Literal["deepspeed", "torch"], stage: Literal[0, 1, 2], gang: Gang, seed: int = 0) -> Engine:
+def build(kind: Literal["deepspeed", "torch"], variant: Variant, gang: Gang, seed: int = 0) -> Engine:
     return build_engine(
         network(seed),
         kind=kind,
         objectives=OBJECTIVES,
         weight_decay=0.01,
         max_grad_norm=0.5,
-        zero_stage=stage,
+        zero_stage=variant.stage,
+        offload_optimizer=variant.offload,
         gang=gang,
     )
 
@@ -98,37 +120,68 @@ def restore(engine: Engine, path: Path) -> None:
         load({key.removeprefix(kind): tensor for key, tensor in tensors.items() if key.startswith(kind)})
 
 
-def uninterrupted(folder: Path, stage: Literal[0, 1, 2], gang: Gang) -> list[StepReport]:
-    engine = build("deepspeed", stage, gang)
+def uninterrupted(folder: Path, variant: Variant, gang: Gang) -> list[StepReport]:
+    engine = build("deepspeed", variant, gang)
     reports = train(engine, range(SAVED_AT), gang)
-    save(engine, folder / f"saved-{gang.size}-{stage}.safetensors", gang)
+    save(engine, folder / f"saved-{gang.size}-{variant}.safetensors", gang)
     reports += train(engine, range(SAVED_AT, STEPS), gang)
-    save(engine, folder / f"final-{gang.size}-{stage}.safetensors", gang)
+    save(engine, folder / f"final-{gang.size}-{variant}.safetensors", gang)
     return reports
 
 
-def resumed(folder: Path, stage: Literal[0, 1, 2], gang: Gang, saved_by: int) -> None:
-    engine = build("deepspeed", stage, gang, seed=1)
-    restore(engine, folder / f"saved-{saved_by}-{stage}.safetensors")
-    save(engine, folder / f"restored-{saved_by}-to-{gang.size}-{stage}.safetensors", gang)
+def resumed(folder: Path, variant: Variant, gang: Gang, source: Variant) -> None:
+    """Goes on from what `source` saved on two ranks."""
+    engine = build("deepspeed", variant, gang, seed=1)
+    restore(engine, folder / f"saved-2-{source}.safetensors")
+    name = f"{source}-to-{gang.size}-{variant}.safetensors"
+    save(engine, folder / f"restored-{name}", gang)
     train(engine, range(SAVED_AT, STEPS), gang)
-    save(engine, folder / f"resumed-{saved_by}-to-{gang.size}-{stage}.safetensors", gang)
+    save(engine, folder / f"resumed-{name}", gang)
 
 
-def poisoned(folder: Path, stage: Literal[0, 1, 2], gang: Gang) -> list[StepReport]:
+def poisoned(folder: Path, variant: Variant, gang: Gang) -> list[StepReport]:
     """A loss that is not finite on the last rank only, then a good one."""
-    engine = build("deepspeed", stage, gang)
+    engine = build("deepspeed", variant, gang)
     train(engine, range(SAVED_AT), gang)
     poison = float("nan") if gang.rank == gang.size - 1 else 1.0
     bad = engine.step(loss_of(engine, SAVED_AT, gang) * poison, "dmd")
-    save(engine, folder / f"poisoned-{gang.size}-{stage}.safetensors", gang)
+    save(engine, folder / f"poisoned-{gang.size}-{variant}.safetensors", gang)
     return [bad, engine.step(loss_of(engine, SAVED_AT, gang), "dmd")]
 
 
-def two_engines(folder: Path, kind: Literal["deepspeed", "torch"], gang: Gang) -> None:
+def passes(engine: Engine) -> dict[str, Tensor]:
+    """Passes through the module that make no step: a sample, an input gradient, and both with other weights."""
+    x = torch.randn(3, 5, generator=torch.Generator().manual_seed(7))
+    others = {name: torch.full_like(tensor, 0.1) for name, tensor in engine.state_dict().items()}
+    found = {}
+    for who in ("own", "others", "own again"):
+        with engine.wearing(others) if who == "others" else nullcontext(engine.module) as module:
+            leaf = x.clone().requires_grad_()
+            found[f"{who}:gradient"] = torch.autograd.grad(module(leaf, scaled=True).square().sum(), leaf)[0]
+            with torch.no_grad():
+                found[f"{who}:sample"] = module(x, scaled=True)
+    return found
+
+
+def looked_at(folder: Path, variant: Variant, gang: Gang) -> None:
+    """Passes between steps, which must neither see old weights nor leave anything behind."""
+    engine = build("deepspeed", variant, gang)
+    for step in range(SAVED_AT):
+        passes(engine)
+        engine.step(loss_of(engine, step, gang), objective_of(step))
+    found = {"passes:" + name: tensor for name, tensor in passes(engine).items()}
+    found |= {"weights:" + name: tensor for name, tensor in engine.state_dict().items()}
+    save_file(found, folder / f"passes-{gang.size}-{variant}-{gang.rank}.safetensors")
+
+
+def two_engines(
+    folder: Path, kind: Literal["deepspeed", "torch"], gang: Gang, stages: tuple[ZeroStage, ZeroStage]
+) -> None:
     """A student learns from a critic's input gradient while the critic learns on its own, interleaved."""
-    student = build(kind, 2, gang)
-    critic = build_engine(nn.Linear(3, 1, bias=False), kind=kind, objectives={"critic": 1e-2}, zero_stage=1, gang=gang)
+    student = build(kind, Variant(stages[0]), gang)
+    critic = build_engine(
+        nn.Linear(3, 1, bias=False), kind=kind, objectives={"critic": 1e-2}, zero_stage=stages[1], gang=gang
+    )
     critic.load_state_dict({"weight": torch.tensor([[0.3, -0.2, 0.1]])})
     for step in range(4):
         x = torch.randn(BATCH, 5, generator=torch.Generator().manual_seed(step)).chunk(gang.size)[gang.rank]
@@ -139,7 +192,7 @@ def two_engines(folder: Path, kind: Literal["deepspeed", "torch"], gang: Gang) -
         critic.step(critic(made.detach()).square().mean(), "critic")
     weights = {**student.state_dict(), **critic.state_dict()}
     if gang.rank == 0:
-        save_file(weights, folder / f"two-{kind}-{gang.size}.safetensors")
+        save_file(weights, folder / f"two-{kind}-{gang.size}-{stages[0]}{stages[1]}.safetensors")
 
 
 def main(job: dict[str, str | int]) -> None:
@@ -149,11 +202,16 @@ def main(job: dict[str, str | int]) -> None:
     if size > 1:
         gang = TorchDistributedGang(rank, size, address="127.0.0.1", port=int(job["port"]), timeout_s=DEADLINE_S)
     reports = {}
-    for stage in STAGES:
-        reports[f"train-{stage}"] = uninterrupted(folder, stage, gang)
-        reports[f"poisoned-{stage}"] = poisoned(folder, stage, gang)
-        resumed(folder, stage, gang, saved_by=2)
-    two_engines(folder, "deepspeed", gang)
+    for variant in VARIANTS:
+        reports[f"train-{variant}"] = uninterrupted(folder, variant, gang)
+        reports[f"poisoned-{variant}"] = poisoned(folder, variant, gang)
+        looked_at(folder, variant, gang)
+    for variant in VARIANTS:  # once all have saved
+        resumed(folder, variant, gang, SOURCE[variant])
+        if size > 1:
+            resumed(folder, variant, gang, variant)
+    for stages in PAIRS:
+        two_engines(folder, "deepspeed", gang, stages)
     facts: dict[str, Any] = {name: [dataclasses.asdict(each) for each in some] for name, some in reports.items()}
     facts["deadlines"] = [
         group._get_backend(torch.device("cpu")).options._timeout.total_seconds()

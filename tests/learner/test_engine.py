@@ -7,18 +7,21 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import engine_scenario as scenario
 import pytest
 import torch
+from engine_scenario import Variant
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from advdmd_ray.errors import CheckpointError, UserError
+from advdmd_ray.learner.deepspeed_engine import ZeroStage
 from advdmd_ray.learner.engine import build_engine
 from advdmd_ray.learner.gang import SoloGang
 
+PLAIN = scenario.Variant(0)
 SCRIPT = Path(scenario.__file__)
 ROOT = SCRIPT.parents[2]
 
@@ -79,7 +82,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Plain torch, one process, the whole batch."""
-    engine = scenario.build("torch", 0, SoloGang())
+    engine = scenario.build("torch", PLAIN, SoloGang())
     scenario.train(engine, range(scenario.STEPS), SoloGang())
     path = tmp_path_factory.mktemp("reference") / "final.safetensors"
     scenario.save(engine, path, SoloGang())
@@ -100,12 +103,16 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-@pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("stage", scenario.STAGES)
+each_variant = pytest.mark.parametrize("variant", scenario.VARIANTS, ids=str)
+each_size = pytest.mark.parametrize("size", [1, 2])
+
+
+@each_size
+@each_variant
 def test_deepspeed_at_any_stage_and_size_equals_plain_torch_on_the_whole_batch(
-    outcome: Outcome, reference: dict[str, Tensor], stage: int, size: int
+    outcome: Outcome, reference: dict[str, Tensor], variant: Variant, size: int
 ) -> None:
-    assert_close(outcome.state(f"final-{size}-{stage}"), reference)
+    assert_close(outcome.state(f"final-{size}-{variant}"), reference)
 
 
 def test_the_reference_learned_something_with_both_objectives(reference: dict[str, Tensor]) -> None:
@@ -120,54 +127,78 @@ def test_the_reference_learned_something_with_both_objectives(reference: dict[st
     assert {o: int(reference[f"optimizer:{o}.steps"]) for o in scenario.OBJECTIVES} == {"dmd": 4, "rl": 2}
 
 
-@pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("stage", scenario.STAGES)
-def test_a_state_saved_on_two_ranks_is_restored_bit_for_bit_on_any_number(
-    outcome: Outcome, stage: int, size: int
+@each_size
+@each_variant
+def test_a_state_saved_on_two_ranks_is_restored_bit_for_bit_at_any_stage_on_any_number(
+    outcome: Outcome, variant: Variant, size: int
 ) -> None:
-    assert_equal(outcome.state(f"restored-2-to-{size}-{stage}"), outcome.state(f"saved-2-{stage}"))
+    source = scenario.SOURCE[variant]
+    assert_equal(outcome.state(f"restored-{source}-to-{size}-{variant}"), outcome.state(f"saved-2-{source}"))
 
 
-@pytest.mark.parametrize("stage", scenario.STAGES)
-def test_continuing_on_as_many_ranks_is_bitwise_the_uninterrupted_run(outcome: Outcome, stage: int) -> None:
-    assert_equal(outcome.state(f"resumed-2-to-2-{stage}"), outcome.state(f"final-2-{stage}"))
+@each_variant
+def test_continuing_at_the_same_stage_and_size_is_bitwise_the_uninterrupted_run(
+    outcome: Outcome, variant: Variant
+) -> None:
+    assert_equal(outcome.state(f"resumed-{variant}-to-2-{variant}"), outcome.state(f"final-2-{variant}"))
 
 
-@pytest.mark.parametrize("stage", scenario.STAGES)
-def test_continuing_on_fewer_ranks_is_the_uninterrupted_run(outcome: Outcome, stage: int) -> None:
-    assert_close(outcome.state(f"resumed-2-to-1-{stage}"), outcome.state(f"final-2-{stage}"))
+@each_size
+@each_variant
+def test_continuing_from_another_stage_on_any_number_is_the_uninterrupted_run(
+    outcome: Outcome, variant: Variant, size: int
+) -> None:
+    source = scenario.SOURCE[variant]
+    assert_close(outcome.state(f"resumed-{source}-to-{size}-{variant}"), outcome.state(f"final-2-{source}"))
 
 
-@pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("stage", scenario.STAGES)
+@each_size
+@each_variant
 def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_and_reported_on_all(
-    outcome: Outcome, stage: int, size: int
+    outcome: Outcome, variant: Variant, size: int
 ) -> None:
     for rank in range(size):
-        bad, good = outcome.facts(size, rank)[f"poisoned-{stage}"]
+        bad, good = outcome.facts(size, rank)[f"poisoned-{variant}"]
         assert (bad["skipped"], bad["grad_norm"]) == (True, float("inf"))
-        assert good == outcome.facts(size, rank)[f"train-{stage}"][scenario.SAVED_AT]
-    assert_equal(outcome.state(f"poisoned-{size}-{stage}"), outcome.state(f"saved-{size}-{stage}"))
+        assert good == outcome.facts(size, rank)[f"train-{variant}"][scenario.SAVED_AT]
+    assert_equal(outcome.state(f"poisoned-{size}-{variant}"), outcome.state(f"saved-{size}-{variant}"))
+
+
+@each_size
+@each_variant
+def test_passes_between_steps_see_the_weights_of_now_or_those_that_are_worn(
+    outcome: Outcome, variant: Variant, size: int
+) -> None:
+    engine = scenario.build("torch", PLAIN, SoloGang())
+    scenario.train(engine, range(scenario.SAVED_AT), SoloGang())
+    expected = {"passes:" + name: tensor for name, tensor in scenario.passes(engine).items()}
+    expected |= {"weights:" + name: tensor for name, tensor in engine.state_dict().items()}
+    assert not torch.equal(expected["passes:own:sample"], expected["passes:others:sample"])
+    assert torch.equal(expected["passes:own:sample"], expected["passes:own again:sample"])
+    for rank in range(size):
+        assert_close(outcome.state(f"passes-{size}-{variant}-{rank}"), expected)
 
 
 def test_ranks_and_engines_report_the_same_norms_and_rates(outcome: Outcome) -> None:
-    engine = scenario.build("torch", 0, SoloGang())
+    engine = scenario.build("torch", PLAIN, SoloGang())
     expected = scenario.train(engine, range(scenario.STEPS), SoloGang())
     for size, rank in ((1, 0), (2, 0), (2, 1)):
-        for stage in scenario.STAGES:
-            reports = outcome.facts(size, rank)[f"train-{stage}"]
+        for variant in scenario.VARIANTS:
+            reports = outcome.facts(size, rank)[f"train-{variant}"]
             for report, reference in zip(reports, expected, strict=True):
                 assert report["grad_norm"] == pytest.approx(reference.grad_norm, rel=1e-5)
                 assert report["learning_rate"] == scenario.OBJECTIVES[report["objective"]]
                 assert (report["objective"], report["skipped"]) == (reference.objective, False)
 
 
-def test_two_engines_in_one_process_learn_side_by_side(outcome: Outcome) -> None:
-    scenario.two_engines(outcome.folder, "torch", SoloGang())
-    expected = outcome.state("two-torch-1")
+@pytest.mark.parametrize("stages", scenario.PAIRS)
+def test_two_engines_in_one_process_learn_side_by_side(outcome: Outcome, stages: tuple[ZeroStage, ZeroStage]) -> None:
+    scenario.two_engines(outcome.folder, "torch", SoloGang(), stages)
+    names = f"{stages[0]}{stages[1]}"
+    expected = outcome.state(f"two-torch-1-{names}")
     assert "weight" in expected
     for size in (1, 2):
-        assert_close(outcome.state(f"two-deepspeed-{size}"), expected)
+        assert_close(outcome.state(f"two-deepspeed-{size}-{names}"), expected)
 
 
 def test_every_process_group_has_the_gangs_deadline(outcome: Outcome) -> None:
@@ -188,13 +219,13 @@ def test_a_torch_engine_over_a_gang_averages_gradients() -> None:
 
     norms = []
     for gang in (SoloGang(), Echo()):
-        engine = scenario.build("torch", 0, gang)
+        engine = scenario.build("torch", PLAIN, gang)
         norms.append(scenario.train(engine, range(1), SoloGang())[0].grad_norm)
     assert norms[1] == pytest.approx(2 * norms[0])
 
 
 def test_frozen_parameters_are_neither_trained_nor_saved() -> None:
-    engine = scenario.build("torch", 0, SoloGang())
+    engine = scenario.build("torch", PLAIN, SoloGang())
     frozen = scenario.network().frozen.weight
     scenario.train(engine, range(3), SoloGang())
     assert torch.equal(dict(engine.module.named_parameters())["frozen.weight"], frozen)
@@ -202,7 +233,7 @@ def test_frozen_parameters_are_neither_trained_nor_saved() -> None:
 
 
 def test_a_skipped_step_of_the_torch_engine_changes_nothing() -> None:
-    engine = scenario.build("torch", 0, SoloGang())
+    engine = scenario.build("torch", PLAIN, SoloGang())
     scenario.train(engine, range(2), SoloGang())
     weights, moments = engine.state_dict(), engine.optimizer_state()
     report = engine.step(scenario.loss_of(engine, 2, SoloGang()) * float("inf"), "dmd")
@@ -219,7 +250,7 @@ def test_one_networks_step_leaves_no_gradient_in_another() -> None:
 
 
 def test_the_state_is_a_copy() -> None:
-    engine = scenario.build("torch", 0, SoloGang())
+    engine = scenario.build("torch", PLAIN, SoloGang())
     for state in (engine.state_dict, engine.optimizer_state):
         before = state()
         for tensor in state().values():
@@ -229,7 +260,7 @@ def test_the_state_is_a_copy() -> None:
 
 @pytest.mark.parametrize("kind", ["state_dict", "optimizer_state"])
 def test_a_state_of_another_network_is_refused_and_changes_nothing(kind: str) -> None:
-    engine = scenario.build("torch", 0, SoloGang())
+    engine = scenario.build("torch", PLAIN, SoloGang())
     save, load = getattr(engine, kind), getattr(engine, f"load_{kind}")
     before = save()
     first = next(iter(before))
@@ -243,8 +274,14 @@ def test_a_state_of_another_network_is_refused_and_changes_nothing(kind: str) ->
     assert_equal(save(), before)
 
 
+@pytest.mark.parametrize("variant", [("torch", 1), ("deepspeed", 0)])
+def test_offload_without_partitions_is_refused(variant: tuple[Literal["torch", "deepspeed"], ZeroStage]) -> None:
+    with pytest.raises(ValueError, match="offload_optimizer needs DeepSpeed"):
+        scenario.build(variant[0], scenario.Variant(variant[1], offload=True), SoloGang())
+
+
 def test_an_unknown_objective_is_refused() -> None:
-    engine = scenario.build("torch", 0, SoloGang())
+    engine = scenario.build("torch", PLAIN, SoloGang())
     with pytest.raises(ValueError, match="unknown objective 'gan'"):
         engine.step(scenario.loss_of(engine, 0, SoloGang()), "gan")
 

@@ -1,0 +1,106 @@
+"""What every engine has in common: the report of a step, and a state by name that depends on no stage or rank."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from advdmd_ray.errors import CheckpointError
+from advdmd_ray.learner.optimizer import MomentSetAdamW
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one optimizer step did.
+
+    Attributes:
+        objective: whose moments were used.
+        grad_norm: L2 norm of the rank-averaged gradient before clipping; infinite if it was not finite.
+        learning_rate: the learning rate used.
+        skipped: True if the gradient was not finite: no weight, moment or step count changed, on any rank.
+    """
+
+    objective: str
+    grad_norm: float
+    learning_rate: float
+    skipped: bool
+
+
+def step_report(optimizer: MomentSetAdamW, objective: str, norm: float) -> StepReport:
+    """The report of a step that was made if the gradient's norm was finite, and skipped if not."""
+    skipped = not is_finite(norm)
+    return StepReport(objective, float("inf") if skipped else norm, optimizer.param_groups[0]["lr"], skipped=skipped)
+
+
+def is_finite(norm: float) -> bool:
+    """Whether a gradient of this norm may be used."""
+    return 0.0 <= norm < float("inf")
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Shapes by name."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def optimizer_shapes(optimizer: MomentSetAdamW, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+    """Keys of the flat optimizer state over parameters of these shapes, with the shapes that belong to them."""
+    moments = {f"{key}/{name}": shape for key in optimizer.moment_keys for name, shape in shapes.items()}
+    return moments | shapes_of(steps_of(optimizer))
+
+
+def steps_of(optimizer: MomentSetAdamW) -> dict[str, Tensor]:
+    """The step counts as tensors, `"<objective>.steps"`."""
+    return {f"{objective}.steps": torch.tensor(count) for objective, count in optimizer.steps.items()}
+
+
+def load_steps(optimizer: MomentSetAdamW, state: Mapping[str, Tensor]) -> None:
+    """Sets the step counts, as `steps_of` gave them."""
+    for objective in optimizer.learning_rates:
+        optimizer.steps[objective] = int(state[f"{objective}.steps"])
+
+
+def cpu_copy(tensor: Tensor) -> Tensor:
+    """A detached copy on the CPU."""
+    return tensor.detach().to("cpu", copy=True)
+
+
+def require_fit(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Compares names and shapes before anything is changed.
+
+    Raises:
+        CheckpointError: if they differ.
+    """
+    if given.keys() != shapes.keys():
+        missing, surplus = sorted(shapes.keys() - given.keys()), sorted(given.keys() - shapes.keys())
+        raise CheckpointError(
+            f"state does not fit: {len(missing)} missing {missing[:2]}, {len(surplus)} unknown {surplus[:2]}"
+        )
+    for name, shape in shapes.items():
+        if given[name].shape != shape:
+            both = f"{tuple(given[name].shape)}, expected {tuple(shape)}"
+            raise CheckpointError(f"state does not fit: {name} has shape {both}")
+
+
+@contextmanager
+def exchanged(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> Iterator[None]:
+    """Other data in the tensors while the context lasts, moved to their devices; then their own again, untouched."""
+    own = {name: tensor.data for name, tensor in tensors.items()}
+    try:
+        for name, tensor in tensors.items():
+            tensor.data = others[name].to(tensor)
+        yield
+    finally:
+        for name, tensor in tensors.items():
+            tensor.data = own[name]
+
+
+def activation_home(device: torch.device, *, offload: bool) -> AbstractContextManager[object]:
+    """Where a forward pass keeps what its backward pass needs: on the device, or in host memory."""
+    return torch.autograd.graph.save_on_cpu(pin_memory=device.type != "cpu") if offload else nullcontext()

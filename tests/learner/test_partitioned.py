@@ -1,0 +1,94 @@
+"""A learner whose weights are spread over two ranks (ZeRO 3) learns what one process in plain torch learns."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import partitioned_scenario as scenario
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_engine import free_port
+from torch import Tensor
+
+from advdmd_ray.learner.gang import SoloGang
+
+SCRIPT = Path(scenario.__file__)
+ROOT = SCRIPT.parents[2]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What both ways of one backbone left behind."""
+
+    partitioned: dict[str, Tensor]
+    plain: dict[str, Tensor]
+    reports: tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Path:
+    """Two ranks, once for all backbones."""
+    folder, port = tmp_path_factory.mktemp("partitioned"), free_port()
+    jobs = [
+        {"rank": rank, "size": 2, "port": port, "folder": str(folder), "pipeline": str(tiny_pipeline)}
+        for rank in range(2)
+    ]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), json.dumps(job)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for job in jobs
+    ]
+    try:
+        outputs = [process.communicate(timeout=400)[0] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)
+    return folder
+
+
+@pytest.fixture(scope="module", params=scenario.CYCLES)
+def learned(request: pytest.FixtureRequest, folder: Path, tiny_pipeline: Path) -> Learned:
+    settings = scenario.config(tiny_pipeline, request.param, engine="torch")
+    plain, reports = scenario.learned(settings, SoloGang(), scenario.CYCLES[request.param])
+    other = json.loads((folder / f"{request.param}.json").read_text())
+    return Learned(load_file(folder / f"{request.param}.safetensors"), plain, (other, reports))
+
+
+def test_what_is_published_is_whole_and_the_same(learned: Learned) -> None:
+    assert {name: tensor.shape for name, tensor in learned.partitioned.items()} == {
+        name: tensor.shape for name, tensor in learned.plain.items()
+    }
+    for name, tensor in learned.plain.items():
+        difference = (learned.partitioned[name].double() - tensor.double()).abs()
+        # Where a gradient is nothing but rounding, Adam makes a step of its sign: few elements, and less than a step.
+        assert float(difference.mean()) <= 1e-3 * max(float(tensor.double().abs().mean()), 1e-5), name
+
+
+def test_what_moved_is_far_more_than_what_differs(learned: Learned) -> None:
+    weights = [name for name in learned.plain if name.startswith("student:")]
+    before = {name: learned.plain["ema:" + name.removeprefix("student:")] for name in weights}
+    moved = sum(float((learned.plain[name] - before[name]).abs().sum()) for name in weights)
+    differs = sum(float((learned.plain[name] - learned.partitioned[name]).abs().sum()) for name in weights)
+    assert 0 < 1e4 * differs < moved
+
+
+def test_losses_norms_and_areas_are_the_same_in_every_cycle(learned: Learned) -> None:
+    for one, other in zip(*learned.reports, strict=True):
+        assert one["auc"] == pytest.approx(other["auc"])
+        for name in ("fake_score", "discriminator", "rl", "dmd"):
+            assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-6), name
+
+
+def test_one_rank_alone_samples_the_average(learned: Learned) -> None:
+    torch.testing.assert_close(learned.partitioned["sample"], learned.plain["sample"], rtol=0, atol=1e-4)
