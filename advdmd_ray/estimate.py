@@ -96,9 +96,7 @@ class RoleMemory:
         """Bytes of one worker in GPU memory."""
         if not self.on_gpu:
             return 0
-        return sum(
-            size for name, size in self.parts if name not in _IN_HOST_MEMORY and not name.endswith(IN_HOST)
-        )
+        return sum(size for name, size in self.parts if name not in _IN_HOST_MEMORY and not name.endswith(IN_HOST))
 
     @property
     def host(self) -> int:
