@@ -206,12 +206,17 @@ def test_over_many_ranks_the_networks_need_most_at_the_start_of_zero_3_when_they
 @pytest.mark.parametrize(("stage", "buffers"), [(1, 2), (2, 2), (3, 1)])
 def test_what_is_offloaded_is_said_to_be_in_host_memory_and_needs_buffers_there(stage: int, buffers: int) -> None:
     kept, moved = (
-        config_with(learner={"ranks": 2, "zero_stage": stage, "offload_optimizer": offload})
+        config_with(learner={"ranks": 2, "num_gpus": 1, "zero_stage": stage, "offload_optimizer": offload})
         for offload in (False, True)
     )
     assert learner_bytes(moved) - learner_bytes(kept) == buffers * 2 * 1000 * FLOAT32 // 2
     (row,) = (row for row in estimate.memory(moved, SIZES) if row.role == "learner")
+    there = sum(size for name, size in row.parts if name.endswith("in host memory"))
+    (on_gpu,) = (row.gpu for row in estimate.memory(kept, SIZES) if row.role == "learner")
+    # The buffers are all that is new; nothing that is there is counted on the GPU.
+    assert row.gpu == on_gpu - there + buffers * 2 * 1000 * FLOAT32 // 2
     assert [name for name, _ in row.parts if "host memory" in name] == [
+        *(["gradients of 2 in host memory"] if stage == 3 else []),
         "3 moment sets in host memory",
         "update copies in host memory",
         "gradient buffers in host memory",
