@@ -127,7 +127,11 @@ def _build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
     sample.add_argument("--images", type=_positive, default=8, help="images per prompt (default 8)")
     sample.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
-    sample.add_argument("--out", required=True, metavar="PNG", help="where the grid goes")
+    place = sample.add_mutually_exclusive_group(required=True)
+    place.add_argument("--out", metavar="PNG", help="where the grid goes")
+    place.add_argument(
+        "--grid", dest="out", nargs="?", const="grid.png", metavar="PNG", help="the same; here, grid.png"
+    )
 
     _add_evaluate(add("evaluate", _evaluate, "Judge a teacher and a student, or draw and collect a benchmark."))
 

@@ -224,3 +224,22 @@ def test_the_judges_table_has_a_row_for_every_sampler() -> None:
     assert cli.judge_table(verdict).row_count == 4
     assert cli.judge_table({"labels": labels, "teacher": {"40": score}, "real": score}).row_count == 2
     assert [str(column.header) for column in cli.judge_table(verdict).columns][2:] == ["distance", "accuracy"]
+
+
+def test_a_grid_without_a_place_is_drawn_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = [
+        "sample",
+        "--pipeline",
+        "builtin:digits",
+        "--prompt",
+        "a handwritten seven",
+        "--steps",
+        "2",
+        "--images",
+        "2",
+    ]
+    assert cli.main([*asked, "--grid"]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["grid.png"]
+    assert cli.main([*asked, "--grid", "other.png"]) == 0
+    assert (tmp_path / "other.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
