@@ -69,6 +69,11 @@ class Config(Section):
         return Path(self.run.output) / self.run.name
 
     @property
+    def latents(self) -> Path:
+        """Folder of the latents of real images."""
+        return Path(self.run.output) / "latents" if self.data.cache is None else Path(self.data.cache)
+
+    @property
     def judged_guidance(self) -> float:
         """CFG scale at which the teacher is judged."""
         given = self.evaluation.teacher_guidance

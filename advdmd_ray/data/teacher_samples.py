@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.data.files.encoding import ArrowLatents, files_digest, thumbnails, write_latents
+from advdmd_ray.data.files.encoding import ArrowLatents, files_digest, make_cache, thumbnails, write_latents
 from advdmd_ray.data.prompts import load_prompts
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
@@ -94,8 +94,7 @@ def plan_samples(config: Config) -> SamplePlan:
         "steps": data.teacher_steps,
     }
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    root = Path(config.run.output) / "latents" if data.cache is None else Path(data.cache)
-    return SamplePlan(root / name, prompts, len(prompts) * data.teacher_samples, info.latent.shape)
+    return SamplePlan(config.latents / name, prompts, len(prompts) * data.teacher_samples, info.latent.shape)
 
 
 def open_samples(plan: SamplePlan) -> ArrowLatents:
@@ -145,15 +144,11 @@ class SampleMaker:
         rows = plan.rows(shard)
         if plan.file(shard).exists():
             return len(rows)
-        try:
-            plan.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise UserError(f"data.cache {plan.folder}: cannot be made ({reason}); choose another data.cache") from None
+        make_cache(plan.folder)
         latents = self._drawn(plan, rows)
         prompts = [plan.prompts[row % len(plan.prompts)] for row in rows]
         names = [f"teacher {row}" for row in rows]
-        batch = names, prompts, latents, thumbnails(_coloured(self._decode(latents)))
+        batch = names, prompts, latents, thumbnails(self._decode(latents))
         write_latents(plan.file(shard), plan.latent_shape, iter([batch]))
         return len(rows)
 
@@ -163,8 +158,3 @@ class SampleMaker:
         seeds = [derive_seed(SAMPLES_SEED, "teacher_sample", row) for row in rows]
         start = group_noise(plan.latent_shape, seeds, "initial")
         return sample(self._teacher, self._conditioning.select(places), Kernel.ode(), self._sigmas, start, seeds)
-
-
-def _coloured(images: Float[Tensor, "n i h w"]) -> Float[Tensor, "n 3 h w"]:
-    """Grey images with three channels."""
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

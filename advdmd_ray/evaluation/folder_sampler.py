@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from advdmd_ray.data.files.encoding import coloured
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
@@ -70,6 +71,4 @@ class FolderSampler:
 
 def as_files(images: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w 3"]:
     """Images in [-1, 1] as bytes; grey ones get three channels."""
-    if images.shape[1] == 1:
-        images = images.expand(-1, 3, -1, -1)
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return ((coloured(images).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

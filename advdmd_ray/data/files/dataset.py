@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,8 +23,7 @@ def files_data(config: Config, progress: Callable[[int, int], None] = lambda _do
     data, info = config.data, inspect_pipeline(config.model.path, config.model.pixels)
     shards = find_shards(data.path or "", image_column=data.image_column, caption_column=data.caption_column)
     fitting = Fitting(*info.pixels, data.most_upscaling)
-    root = Path(config.run.output) / "latents" if data.cache is None else Path(data.cache)
-    folder = cache_folder(root, files_digest(info.component("vae").weight_files), fitting)
+    folder = cache_folder(config.latents, files_digest(info.component("vae").weight_files), fitting)
     skipped = Skipped(data.most_skipped)
 
     @functools.cache

@@ -122,9 +122,14 @@ def latent_schema(shape: tuple[int, int, int]) -> pa.Schema:
     return pa.schema(fields, metadata={"shape": ",".join(str(side) for side in shape)})
 
 
-def thumbnails(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 8 8"]:
+def coloured(images: Float[Tensor, "b i h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Images with three channels, which a grey one has alike."""
+    return images.expand(-1, 3, -1, -1)
+
+
+def thumbnails(images: Float[Tensor, "b i h w"]) -> Float[Tensor, "b 3 8 8"]:
     """Mean colours of 8 x 8 cells; values outside [-1, 1] are clipped first."""
-    return torch.nn.functional.adaptive_avg_pool2d(images.float().clamp(-1, 1), THUMBNAIL)
+    return torch.nn.functional.adaptive_avg_pool2d(coloured(images).float().clamp(-1, 1), THUMBNAIL)
 
 
 def files_digest(files: Sequence[Path]) -> str:
@@ -139,6 +144,18 @@ def files_digest(files: Sequence[Path]) -> str:
 def encoded_file(folder: Path, shard: Shard) -> Path:
     """Where a shard's latents are, or will be."""
     return folder / f"{shard.identity[:32]}.arrow"
+
+
+def make_cache(folder: Path) -> None:
+    """Make a folder of latents, unless it is there.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.cache {folder}: cannot be made ({error.strerror}); choose another data.cache") from None
 
 
 def cache_folder(root: Path, codec: str, fitting: Fitting) -> Path:
@@ -178,10 +195,7 @@ def encode_shards(
         UserError: if too many images cannot be used, or the folder cannot be written.
     """
     files = [encoded_file(folder, shard) for shard in shards]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"data.cache {folder}: cannot be made ({error.strerror}); choose another data.cache") from None
+    make_cache(folder)
     for done, (shard, file) in enumerate(zip(shards, files, strict=True)):
         progress(done, len(shards))
         if not file.exists():
