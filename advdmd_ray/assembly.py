@@ -38,6 +38,7 @@ from advdmd_ray.models.discriminator import Discriminator, Hold
 from advdmd_ray.models.embeddings import EmbeddingStore, Encode, encoder_identity
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
+from advdmd_ray.models.families.registry import Family
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, sharing_copy
 from advdmd_ray.models.pipeline import image_decoder, image_encoder, load_denoiser, load_pipeline
@@ -276,11 +277,18 @@ def build_oracle(config: Config) -> ImageOracle:
     return ImageOracle(build_decoder(config), ShapesOracle())
 
 
-def build_learner_worker(
-    config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None
-) -> LearnerWorker:
-    """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
-    teacher = build_denoiser(config, config.learner)
+def build_networks(
+    config: Config, teacher: TransformerDenoiser, family: Family, device: torch.device, digest: str | None = None
+) -> Networks:
+    """The learner's networks around a teacher; those that learn start as the teacher.
+
+    Args:
+        config: What learns, and whose features the discriminator reads.
+        teacher: Frozen, where the networks are to be.
+        family: Of the teacher.
+        device: Where the networks are.
+        digest: See `base_digest`.
+    """
     student, fake_score = (learning_copy(config, teacher, role) for role in ("student", "fake_score"))
     backbone = None
     match config.discriminator.backbone:
@@ -291,10 +299,15 @@ def build_learner_worker(
         case "fake_score":
             discriminator = build_discriminator(config, fake_score, hold="borrowed")
             backbone = fake_score.transformer
-    guide = adapter(inspect_pipeline(config.model.path).family).guided
-    digest = base_digest(config)
-    device = device_of(config.learner)
-    networks = Networks(teacher, student, fake_score, discriminator, backbone, guide, digest, device)
+    return Networks(teacher, student, fake_score, discriminator, backbone, adapter(family).guided, digest, device)
+
+
+def build_learner_worker(
+    config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None
+) -> LearnerWorker:
+    """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
+    family, teacher = inspect_pipeline(config.model.path).family, build_denoiser(config, config.learner)
+    networks = build_networks(config, teacher, family, device_of(config.learner), base_digest(config))
     shapes = geometry(config)
     real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)

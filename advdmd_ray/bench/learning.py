@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advdmd_ray.bench.parts import Settings, networks_of, random_images, randomly_scored, sigmas_of
+from advdmd_ray.assembly import build_networks
+from advdmd_ray.bench.parts import FAMILY, Settings, random_images, randomly_scored, sigmas_of
 from advdmd_ray.bench.timing import Stopwatch, Timing
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.kernels import kernel_of
@@ -110,7 +111,7 @@ def time_learner(
     Raises:
         RatioError: if the networks' outputs are not finite.
     """
-    networks = networks_of(config, settings, teacher)
+    networks = build_networks(config, teacher, FAMILY, settings.device)
     roles = {"student": networks.student, "fake_score": networks.fake_score, "discriminator": networks.discriminator}
     learner = TimedLearner(
         stopwatch,

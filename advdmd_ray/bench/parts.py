@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advdmd_ray.assembly import build_discriminator, learning_copy
 from advdmd_ray.bench.sizes import SHIFT, Size
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.schedule import student_sigmas
-from advdmd_ray.learner.learner import Networks
 from advdmd_ray.models.diffusers_classes import transformer_class
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Execution, TransformerDenoiser
@@ -143,13 +141,3 @@ def randomly_scored(group: TrajectoryGroup, seed: int) -> ScoredGroup:
     """The group with random rewards of every level."""
     shape = (len(group.seeds), len(group.sigmas) - 1)
     return ScoredGroup(group, np.random.default_rng(seed).standard_normal(shape, dtype=np.float32), reward_version=0)
-
-
-def networks_of(config: Config, settings: Settings, teacher: TransformerDenoiser) -> Networks:
-    """The learner's networks around a teacher, made as `assembly.build_learner_worker` makes them."""
-    student, fake_score = (learning_copy(config, teacher, role) for role in ("student", "fake_score"))
-    if config.discriminator.backbone == "own":
-        discriminator = build_discriminator(config, learning_copy(config, teacher, "own"), hold="own")
-    else:
-        discriminator = build_discriminator(config, teacher)
-    return Networks(teacher, student, fake_score, discriminator, guide=adapter(FAMILY).guided, device=settings.device)

@@ -5,6 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from advdmd_ray.assembly import build_networks
 from advdmd_ray.bench.flops import Flops, forward_flops, update_flops
 from advdmd_ray.bench.learning import TimedLearner
 from advdmd_ray.bench.parts import (
@@ -13,7 +14,6 @@ from advdmd_ray.bench.parts import (
     Settings,
     base_dtype,
     config_of,
-    networks_of,
     random_images,
     random_table,
     random_teacher,
@@ -134,7 +134,7 @@ def counted_updates(learns: Learns) -> dict[str, float]:
         CountingStopwatch(counter),
         config,
         SoloGang(),
-        networks_of(config, settings, teacher),
+        build_networks(config, teacher, FAMILY, settings.device),
         table,
         random_images(settings),
         kernel=kernel_of(config.diffusion),
