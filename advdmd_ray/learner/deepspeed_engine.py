@@ -14,9 +14,9 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import torch
 import torch.distributed
@@ -24,17 +24,15 @@ from torch import Tensor, nn
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.engine_state import (
+    NamedState,
+    NamedTensors,
     StepReport,
+    WholeTensors,
     activation_home,
-    cpu_copy,
     exchanged,
     is_finite,
-    load_steps,
-    optimizer_shapes,
-    require_fit,
     shapes_of,
     step_report,
-    steps_of,
     trainable,
 )
 from advdmd_ray.learner.gang import Gang, TorchDistributedGang
@@ -48,7 +46,7 @@ _PARTITIONED: Final = 3
 ZeroStage = Literal[0, 1, 2, 3]
 
 
-class DeepSpeedEngine:
+class DeepSpeedEngine(NamedState):
     """`Engine` on DeepSpeed: what training needs is partitioned over the gang, more of it at each ZeRO stage."""
 
     def __init__(
@@ -62,22 +60,20 @@ class DeepSpeedEngine:
         offload_activations: bool,
         gang: Gang,
     ) -> None:
-        self._parameters = trainable(module)
-        self._shapes = shapes_of(self._parameters)
-        self._optimizer = optimizer
+        parameters = trainable(module)
+        shapes, device = shapes_of(parameters), next(iter(parameters.values())).device
         self._max_grad_norm = max_grad_norm
         self._partitioned = zero_stage > 0
         self._offload_activations = offload_activations
-        self._device = next(iter(self._parameters.values())).device
-        _join_process_group(gang, self._device)
-        deepspeed = _import_deepspeed(self._device)
-        elements = sum(shape.numel() for shape in self._shapes.values())
+        _join_process_group(gang, device)
+        deepspeed = _import_deepspeed(device)
+        elements = sum(shape.numel() for shape in shapes.values())
         config = {
             "train_micro_batch_size_per_gpu": 1,  # only counted, never used to split anything
             "gradient_accumulation_steps": 1,
             # Without ZeRO a gradient that is not finite must be seen before the step, so step() clips itself.
             "gradient_clipping": max_grad_norm if self._partitioned else 0.0,
-            "zero_optimization": _zero_settings(zero_stage, elements, self._device, offload=offload_optimizer),
+            "zero_optimization": _zero_settings(zero_stage, elements, device, offload=offload_optimizer),
             "zero_allow_untested_optimizer": True,
             # DeepSpeed's own optimizer for host memory needs a compiler and knows one set of moments.
             "zero_force_ds_cpu_optimizer": False,
@@ -86,18 +82,18 @@ class DeepSpeedEngine:
         self._engine = deepspeed.initialize(model=module, optimizer=optimizer, config=config)[0]
         # DeepSpeed reduces over a group of its own, which torch gives a deadline of 30 minutes.
         _set_deadline(self._engine.data_parallel_group, gang.timeout_s)
-        self._tensors: _Tensors
+        self._gradients: _Fragments | _Partitions | None = None
+        tensors: NamedTensors
         if zero_stage == _PARTITIONED:
-            self._tensors = _Partitions(self._parameters, optimizer, deepspeed.utils, self._engine.optimizer, gang.rank)
+            tensors = self._gradients = _Partitions(
+                parameters, optimizer, deepspeed.utils, self._engine.optimizer, gang.rank
+            )
         elif self._partitioned:
-            self._tensors = _Fragments(self._parameters, optimizer, deepspeed.utils)
+            tensors = self._gradients = _Fragments(parameters, optimizer, deepspeed.utils)
         else:
-            self._tensors = _Whole(self._parameters, optimizer)
-
-    @property
-    def module(self) -> nn.Module:
-        """See `Engine`."""
-        return self._engine.module
+            tensors = WholeTensors(parameters, optimizer)
+        # Measured before DeepSpeed cuts parameters up.
+        super().__init__(self._engine.module, parameters, shapes, optimizer, tensors, device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See `Engine`."""
@@ -117,91 +113,12 @@ class DeepSpeedEngine:
                 self._engine.step()
             else:
                 self._engine.zero_grad()
-        self._tensors.forget_gradients()
+        if self._gradients is not None:
+            self._gradients.forget_gradients()
         return step_report(self._optimizer, objective, norm)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """See `Engine`."""
-        # One after the other: under ZeRO 3 each is gathered on the device first.
-        return {name: cpu_copy(self._tensors.weight(parameter)) for name, parameter in self._parameters.items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See `Engine`."""
-        require_fit(state, self._shapes)
-        self._tensors.set_weights(state)
-
-    @contextmanager
-    def wearing(self, state: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-        """See `Engine`."""
-        require_fit(state, self._shapes)
-        with self._tensors.worn(state):
-            yield self.module
-
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """See `Engine`."""
-        state = steps_of(self._optimizer)
-        for key in self._optimizer.moment_keys:
-            for name, parameter in self._parameters.items():
-                state[f"{key}/{name}"] = cpu_copy(self._tensors.moment(parameter, key))
-        return state
-
-    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Engine`."""
-        require_fit(state, optimizer_shapes(self._optimizer, self._shapes))
-        for key in self._optimizer.moment_keys:
-            for name, parameter in self._parameters.items():
-                self._tensors.set_moment(parameter, key, state[f"{key}/{name}"].to(self._device))
-        load_steps(self._optimizer, state)
-
-
-class _Tensors(Protocol):
-    """Where DeepSpeed keeps weights and moments. They are read and set whole, on all ranks together."""
-
-    def weight(self, parameter: nn.Parameter) -> Tensor: ...
-
-    def set_weights(self, state: Mapping[str, Tensor]) -> None: ...
-
-    def worn(self, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-        """These weights in passes through the module, while the context lasts."""
-        ...
-
-    def moment(self, parameter: nn.Parameter, key: str) -> Tensor: ...
-
-    def set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None: ...
-
-    def forget_gradients(self) -> None:
-        """A parameter that the next loss does not reach must have a zero gradient, not that of this step."""
-        ...
-
-
-class _Whole:
-    """Without ZeRO: everything is where torch has it."""
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter], optimizer: MomentSetAdamW) -> None:
-        self._parameters, self._optimizer = parameters, optimizer
-        optimizer.create_state()
-
-    def weight(self, parameter: nn.Parameter) -> Tensor:
-        return parameter
-
-    def set_weights(self, state: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.data.copy_(state[name])
-
-    def worn(self, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-        return exchanged(self._parameters, state)
-
-    def moment(self, parameter: nn.Parameter, key: str) -> Tensor:
-        return self._optimizer.state[parameter][key]
-
-    def set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
-        self._optimizer.state[parameter][key].copy_(value)
-
-    def forget_gradients(self) -> None:
-        pass  # the step has set them to None
-
-
-class _Fragments(_Whole):
+class _Fragments(WholeTensors):
     """ZeRO 1 and 2: whole weights; moments, and the weights that are updated, in one flat partition per rank."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], optimizer: MomentSetAdamW, utils: Any) -> None:
@@ -222,6 +139,7 @@ class _Fragments(_Whole):
         self._utils.safe_set_full_optimizer_state(parameter, value, key)
 
     def forget_gradients(self) -> None:
+        """A parameter that the next loss does not reach must have a zero gradient, not that of this step."""
         _clear(self._flat)
 
 
@@ -269,6 +187,7 @@ class _Partitions:
         self._utils.safe_set_local_optimizer_state(parameter, self._share(parameter, value), key)
 
     def forget_gradients(self) -> None:
+        """See `_Fragments`."""
         self._zero.grad_partitions_flat_buffer.zero_()
         _clear(self._flat)
 

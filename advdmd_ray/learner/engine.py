@@ -9,8 +9,8 @@ of one engine only: take `torch.autograd.grad` with respect to the tensor that j
 `(tensor * gradient.detach()).sum()` to the engine that is to learn.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 import torch
@@ -19,17 +19,13 @@ from torch import Tensor, nn
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.deepspeed_engine import DeepSpeedEngine, ZeroStage
 from advdmd_ray.learner.engine_state import (
+    NamedState,
     StepReport,
+    WholeTensors,
     activation_home,
-    cpu_copy,
-    exchanged,
     is_finite,
-    load_steps,
-    optimizer_shapes,
-    require_fit,
     shapes_of,
     step_report,
-    steps_of,
     trainable,
 )
 from advdmd_ray.learner.gang import Gang, SoloGang
@@ -171,7 +167,7 @@ def build_engine(
     )
 
 
-class TorchEngine:
+class TorchEngine(NamedState):
     """`Engine` in plain torch, with whole parameters and moments on every rank."""
 
     def __init__(
@@ -183,15 +179,12 @@ class TorchEngine:
         offload_activations: bool,
         gang: Gang,
     ) -> None:
-        self.module = module
-        self._optimizer = optimizer
         self._max_grad_norm = max_grad_norm
         self._offload_activations = offload_activations
         self._gang = gang
-        self._parameters = trainable(module)
-        self._shapes = shapes_of(self._parameters)
-        self._device = next(iter(self._parameters.values())).device
-        optimizer.create_state()
+        parameters = trainable(module)
+        tensors, device = WholeTensors(parameters, optimizer), next(iter(parameters.values())).device
+        super().__init__(module, parameters, shapes_of(parameters), optimizer, tensors, device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See `Engine`."""
@@ -214,35 +207,3 @@ class TorchEngine:
             self._optimizer.step()
             self._optimizer.zero_grad()
         return step_report(self._optimizer, objective, norm)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """See `Engine`."""
-        return {name: cpu_copy(parameter) for name, parameter in self._parameters.items()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See `Engine`."""
-        require_fit(state, self._shapes)
-        for name, parameter in self._parameters.items():
-            parameter.data.copy_(state[name])
-
-    @contextmanager
-    def wearing(self, state: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-        """See `Engine`."""
-        require_fit(state, self._shapes)
-        with exchanged(self._parameters, state):
-            yield self.module
-
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """See `Engine`."""
-        return {name: cpu_copy(tensor) for name, tensor in (self._moments() | steps_of(self._optimizer)).items()}
-
-    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Engine`."""
-        require_fit(state, optimizer_shapes(self._optimizer, self._shapes))
-        for key, moment in self._moments().items():
-            moment.copy_(state[key])
-        load_steps(self._optimizer, state)
-
-    def _moments(self) -> dict[str, Tensor]:
-        keys = self._optimizer.moment_keys
-        return {f"{key}/{name}": self._optimizer.state[p][key] for key in keys for name, p in self._parameters.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -104,3 +105,119 @@ def exchanged(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> It
 def activation_home(device: torch.device, *, offload: bool) -> AbstractContextManager[object]:
     """Where a forward pass keeps what its backward pass needs: on the device, or in host memory."""
     return torch.autograd.graph.save_on_cpu(pin_memory=device.type != "cpu") if offload else nullcontext()
+
+
+class NamedTensors(Protocol):
+    """Where an engine keeps weights and moments. They are read and set whole, on all ranks together."""
+
+    def weight(self, parameter: nn.Parameter) -> Tensor:
+        """The weights of a parameter."""
+        ...
+
+    def set_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Sets the weights of all parameters, by name."""
+        ...
+
+    def worn(self, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """These weights in passes through the module, while the context lasts."""
+        ...
+
+    def moment(self, parameter: nn.Parameter, key: str) -> Tensor:
+        """A moment of a parameter, by its key in the optimizer's state."""
+        ...
+
+    def set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        """Sets it."""
+        ...
+
+
+class WholeTensors:
+    """Everything is where torch has it."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], optimizer: MomentSetAdamW) -> None:
+        self._parameters, self._optimizer = parameters, optimizer
+        optimizer.create_state()
+
+    def weight(self, parameter: nn.Parameter) -> Tensor:
+        """See `NamedTensors`."""
+        return parameter
+
+    def set_weights(self, state: Mapping[str, Tensor]) -> None:
+        """See `NamedTensors`."""
+        for name, parameter in self._parameters.items():
+            parameter.data.copy_(state[name])
+
+    def worn(self, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """See `NamedTensors`."""
+        return exchanged(self._parameters, state)
+
+    def moment(self, parameter: nn.Parameter, key: str) -> Tensor:
+        """See `NamedTensors`."""
+        return self._optimizer.state[parameter][key]
+
+    def set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        """See `NamedTensors`."""
+        self._optimizer.state[parameter][key].copy_(value)
+
+
+class NamedState:
+    """The half of `Engine` that is the same for all: its state by name, out of wherever the tensors are.
+
+    Args:
+        module: The network.
+        parameters: Those that learn, by name.
+        shapes: Of the whole parameters.
+        optimizer: Theirs.
+        tensors: Where weights and moments are.
+        device: Where the network computes.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        shapes: Mapping[str, torch.Size],
+        optimizer: MomentSetAdamW,
+        tensors: NamedTensors,
+        device: torch.device,
+    ) -> None:
+        self._module, self._parameters, self._shapes = module, parameters, shapes
+        self._optimizer, self._tensors, self._device = optimizer, tensors, device
+
+    @property
+    def module(self) -> nn.Module:
+        """See `Engine`."""
+        return self._module
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Engine`."""
+        # One after the other: under ZeRO 3 each is gathered on the device first.
+        return {name: cpu_copy(self._tensors.weight(parameter)) for name, parameter in self._parameters.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `Engine`."""
+        require_fit(state, self._shapes)
+        self._tensors.set_weights(state)
+
+    @contextmanager
+    def wearing(self, state: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+        """See `Engine`."""
+        require_fit(state, self._shapes)
+        with self._tensors.worn(state):
+            yield self.module
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """See `Engine`."""
+        state = steps_of(self._optimizer)
+        for key in self._optimizer.moment_keys:
+            for name, parameter in self._parameters.items():
+                state[f"{key}/{name}"] = cpu_copy(self._tensors.moment(parameter, key))
+        return state
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Engine`."""
+        require_fit(state, optimizer_shapes(self._optimizer, self._shapes))
+        for key in self._optimizer.moment_keys:
+            for name, parameter in self._parameters.items():
+                self._tensors.set_moment(parameter, key, state[f"{key}/{name}"].to(self._device))
+        load_steps(self._optimizer, state)
