@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.drafts import drafted_file
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import PipelineInfo
 from advdmd_ray.models.text import ENCODED_AT_ONCE
@@ -80,11 +80,10 @@ class EmbeddingStore:
         tensors = {"embeds": rows.embeds.contiguous(), "pooled": rows.pooled.contiguous()}
         if rows.mask is not None:
             tensors["mask"] = rows.mask.contiguous()
-        draft = file.with_suffix(f".{os.getpid()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, draft)
-            draft.rename(file)
+            with drafted_file(file) as draft:
+                save_file(tensors, draft)
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"model.embeddings {file.parent}: cannot be written ({reason}); choose another") from None

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
+
+from advdmd_ray.drafts import drafted_folder
 
 # diffusers takes a component's class only from modules that are imported already.
 from advdmd_ray.models import codec  # noqa: F401
@@ -199,9 +200,7 @@ def export_student(
     info = inspect_pipeline(pipeline_path, sampling.pixels)
     transformer = load_transformer(info.folder, dtype)
     transformer.load_state_dict(dict(state))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with drafted_folder(folder) as draft:
         for component in info.components:
             if component.name not in {"transformer", "scheduler"}:
                 shutil.copytree(info.folder / component.name, draft / component.name)
@@ -218,11 +217,6 @@ def export_student(
         own_codec = None if library == "diffusers" else library
         snippet = _snippet(info, sigmas_before_shift, sampling.max_sequence_length, guidance, prompt, own_codec)
         (draft / README).write_text(_model_card(folder.name, snippet, kernel, own_codec, card), encoding="utf-8")
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def export_adapters(pipeline_path: str | Path, state: Mapping[str, Tensor], folder: Path, *, scale: float) -> None:
@@ -241,16 +235,8 @@ def export_adapters(pipeline_path: str | Path, state: Mapping[str, Tensor], fold
         name: (tensor * scale if ".lora_B." in name else tensor).detach().contiguous()
         for name, tensor in adapter_weights(state).items()
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        with quiet():
-            pipeline_class(family).save_lora_weights(str(draft), transformer_lora_layers=layers)
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with drafted_folder(folder) as draft, quiet():
+        pipeline_class(family).save_lora_weights(str(draft), transformer_lora_layers=layers)
 
 
 def _snippet(

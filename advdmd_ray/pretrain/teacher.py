@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.drafts import drafted_folder
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judge import JudgeScore, build_judge
 from advdmd_ray.evaluation.judging import judge_pipeline
@@ -140,8 +140,7 @@ def write_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, record: Mapp
         UserError: `folder` exists, or cannot be made.
     """
     _check_free(folder)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with drafted_folder(folder) as draft:
         save_pipeline(pipeline, draft)
         write_sampling(draft, SamplingSettings(record["max_sequence_length"]))
         for file in draft.rglob("*"):
@@ -149,11 +148,6 @@ def write_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, record: Mapp
             file.chmod(0o755 if file.is_dir() else 0o644)
         full = {**record, "sha256": weight_hashes(draft)}
         (draft / TEACHER_CARD).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return full
 
 

@@ -77,7 +77,7 @@ def metrics_hub(config: Config) -> Iterator[RemoteHub]:
     hub = RemoteHub(HubActor.options(scheduling_strategy=here).remote(config.folder.absolute() / "metrics.jsonl"))
     try:
         yield hub
-    except BaseException:
+    except BaseException:  # Ctrl-C too: what was measured until then is kept
         hub.flush_after_failure()
         raise
     hub.close()

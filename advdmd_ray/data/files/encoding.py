@@ -6,7 +6,6 @@ another model, size or data set never meets them.
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from advdmd_ray.data.files.shards import CaptionedImage, Shard
+from advdmd_ray.drafts import drafted_file
 from advdmd_ray.errors import UserError
 
 THUMBNAIL = 8
@@ -235,24 +235,19 @@ def write_latents(file: Path, shape: tuple[int, int, int], batches: Iterator[Bat
         shape: Of a latent.
         batches: Names, captions, latents `[b, c, h, w]` and thumbnails `[b, 3, 8, 8]`.
     """
-    schema, draft = latent_schema(shape), file.with_suffix(f".{os.getpid()}.part")
-    try:
-        with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for names, captions, *tensors in batches:
-                flat = [pa.array(part.float().cpu().contiguous().numpy().reshape(-1)) for part in tensors]
-                columns = [
-                    pa.array(names),
-                    pa.array(captions),
-                    *(
-                        pa.FixedSizeListArray.from_arrays(values, schema.field(name).type.list_size)
-                        for name, values in zip(("latent", "thumbnail"), flat, strict=True)
-                    ),
-                ]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
-        draft.rename(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    schema = latent_schema(shape)
+    with drafted_file(file) as draft, pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for names, captions, *tensors in batches:
+            flat = [pa.array(part.float().cpu().contiguous().numpy().reshape(-1)) for part in tensors]
+            columns = [
+                pa.array(names),
+                pa.array(captions),
+                *(
+                    pa.FixedSizeListArray.from_arrays(values, schema.field(name).type.list_size)
+                    for name, values in zip(("latent", "thumbnail"), flat, strict=True)
+                ),
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 class ArrowLatents:

@@ -1,0 +1,53 @@
+"""Files and folders that are there whole or not at all."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from advdmd_ray.drafts import drafted_file, drafted_folder
+
+
+def _begun(draft: AbstractContextManager[Path], error: type[BaseException]) -> None:
+    """Begins to write, and meets the error."""
+    with draft as path:
+        (path / "file" if path.is_dir() else path).write_text("half")
+        raise error
+
+
+def test_a_file_is_replaced_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with drafted_file(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_whatever_goes_wrong_leaves_the_old_file_and_no_draft(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(error):
+        _begun(drafted_file(path), error)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_there_when_it_is_whole_and_everyone_may_read_it(tmp_path: Path) -> None:
+    folder = tmp_path / "above" / "folder"
+    with drafted_folder(folder) as draft:
+        (draft / "file").write_text("new")
+        assert not folder.exists()
+    assert (folder / "file").read_text() == "new"
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_whatever_goes_wrong_leaves_no_folder(tmp_path: Path, error: type[BaseException]) -> None:
+    folder = tmp_path / "folder"
+    with pytest.raises(error):
+        _begun(drafted_folder(folder), error)
+    assert not list(tmp_path.iterdir())
