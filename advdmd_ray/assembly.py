@@ -17,7 +17,6 @@ from advdmd_ray.buffer.codec import encoded_bytes
 from advdmd_ray.buffer.schema import GroupShape
 from advdmd_ray.config import Config, Resources
 from advdmd_ray.data.files.dataset import files_data
-from advdmd_ray.data.files.encoding import files_digest
 from advdmd_ray.data.prompts import load_prompts
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.oracle import ShapesOracle
@@ -27,6 +26,7 @@ from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed
+from advdmd_ray.digests import files_digest
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judge import StudentJudge, build_judge
 from advdmd_ray.learner.checkpoint import Checkpoint
@@ -140,7 +140,7 @@ def prompt_encoder(config: Config) -> Encode:
 @torch.no_grad()
 def real_images(config: Config, texts: tuple[str, ...]) -> RealImages:
     """Real latents of every row of this run's prompt table; a prompt that stands there twice has its images twice."""
-    if config.data.source in ("files", "teacher_samples"):
+    if config.data.is_captioned:
         latents = files_data(config) if config.data.source == "files" else open_samples(plan_samples(config))
         row_of = {text: row for row, text in reversed(list(enumerate(texts)))}
         return RealImages(latents, torch.tensor([row_of[caption] for caption in latents.captions]))

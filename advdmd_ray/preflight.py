@@ -36,8 +36,10 @@ FIXED = (
     "discriminator.backbone",
 )
 """Settings that a resumed run must keep: the prompt stream, the pace, and the shapes of the networks hang on them."""
-FREE = {"model": {"attention", "embeddings"}, "data": {"cache", "most_skipped"}}
-"""What may change in sections that are fixed otherwise: where things are kept, and what differs by rounding alone."""
+PLACES = {"model": {"embeddings"}, "data": {"cache"}}
+"""Settings of where things are kept, section by section; no result hangs on them."""
+FREE = {"model": PLACES["model"] | {"attention"}, "data": PLACES["data"] | {"most_skipped"}}
+"""What may change in sections that are fixed otherwise: places, and what differs by rounding or not at all."""
 LOCK = "run.lock"
 """File that a running run holds locked; the kernel lets go of it when the process ends, however it ends."""
 
@@ -186,7 +188,7 @@ def check_prompts(config: Config) -> None:
     if config.data.prompts is None:
         return
     load_prompts(config.data.prompts)
-    if config.data.source in ("files", "teacher_samples"):
+    if config.data.is_captioned:
         return  # any prompt will do: real images come with their own captions
     from advdmd_ray.assembly import prompts_of  # noqa: PLC0415 - imports torch: only once the file itself is sound
 

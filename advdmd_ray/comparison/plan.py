@@ -25,7 +25,7 @@ from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_confi
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.preflight import check_max_sequence_length
+from advdmd_ray.preflight import PLACES, check_max_sequence_length
 
 JUDGE_SEED = 20260428
 """Of the noise that every judged sampler starts from: the same in all jobs, so that seeds differ by training alone."""
@@ -44,9 +44,6 @@ _NOT_READ = {
     ),
 }
 """Sections that a trainer does not read besides: they may change without a new run of its jobs."""
-
-_PLACES = (("model", "embeddings"), ("data", "cache"))
-"""Settings of where things are kept, which no result hangs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +188,9 @@ def _config_read(trainer: str, config: Config) -> dict[str, Any]:
     else:
         read = config.model_dump(mode="json", exclude={*_NO_MATTER, "run"})
         read["run"] = {"seed": config.run.seed}  # its cycles follow from the budget
-    for section, key in _PLACES:
-        del read[section][key]
+    for section, keys in PLACES.items():
+        for key in keys:
+            del read[section][key]
     return read
 
 

@@ -107,6 +107,11 @@ class Data(Section):
     )
     images_per_prompt: int = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
 
+    @property
+    def is_captioned(self) -> bool:
+        """Whether real images come as latents with captions of their own, and not for prompts that are asked for."""
+        return self.source in ("files", "teacher_samples")
+
     @model_validator(mode="after")
     def _a_path_where_files_are(self) -> Self:
         if (self.source == "files") != (self.path is not None):

@@ -101,7 +101,7 @@ def build_source(data: Data) -> Source:
     Raises:
         ValueError: for the others, which have latents and not images of given prompts.
     """
-    if data.source not in ("digits", "shapes"):
+    if data.is_captioned:
         raise ValueError(f"data.source={data.source} is no built-in source; read its latents")
     if data.source == "digits":
         return DigitsSource()

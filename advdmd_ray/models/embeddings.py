@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.digests import file_digest
 from advdmd_ray.drafts import drafted_file
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import PipelineInfo
-from advdmd_ray.models.text import ENCODED_AT_ONCE
+from advdmd_ray.models.text import encoder_batches
 
 Encode = Callable[[Sequence[str]], Conditioning]
 _LIBRARIES = ("diffusers", "transformers", "tokenizers")
@@ -35,9 +36,8 @@ def encoder_identity(info: PipelineInfo, max_sequence_length: int, dtype: torch.
     for part in info.components:
         if part.name.startswith(("text_encoder", "tokenizer")):
             for file in sorted((info.folder / part.name).iterdir()):
-                with file.open("rb") as stream:
-                    digest.update(f"{part.name}/{file.name}".encode())
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+                digest.update(f"{part.name}/{file.name}".encode())
+                digest.update(file_digest(file))
     return digest.hexdigest()
 
 
@@ -62,8 +62,7 @@ class EmbeddingStore:
         Raises:
             UserError: if the folder cannot be written or a file is damaged.
         """
-        parts = [texts[first : first + ENCODED_AT_ONCE] for first in range(0, len(texts), ENCODED_AT_ONCE)]
-        return Conditioning.concatenate([self._part(part, encode) for part in parts])
+        return Conditioning.concatenate([self._part(part, encode) for part in encoder_batches(texts)])
 
     def _part(self, texts: Sequence[str], encode: Encode) -> Conditioning:
         name = hashlib.sha256(json.dumps([self._identity, *texts]).encode()).hexdigest()

@@ -12,6 +12,11 @@ ENCODED_AT_ONCE = 32
 """Prompts that go through the text encoders in one call."""
 
 
+def encoder_batches(prompts: Sequence[str]) -> list[Sequence[str]]:
+    """The prompts in their order, `ENCODED_AT_ONCE` at a time."""
+    return [prompts[first : first + ENCODED_AT_ONCE] for first in range(0, len(prompts), ENCODED_AT_ONCE)]
+
+
 @torch.no_grad()
 def encode_prompts(pipeline: Pipeline, prompts: Sequence[str], max_sequence_length: int) -> Conditioning:
     """Encode a prompt table as the pipeline itself does, one row per prompt; embeddings wait on the CPU.
@@ -23,8 +28,8 @@ def encode_prompts(pipeline: Pipeline, prompts: Sequence[str], max_sequence_leng
             tokens, which the transformer attends to, so sampling must use the number that training used.
     """
     family = adapter_of(pipeline)
-    parts = [prompts[first : first + ENCODED_AT_ONCE] for first in range(0, len(prompts), ENCODED_AT_ONCE)]
-    return Conditioning.concatenate([family.encode(pipeline, part, max_sequence_length).to("cpu") for part in parts])
+    batches = encoder_batches(prompts)
+    return Conditioning.concatenate([family.encode(pipeline, part, max_sequence_length).to("cpu") for part in batches])
 
 
 def unconditional(pipeline: Pipeline, max_sequence_length: int) -> Conditioning:

@@ -132,15 +132,6 @@ def thumbnails(images: Float[Tensor, "b i h w"]) -> Float[Tensor, "b 3 8 8"]:
     return torch.nn.functional.adaptive_avg_pool2d(coloured(images).float().clamp(-1, 1), THUMBNAIL)
 
 
-def files_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over the bytes of some files, in their order."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
 def encoded_file(folder: Path, shard: Shard) -> Path:
     """Where a shard's latents are, or will be."""
     return folder / f"{shard.identity[:32]}.arrow"
