@@ -44,6 +44,9 @@ class LearnerWorker:
 
     def publication(self) -> Publication | Nothing:
         """On rank 0 manifests and payloads of the current student and discriminator, else nothing. Collective."""
+        helps = self._config.learner.partitions_weights  # whole weights are copied on rank 0 alone
+        if self._gang.rank != 0 and not helps:
+            return NOTHING
         weights = self._learner.published()
         if self._gang.rank != 0:
             return NOTHING
