@@ -6,7 +6,7 @@ prompts. A skill with fewer prompts repeats them.
 
 import random
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ class ShapesJudge:
 
     A figure for each skill, over its seen prompts: the share of scenes that are what the prompt says, and for dense
     prompts the mean share of their facts. `seen` and `held_out` are the means over the skills. For `diversity` and
-    `coverage` see `diversity.py`; the real images are one scene for each prompt that was asked for.
+    `coverage` see `diversity.py`; the real images are as many scenes of each prompt as there are images of it.
     """
 
     name = "shapes"
@@ -93,11 +93,14 @@ class ShapesJudge:
         self._texts = np.asarray([texts[text] for text in self.prompts])
 
     @cached_property
-    def _real(self) -> tuple[Projection, Float[np.ndarray, "n e"]]:
-        """Principal components of a real scene for each prompt, and its coordinates."""
-        scenes = flat_pixels(real_scenes(self._asked, REFERENCE_SEED))
-        projection = principal_components(scenes)
-        return projection, projection(scenes)
+    def _projection(self) -> Projection:
+        """Principal components of a real scene for each prompt."""
+        return principal_components(flat_pixels(real_scenes(self._asked, REFERENCE_SEED)))
+
+    @lru_cache(maxsize=1)  # noqa: B019 - a judge lives as long as its process
+    def _real(self, rounds: int) -> Float[np.ndarray, "n e"]:
+        """Coordinates of so many real scenes for each prompt, round by round; more rounds go on from fewer."""
+        return self._projection(flat_pixels(real_scenes(self._asked * rounds, REFERENCE_SEED)))
 
     @cached_property
     def _real_distances(self) -> dict[int, float]:
@@ -113,14 +116,20 @@ class ShapesJudge:
         vectors = flat_pixels(pixels)
         figures = self._skills(pixels, asked)
         figures["diversity"] = diversity(within_prompt_distance(vectors, self._texts[asked]), self._real_distances)
-        projection, reference = self._real
-        figures["coverage"] = coverage(projection(vectors), reference[np.unique(asked)])
+        figures["coverage"] = coverage(self._projection(vectors), self._matching(asked))
         return JudgeScore(figures, len(images))
 
     def ceiling(self) -> JudgeScore:
         """See `Judge`: one real scene for each prompt, drawn with a seed that neither training nor the judge uses."""
         scenes = torch.from_numpy(real_scenes(self._asked, CEILING_SEED))
         return self.score(scenes, torch.arange(len(self._asked)))
+
+    def _matching(self, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n e"]:
+        """Coordinates of as many real scenes of each prompt as there are images of it."""
+        counts = np.bincount(rows, minlength=len(self._asked))
+        reference = self._real(int(counts.max()))
+        wanted = np.arange(counts.max())[:, None] < counts
+        return reference[wanted.ravel()]
 
     def _skills(self, images: Float[np.ndarray, "n 3 24 24"], rows: Int64[np.ndarray, " n"]) -> dict[str, float]:
         """The checker's figures: by skill over the seen prompts, and the means over the skills, seen and held out."""

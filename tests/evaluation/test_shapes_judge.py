@@ -84,6 +84,17 @@ def test_one_right_image_for_each_prompt_is_right_but_not_varied(judge: ShapesJu
     assert figures["diversity"] == pytest.approx(0, abs=1e-6)
 
 
+def test_four_images_of_each_prompt_cover_four_real_ones_only_if_they_differ(
+    judge: ShapesJudge, scenes: torch.Tensor
+) -> None:
+    rows = ROWS.repeat(4)
+    varied = torch.from_numpy(real_scenes(judge_prompts() * 4, seed=7))
+    assert judge.score(varied, rows).figures["coverage"] == pytest.approx(
+        judge.score(scenes, ROWS).figures["coverage"], abs=0.02
+    )
+    assert judge.score(scenes.repeat(4, 1, 1, 1), rows).figures["coverage"] < 0.8
+
+
 def test_spoiling_one_skill_lowers_its_figure_and_the_mean_by_a_seventh(
     judge: ShapesJudge, scenes: torch.Tensor
 ) -> None:
