@@ -1,5 +1,6 @@
 """Set up before any test module is imported: shapes are checked, draws repeat, one thread per process."""
 
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +9,10 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so every process that they start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Annotated shapes and types become run-time checks in the packages that do arithmetic.
 jaxtyping.install_import_hook(

@@ -193,7 +193,10 @@ def test_dmd2_is_advdmd_without_rl_and_dmd_is_dmd2_without_a_discriminator(tmp_p
 
 def test_an_ablation_changes_one_setting_of_its_first_rival(tmp_path: Path) -> None:
     _, first, *others = plan_jobs(read_comparison(CONFIGS / "ablation.yaml"), tmp_path)
+    together = {
+        "cps": {"diffusion.kernel", "diffusion.eta"},
+        "small_groups": {"rollout.group_size", "policy_gradient.group_rows"},
+    }
     for job in others:
         changed = changed_keys(first, job)
-        allowed = {"diffusion.kernel", "diffusion.eta"} if job.rival == "cps" else set()
-        assert len(changed) == 1 or changed == allowed, job.name
+        assert len(changed) == 1 or changed == together[job.rival], job.name
