@@ -6,7 +6,7 @@ prompts. A skill with fewer prompts repeats them.
 
 import random
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -68,6 +68,15 @@ def flat_pixels(images: Float[np.ndarray, "n 3 24 24"]) -> Float[np.ndarray, "n 
     return np.clip(images.reshape(len(images), -1).astype(np.float64), -1.0, 1.0)
 
 
+@cache
+def _reference(rounds: int) -> tuple[Projection, Float[np.ndarray, "n e"]]:
+    """Principal components of the first round, a real scene for each prompt, and the coordinates of all rounds."""
+    asked = judge_prompts()
+    scenes = flat_pixels(real_scenes(asked * rounds, REFERENCE_SEED))
+    projection = principal_components(scenes[: len(asked)])
+    return projection, projection(scenes)
+
+
 class ShapesJudge:
     """Scores scenes by an exact checker; nothing is fitted but the components that distances are taken in.
 
@@ -93,16 +102,6 @@ class ShapesJudge:
         self._texts = np.asarray([texts[text] for text in self.prompts])
 
     @cached_property
-    def _projection(self) -> Projection:
-        """Principal components of a real scene for each prompt."""
-        return principal_components(flat_pixels(real_scenes(self._asked, REFERENCE_SEED)))
-
-    @lru_cache(maxsize=1)  # noqa: B019 - a judge lives as long as its process
-    def _real(self, rounds: int) -> Float[np.ndarray, "n e"]:
-        """Coordinates of so many real scenes for each prompt, round by round; more rounds go on from fewer."""
-        return self._projection(flat_pixels(real_scenes(self._asked * rounds, REFERENCE_SEED)))
-
-    @cached_property
     def _real_distances(self) -> dict[int, float]:
         """Mean distance between two real scenes of one prompt, by its number among the distinct prompts."""
         distinct = dict(zip(self.prompts, self._asked, strict=True))
@@ -116,20 +115,16 @@ class ShapesJudge:
         vectors = flat_pixels(pixels)
         figures = self._skills(pixels, asked)
         figures["diversity"] = diversity(within_prompt_distance(vectors, self._texts[asked]), self._real_distances)
-        figures["coverage"] = coverage(self._projection(vectors), self._matching(asked))
+        counts = np.bincount(asked, minlength=len(self._asked))
+        projection, reference = _reference(int(counts.max()))
+        matching = np.arange(counts.max())[:, None] < counts  # as many real scenes of each prompt as images of it
+        figures["coverage"] = coverage(projection(vectors), reference[matching.ravel()])
         return JudgeScore(figures, len(images))
 
     def ceiling(self) -> JudgeScore:
         """See `Judge`: one real scene for each prompt, drawn with a seed that neither training nor the judge uses."""
         scenes = torch.from_numpy(real_scenes(self._asked, CEILING_SEED))
         return self.score(scenes, torch.arange(len(self._asked)))
-
-    def _matching(self, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n e"]:
-        """Coordinates of as many real scenes of each prompt as there are images of it."""
-        counts = np.bincount(rows, minlength=len(self._asked))
-        reference = self._real(int(counts.max()))
-        wanted = np.arange(counts.max())[:, None] < counts
-        return reference[wanted.ravel()]
 
     def _skills(self, images: Float[np.ndarray, "n 3 24 24"], rows: Int64[np.ndarray, " n"]) -> dict[str, float]:
         """The checker's figures: by skill over the seen prompts, and the means over the skills, seen and held out."""

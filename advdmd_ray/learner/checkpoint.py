@@ -68,7 +68,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any], keep: int
 ) -> Path:
-    """Writes `folder/step-XXXXXXXX` and removes what it makes obsolete.
+    """Writes `folder/step-` and the step in eight digits, and removes what it makes obsolete.
 
     The new one becomes the newest: checkpoints of a later step belong to a course that was given up (the run resumed
     from before them) and are removed with all but the last `keep`.
