@@ -13,9 +13,10 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from advdmd_ray import __version__, errors
+from advdmd_ray.arguments import Parser
 from advdmd_ray.config import Config, dump_config, read_config
 
 if TYPE_CHECKING:
@@ -32,13 +33,6 @@ _FAILURES = (
 )
 
 Command = Callable[[argparse.Namespace], int]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports what is wrong with the arguments as one line instead of a usage block."""
-
-    def error(self, message: str) -> NoReturn:
-        raise errors.UserError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +92,7 @@ def _positive(text: str) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="advdmd",
         description="Distils a diffusion model into a few-step student with AdvDMD, on Ray and DeepSpeed.",
         allow_abbrev=False,

@@ -24,15 +24,13 @@ from advdmd_ray.evaluation.summary import (
     Trajectories,
     Updates,
     WeightsSummary,
-    git_commit,
-    machine_facts,
-    package_versions,
     write_summary,
 )
 from advdmd_ray.export import STUDENT, export_ema
 from advdmd_ray.learner.worker import GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.sample import parse_key
+from advdmd_ray.provenance import git_commit, machine_facts, package_versions
 
 
 @dataclass(frozen=True, slots=True)

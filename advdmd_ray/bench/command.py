@@ -9,8 +9,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from advdmd_ray.arguments import Parser
 from advdmd_ray.bench.sizes import FULL, SIZES
 from advdmd_ray.errors import RatioError, UserError
 
@@ -24,13 +25,6 @@ LEAST_REPEATS = 5
 DESCRIPTION = "Times rollouts and learner updates of networks of Stable Diffusion 3.5 medium's size, random weights."
 NO_DEVICE = "no CUDA device here: nothing was measured"
 T = TypeVar("T")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports what is wrong with the arguments as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m advdmd_ray.bench", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog="python -m advdmd_ray.bench", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--size", choices=sorted(SIZES), default=FULL.name, help=f"of the networks ({FULL.name})")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu takes --size tiny only (cuda)")
     parser.add_argument("--learns", choices=["lora", "full", "both"], default="both", help="what learns (both)")

@@ -7,13 +7,14 @@ from typing import Any
 
 from advdmd_ray.bench.flops import forward_flops, update_flops
 from advdmd_ray.bench.learning import LearnerTimings
-from advdmd_ray.bench.machine import TERA, Hardware, commit
+from advdmd_ray.bench.machine import TERA, Hardware
 from advdmd_ray.bench.parts import Settings, config_of, sigmas_of
 from advdmd_ray.bench.sizes import FULL
 from advdmd_ray.bench.timing import Timing
 from advdmd_ray.config import Config
+from advdmd_ray.provenance import git_commit
 
-SCHEMA = 1
+SCHEMA = 2
 """Counted up whenever a field changes its name or its meaning."""
 GIB = 2**30
 REHEARSAL = "no figure of speed: tiny networks or no GPU show that the benchmark runs, nothing else"
@@ -30,15 +31,13 @@ def header(settings: Settings, machine: Hardware, weights: int) -> dict[str, Any
         weights: Learnt weights of the transformer.
     """
     size, config = settings.size, config_of(settings, settings.learns[0])
-    name, dirty = commit()
     claim = size is FULL and machine.is_gpu
     return {
         "schema": SCHEMA,
         "gpu_figure": claim,
         "note": CLAIM if claim else REHEARSAL,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": name,
-        "dirty": dirty,
+        "commit": git_commit(),
         "hardware": asdict(machine) | {"versions": dict(machine.versions)},
         "settings": {
             "size": size.name,
@@ -140,9 +139,8 @@ def table(document: Mapping[str, Any]) -> str:
         for cells in ([*zip(row, widths, strict=True)] for row in rows)
     ]
     where, versions = document["hardware"], document["hardware"]["versions"]
-    state = " with changes" if document["dirty"] else ""
     first = f"{document['settings']['size']}, {where['device']}, torch {versions['torch']}, commit"
-    return "\n".join([f"{first} {document['commit']}{state}", document["note"], "", *lines, *_remarks(document), ""])
+    return "\n".join([f"{first} {document['commit']}", document["note"], "", *lines, *_remarks(document), ""])
 
 
 def _rows(document: Mapping[str, Any]) -> Sequence[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Where the figures come from: the card and what it can do at most, the versions, the commit."""
+"""Where the figures come from: the card and what it can do at most, the versions."""
 
 import platform
 import shutil
@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import torch
 
-ROOT = Path(__file__).parents[2]
 ANSWER_S = 60.0
 TERA = 10**12
 
@@ -81,23 +80,12 @@ def _driver() -> str | None:
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
-    answer = _answer([command, "--query-gpu=driver_version", "--format=csv,noheader"])
-    return answer.splitlines()[0].strip() if answer else None
-
-
-def commit() -> tuple[str | None, bool | None]:
-    """The commit of this code and whether files differ from it; None and None outside a git checkout."""
-    git = shutil.which("git")
-    if git is None or not (ROOT / ".git").exists():
-        return None, None
-    name = _answer([git, "-C", str(ROOT), "rev-parse", "HEAD"])
-    changes = _answer([git, "-C", str(ROOT), "status", "--porcelain"])
-    return name, None if changes is None else bool(changes)
-
-
-def _answer(command: list[str]) -> str | None:
-    """What a command says; None if it failed."""
     answer = subprocess.run(  # noqa: S603 - no shell
-        command, capture_output=True, text=True, timeout=ANSWER_S, check=False
+        [command, "--query-gpu=driver_version", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        timeout=ANSWER_S,
+        check=False,
     )
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    lines = answer.stdout.splitlines()
+    return lines[0].strip() if answer.returncode == 0 and lines else None

@@ -13,7 +13,7 @@ from advdmd_ray.comparison.results import Results, Spread
 from advdmd_ray.evaluation.figures import Figure
 from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.evaluation.report import duration, figure_text
-from advdmd_ray.evaluation.summary import git_commit, machine_facts, package_versions
+from advdmd_ray.provenance import git_commit, machine_facts, package_versions
 
 JSON, PICTURE, SIGNALS, PAGE = "results.json", "figure.png", "signals.png", "RESULTS.md"
 NONE = "-"

@@ -1,30 +1,11 @@
 """summary.json: what a run achieved and on what, in a fixed shape."""
 
-import os
-import platform
-import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
 
-import psutil
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from advdmd_ray.evaluation.files import write_atomically
-
-_PACKAGES = (
-    "advdmd-ray",
-    "torch",
-    "ray",
-    "deepspeed",
-    "diffusers",
-    "transformers",
-    "safetensors",
-    "pyarrow",
-    "numpy",
-    "scikit-learn",
-    "prometheus-client",
-)
 
 
 class _Part(BaseModel):
@@ -169,48 +150,3 @@ def write_summary(folder: Path, summary: Summary) -> Path:
 def read_summary(path: Path) -> Summary:
     """Reads a summary.json; a `pydantic.ValidationError` if it is not one."""
     return Summary.model_validate_json(Path(path).read_bytes())
-
-
-def machine_facts() -> dict[str, str | int | float]:
-    """Host facts that figures depend on: system, processor, usable cores, memory in GiB, Python."""
-    return {
-        "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "python": platform.python_version(),
-    }
-
-
-def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that figures depend on; nothing is imported."""
-    found: dict[str, str] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def git_commit(folder: Path | None = None) -> str:
-    """Commit of the checkout that holds `folder` (default: this package), `-dirty` if it has changes.
-
-    `unknown` outside a checkout or without git.
-    """
-    where = Path(__file__).parent if folder is None else Path(folder)
-    command = ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - fixed
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return answer.stdout.strip() if answer.returncode == 0 else "unknown"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
