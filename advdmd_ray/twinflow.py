@@ -39,9 +39,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from advdmd_ray.compute import FORWARD, WITH_BACKWARD, Network, guided_forward
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser, guided
+from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import clean_from_velocity, kernel_of, transition
 from advdmd_ray.diffusion.seeds import derive_seed, noise, uniform
 from advdmd_ray.errors import CheckpointError
@@ -53,7 +54,6 @@ from advdmd_ray.prompts import PromptTable
 
 OWN_VELOCITY = 2.0
 """Added to t where the network is asked for its own velocity of the real flow: far from the other roles' times."""
-FORWARD, WITH_BACKWARD = 1, 3
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -98,16 +98,17 @@ def steps_of_rows(rows: int, steps: int, emphasis: float) -> Int64[Tensor, " row
     return (steps * places.pow(1 / emphasis)).long().clamp(max=steps - 1)
 
 
-def update_cost(config: Config, *, warm: bool) -> int:
+def update_cost(config: Config, network: Network, *, warm: bool) -> int:
     """Forward-equivalents of one update: a forward of the network for one image is 1, with its backward 3.
 
     Args:
         config: Batch size, steps, guidance and the parts that take part.
+        network: The transformer.
         warm: Whether the update goes without rectification.
     """
     section = config.twinflow
     own = section.real_velocity == "own"
-    teacher = FORWARD if config.model.guidance == 1 else 2 * FORWARD
+    teacher = guided_forward(config.model.guidance, network)
     simulated = int(steps_of_rows(section.batch_size, config.steps, config.learner.late_steps).sum())
     student = FORWARD if warm else WITH_BACKWARD
     turn = simulated * FORWARD + section.batch_size * (FORWARD + WITH_BACKWARD)
@@ -127,7 +128,8 @@ class TwinFlowTrainer:
 
     Args:
         config: The configuration.
-        teacher: The frozen teacher, not yet guided.
+        teacher: The frozen teacher, guided.
+        network: What the count of compute must know of it.
         student: The network to train, in place; it starts as the teacher's copy, its parameters trainable.
         table: Encoded prompts, one row for each prompt id of the real images.
         real: Real latents.
@@ -141,6 +143,7 @@ class TwinFlowTrainer:
         self,
         config: Config,
         teacher: Denoiser,
+        network: Network,
         student: nn.Module,
         table: PromptTable,
         real: RealImages,
@@ -150,7 +153,7 @@ class TwinFlowTrainer:
             raise ValueError(f"expected {config.steps + 1} levels, got {sigmas.tolist()}")
         self._config, self._section = config, config.twinflow
         self._student, self._table, self._real, self._sigmas = student, table, real, sigmas
-        self._teacher = guided(teacher, table.unconditional, config.model.guidance)
+        self._teacher, self._network = teacher, network
         self._kernel = kernel_of(config.diffusion)
         self._steps = steps_of_rows(self._section.batch_size, config.steps, config.learner.late_steps)
         self._shape = (self._section.batch_size, *real.latent_shape)
@@ -199,7 +202,7 @@ class TwinFlowTrainer:
         norm, rate = self._step(total)
         if math.isfinite(norm):
             self._ema.update(self._parameters)
-        cost = update_cost(self._config, warm=warm)
+        cost = update_cost(self._config, self._network, warm=warm)
         report = TwinFlowReport(
             update=self._updates,
             losses={name: float(loss.detach()) for name, loss in losses.items()},
@@ -250,9 +253,13 @@ class TwinFlowTrainer:
         return noise(self._shape, self._config.run.seed, *self._path(*names))
 
     def _times(self, *names: str) -> Tensor:
-        """Levels uniform on (0, 1], one from each of as many equal slices as there are rows."""
-        rows = self._shape[0]
-        return (torch.arange(rows) + 1 - uniform((rows,), self._config.run.seed, *self._path(*names))) / rows
+        """Levels uniform on (0, 1], one from each of as many equal slices as there are rows, in a drawn order.
+
+        The order matters: rows are sorted by the student's step, and each step's predictions must meet every level.
+        """
+        rows, seed = self._shape[0], self._config.run.seed
+        slices = uniform((rows,), seed, *self._path(*names, "order")).argsort()
+        return (slices + 1 - uniform((rows,), seed, *self._path(*names))) / rows
 
     def _prompt_ids(self, *names: str) -> Tensor:
         """Prompts drawn uniformly."""

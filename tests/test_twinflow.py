@@ -13,15 +13,17 @@ from small_parts import SHAPE, Mixer, config, normal, real_images, table
 from torch import Tensor, nn
 
 from advdmd_ray import twinflow
+from advdmd_ray.compute import Network
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.diffusion.denoiser import Conditioning, guided
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.twinflow import OWN_VELOCITY, TwinFlowTrainer, steps_of_rows, update_cost
 
+NETWORK = Network(layers=1)
 VARIANTS = [{"real_velocity": "teacher"}, {"real_velocity": "own"}, {"real_velocity": "teacher", "consistency": 0.0}]
 
 
@@ -38,7 +40,8 @@ def settings(steps: int = 2, guidance: float = 1.0, updates: int = 50, **section
 
 def trainer(chosen: Config, *, teacher: nn.Module | None = None, student: nn.Module | None = None) -> TwinFlowTrainer:
     sigmas = student_sigmas(chosen.diffusion.sigmas, 1.0)
-    return TwinFlowTrainer(chosen, teacher or Mixer(1), student or Mixer(1), table(), real_images(), sigmas)
+    frozen = guided(teacher or Mixer(1), table().unconditional, chosen.model.guidance)
+    return TwinFlowTrainer(chosen, frozen, NETWORK, student or Mixer(1), table(), real_images(), sigmas)
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -75,7 +78,7 @@ def test_the_counted_cost_is_what_the_networks_are_asked(section: dict[str, Any]
     for warm in (True, False):
         before = teacher.spent + student.spent
         cost = taught.update().forward_equivalents
-        assert cost == update_cost(chosen, warm=warm) == teacher.spent + student.spent - before
+        assert cost == update_cost(chosen, NETWORK, warm=warm) == teacher.spent + student.spent - before
     assert taught.forward_equivalents == teacher.spent + student.spent
 
 
@@ -102,6 +105,28 @@ def test_the_share_of_rows_of_early_steps_follows_the_emphasis(rows: int, steps:
         assert int((chosen < step).sum()) == pytest.approx(rows * (step / steps) ** emphasis, abs=0.5 + 1e-6)
 
 
+def test_the_predictions_of_every_step_meet_every_level() -> None:
+    student = Witness(Mixer(1))
+    chosen = settings(2, batch_size=16, consistency=0.0)
+    taught = trainer(chosen, student=student)
+    for _ in range(30):
+        taught.update()
+    twin = torch.stack([-t[t < 0] for t in student.times if bool((t < 0).any())])
+    assert len(twin) == 60, "flow matching and the gap, in each update"
+    first = steps_of_rows(16, 2, chosen.learner.late_steps) == 0
+    for levels in (twin[:, first], twin[:, ~first]):
+        assert float(levels.min()) < 0.1
+        assert float(levels.max()) > 0.9
+        assert float(levels.mean()) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_guidance_that_is_an_input_of_the_network_costs_no_second_forward() -> None:
+    chosen, embedded = settings(guidance=2.0), Network(layers=1, embedded_guidance=True)
+    rows = chosen.twinflow.batch_size
+    # Both the rectification's target and the consistency's ask the guided teacher once a row.
+    assert update_cost(chosen, NETWORK, warm=False) - update_cost(chosen, embedded, warm=False) == 2 * rows
+
+
 def test_a_warm_update_rectifies_nothing() -> None:
     taught = trainer(settings(warm_updates=1))
     first, second = taught.update(), taught.update()
@@ -116,7 +141,7 @@ def test_the_twin_learns_the_students_samples_and_not_the_real_images() -> None:
         chosen = settings(warm_updates=99, consistency=0.0)
         student = Mixer(1)
         sigmas = student_sigmas(chosen.diffusion.sigmas, 1.0)
-        taught = TwinFlowTrainer(chosen, Mixer(1), student, table(), real_images(shift=shift), sigmas)
+        taught = TwinFlowTrainer(chosen, Mixer(1), NETWORK, student, table(), real_images(shift=shift), sigmas)
         taught.update()
         return student.spatial.detach()
 
@@ -145,7 +170,7 @@ def test_the_learning_rate_falls_to_its_last_share() -> None:
 
 def test_levels_of_another_number_of_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="expected 3 levels"):
-        TwinFlowTrainer(settings(2), Mixer(1), Mixer(1), table(), real_images(), student_sigmas((1.0,), 1.0))
+        TwinFlowTrainer(settings(2), Mixer(1), NETWORK, Mixer(1), table(), real_images(), student_sigmas((1.0,), 1.0))
     frozen = Mixer(1).requires_grad_(requires_grad=False)
     with pytest.raises(ValueError, match="no trainable parameter"):
         trainer(settings(2), student=frozen)
@@ -242,7 +267,7 @@ def distance(network: nn.Module, chosen: Config) -> float:
 def distilled(chosen: Config) -> float:
     student, sigmas = Line(), student_sigmas(chosen.diffusion.sigmas, 1.0)
     real = RealImages(MEAN + normal(300, *SHAPE, seed=5, scale=STD), torch.arange(300) // 100)
-    taught = TwinFlowTrainer(chosen, GaussianFlow(), student, table(), real, sigmas)
+    taught = TwinFlowTrainer(chosen, GaussianFlow(), NETWORK, student, table(), real, sigmas)
     for _ in range(chosen.run.cycles):
         taught.update()
     student.load_state_dict(taught.student_state(), strict=False)

@@ -18,6 +18,8 @@ from advdmd_ray.config import Config
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.report import CycleReport
 from advdmd_ray.learner.worker import CHECKPOINTS
+from advdmd_ray.models.families import adapter
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.serial import SerialRun
 from advdmd_ray.twinflow import TwinFlowTrainer, update_cost
 
@@ -123,8 +125,16 @@ class TwinFlowRival:
         table, teacher = encode_table(config), build_denoiser(config)
         student = copy.deepcopy(teacher).requires_grad_(requires_grad=True)
         teacher.requires_grad_(requires_grad=False)
-        real = real_images(config, table.texts)
-        self._trainer = TwinFlowTrainer(config, teacher, student, table, real, geometry(config).sigmas)
+        family = adapter(inspect_pipeline(config.model.path, config.model.pixels).family)
+        self._trainer = TwinFlowTrainer(
+            config,
+            family.guided(teacher, table.unconditional, config.model.guidance),
+            job.network,
+            student,
+            table,
+            real_images(config, table.texts),
+            geometry(config).sigmas,
+        )
         if checkpoint is not None:
             self._trainer.load_state_dict(checkpoint.load(TWINFLOW))
         self._notes: dict[str, Any] = {} if checkpoint is None else checkpoint.facts["controller"].get("notes", {})
@@ -167,7 +177,7 @@ class TwinFlowRival:
 def _scheduled(job: Job) -> Config:
     """The job's configuration with `run.cycles` as the number of updates that spend the budget."""
     config = job.config
-    warm, later = (update_cost(config, warm=early) for early in (True, False))
+    warm, later = (update_cost(config, job.network, warm=early) for early in (True, False))
     spent = itertools.accumulate(itertools.chain([warm] * config.twinflow.warm_updates, itertools.repeat(later)))
     updates = next(count for count, total in enumerate(spent, start=1) if total >= job.budget)
     return config.model_copy(update={"run": config.run.model_copy(update={"cycles": updates})})
