@@ -131,6 +131,7 @@ class Activations:
             work["an RL update"] = self._held([(rows, self._graph)])
         if config.cadence.discriminator_updates:
             work["a discriminator update"] = self._discriminator(config.discriminator.batch_size // ranks)
+        if config.measures_auc:
             rows = min(config.discriminator.auc_rows, config.rollout.group_size)
             work["the AUC"] = self._forward(2 * rows * self._judged, config.learner.micro_batch)
         return work

@@ -114,12 +114,11 @@ def cycle_cost(config: Config, plan: CyclePlan, network: Network, *, ratio_check
     learnt = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
     judged = config.steps - 1 + len(config.reward.final_levels)
     rows = min(config.discriminator.auc_rows, config.rollout.group_size)
-    measured = config.cadence.discriminator_updates > 0
     scored = config.rewarded_by == "discriminator"
     return Cost(
         fake_score=plan.fake_score * config.fake_score.batch_size * WITH_BACKWARD,
         discriminator=plan.discriminator * _discriminator_update(config) * share,
-        auc=measured * config.rollout.groups_per_cycle * 2 * rows * judged * share,
+        auc=config.measures_auc * config.rollout.groups_per_cycle * 2 * rows * judged * share,
         dmd=plan.dmd * _dmd_update(config, network),
         rl=plan.policy_gradient * learnt * WITH_BACKWARD,
         ratio_check=ratio_check * actions * FORWARD,

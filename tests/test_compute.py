@@ -208,6 +208,7 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
     "averaged rewards": {"reward": {"ema_decay": 0.5}},
     "no RL": {"policy_gradient": {"enabled": False}},
     "no discriminator": {"policy_gradient": {"enabled": False}, "cadence": {"discriminator_updates": 0}},
+    "no AUC": {"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0}},
     "an ODE": {"policy_gradient": {"enabled": False}, "diffusion": {"kernel": "ode"}},
     "RL on two rows of four": {"rollout": {"group_size": 4}, "policy_gradient": {"group_rows": 2}},
     "minibatches and two DMD updates": {"policy_gradient": {"minibatches": 2}, "cadence": {"dmd_updates": 2}},

@@ -111,6 +111,7 @@ def test_a_configuration_cannot_be_changed() -> None:
             ),
             ["reward.oracle_agreement", "cadence.discriminator_updates"],
         ),
+        ("discriminator: {auc_rows: 0}", ["discriminator.auc_rows=0", "policy_gradient.enabled=false"]),
         ("cadence: {discriminator_updates: 0}", ["cadence.discriminator_updates=0", "reward.kind=oracle"]),
         (
             "{cadence: {discriminator_updates: 0}, policy_gradient: {enabled: false}, dmd: {gan_weight: 0.5}}",

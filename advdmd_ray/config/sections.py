@@ -230,8 +230,10 @@ class Discriminator(Section):
     heldout_fraction: float = Field(
         default=0.2, gt=0, lt=1, description="Share of the real images used only for the AUC."
     )
-    auc_rows: Positive = Field(
-        default=4, description="Trajectories of each group, and reals, judged for the AUC of a cycle."
+    auc_rows: Count = Field(
+        default=4,
+        description="Trajectories of each group, and reals, judged for the AUC of a cycle; 0 measures none, so that "
+        "the discriminator never rests, which RL on its rewards does not allow.",
     )
     gradient_penalty: float = Field(default=0.0, ge=0, description="Weight of the R1-style term on noised samples.")
     pairing: Literal["independent", "relativistic"] = Field(

@@ -86,6 +86,11 @@ class Config(Section):
             return "nobody"
         return self.reward.kind
 
+    @property
+    def measures_auc(self) -> bool:
+        """Whether the learner measures the held-out AUC of a discriminator that it trains."""
+        return self.cadence.discriminator_updates > 0 and self.discriminator.auc_rows > 0
+
     @model_validator(mode="after")
     def _rewards_agree(self) -> Self:
         gradient = self.policy_gradient
@@ -105,6 +110,11 @@ class Config(Section):
                     "reward.oracle_agreement compares a trained discriminator with the oracle; set it to false or "
                     "raise cadence.discriminator_updates"
                 )
+        if gradient.enabled and self.reward.kind == "discriminator" and not self.discriminator.auc_rows:
+            raise ValueError(
+                "discriminator.auc_rows=0 leaves RL without the AUC that opens a level; raise it, or set "
+                "reward.kind=oracle or policy_gradient.enabled=false"
+            )
         if self.data.source != "shapes" and (self.reward.kind == "oracle" or self.reward.oracle_agreement):
             key = "reward.kind=oracle" if self.reward.kind == "oracle" else "reward.oracle_agreement"
             raise ValueError(

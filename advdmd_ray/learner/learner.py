@@ -172,7 +172,7 @@ class Learner:
         batch = collate(groups, self.version)
         summaries = [GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos]
         moments, spread = merge(summaries), within_std(summaries)
-        measured = self._measure_auc(batch) if self._config.cadence.discriminator_updates else None
+        measured = self._measure_auc(batch) if self._config.measures_auc else None
         unknown = (math.nan,) * self._config.steps
         self._signal.follow(spread)
         plan = self._cadence.plan(self._health, self._signal.used_levels)

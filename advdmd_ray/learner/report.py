@@ -53,7 +53,7 @@ class CycleReport:
         version: Version after the cycle; equals the number of completed cycles.
         plan: What the cadence asked for.
         updates: Report of each objective that had updates.
-        auc: Held-out AUC per level 1..K, measured before the updates; nan where no discriminator is trained.
+        auc: Held-out AUC per level 1..K, measured before the updates; nan where none is measured.
         smoothed_auc: The same, smoothed; what the gate looks at.
         open_levels: Levels whose rewards RL may use.
         reward_mean: Mean logit per level over the cycle's trajectories.

@@ -322,6 +322,14 @@ def test_a_cycle_makes_the_planned_updates_and_the_next_version() -> None:
     assert {sample.name for sample in report.samples()} >= {"advdmd_reward_mean", "advdmd_learner_ratio_deviation"}
 
 
+def test_a_discriminator_whose_auc_nobody_needs_learns_without_it() -> None:
+    without = {"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0}}
+    groups = scored_groups(Mixer(1), Judge(2))
+    report = learner(config(**without), student=Mixer(1), critic=Judge(2)).cycle(groups, infos_of(groups))
+    assert report.updates["discriminator"].updates == 1
+    assert all(math.isnan(value) for value in (*report.auc, *report.smoothed_auc))
+
+
 def test_the_report_has_the_rewards_moments() -> None:
     student, critic = Mixer(1), Judge(2)
     groups = scored_groups(student, critic)
