@@ -5,6 +5,7 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,6 +22,11 @@ _PACKAGES = (
     "scikit-learn",
     "prometheus-client",
 )
+
+
+def made_here() -> dict[str, Any]:
+    """What a result carries about its making: `{"commit", "machine", "versions"}`."""
+    return {"commit": git_commit(), "machine": machine_facts(), "versions": package_versions()}
 
 
 def machine_facts() -> dict[str, str | int | float]:

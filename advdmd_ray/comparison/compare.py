@@ -65,11 +65,11 @@ def run_comparison(comparison: Comparison, jobs: Sequence[Job], *, at_once: int 
     def write() -> None:
         # While the jobs run, this process has time to import what only the outputs need.
         from advdmd_ray.comparison.results import collect  # noqa: PLC0415
-        from advdmd_ray.comparison.tables import Origin, write_outputs  # noqa: PLC0415
+        from advdmd_ray.comparison.tables import write_outputs  # noqa: PLC0415
 
         results = collect(comparison.name, jobs)
         if results is not None and results.rivals:
-            write_outputs(results, Origin(shlex.join(command), workers), folder)
+            write_outputs(results, shlex.join(command), folder)
 
     with preflight.claim(preflight.Start(folder, None, None, str(folder))):
         for job in jobs:

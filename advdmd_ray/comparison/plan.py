@@ -36,6 +36,9 @@ TABLE = "table.md"
 _NO_MATTER = ("buffer", "evaluation", "metrics", "pretrain", "ray", "weights")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
 
+_REVISIONS = {"none": 1, "advdmd": 1, "twinflow": 2}
+"""Of each trainer, counted up whenever it learns otherwise from the same settings, so that results of two never mix."""
+
 _NOT_READ = {
     "none": frozenset[str](),
     "advdmd": frozenset({"twinflow"}),
@@ -136,6 +139,16 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
             f"{comparison.name}: rival {rival.name}: discriminator.blocks = {list(config.discriminator.blocks)}: the "
             f"transformer has blocks 0 to {info.layers - 1}; name some of these"
         )
+    if config.lora.rank:
+        raise UserError(
+            f"{comparison.name}: rival {rival.name}: lora.rank = {config.lora.rank}: a comparison trains whole "
+            "networks; set it to 0"
+        )
+    if config.data.source == "teacher_samples" and config.data.cache is None:
+        raise UserError(
+            f"{comparison.name}: rival {rival.name}: a comparison draws no data.source=teacher_samples itself; set "
+            "data.cache to the folder where `advdmd run` has drawn them"
+        )
     network = Network.of(info)
     cycles = cycles_within(config, comparison.budget, network)
     return Job(
@@ -170,6 +183,7 @@ def settings_of(job: Job) -> dict[str, Any]:
     """Everything that a job's results hang on, as JSON has it."""
     return {
         "trainer": job.trainer,
+        "revision": _REVISIONS[job.trainer],
         "budget": job.budget,
         "points": job.points,
         "judge_samples": job.judge_samples,
@@ -217,6 +231,7 @@ def claim_settings(job: Job) -> None:
 
 def _with_new_defaults(stood: dict[str, Any]) -> dict[str, Any]:
     """Stored settings with the defaults of keys that are younger than they."""
+    stood = {"revision": 1, **stood}
     try:
         whole = Config.model_validate(stood["config"])
     except ValidationError:

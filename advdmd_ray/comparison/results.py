@@ -98,6 +98,7 @@ class Results:
         real: Figures of real held-out images.
         rivals: Those with a finished seed, in the order of the file.
         missing: Names of the jobs without a result.
+        made: Where and by which code each result was made, see `made_here`; the teacher's first.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Results:
     real: Mapping[str, float | None]
     rivals: tuple[RivalResult, ...]
     missing: tuple[str, ...]
+    made: tuple[Mapping[str, Any], ...]
 
     @property
     def main(self) -> tuple[Figure, ...]:
@@ -163,6 +165,7 @@ def collect(name: str, jobs: Sequence[Job]) -> Results | None:
         real=teacher["real"]["figures"],
         rivals=tuple(rivals),
         missing=tuple(job.name for job in jobs if not job.done),
+        made=(teacher["made"], *(run["made"] for rival in rivals for run in rival.runs)),
     )
 
 

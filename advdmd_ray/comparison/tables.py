@@ -2,8 +2,9 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from advdmd_ray.comparison.results import Results, Spread
 from advdmd_ray.evaluation.figures import Figure
 from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.evaluation.report import duration, figure_text
-from advdmd_ray.provenance import git_commit, machine_facts, package_versions
 
 JSON, PICTURE, SIGNALS, PAGE = "results.json", "figure.png", "signals.png", "RESULTS.md"
 NONE = "-"
@@ -26,39 +26,27 @@ _SIGNALS_TEXT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """How results came about.
-
-    Attributes:
-        command: The command line that makes them again.
-        at_once: Jobs that shared the machine.
-    """
-
-    command: str
-    at_once: int
-
-
-def write_outputs(results: Results, origin: Origin, folder: Path) -> None:
+def write_outputs(results: Results, command: str, folder: Path) -> None:
     """Writes `table.md`, `results.json`, the figures and `RESULTS.md` into the folder of the comparison.
 
     `figure.png` is always there, `signals.png` if a rival has rewards.
+
+    Args:
+        results: Of the finished jobs.
+        command: The command line that makes them again.
+        folder: Of the comparison.
     """
-    machine, commit, versions = machine_facts(), git_commit(), package_versions()
     write_atomically(folder / TABLE, (headline_table(results) + "\n").encode())
     facts = {
         **asdict(results),
         "summary": {rival.name: {figure.key: _json(rival.final(figure.key)) for figure in results.figures}
                     for rival in results.rivals},
-        "command": origin.command,
-        "commit": commit,
-        "machine": machine,
-        "versions": versions,
+        "command": command,
     }  # fmt: skip
     write_atomically(folder / JSON, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
     draw_figure(results, folder / PICTURE)
     signals = draw_signals(results, folder / SIGNALS) is not None
-    write_atomically(folder / PAGE, page(results, origin, machine, commit, signals=signals).encode())
+    write_atomically(folder / PAGE, page(results, command, signals=signals).encode())
 
 
 def headline_table(results: Results) -> str:
@@ -93,18 +81,15 @@ def skill_table(results: Results) -> str:
     return markdown(head, rows)
 
 
-def page(results: Results, origin: Origin, machine: dict[str, Any], commit: str, *, signals: bool) -> str:
+def page(results: Results, command: str, *, signals: bool) -> str:
     """The whole of RESULTS.md: a section that stands in a larger document as it is.
 
     Args:
         results: Of the finished jobs.
-        origin: How they came about.
-        machine: Where, as `machine_facts` has it.
-        commit: Of the code.
+        command: The command line that makes them again.
         signals: Whether there is a figure of the rewards to show.
     """
     figure = results.figure(results.headline)
-    processes = "one job" if origin.at_once == 1 else f"{origin.at_once} jobs"
     how = (
         f"Compared by: {figure.label} ({figure.better} is better), after {compute_text(results.budget)} "
         "forward-equivalents of learner compute (one forward of the transformer for one image; "
@@ -123,11 +108,20 @@ def page(results: Results, origin: Origin, machine: dict[str, Any], commit: str,
         parts += ["### By skill", skill_table(results)]
     if results.missing:
         parts.append(f"Without a result yet: {', '.join(results.missing)}.")
-    parts.append(
-        f"Made by `{origin.command}` at commit {commit}, {processes} at a time with one thread each, on "
-        f"{machine['processor']} ({machine['cores']} cores, {machine['memory_gib']} GiB), Python {machine['python']}."
-    )
+    parts.append(f"Made by `{command}`, one thread a job: {_makings(results)}.")
     return "\n\n".join(parts) + "\n"
+
+
+def _makings(results: Results) -> str:
+    """By which code and where the jobs were done, with their numbers if they differ in it."""
+    texts = Counter(
+        f"at commit {made['commit']} on {made['machine']['processor']} ({made['machine']['cores']} cores, "
+        f"{made['machine']['memory_gib']} GiB), Python {made['machine']['python']}"
+        for made in results.made
+    )
+    if len(texts) == 1:
+        return next(iter(texts))
+    return "; ".join(f"{count} of {texts.total()} jobs {text}" for text, count in texts.items())
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -27,6 +27,7 @@ from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.preflight import newest_checkpoint
+from advdmd_ray.provenance import made_here
 
 CHECKPOINT_S = 60.0
 """Training between two checkpoints, seconds, beside those that each judgement makes."""
@@ -192,6 +193,7 @@ def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]]) ->
         "steps": job.config.steps,
         "judge": examiner.facts(),
         "points": points,
+        "made": made_here(),
     }
     if job.trainer == "none":
         result["real"] = examiner.ceiling()

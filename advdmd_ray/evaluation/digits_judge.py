@@ -44,6 +44,10 @@ def _symmetric_root(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "
     return (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
 
 
+REFERENCE_SEED = 20260428
+"""Of the order in which real digits are taken to compare with: the data set lists them writer by writer."""
+
+
 class DigitsJudge:
     """Scores images against real digits; fitted on the training part only, the same in every process.
 
@@ -74,6 +78,7 @@ class DigitsJudge:
         # A radial-basis support vector machine: no randomness in the fit, and near perfect on these images.
         self._classifier = SVC(C=10.0, gamma="scale").fit(self._real, self._labels)
         self._real_distances = within_prompt_distance(self._real, self._labels)
+        self._order = np.random.default_rng(REFERENCE_SEED).permutation(len(self._labels))
         self._projection = principal_components(self._real)
 
     def accuracy(self, images: Float[Tensor, "n 1 8 8"], labels: Int64[Tensor, " n"]) -> float:
@@ -106,6 +111,6 @@ class DigitsJudge:
         return self.score(held_out.images, held_out.labels)
 
     def _matching(self, labels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
-        """Training digits, as many of each label as `labels` has, or all there are."""
-        wanted = np.bincount(labels, minlength=len(self.prompts))
-        return np.concatenate([np.flatnonzero(self._labels == label)[:count] for label, count in enumerate(wanted)])
+        """Training digits of all writers, as many of each label as `labels` has, or all there are."""
+        wanted, order = np.bincount(labels, minlength=len(self.prompts)), self._order
+        return np.concatenate([order[self._labels[order] == label][:count] for label, count in enumerate(wanted)])

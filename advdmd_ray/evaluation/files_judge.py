@@ -17,11 +17,15 @@ from advdmd_ray.evaluation.diversity import coverage, within_prompt_distance
 from advdmd_ray.evaluation.figures import Figure, JudgeScore
 
 HELD_OUT = 5
-"""Every fifth real image is what a perfect generator is judged by, the others are what everything is compared with."""
+"""Every fifth real image, in a drawn order, is what a perfect generator is judged by; all others are compared with."""
 LEAST_IMAGES = 40
 """Real images that make the figures mean anything."""
 SPREAD_OF = 1000
 """Most real images whose distances from each other are measured."""
+
+
+ORDER_SEED = 20260428
+"""Of the order in which real images are taken: folders list alike ones together."""
 
 
 class FilesJudge:
@@ -51,6 +55,7 @@ class FilesJudge:
         if len(real) < LEAST_IMAGES:
             raise UserError(f"{len(real)} real images can be used; give at least {LEAST_IMAGES}")
         self.prompts = prompts
+        real = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(ORDER_SEED))]
         held_out = torch.arange(len(real)) % HELD_OUT == 0
         self._real, self._held_out = _colours(real[~held_out]), real[held_out]
         self._distance = float(pdist(self._real[:SPREAD_OF]).mean() / np.sqrt(self._real.shape[1]))

@@ -46,10 +46,16 @@ def build_judge(config: Config) -> Judge:
         case "files":
             latents, given = files_data(config), config.data.prompts
             prompts = tuple(dict.fromkeys(latents.captions)) if given is None else load_prompts(given)
-            return FilesJudge(prompts[:JUDGED_PROMPTS], latents.thumbnails)
+            return FilesJudge(spread_out(prompts), latents.thumbnails)
         case "teacher_samples":
             plan = plan_samples(config)
-            return FilesJudge(plan.prompts[:JUDGED_PROMPTS], open_samples(plan).thumbnails)
+            return FilesJudge(spread_out(plan.prompts), open_samples(plan).thumbnails)
+
+
+def spread_out(prompts: tuple[str, ...], most: int = JUDGED_PROMPTS) -> tuple[str, ...]:
+    """At most so many of the prompts, evenly spaced: a list often has its subjects one after the other."""
+    count = min(len(prompts), most)
+    return tuple(prompts[place * len(prompts) // count] for place in range(count))
 
 
 @torch.no_grad()

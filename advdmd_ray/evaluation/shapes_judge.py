@@ -82,7 +82,8 @@ class ShapesJudge:
 
     A figure for each skill, over its seen prompts: the share of scenes that are what the prompt says, and for dense
     prompts the mean share of their facts. `seen` and `held_out` are the means over the skills. For `diversity` and
-    `coverage` see `diversity.py`; the real images are as many scenes of each prompt as there are images of it.
+    `coverage` see `diversity.py`; the real images of the first are six scenes of each prompt, of the second as many
+    as there are images of it.
     """
 
     name = "shapes"

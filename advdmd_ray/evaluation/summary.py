@@ -60,7 +60,7 @@ class JudgeSummary(_Part):
 
 
 class Updates(_Part):
-    """Optimizer updates made, by objective."""
+    """Optimizer updates made, by objective; what a resumed run made again counts again."""
 
     dmd: int = Field(ge=0)
     rl: int = Field(ge=0)
@@ -85,7 +85,7 @@ class DiscriminatorSummary(_Part):
 class Trajectories(_Part):
     """What became of the trajectories."""
 
-    trained: int = Field(ge=0, description="Consumed by learner cycles.")
+    trained: int = Field(ge=0, description="Consumed by learner cycles, also by those made again.")
     dropped: dict[str, int] = Field(default={}, description="Left out, by reason.")
 
 

@@ -52,6 +52,11 @@ def test_learning_rates_fall_along_the_budget(tmp_path: Path, tiny_pipeline: Pat
         ({"discriminator.blocks": [9]}, "rival b: discriminator.blocks"),
         ({"model.max_sequence_length": 1}, "rival b: model.max_sequence_length is 1, but .* says 8"),
         ({"model.guidance": 2.0, "data.source": "shapes"}, "rival b has another model.path or data.source"),
+        ({"lora.rank": 4}, r"rival b: lora\.rank = 4: a comparison trains whole networks"),
+        (
+            {"data.source": "teacher_samples", "data.prompts": "prompts.txt"},
+            r"rival b: a comparison draws no data\.source=teacher_samples itself; set data\.cache",
+        ),
         ({"evaluation.teacher_guidance": 2.0}, "rival b has guidance 2 for it, rival a 1; set evaluation.teacher_guid"),
     ],
 )
@@ -131,6 +136,18 @@ def test_a_setting_that_is_younger_than_the_results_counts_as_its_default(tmp_pa
     learner = job.config.learner.model_copy(update={"late_steps": 4.0})
     with pytest.raises(UserError, match=r"late_steps was 2\.0 and is 4\.0"):
         claim_settings(replace(job, config=job.config.model_copy(update={"learner": learner})))
+
+
+def test_results_of_a_trainer_that_learned_otherwise_are_refused(tmp_path: Path) -> None:
+    jobs = {job.rival: job for job in plan_jobs(read_comparison(CONFIGS / "shapes.yaml"), tmp_path)}
+    for name, refused in (("advdmd", False), ("twinflow_2step", True)):
+        claim_settings(jobs[name])
+        path = jobs[name].folder / SETTINGS
+        stood = json.loads(path.read_text())
+        del stood["revision"]  # as results have it that are older than the key
+        path.write_text(json.dumps(stood))
+        with pytest.raises(UserError, match="revision was 1 and is 2") if refused else nullcontext():
+            claim_settings(jobs[name])
 
 
 @pytest.mark.parametrize(

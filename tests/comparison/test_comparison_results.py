@@ -21,7 +21,6 @@ from advdmd_ray.comparison.tables import (
     PAGE,
     PICTURE,
     SIGNALS,
-    Origin,
     headline_table,
     skill_table,
     write_outputs,
@@ -35,6 +34,12 @@ FIGURES = [
     {"key": "diversity", "label": "diversity", "better": "higher", "share": False},
 ]
 
+MADE = {
+    "commit": "abc",
+    "machine": {"processor": "a core", "cores": 2, "memory_gib": 24.0, "python": "3.11.7"},
+    "versions": {"torch": "2"},
+}
+
 
 def score(seen: float, diversity: float | None = 0.5) -> dict[str, Any]:
     return {"figures": {"seen": seen, "counting": seen / 2, "diversity": diversity}, "images": 20}
@@ -42,7 +47,7 @@ def score(seen: float, diversity: float | None = 0.5) -> dict[str, Any]:
 
 def write_result(job: Job, **values: Any) -> None:
     judge = {"headline": "seen", "figures": FIGURES}
-    write_atomically(job.folder / RESULT, json.dumps({"judge": judge, **values}).encode())
+    write_atomically(job.folder / RESULT, json.dumps({"judge": judge, "made": MADE, **values}).encode())
 
 
 UNREWARDED = {"updates": {"dmd": 3}, "auc": [None] * 3}
@@ -154,10 +159,10 @@ def test_the_tables_say_what_the_results_say(results: Results) -> None:
 
 def test_the_outputs_hold_tables_figure_machine_commit_and_command(results: Results, tmp_path: Path) -> None:
     for _ in range(2):  # a rerun writes them again
-        write_outputs(results, Origin("advdmd compare small.yaml", 2), tmp_path)
+        write_outputs(results, "advdmd compare small.yaml", tmp_path)
     page = (tmp_path / PAGE).read_text()
     assert (tmp_path / TABLE).read_text().strip() in page
-    for expected in ("advdmd compare small.yaml", "at commit", "cores", "### By skill", "2 jobs at a time", PICTURE):
+    for expected in ("advdmd compare small.yaml", "at commit abc on a core (2 cores", "### By skill", PICTURE):
         assert expected in page
     assert "Without a result yet: advdmd seed 1." in page
     facts = json.loads((tmp_path / JSON).read_text())
@@ -168,9 +173,17 @@ def test_the_outputs_hold_tables_figure_machine_commit_and_command(results: Resu
     }
     assert facts["summary"]["advdmd"]["seen"]["std"] is None
     assert facts["rivals"][0]["runs"][1]["points"][1]["learner"] == 190
-    assert {"machine", "versions", "commit", "command"} <= facts.keys()
+    assert facts["made"] == [MADE] * 4
     assert f"]({SIGNALS})" in page
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in (PICTURE, SIGNALS))
+
+
+def test_results_of_two_commits_name_both(results: Results, tmp_path: Path) -> None:
+    made = (MADE, {**MADE, "commit": "def"}, MADE)
+    write_outputs(replace(results, made=made), "advdmd compare small.yaml", tmp_path)
+    page = (tmp_path / PAGE).read_text()
+    assert "2 of 3 jobs at commit abc on a core" in page
+    assert "1 of 3 jobs at commit def on a core" in page
 
 
 def axes_of(results: Results, path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Axes]:
@@ -220,7 +233,7 @@ def test_signals_that_nobody_measured_have_no_panel(
 
 def test_without_any_reward_there_is_no_figure_of_the_rewards(results: Results, tmp_path: Path) -> None:
     alone = replace(results, rivals=results.rivals[:1])
-    write_outputs(alone, Origin("advdmd compare small.yaml", 2), tmp_path)
+    write_outputs(alone, "advdmd compare small.yaml", tmp_path)
     assert draw_signals(alone, tmp_path / SIGNALS) is None
     assert not (tmp_path / SIGNALS).exists()
     assert SIGNALS not in (tmp_path / PAGE).read_text()

@@ -9,6 +9,7 @@ from torch import Tensor
 from advdmd_ray.data.files.encoding import thumbnails
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.files_judge import LEAST_IMAGES, FilesJudge
+from advdmd_ray.evaluation.judge import spread_out
 
 PROMPTS = ("one", "two", "three")
 
@@ -50,6 +51,29 @@ def test_images_that_grow_alike_lose_diversity_and_coverage(share: float) -> Non
     same = _score(_images(1, 1).expand(120, -1, -1, -1))
     assert same["diversity"] == pytest.approx(0, abs=1e-6)
     assert same["coverage"] < 0.5
+
+
+def test_real_images_that_lie_sorted_are_compared_with_as_a_whole() -> None:
+    real = torch.cat([_images(200, 3, shift=-0.5), _images(200, 4, shift=0.5)])
+    judge = FilesJudge(PROMPTS, thumbnails(real))
+    mixed = torch.cat([_images(30, 5, shift=-0.5), _images(30, 6, shift=0.5)])
+    one_kind = judge.score(_images(60, 5, shift=-0.5), torch.arange(60) % 3).figures
+    both = judge.score(mixed, torch.arange(60) % 3).figures
+    assert both["coverage"] > 0.85
+    assert one_kind["coverage"] < 0.65
+    assert both["diversity"] == pytest.approx(1.0, abs=0.15)
+    assert one_kind["diversity"] < 0.75
+
+
+@given(st.integers(1, 300), st.integers(1, 60))
+def test_judged_prompts_are_taken_from_the_whole_list_and_each_once(count: int, most: int) -> None:
+    prompts = tuple(f"prompt {place}" for place in range(count))
+    chosen = spread_out(prompts, most)
+    places = [prompts.index(prompt) for prompt in chosen]
+    assert len(chosen) == min(count, most)
+    assert places == sorted(set(places))
+    gaps = [after - before for before, after in zip(places, [*places[1:], count], strict=True)]
+    assert max(gaps) - min(gaps) <= 1
 
 
 def test_values_outside_the_range_are_clipped() -> None:
