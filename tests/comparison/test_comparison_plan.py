@@ -201,7 +201,8 @@ def changed_keys(one: Job, other: Job) -> set[str]:
 def test_dmd2_is_advdmd_without_rl_and_dmd_is_dmd2_without_a_discriminator(tmp_path: Path) -> None:
     comparison = read_comparison(CONFIGS / "shapes.yaml")
     jobs = {job.rival: job for job in plan_jobs(comparison, tmp_path)[: len(comparison.rivals) + 1]}
-    assert changed_keys(jobs["dmd2"], jobs["advdmd"]) == {"policy_gradient.enabled"}
+    of_rl = {"policy_gradient.enabled", "policy_gradient.group_rows", "rollout.group_size", "discriminator.auc_rows"}
+    assert changed_keys(jobs["dmd2"], jobs["advdmd"]) == of_rl
     assert changed_keys(jobs["final_only"], jobs["advdmd"]) == {"policy_gradient.advantage"}
     assert changed_keys(jobs["advdmd_2step"], jobs["advdmd"]) == {"diffusion.sigmas"}
     without = {"cadence.discriminator_updates", "dmd.gan_weight", "reward.oracle_agreement"}
@@ -212,6 +213,7 @@ def test_an_ablation_changes_one_setting_of_its_first_rival(tmp_path: Path) -> N
     _, first, *others = plan_jobs(read_comparison(CONFIGS / "ablation.yaml"), tmp_path)
     together = {
         "cps": {"diffusion.kernel", "diffusion.eta"},
+        "slow_student": {"dmd.learning_rate", "fake_score.learning_rate"},
         "small_groups": {"rollout.group_size", "policy_gradient.group_rows"},
     }
     for job in others:
