@@ -30,7 +30,7 @@ from advdmd_ray.export import STUDENT, export_ema
 from advdmd_ray.learner.worker import GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.sample import parse_key
-from advdmd_ray.provenance import git_commit, machine_facts, package_versions
+from advdmd_ray.provenance import made_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,7 @@ def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
         seconds=seconds,
         roles={role: RoleSeconds(**states) for role, states in roles.items()},
         ratio_deviation=None if deviation is None else float(deviation.values.max()),
-        machine=machine_facts(),
-        versions=package_versions(),
-        commit=git_commit(),
+        **made_here(),
     )
 
 

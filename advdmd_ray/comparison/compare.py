@@ -1,6 +1,5 @@
 """`advdmd compare`: plans the jobs, refuses to mix settings, runs what is missing, and writes table and figure."""
 
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from advdmd_ray.comparison.progress import progress_of
 from advdmd_ray.comparison.runner import run_jobs
 from advdmd_ray.config.comparison import Comparison, read_comparison
 from advdmd_ray.errors import UserError
+from advdmd_ray.provenance import usable_cores
 
 __all__ = ["COMPARISONS", "TABLE", "prepare", "run_comparison"]
 
@@ -59,8 +59,7 @@ def run_comparison(comparison: Comparison, jobs: Sequence[Job], *, at_once: int 
         UserError: if the folder holds results of other settings, or another process works in it.
     """
     folder = COMPARISONS / comparison.name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(at_once or cores, len(jobs))
+    workers = min(at_once or usable_cores(), len(jobs))
 
     def write() -> None:
         # While the jobs run, this process has time to import what only the outputs need.

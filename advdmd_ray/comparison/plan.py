@@ -24,7 +24,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.files import write_atomically
-from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.preflight import PLACES, check_max_sequence_length
 
 JUDGE_SEED = 20260428
@@ -131,24 +131,9 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
     config = rival_config(comparison, rival, seed, output)
     info = inspect_pipeline(config.model.path, config.model.pixels)
     try:
-        check_max_sequence_length(config, info)
+        _check_rival(config, info)
     except UserError as error:
         raise UserError(f"{comparison.name}: rival {rival.name}: {error}") from None
-    if max(config.discriminator.blocks) >= info.layers:
-        raise UserError(
-            f"{comparison.name}: rival {rival.name}: discriminator.blocks = {list(config.discriminator.blocks)}: the "
-            f"transformer has blocks 0 to {info.layers - 1}; name some of these"
-        )
-    if config.lora.rank:
-        raise UserError(
-            f"{comparison.name}: rival {rival.name}: lora.rank = {config.lora.rank}: a comparison trains whole "
-            "networks; set it to 0"
-        )
-    if config.data.source == "teacher_samples" and config.data.cache is None:
-        raise UserError(
-            f"{comparison.name}: rival {rival.name}: a comparison draws no data.source=teacher_samples itself; set "
-            "data.cache to the folder where `advdmd run` has drawn them"
-        )
     network = Network.of(info)
     cycles = cycles_within(config, comparison.budget, network)
     return Job(
@@ -161,6 +146,27 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
         judge_samples=comparison.judge_samples,
         network=network,
     )
+
+
+def _check_rival(config: Config, info: PipelineInfo) -> None:
+    """Refuses what the pipeline does not have or a comparison does not do.
+
+    Raises:
+        UserError: says which setting, and what to do.
+    """
+    check_max_sequence_length(config, info)
+    if max(config.discriminator.blocks) >= info.layers:
+        raise UserError(
+            f"discriminator.blocks = {list(config.discriminator.blocks)}: the transformer has blocks 0 to "
+            f"{info.layers - 1}; name some of these"
+        )
+    if config.lora.rank:
+        raise UserError(f"lora.rank = {config.lora.rank}: a comparison trains whole networks; set it to 0")
+    if config.data.source == "teacher_samples" and config.data.cache is None:
+        raise UserError(
+            "a comparison draws no data.source=teacher_samples itself; set data.cache to the folder where `advdmd run` "
+            "has drawn them"
+        )
 
 
 def _teacher_job(comparison: Comparison, example: Job, output: Path) -> Job:

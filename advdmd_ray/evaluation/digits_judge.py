@@ -8,6 +8,9 @@ from advdmd_ray.data.digits import DIGIT_PROMPTS, GREY_LEVELS, Digits, load_digi
 from advdmd_ray.evaluation.diversity import coverage, diversity, principal_components, within_prompt_distance
 from advdmd_ray.evaluation.figures import Figure, JudgeScore
 
+REFERENCE_SEED = 20260428
+"""Of the order in which real digits are taken to compare with: the data set lists them writer by writer."""
+
 
 def ink(images: Float[Tensor, "n c h w"]) -> Float[np.ndarray, "n d"]:
     """Flatten images and change their unit from [-1, 1] to ink in [0, 16]; values outside are clipped."""
@@ -42,10 +45,6 @@ def frechet(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
 def _symmetric_root(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
-
-
-REFERENCE_SEED = 20260428
-"""Of the order in which real digits are taken to compare with: the data set lists them writer by writer."""
 
 
 class DigitsJudge:

@@ -22,8 +22,6 @@ LEAST_IMAGES = 40
 """Real images that make the figures mean anything."""
 SPREAD_OF = 1000
 """Most real images whose distances from each other are measured."""
-
-
 ORDER_SEED = 20260428
 """Of the order in which real images are taken: folders list alike ones together."""
 

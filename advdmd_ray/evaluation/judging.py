@@ -3,7 +3,6 @@
 All samplers get the same prompts and the same initial noise, and as many images, so that their figures compare.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from advdmd_ray.models.families.base import Execution, Pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import denoiser_of, image_decoder, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
+from advdmd_ray.provenance import usable_cores
 
 TEACHER_STEPS = (40, 8, 4, 2)
 SHOWN_PROMPTS, SHOWN_ROUNDS = 11, 2
@@ -207,7 +207,7 @@ def _sampler_of(judge: Judge, path: str, config: Config, guidance: float | None)
 def _all_threads() -> Iterator[None]:
     """Lets torch use every core while the workers rest."""
     before = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(usable_cores())
     try:
         yield
     finally:
