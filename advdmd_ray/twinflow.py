@@ -242,7 +242,8 @@ class TwinFlowTrainer:
         for name, parameter in self._parameters.items():
             parameter.copy_(state[f"student.{name}"])
             if float(state[f"step.{name}"]):
-                kept = {key: state[f"{key}.{name}"].clone() for key in (*MOMENTS, "step")}
+                kept = {key: state[f"{key}.{name}"].to(parameter.device, copy=True) for key in MOMENTS}
+                kept["step"] = state[f"step.{name}"].clone()  # a count, which AdamW keeps in host memory
                 self._optimizer.state[parameter] = kept
         self._updates, self._spent = (int(number) for number in state["progress"])
 

@@ -17,6 +17,7 @@ from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.evaluation.figures import JudgeScore
 from advdmd_ray.evaluation.judge import build_judge, judge_sampler
 from advdmd_ray.models.families import adapter
+from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
@@ -55,7 +56,7 @@ class Examiner:
         Raises:
             ValueError: if the names are not those of the teacher's network.
         """
-        denoiser = build_denoiser(self._job.config)
+        denoiser = self._denoiser()
         wanted = dict(denoiser.named_parameters())
         if wanted.keys() != weights.keys():
             raise ValueError(f"{self._job.name}: the student's weights are not those of its teacher's network")
@@ -68,8 +69,12 @@ class Examiner:
         """Judges the guided teacher at so many steps of its ODE."""
         model = self._job.config.model
         info = inspect_pipeline(model.path, model.pixels)
-        denoiser = adapter(info.family).guided(build_denoiser(self._job.config), self._empty, model.guidance)
+        denoiser = adapter(info.family).guided(self._denoiser(), self._empty, model.guidance)
         return self._judged(denoiser, Kernel.ode(), teacher_sigmas(steps, info.scheduler_shift))
+
+    def _denoiser(self) -> TransformerDenoiser:
+        """The teacher's network, where a rollout actor would have it."""
+        return build_denoiser(self._job.config, self._job.config.rollout)
 
     def _judged(self, denoiser: Denoiser, kernel: Kernel, sigmas: Float[Tensor, " k1"]) -> dict[str, Any]:
         score, _ = judge_sampler(

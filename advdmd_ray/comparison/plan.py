@@ -90,6 +90,11 @@ class Job:
         """Whether its result is there."""
         return (self.folder / RESULT).is_file()
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any of its networks is on a GPU."""
+        return any(role.num_gpus for role in (self.config.rollout, self.config.reward, self.config.learner))
+
     def points_due(self, spent: float) -> int:
         """Judgements to show once so much is spent: one for each full share of the budget."""
         if spent >= self.budget:

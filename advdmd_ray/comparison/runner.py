@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import Protocol
 
 from advdmd_ray.comparison.plan import LOG, Job
@@ -46,7 +46,7 @@ class Watcher(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Running:
     job: Job
-    process: ForkServerProcess
+    process: ForkServerProcess | SpawnProcess
     reports: Connection
 
 
@@ -69,7 +69,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, watcher: Watcher, finished: Call
     for job in jobs:
         if job.done:
             watcher.finished(job)
-    context = _context() if waiting else None
+    context = _context(waiting) if waiting else None
     try:
         while context is not None and (waiting or running):
             while waiting and len(running) < at_once:
@@ -93,12 +93,16 @@ def run_jobs(jobs: Sequence[Job], at_once: int, watcher: Watcher, finished: Call
     return reasons
 
 
-def _context() -> ForkServerContext:
+def _context(jobs: Sequence[Job]) -> ForkServerContext | SpawnContext:
     """Processes that start as copies of one that has imported everything and computed nothing, so has no threads yet.
 
     Such a process starts at once, where a new interpreter would import for many seconds; like one, it shares no state
     with this process. It is deaf to Ctrl-C, which this process turns into a request to save and stop.
+
+    Jobs on a GPU have a new interpreter each: some import asks CUDA for its devices, and then no copy can use them.
     """
+    if any(job.on_gpu for job in jobs):
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["advdmd_ray.comparison.worker"])
     with _inherited():
@@ -106,10 +110,11 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _start(context: ForkServerContext, job: Job) -> _Running:
+def _start(context: ForkServerContext | SpawnContext, job: Job) -> _Running:
     reports, child = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, child), name=job.name, daemon=True)
-    process.start()
+    with _inherited():
+        process.start()
     child.close()
     return _Running(job, process, reports)
 

@@ -122,7 +122,7 @@ class TwinFlowRival:
 
     def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
         self._config = config = _scheduled(job)
-        table, teacher = encode_table(config), build_denoiser(config)
+        table, teacher = encode_table(config), build_denoiser(config, config.learner)
         student = copy.deepcopy(teacher).requires_grad_(requires_grad=True)
         teacher.requires_grad_(requires_grad=False)
         family = adapter(inspect_pipeline(config.model.path, config.model.pixels).family)

@@ -1,0 +1,77 @@
+"""The processes of a comparison's jobs."""
+
+import json
+import multiprocessing
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+import pytest
+from comparison_files import write_comparison
+
+from advdmd_ray.comparison.plan import RESULT, Job, plan_jobs
+from advdmd_ray.comparison.runner import run_jobs
+from advdmd_ray.config.comparison import read_comparison
+
+
+class Events:
+    """A watcher that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def spent(self, job: Job, amount: float) -> None:
+        assert 0 < amount <= job.budget
+
+    def started(self, job: Job) -> None:
+        self.seen.append(f"{job.name} started")
+
+    def finished(self, job: Job) -> None:
+        assert job.done
+        self.seen.append(f"{job.name} finished")
+
+    def failed(self, job: Job, reason: str) -> None:
+        self.seen.append(f"{job.name} failed: {reason}")
+
+    def tick(self) -> None:
+        pass
+
+
+def teacher_job(folder: Path, pipeline: Path) -> Job:
+    return plan_jobs(read_comparison(write_comparison(folder, pipeline, teacher_steps=[2])), folder / "out")[0]
+
+
+@pytest.mark.parametrize("section", ["rollout", "reward", "learner"])
+def test_a_job_is_on_a_gpu_where_any_of_its_roles_reserves_one(
+    section: str, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    rival = {"name": "advdmd", "overrides": {f"{section}.num_gpus": 0.5}}
+    path = write_comparison(tmp_path, tiny_pipeline, rivals=[rival, {"name": "plain"}])
+    jobs = {job.rival: job for job in plan_jobs(read_comparison(path), tmp_path / "out")}
+    assert jobs["advdmd"].on_gpu
+    assert not jobs["plain"].on_gpu
+
+
+@pytest.mark.parametrize(("on_gpu", "method"), [(False, "forkserver"), (True, "spawn")])
+def test_a_job_on_a_gpu_has_an_interpreter_of_its_own(
+    on_gpu: bool,
+    method: str,
+    tmp_path: Path,
+    tiny_pipeline: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Its networks stay on the CPU; where the process comes from is what is asked for.
+    monkeypatch.setattr(Job, "on_gpu", on_gpu)
+    asked: list[str] = []
+    context_of = multiprocessing.get_context
+
+    def noted(name: str) -> BaseContext:
+        asked.append(name)
+        return context_of(name)
+
+    monkeypatch.setattr(multiprocessing, "get_context", noted)
+    job, events, written = teacher_job(tmp_path, tiny_pipeline), Events(), list[str]()
+    assert run_jobs([job], 1, events, lambda: written.append("table")) == {}
+    assert asked == [method]
+    assert events.seen == ["teacher started", "teacher finished"]
+    assert written == ["table"]
+    assert [point["steps"] for point in json.loads((job.folder / RESULT).read_text())["points"]] == [2]
