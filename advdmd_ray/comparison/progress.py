@@ -55,7 +55,7 @@ class Bars:
         self._tasks: dict[str, TaskID] = {
             job.name: bars.add_task(job.name, total=job.budget, visible=False, start=False) for job in jobs
         }
-        self._spent = {job.name: job.budget if job.done else 0.0 for job in jobs}
+        self._spent = {job.name: job.budget for job in jobs if job.done}
 
     def started(self, job: Job) -> None:
         """See `Watcher`."""
@@ -64,10 +64,19 @@ class Bars:
 
     def spent(self, job: Job, amount: float) -> None:
         """See `Watcher`."""
-        self._bars.update(self._tasks[job.name], completed=min(amount, job.budget))
-        if weight(job):
-            self._bars.advance(self._whole, min(amount, job.budget) - self._spent[job.name])
-            self._spent[job.name] = min(amount, job.budget)
+        amount = min(amount, job.budget)
+        first = job.name not in self._spent
+        self._spent[job.name], before = amount, self._spent.get(job.name, 0.0)
+        if first:
+            # What a resumed job spent in an earlier process says nothing of the speed of this one.
+            self._bars.reset(self._tasks[job.name], completed=round(amount), visible=True)
+        else:
+            self._bars.update(self._tasks[job.name], completed=amount)
+        if weight(job) and first:
+            done = self._bars.tasks[self._whole].completed
+            self._bars.reset(self._whole, completed=round(done + amount))
+        elif weight(job):
+            self._bars.advance(self._whole, amount - before)
 
     def finished(self, job: Job) -> None:
         """See `Watcher`."""
@@ -102,7 +111,12 @@ class PlainLines:
 
     def spent(self, job: Job, amount: float) -> None:
         """See `Watcher`."""
-        self._spent[job.name] = min(amount, job.budget)
+        amount = min(amount, job.budget)
+        if job.name not in self._spent and self._began is not None and weight(job):
+            # What a resumed job spent in an earlier process says nothing of the speed of this one.
+            began, had = self._began
+            self._began = (began, had + amount)
+        self._spent[job.name] = amount
 
     def finished(self, job: Job) -> None:
         """See `Watcher`."""

@@ -214,6 +214,7 @@ def test_an_ablation_changes_one_setting_of_its_first_rival(tmp_path: Path) -> N
     together = {
         "cps": {"diffusion.kernel", "diffusion.eta"},
         "slow_student": {"dmd.learning_rate", "fake_score.learning_rate"},
+        "every_fourth": {"cadence.ramp_interval", "cadence.ramp_rl_turns"},
         "small_groups": {"rollout.group_size", "policy_gradient.group_rows"},
     }
     for job in others:

@@ -42,7 +42,7 @@ def test_plain_lines_tell_every_end_and_the_time_left(
     lines.finished(jobs[0])  # by an earlier command: nothing to say
     lines.started(dmd)
     lines.started(advdmd)
-    lines.tick()
+    lines.spent(dmd, 20.0)  # of an earlier command, from which this job goes on
     clock.now = 20.0
     lines.spent(dmd, 100.0)
     lines.tick()
@@ -52,9 +52,9 @@ def test_plain_lines_tell_every_end_and_the_time_left(
     lines.failed(advdmd, "it burst")
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        "small: 1 of 3 jobs, 0:01:00 left | dmd seed 0 50 %, advdmd seed 0 0 %",
-        "small: 2 of 3 jobs, 0:00:30 left | dmd seed 0 is done",
-        "small: 2 of 3 jobs, 0:00:30 left | advdmd seed 0 failed: it burst",
+        "small: 1 of 3 jobs, 0:01:15 left | dmd seed 0 50 %, advdmd seed 0 0 %",
+        "small: 2 of 3 jobs, 0:00:33 left | dmd seed 0 is done",
+        "small: 2 of 3 jobs, 0:00:33 left | advdmd seed 0 failed: it burst",
     ]
 
 
@@ -73,6 +73,9 @@ def test_a_terminal_has_a_bar_for_the_whole_and_one_for_each_running_job(jobs: t
     assert (by_name["[bold]small"].completed, by_name["[bold]small"].total) == (300.0, 400.0)
     assert (by_name["advdmd seed 0"].completed, by_name["advdmd seed 0"].visible) == (100.0, True)
     assert not by_name["dmd seed 0"].visible
+    # What it had spent before its first report is no work of this command.
+    assert sum(sample.completed for sample in by_name["advdmd seed 0"]._progress) == 50.0
+    assert sum(sample.completed for sample in by_name["[bold]small"]._progress) == 50.0
     file = console.file
     assert isinstance(file, io.StringIO)
     assert "teacher failed: it [burst]" in file.getvalue()
