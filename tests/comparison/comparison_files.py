@@ -7,6 +7,8 @@ import yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
 """The comparisons that ship."""
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+"""Their results that ship."""
 BASE: dict[str, dict[str, Any]] = {
     "diffusion": {"sigmas": [1.0, 0.6, 0.3]},
     "rollout": {"actors": 1, "group_size": 4, "groups_per_cycle": 2},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison_files import ADVDMD, CONFIGS, DMD, TWINFLOW, write_comparison
+from comparison_files import ADVDMD, CONFIGS, DMD, RESULTS, TWINFLOW, write_comparison
 
 from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs, settings_of
 from advdmd_ray.compute import cycles_within, expected_costs
@@ -184,6 +184,14 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
     for job in jobs:
         plan = itertools.islice(expected_costs(job.config, job.network), job.config.run.cycles)
         assert any(cost.rl > 0 for cost in plan) == job.config.policy_gradient.enabled, job.name
+
+
+@pytest.mark.parametrize("name", ["digits", "oracle"])
+def test_the_comparisons_that_ship_go_on_from_the_results_that_ship(name: str, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(RESULTS / name, tmp_path / name))
+    jobs = plan_jobs(read_comparison(CONFIGS / f"{name}.yaml"), output)
+    claim_all(jobs)
+    assert [job.name for job in jobs if not job.done] == []
 
 
 def changed_keys(one: Job, other: Job) -> set[str]:
