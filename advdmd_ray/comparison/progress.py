@@ -64,18 +64,17 @@ class Bars:
 
     def spent(self, job: Job, amount: float) -> None:
         """See `Watcher`."""
-        amount = min(amount, job.budget)
-        first = job.name not in self._spent
-        self._spent[job.name], before = amount, self._spent.get(job.name, 0.0)
-        if first:
+        amount, task = min(amount, job.budget), self._tasks[job.name]
+        before = self._spent.get(job.name)
+        self._spent[job.name] = amount
+        if before is None:
             # What a resumed job spent in an earlier process says nothing of the speed of this one.
-            self._bars.reset(self._tasks[job.name], completed=round(amount), visible=True)
-        else:
-            self._bars.update(self._tasks[job.name], completed=amount)
-        if weight(job) and first:
-            done = self._bars.tasks[self._whole].completed
-            self._bars.reset(self._whole, completed=round(done + amount))
-        elif weight(job):
+            self._bars.reset(task, completed=round(amount), visible=True)
+            if weight(job):
+                self._bars.reset(self._whole, completed=round(self._bars.tasks[self._whole].completed + amount))
+            return
+        self._bars.update(task, completed=amount)
+        if weight(job):
             self._bars.advance(self._whole, amount - before)
 
     def finished(self, job: Job) -> None:

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import Protocol
@@ -105,15 +104,13 @@ def _context(jobs: Sequence[Job]) -> ForkServerContext | SpawnContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["advdmd_ray.comparison.worker"])
-    with _inherited():
-        forkserver.ensure_running()
     return context
 
 
 def _start(context: ForkServerContext | SpawnContext, job: Job) -> _Running:
     reports, child = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, child), name=job.name, daemon=True)
-    with _inherited():
+    with _inherited():  # the first start also starts the process that the others are copies of
         process.start()
     child.close()
     return _Running(job, process, reports)

@@ -42,6 +42,7 @@ def test_plain_lines_tell_every_end_and_the_time_left(
     lines.finished(jobs[0])  # by an earlier command: nothing to say
     lines.started(dmd)
     lines.started(advdmd)
+    lines.tick()
     lines.spent(dmd, 20.0)  # of an earlier command, from which this job goes on
     clock.now = 20.0
     lines.spent(dmd, 100.0)
