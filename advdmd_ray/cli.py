@@ -337,7 +337,7 @@ def _compare(args: argparse.Namespace) -> int:
     try:
         failed = compare.run_comparison(comparison, jobs, at_once=args.jobs, command=command)
     except KeyboardInterrupt:
-        return _end("stopped by Ctrl-C; the same command goes on where the jobs stopped", INTERRUPTED)
+        return _end("stopped; the same command goes on where the jobs stopped", INTERRUPTED)
     folder = compare.COMPARISONS / comparison.name
     if failed:
         return _end(f"failed: {failed} of {len(jobs)} jobs; the same command tries them again", FAILED)

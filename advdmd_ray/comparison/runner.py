@@ -62,13 +62,15 @@ def run_jobs(jobs: Sequence[Job], at_once: int, watcher: Watcher, finished: Call
         Why, in one line, by the name of each job that failed.
 
     Raises:
-        KeyboardInterrupt: after every job was asked to save its state and stopped.
+        KeyboardInterrupt: by Ctrl-C or SIGTERM, after every job was asked to save its state and stopped.
     """
     waiting, running, reasons = [job for job in jobs if not job.done], list[_Running](), dict[str, str]()
     for job in jobs:
         if job.done:
             watcher.finished(job)
     context = _context(waiting) if waiting else None
+    # A scheduler that wants its machine back sends SIGTERM.
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while context is not None and (waiting or running):
             while waiting and len(running) < at_once:
@@ -88,6 +90,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, watcher: Watcher, finished: Call
                     watcher.failed(entry.job, reason)
             watcher.tick()
     finally:
+        signal.signal(signal.SIGTERM, handler)
         _stop(running)
     return reasons
 

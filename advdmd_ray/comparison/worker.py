@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -50,7 +51,7 @@ def work(job: Job, report: Connection) -> None:
     torch.set_num_threads(1)
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     told = [float("-inf")]
 
     def tell(spent: float) -> None:
@@ -59,11 +60,20 @@ def work(job: Job, report: Connection) -> None:
             told[0] = now
             report.send(spent)
 
-    def stopped() -> bool:
-        return bool(asked) or (parent is not None and not parent.is_alive())
-
-    if not do_job(job, tell, stopped):
+    if not do_job(job, tell, lambda: bool(asked)):
         sys.exit(STOPPED)
+
+
+def _end_with_parent() -> None:
+    """Ends this process once the one that started it is gone, which then did not ask it to save.
+
+    At once, because the next start may work on the same job already. Files are written whole or not at all, so the job
+    goes on from its last checkpoint.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(STOPPED)
 
 
 def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool]) -> bool:

@@ -1,12 +1,15 @@
-"""`advdmd compare` from the command line to its table: failures, reruns, settings that differ, and Ctrl-C."""
+"""`advdmd compare` from the command line to its table: failures, reruns, settings that differ, Ctrl-C and a kill."""
 
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from comparison_files import ADVDMD, CONFIGS, DMD, TWINFLOW, write_comparison
 
@@ -88,22 +91,44 @@ def test_an_unknown_rival_and_a_missing_file_are_one_line(
     assert "absent.yaml" in lines[1]
 
 
-@pytest.mark.slow
-def test_ctrl_c_saves_what_runs_and_the_same_command_can_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
-    file = write_comparison(tmp_path, tiny_pipeline, rivals=[DMD], seeds=[0], budget=1e6, points=1000)
+def started(folder: Path, file: Path, until: Callable[[], bool]) -> subprocess.Popen[str]:
+    """A comparison in a process of its own, once `until` holds."""
     command = [Path(sys.executable).with_name("advdmd"), "compare", file, "--jobs", "1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    job = tmp_path / "runs" / "compare" / "small" / "dmd" / "seed-0"
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
-    while not (job / "points.json").exists():
+    while not until():
         assert process.poll() is None, process.stderr
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    return process
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_takes_its_jobs_along_and_one_ended_by_ctrl_c_saves_them(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    file = write_comparison(tmp_path, tiny_pipeline, rivals=[DMD], seeds=[0], budget=1e6, points=1000)
+    job = tmp_path / "runs" / "compare" / "small" / "dmd" / "seed-0"
+
+    def points() -> list[dict[str, Any]]:
+        path = job / "points.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    process = started(tmp_path, file, lambda: bool(points()))
+    jobs = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    assert len(jobs) >= 2
+    _, left = psutil.wait_procs(jobs, timeout=20)
+    assert left == []
+    before = points()
+
+    process = started(tmp_path, file, lambda: len(points()) > len(before))
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=100)
     assert process.returncode == cli.INTERRUPTED
-    assert said.splitlines()[-1] == "advdmd: stopped by Ctrl-C; the same command goes on where the jobs stopped"
-    points = json.loads((job / "points.json").read_text())
+    assert said.splitlines()[-1] == "advdmd: stopped; the same command goes on where the jobs stopped"
+    assert points()[: len(before)] == before
     steps = [int(path.name.removeprefix("step-")) for path in (job / "checkpoints").glob("step-*")]
-    assert max(steps) >= points[-1]["version"] > 0
+    assert max(steps) >= points()[-1]["version"] > 0
     assert (job / "job.log").read_text() == ""

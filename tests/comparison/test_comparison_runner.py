@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import signal
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
@@ -34,6 +36,14 @@ class Events:
 
     def tick(self) -> None:
         pass
+
+
+class Scheduler(Events):
+    """A watcher that wants the machine back as soon as a job has started."""
+
+    def started(self, job: Job) -> None:
+        super().started(job)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def teacher_job(folder: Path, pipeline: Path) -> Job:
@@ -75,3 +85,13 @@ def test_a_job_on_a_gpu_has_an_interpreter_of_its_own(
     assert events.seen == ["teacher started", "teacher finished"]
     assert written == ["table"]
     assert [point["steps"] for point in json.loads((job.folder / RESULT).read_text())["points"]] == [2]
+
+
+def test_sigterm_stops_the_jobs_as_ctrl_c_does(tmp_path: Path, tiny_pipeline: Path) -> None:
+    job, events, handler = teacher_job(tmp_path, tiny_pipeline), Scheduler(), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job], 1, events, lambda: None)
+    assert events.seen == ["teacher started"]
+    assert multiprocessing.active_children() == []
+    assert not job.done
+    assert signal.getsignal(signal.SIGTERM) == handler
