@@ -46,7 +46,7 @@ bench-gpu: $(STAMP) ## Time rollouts and learner of SD3.5 medium's size on a GPU
 	@$(BIN)/python -m advdmd_ray.bench $(ARGS)
 
 test: $(STAMP) ## Run the test suite, two files at a time
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP) ## Check style with ruff
 	@$(BIN)/ruff check .

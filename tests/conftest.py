@@ -1,5 +1,6 @@
 """Set up before any test module is imported: shapes are checked, draws repeat, one thread per process."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Processes that tests start have one too: those of several at once wait for each other by spinning.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so every process that they start and stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
