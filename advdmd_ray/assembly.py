@@ -212,7 +212,7 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
         kernel=shapes.kernel,
         sigmas=shapes.sigmas,
         latent_shape=shapes.latent_shape,
-        group_size=config.rollout.group_size,
+        group_size_of=config.group_size_of,
         base_digest=base_digest(config),
     )
 

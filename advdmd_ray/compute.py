@@ -99,21 +99,24 @@ def stochastic_actions(config: Config) -> int:
     return 0 if config.diffusion.kernel == "ode" else config.steps - 1
 
 
-def cycle_cost(config: Config, plan: CyclePlan, network: Network, *, ratio_check: bool = False) -> Cost:
+def cycle_cost(
+    config: Config, plan: CyclePlan, network: Network, *, group_size: int, ratio_check: bool = False
+) -> Cost:
     """Counts one cycle.
 
     Args:
         config: Batch sizes, steps, guidance and terms.
         plan: Updates of the cycle; an RL turn without any advantage makes no update: count its plan with 0 turns.
         network: The transformer.
+        group_size: Trajectories of each of its groups.
         ratio_check: Whether ratio 1 was checked although there was no RL turn.
     """
     share = feature_share(config, network)
-    trajectories = config.rollout.groups_per_cycle * config.rollout.group_size
+    trajectories = config.rollout.groups_per_cycle * group_size
     actions = trajectories * stochastic_actions(config)
     learnt = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
     judged = config.steps - 1 + len(config.reward.final_levels)
-    rows = min(config.discriminator.auc_rows, config.rollout.group_size)
+    rows = min(config.discriminator.auc_rows, group_size)
     scored = config.rewarded_by == "discriminator"
     return Cost(
         fake_score=plan.fake_score * config.fake_score.batch_size * WITH_BACKWARD,
@@ -158,7 +161,7 @@ def full_cycle_cost(config: Config, network: Network) -> Cost:
         dmd=updates,
         policy_gradient=int(config.policy_gradient.enabled),
     )
-    return cycle_cost(config, plan, network)
+    return cycle_cost(config, plan, network, group_size=config.rollout.group_size)
 
 
 def expected_costs(config: Config, network: Network) -> Iterator[Cost]:
@@ -169,10 +172,10 @@ def expected_costs(config: Config, network: Network) -> Iterator[Cost]:
     cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
     low, high = config.discriminator.auc_low, config.discriminator.auc_high
     healthy = Health(auc=((low + high) / 2,) * config.steps, low=low, high=high)
-    for version in itertools.count():
+    for cycle in itertools.count():
         plan = cadence.plan(healthy)
-        check = version == 0 and not plan.policy_gradient and stochastic_actions(config) > 0
-        yield cycle_cost(config, plan, network, ratio_check=check)
+        check = cycle == 0 and not plan.policy_gradient and stochastic_actions(config) > 0
+        yield cycle_cost(config, plan, network, group_size=config.group_size_at(cycle), ratio_check=check)
 
 
 def cycles_within(config: Config, budget: float, network: Network) -> int:

@@ -169,7 +169,7 @@ class Controller:
         # The group is out of the actor's hands: its death would not lose it any more.
         self._frontier.renew(lease, self._clock(), "reward")
         self._state.unscored.append((lease, job.payload))
-        self._telemetry.generated(report)
+        self._telemetry.generated(report, self._config.group_size_of(lease.ordinal))
 
     def _rollout_lost(self, job: Job, error: WorkerLostError) -> None:
         ordinals = self._frontier.lost(job.worker)

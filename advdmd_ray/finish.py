@@ -120,7 +120,7 @@ def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
         trajectories=Trajectories(
             trained=int(figures.one("advdmd_learner_trajectories_trained_total")),
             dropped={
-                "age": int(dropped.get("age", 0)) * config.rollout.group_size,
+                "groups_too_old": int(dropped.get("age", 0)),
                 "stale_actions": int(figures.one("advdmd_learner_rl_terms_dropped_total")),
             },
         ),

@@ -30,6 +30,7 @@ FIXED = (
     "data",
     "diffusion",
     "rollout.group_size",
+    "rollout.warm_group_size",
     "rollout.groups_per_cycle",
     "discriminator.blocks",
     "discriminator.width",

@@ -1,6 +1,7 @@
 """The rollout station: a student snapshot turns a lease into a whole group of SDE trajectories."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class RolloutWorker:
         kernel: The transition kernel.
         sigmas: K + 1 noise levels, the last 0.
         latent_shape: (c, h, w).
-        group_size: Trajectories of one prompt.
+        group_size_of: Trajectories of the group with an ordinal.
         base_digest: Digest of the frozen base, if the snapshots are adapters.
     """
 
@@ -43,7 +44,7 @@ class RolloutWorker:
         kernel: Kernel,
         sigmas: Float[Tensor, " k1"],
         latent_shape: tuple[int, int, int],
-        group_size: int,
+        group_size_of: Callable[[int], int],
         base_digest: str | None = None,
     ) -> None:
         self.name = name
@@ -52,7 +53,7 @@ class RolloutWorker:
         self._kernel = kernel
         self._sigmas = sigmas
         self._latent_shape = latent_shape
-        self._group_size = group_size
+        self._group_size_of = group_size_of
 
     def load(self, snapshot: Snapshot) -> LoadReport | None:
         """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
@@ -84,13 +85,14 @@ class RolloutWorker:
                     f"{self.name} runs student version {self._network.version}; ordinal {lease.ordinal} was leased "
                     f"for version {lease.policy_version}"
                 )
-        size = self._group_size
-        seeds = [seed for lease in leases for seed in sample_seeds(lease.seed, size)]
-        conditioning = self._table.rows(torch.tensor([lease.prompt_id for lease in leases]).repeat_interleave(size))
+        sizes = [self._group_size_of(lease.ordinal) for lease in leases]
+        seeds = [seed for lease, size in zip(leases, sizes, strict=True) for seed in sample_seeds(lease.seed, size)]
+        prompts = torch.tensor([lease.prompt_id for lease in leases])
+        conditioning = self._table.rows(prompts.repeat_interleave(torch.tensor(sizes)))
         result = rollout(
             self._network.module, conditioning, self._kernel, self._sigmas, shape=self._latent_shape, seeds=seeds
         )
-        shares = [slice(index * size, (index + 1) * size) for index in range(len(leases))]
+        shares = [slice(end - size, end) for size, end in zip(sizes, itertools.accumulate(sizes), strict=True)]
         return [
             TrajectoryGroup(
                 ordinal=lease.ordinal,

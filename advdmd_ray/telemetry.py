@@ -71,12 +71,12 @@ class Telemetry:
         """A lease was given."""
         self._record([Sample.of("advdmd_rollout_leases_issued_total", 1)])
 
-    def generated(self, report: WorkReport) -> None:
-        """A group was generated."""
+    def generated(self, report: WorkReport, trajectories: int) -> None:
+        """A group of so many trajectories was generated."""
         self._resident[report.worker] = report.resident_bytes
         self._record(
             [
-                Sample.of("advdmd_rollout_trajectories_total", self._config.rollout.group_size),
+                Sample.of("advdmd_rollout_trajectories_total", trajectories),
                 Sample.of("advdmd_rollout_groups_total", 1),
                 Sample.of("advdmd_rollout_seconds", report.seconds),
             ]

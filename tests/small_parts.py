@@ -1,6 +1,6 @@
 """Analytic stand-ins for the networks on 4x4 latents, and scored groups and learners made with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,9 +134,14 @@ def setting(
 
 
 def rollout_worker(
-    student: nn.Module, *, kernel: Kernel | None = None, version: int = 0, group_size: int = 4, name: str = "rollout-0"
+    student: nn.Module,
+    *,
+    kernel: Kernel | None = None,
+    version: int = 0,
+    group_size: int | Callable[[int], int] = 4,
+    name: str = "rollout-0",
 ) -> RolloutWorker:
-    """A rollout worker that runs a student's weights as `version`."""
+    """A rollout worker that runs a student's weights as `version`; its groups may differ in size by their ordinal."""
     snapshot = pack("student", version, dict(student.named_parameters()))
     worker = RolloutWorker(
         name,
@@ -145,7 +150,7 @@ def rollout_worker(
         kernel=kernel or Kernel.renoise(),
         sigmas=SIGMAS,
         latent_shape=SHAPE,
-        group_size=group_size,
+        group_size_of=group_size if callable(group_size) else lambda _: group_size,
     )
     worker.load(snapshot)
     return worker

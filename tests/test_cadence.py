@@ -25,6 +25,36 @@ def test_rl_waits_for_the_minimum_of_dmd_updates() -> None:
     assert turns == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
+@given(warm=st.integers(0, 9), dmd=st.integers(1, 4), interval=st.sampled_from([1, 2, 8]), blind=st.integers(0, 4))
+def test_groups_are_small_exactly_in_the_cycles_before_rl_can_begin(
+    warm: int, dmd: int, interval: int, blind: int
+) -> None:
+    config = Config.model_validate(
+        {
+            "rollout": {"group_size": 16, "warm_group_size": 4, "groups_per_cycle": 8},
+            "cadence": {"warm_dmd_updates": warm, "dmd_updates": dmd, "ramp_interval": interval},
+        }
+    )
+    sizes = [config.group_size_at(cycle) for cycle in range(20)]
+    first = run(config.cadence, HEALTHY, 20).index(1)
+    assert sizes == [4] * first + [16] * (20 - first)
+    assert [config.group_size_of(8 * cycle + place) for cycle in range(20) for place in (0, 7)] == [
+        size for size in sizes for _ in range(2)
+    ]
+    # A discriminator that is blind at first puts RL off, and no turn has a small group.
+    cadence = Cadence(config.cadence, policy_gradient=True)
+    turns = [cadence.plan(BLIND if cycle < blind else HEALTHY).policy_gradient for cycle in range(20)]
+    assert all(size == 16 for size, turn in zip(sizes, turns, strict=True) if turn)
+
+
+def test_without_rl_all_groups_are_small_and_without_a_small_size_all_are_alike() -> None:
+    sizes = {"group_size": 16, "warm_group_size": 4}
+    without = Config.model_validate({"rollout": sizes, "policy_gradient": {"enabled": False}})
+    assert {without.group_size_at(cycle) for cycle in (0, 1, 1000)} == {4}
+    plain = Config.model_validate({"rollout": {"group_size": 16}})
+    assert {plain.group_size_at(cycle) for cycle in (0, 1, 1000)} == {16}
+
+
 def test_rl_waits_for_a_discriminator_that_sees() -> None:
     cadence = Cadence(CadenceConfig(warm_dmd_updates=2, ramp_interval=1), policy_gradient=True)
     assert all(cadence.plan(BLIND).policy_gradient == 0 for _ in range(10))

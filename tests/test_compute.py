@@ -51,6 +51,11 @@ def config(**sections: Mapping[str, Any]) -> Config:
     return Config.model_validate(tree)
 
 
+def cost_of(settings: Config, plan: CyclePlan, network: Network = NETWORK) -> Cost:
+    """Of a cycle whose groups are as large as RL has them."""
+    return cycle_cost(settings, plan, network, group_size=settings.rollout.group_size)
+
+
 def without_updates(cost: Cost) -> Cost:
     """What a cycle costs whatever it plans."""
     return dataclasses.replace(cost, fake_score=0.0, discriminator=0.0, dmd=0.0, rl=0.0)
@@ -66,18 +71,17 @@ def test_the_updates_of_two_plans_cost_what_both_cost_together(one: CyclePlan, o
         policy_gradient=one.policy_gradient + other.policy_gradient,
     )
     settings = config()
-    fixed = cycle_cost(settings, NOTHING, NETWORK)
-    together = cycle_cost(settings, both, NETWORK)
-    assert together.learner == pytest.approx(
-        cycle_cost(settings, one, NETWORK).learner + cycle_cost(settings, other, NETWORK).learner - fixed.learner
-    )
+    fixed = cost_of(settings, NOTHING)
+    together = cost_of(settings, both)
+    apart = [cost_of(settings, plan).learner for plan in (one, other)]
+    assert together.learner == pytest.approx(sum(apart) - fixed.learner)
     assert without_updates(together) == fixed == without_updates(fixed)
 
 
 @given(PLANS, st.sampled_from(["fake_score", "discriminator", "dmd"]))
 def test_one_more_update_costs_more_and_never_less(plan: CyclePlan, kind: str) -> None:
     more = dataclasses.replace(plan, **{kind: dataclasses.asdict(plan)[kind] + 1})
-    assert cycle_cost(config(), more, NETWORK).learner > cycle_cost(config(), plan, NETWORK).learner
+    assert cost_of(config(), more).learner > cost_of(config(), plan).learner
 
 
 @pytest.mark.parametrize(
@@ -98,14 +102,14 @@ def test_what_asks_more_of_the_networks_costs_more(section: str, values: dict[st
     sections = {"discriminator": {"auc_rows": 3}}
     base = config(**sections)
     richer = config(**sections | {section: {**sections.get(section, {}), **values}})
-    more, less = cycle_cost(richer, plan, NETWORK), cycle_cost(base, plan, NETWORK)
+    more, less = cost_of(richer, plan), cost_of(base, plan)
     assert dataclasses.asdict(more)[part] > dataclasses.asdict(less)[part]
 
 
 def test_known_counts_of_one_cycle() -> None:
     plan = CyclePlan("full", fake_score=2, discriminator=3, dmd=1, policy_gradient=1)
     settings = config(model={"guidance": 3.0}, dmd={"gan_weight": 0.5}, reward={"final_levels": (0.1, 0.2)})
-    cost = cycle_cost(settings, plan, NETWORK)
+    cost = cost_of(settings, plan)
     assert cost.fake_score == 2 * 6 * 3
     assert cost.discriminator == 3 * 2 * 2 * 0.75
     assert cost.auc == 2 * 8 * 4 * 0.75
@@ -119,8 +123,8 @@ def test_a_guidance_scale_that_is_an_input_costs_no_second_forward() -> None:
     plan = CyclePlan("full", fake_score=2, discriminator=3, dmd=1, policy_gradient=1)
     embedded = Network(layers=4, embedded_guidance=True)
     guided, plain = config(model={"guidance": 3.0}), config()
-    assert cycle_cost(guided, plan, embedded) == cycle_cost(plain, plan, NETWORK)
-    assert cycle_cost(guided, plan, NETWORK).dmd - cycle_cost(guided, plan, embedded).dmd == guided.dmd.batch_size
+    assert cost_of(guided, plan, embedded) == cost_of(plain, plan)
+    assert cost_of(guided, plan).dmd - cost_of(guided, plan, embedded).dmd == guided.dmd.batch_size
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -206,6 +210,7 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
         "dmd": {"gan_weight": 0.5},
     },
     "averaged rewards": {"reward": {"ema_decay": 0.5}},
+    "small groups before RL": {"rollout": {"group_size": 4, "warm_group_size": 2}, "discriminator": {"auc_rows": 3}},
     "no RL": {"policy_gradient": {"enabled": False}},
     "no discriminator": {"policy_gradient": {"enabled": False}, "cadence": {"discriminator_updates": 0}},
     "no AUC": {"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0}},
@@ -227,7 +232,8 @@ def test_the_count_is_what_the_networks_of_a_real_run_count(meter: Meter, tiny_p
         report = run.cycle()
         turns += report.plan.policy_gradient
         checked = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation)
-        cost = cycle_cost(settings, report.plan, network, ratio_check=checked)
+        size = settings.group_size_at(version)
+        cost = cycle_cost(settings, report.plan, network, group_size=size, ratio_check=checked)
         assert meter.spent["learner"] - before["learner"] == pytest.approx(cost.learner), version
         assert meter.spent["actors"] - before["actors"] == pytest.approx(cost.actors), version
     assert turns == (2 if settings.policy_gradient.enabled else 0)

@@ -101,6 +101,7 @@ def test_a_configuration_cannot_be_changed() -> None:
             "policy_gradient: {group_rows: 12, minibatches: 5}",
             ["policy_gradient.minibatches", "policy_gradient.group_rows", "5", "12"],
         ),
+        ("rollout: {warm_group_size: 17}", ["rollout.warm_group_size", "rollout.group_size", "17", "16"]),
         ("policy_gradient: {group_rows: 18}", ["policy_gradient.group_rows", "rollout.group_size", "18", "16"]),
         ("policy_gradient: {group_rows: 5}", ["policy_gradient.group_rows", "multiple of 2", "5"]),
         ("reward: {oracle_agreement: true}", ["reward.oracle_agreement", "data.source=shapes", "digits"]),

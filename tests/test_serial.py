@@ -37,18 +37,26 @@ def config(output: Path, pipeline: Path, **run: Any) -> Config:
     )
 
 
+def with_small_groups_first(settings: Config) -> Config:
+    """RL from the second cycle on, and groups of two before."""
+    tree = settings.model_dump()
+    tree["rollout"]["warm_group_size"], tree["cadence"]["warm_dmd_updates"] = 2, 1
+    return Config.model_validate(tree)
+
+
 def test_three_serial_cycles_make_the_student_that_a_run_through_arrow_and_buffer_makes(
     tmp_path: Path, tiny_pipeline: Path
 ) -> None:
-    other = config(tmp_path / "local", tiny_pipeline)
+    other = with_small_groups_first(config(tmp_path / "local", tiny_pipeline))
     run_locally(other)
     theirs = latest_checkpoint(other.folder / "checkpoints").load("ema")
-    run = SerialRun(config(tmp_path / "serial", tiny_pipeline))
+    run = SerialRun(with_small_groups_first(config(tmp_path / "serial", tiny_pipeline)))
     reports = [run.cycle() for _ in range(CYCLES)]
+    assert [report.trajectories for report in reports] == [2 * 2, 2 * 4, 2 * 4]
     run.worker.checkpoint({})
     ours = latest_checkpoint(tmp_path / "serial" / "run" / "checkpoints").load("ema")
     assert run.version == CYCLES
-    assert [report.updates["rl"].updates for report in reports] == [1, 1, 1]
+    assert ["rl" in report.updates for report in reports] == [False, True, True]
     start = SerialRun(config(tmp_path / "start", tiny_pipeline)).learner.tensors()["ema"]
     moved = max(float((ours[name] - start[name]).abs().max()) for name in ours)
     apart = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
@@ -104,7 +112,8 @@ def test_measuring_the_agreement_with_the_checker_changes_nothing_that_is_learne
         run = SerialRun(Config.model_validate(tree))
         reports.append([run.cycle() for _ in range(2)])
         tensors.append(run.learner.tensors())
-        costs.append([cycle_cost(run._config, report.plan, Network(layers=6)) for report in reports[-1]])
+        network = Network(layers=6)
+        costs.append([cycle_cost(run._config, report.plan, network, group_size=4) for report in reports[-1]])
     without, measured = reports
     assert [report.agreement for report in without] == [(), ()]
     assert [len(report.agreement) for report in measured] == [3, 3]

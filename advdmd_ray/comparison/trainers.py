@@ -84,7 +84,7 @@ class AdvDmdTrainer:
 
     def advance(self) -> None:
         """See `Trainer`: one cycle."""
-        since = self._job.points_due(self._spent.learner)
+        since, size = self._job.points_due(self._spent.learner), self._job.config.group_size_at(self.version)
         report = self._run.cycle()
         for name, update in report.updates.items():
             self._updates[name] = self._updates.get(name, 0) + update.updates
@@ -92,7 +92,7 @@ class AdvDmdTrainer:
         check = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation) and not self._checked
         self._checked = self._checked or math.isfinite(report.fresh_deviation)
         made = made_plan(report)
-        self._spent += cycle_cost(self._job.config, made, self._job.network, ratio_check=check)
+        self._spent += cycle_cost(self._job.config, made, self._job.network, group_size=size, ratio_check=check)
         turned = report if made.policy_gradient else replace(report, policy=None)
         self._signals = self._signals.then(turned, since, rewarded_by=self._job.config.rewarded_by)
 

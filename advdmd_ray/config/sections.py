@@ -57,6 +57,12 @@ class Rollout(Resources):
 
     actors: Positive = Field(default=2, description="Rollout actors.")
     group_size: int = Field(default=16, ge=2, description="Trajectories of one prompt in one group.")
+    warm_group_size: int | None = Field(
+        default=None,
+        ge=2,
+        description="The same in cycles before cadence.warm_dmd_updates, and in all where RL is off: it alone needs "
+        "many of one prompt. Default: group_size.",
+    )
     groups_per_cycle: Positive = Field(default=8, description="Groups that one learner cycle consumes.")
     max_policy_age: Count = Field(default=2, description="Largest learner version minus group version at take.")
     lease_s: Seconds = Field(

@@ -63,6 +63,19 @@ class Config(Section):
         chosen = self.policy_gradient.group_rows
         return self.rollout.group_size if chosen is None else chosen
 
+    def group_size_at(self, cycle: int) -> int:
+        """Trajectories of each group that a cycle, counted from 0, consumes."""
+        warm = self.rollout.warm_group_size
+        if warm is None:
+            return self.rollout.group_size
+        # As many DMD updates are made before this cycle; a discriminator that stays gated only puts RL off.
+        rl_can_begin = cycle * self.cadence.dmd_updates >= self.cadence.warm_dmd_updates
+        return self.rollout.group_size if self.policy_gradient.enabled and rl_can_begin else warm
+
+    def group_size_of(self, ordinal: int) -> int:
+        """Trajectories of the group at a position of the prompt stream; cycles consume it in order."""
+        return self.group_size_at(ordinal // self.rollout.groups_per_cycle)
+
     @property
     def folder(self) -> Path:
         """The run folder."""
@@ -132,6 +145,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _rows_are_there(self) -> Self:
         chosen, group_size = self.policy_gradient.group_rows, self.rollout.group_size
+        warm = self.rollout.warm_group_size
+        if warm is not None and warm > group_size:
+            raise ValueError(
+                f"rollout.warm_group_size must not exceed rollout.group_size, got {warm} and {group_size}; change one "
+                "of them"
+            )
         if chosen is not None and chosen > group_size:
             raise ValueError(
                 f"policy_gradient.group_rows must not exceed rollout.group_size, got {chosen} and {group_size}; change "

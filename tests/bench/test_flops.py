@@ -159,7 +159,8 @@ def test_updates_of_whole_networks_cost_what_comparisons_count() -> None:
     settings = Settings(TINY, CPU, ("full",), engine="torch", checkpointing=False, rows=TINY.rows)
     config = config_of(settings, "full")
     plan = CyclePlan(phase="full", fake_score=1, discriminator=1, dmd=1, policy_gradient=1)
-    cost, forward = cycle_cost(config, plan, Network(TINY.transformer["num_layers"])), forward_flops(TINY).forward
+    network, forward = Network(TINY.transformer["num_layers"]), forward_flops(TINY).forward
+    cost = cycle_cost(config, plan, network, group_size=config.rollout.group_size)
     counted_here = update_flops(config, TINY)
     assert counted_here["fake_score"] == cost.fake_score * forward
     assert counted_here["rl"] == cost.rl * forward

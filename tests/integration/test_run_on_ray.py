@@ -143,7 +143,7 @@ def test_every_load_is_verified_and_every_worker_follows_the_versions(run: Run) 
 
 def test_no_group_is_dropped_for_age(run: Run) -> None:
     assert sum(run.last("advdmd_buffer_dropped_groups_total").values()) == 0
-    assert run.summary()["trajectories"]["dropped"].get("age", 0) == 0
+    assert run.summary()["trajectories"]["dropped"]["groups_too_old"] == 0
 
 
 def test_killed_workers_are_counted_once_and_their_leases_are_issued_again(run: Run) -> None:

@@ -40,6 +40,17 @@ def test_a_larger_group_begins_with_the_seeds_of_a_smaller_one(seed: int, size: 
     assert len(set(seeds)) == size + 1
 
 
+def test_groups_of_different_sizes_are_generated_together_as_they_are_alone() -> None:
+    worker = rollout_worker(Mixer(1), group_size=lambda ordinal: 2 + 3 * ordinal)
+    together = worker.generate_together([lease(0), lease(2), lease(1)])
+    for group, (ordinal, size) in zip(together, [(0, 2), (2, 8), (1, 5)], strict=True):
+        alone = worker.generate(lease(ordinal))
+        assert group.ordinal == ordinal
+        assert len(group.latents) == len(group.log_probs) == size
+        np.testing.assert_array_equal(group.seeds, alone.seeds)
+        np.testing.assert_allclose(group.latents, alone.latents, atol=1e-5)
+
+
 def test_a_group_carries_its_lease_and_float32_shapes() -> None:
     group = rollout_worker(Mixer(1), version=5, group_size=6).generate(lease(4, version=5))
     assert (group.ordinal, group.prompt_id, group.policy_version) == (4, 1, 5)
