@@ -209,7 +209,7 @@ def changed_keys(one: Job, other: Job) -> set[str]:
 def test_dmd2_is_advdmd_without_rl_and_dmd_is_dmd2_without_a_discriminator(tmp_path: Path) -> None:
     comparison = read_comparison(CONFIGS / "shapes.yaml")
     jobs = {job.rival: job for job in plan_jobs(comparison, tmp_path)[: len(comparison.rivals) + 1]}
-    of_rl = {"policy_gradient.enabled", "policy_gradient.group_rows", "rollout.group_size", "discriminator.auc_rows"}
+    of_rl = {"policy_gradient.enabled", "discriminator.auc_rows"}
     assert changed_keys(jobs["dmd2"], jobs["advdmd"]) == of_rl
     assert changed_keys(jobs["final_only"], jobs["advdmd"]) == {"policy_gradient.advantage"}
     assert changed_keys(jobs["advdmd_2step"], jobs["advdmd"]) == {"diffusion.sigmas"}
@@ -223,7 +223,6 @@ def test_an_ablation_changes_one_setting_of_its_first_rival(tmp_path: Path) -> N
         "cps": {"diffusion.kernel", "diffusion.eta"},
         "slow_student": {"dmd.learning_rate", "fake_score.learning_rate"},
         "every_fourth": {"cadence.ramp_interval", "cadence.ramp_rl_turns"},
-        "small_groups": {"rollout.group_size", "policy_gradient.group_rows"},
     }
     for job in others:
         changed = changed_keys(first, job)
