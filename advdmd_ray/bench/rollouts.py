@@ -77,7 +77,7 @@ def time_rollouts(
         kernel=kernel_of(config.diffusion),
         sigmas=sigmas_of(config),
         latent_shape=settings.size.latent,
-        group_size_of=lambda _: config.rollout.group_size,
+        group_size_of=config.group_size_of,
     )
     worker.load(pack("student", LEASE.policy_version, learns))
     timing = timed(lambda: worker.generate(LEASE), stopwatch, warm_up=settings.warm_up, repeats=settings.repeats)
