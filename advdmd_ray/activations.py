@@ -108,7 +108,7 @@ class Activations:
     def rollout(self) -> int:
         """Bytes of one rollout actor, which runs the trajectories of a group together."""
         section = self.config.rollout
-        return self._copies() + self._forward(section.group_size, section.micro_batch)
+        return self._copies() + self._forward(self.config.last_group_size, section.micro_batch)
 
     def reward(self) -> int:
         """Bytes of one reward worker, which judges all states of a group together; 0 where no network is asked."""
@@ -116,7 +116,7 @@ class Activations:
         if config.rewarded_by != "discriminator" and not config.reward.oracle_agreement:
             return 0
         carried = self._copies(self._depth) if config.discriminator.backbone != "teacher" else 0
-        return carried + self._forward(config.rollout.group_size * self._judged, config.reward.micro_batch)
+        return carried + self._forward(config.last_group_size * self._judged, config.reward.micro_batch)
 
     def learner(self) -> dict[str, int]:
         """Bytes of one learner rank, by what it does; it does one thing after the other."""
@@ -132,7 +132,7 @@ class Activations:
         if config.cadence.discriminator_updates:
             work["a discriminator update"] = self._discriminator(config.discriminator.batch_size // ranks)
         if config.measures_auc:
-            rows = min(config.discriminator.auc_rows, config.rollout.group_size)
+            rows = min(config.discriminator.auc_rows, config.last_group_size)
             work["the AUC"] = self._forward(2 * rows * self._judged, config.learner.micro_batch)
         return work
 

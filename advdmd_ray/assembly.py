@@ -75,7 +75,7 @@ def geometry(config: Config) -> Geometry:
     sigmas = student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
     kernel = kernel_of(config.diffusion)
     shape = GroupShape(config.steps, *latent_shape, stochastic=kernel.is_stochastic)
-    return Geometry(latent_shape, sigmas, kernel, encoded_bytes(shape, config.rollout.group_size))
+    return Geometry(latent_shape, sigmas, kernel, encoded_bytes(shape, config.last_group_size))
 
 
 def prompts_of(config: Config) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def full_cycle_cost(config: Config, network: Network) -> Cost:
         dmd=updates,
         policy_gradient=int(config.policy_gradient.enabled),
     )
-    return cycle_cost(config, plan, network, group_size=config.rollout.group_size)
+    return cycle_cost(config, plan, network, group_size=config.last_group_size)
 
 
 def expected_costs(config: Config, network: Network) -> Iterator[Cost]:

@@ -129,7 +129,8 @@ def test_a_guidance_scale_that_is_an_input_costs_no_second_forward() -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_healthy_run_comes_to_spend_the_cost_of_a_full_cycle(enabled: bool) -> None:
-    settings = config(policy_gradient={"enabled": enabled})
+    sizes = {"group_size": 8, "warm_group_size": 4}
+    settings = config(policy_gradient={"enabled": enabled}, rollout=sizes)
     *_, late = itertools.islice(expected_costs(settings, NETWORK), 40)
     assert late == full_cycle_cost(settings, NETWORK)
     assert (late.rl > 0) == enabled

@@ -248,6 +248,18 @@ def test_a_cycle_of_groups_needs_the_room_it_takes(tmp_path: Path) -> None:
     assert one < estimate.group_bytes(double, latent) <= 2 * one
 
 
+def test_a_run_without_rl_needs_no_room_for_the_groups_of_rl() -> None:
+    def sizes(*, rl: bool, **rollout: int) -> tuple[int, int, int]:
+        config = config_with(rollout=rollout, policy_gradient={"enabled": rl})
+        rows, scores = activations_of(config, "rollout")[1], activations_of(config, "reward")[1]
+        return rows, scores, estimate.group_bytes(config, SIZES.latent)
+
+    large, small = sizes(rl=False, group_size=16), sizes(rl=False, group_size=4)
+    assert all(a > b for a, b in zip(large, small, strict=True))
+    assert sizes(rl=False, group_size=16, warm_group_size=4) == small
+    assert sizes(rl=True, group_size=16, warm_group_size=4) == sizes(rl=True, group_size=16)
+
+
 def test_the_plan_names_every_role_and_its_memory(tmp_path: Path) -> None:
     text = estimate.plan_text(config_with(model={"path": str(write_pipeline(tmp_path / "teacher"))}))
     for role in ("driver", "rollout", "reward", "learner", "buffer", "weights", "metrics", "store", "total"):

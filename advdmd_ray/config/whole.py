@@ -72,6 +72,11 @@ class Config(Section):
         rl_can_begin = cycle * self.cadence.dmd_updates >= self.cadence.warm_dmd_updates
         return self.rollout.group_size if self.policy_gradient.enabled and rl_can_begin else warm
 
+    @property
+    def last_group_size(self) -> int:
+        """Trajectories of each group of a long run's last cycles; no earlier group is larger."""
+        return self.group_size_at(self.cadence.warm_dmd_updates)
+
     def group_size_of(self, ordinal: int) -> int:
         """Trajectories of the group at a position of the prompt stream; cycles consume it in order."""
         return self.group_size_at(ordinal // self.rollout.groups_per_cycle)
