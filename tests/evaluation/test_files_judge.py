@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,7 +37,6 @@ def test_images_like_the_real_ones_are_near_them_as_varied_and_all_over_them() -
     assert ceiling["diversity"] == pytest.approx(1.0, abs=0.1)
 
 
-@settings(max_examples=12)  # half a second each
 @given(shift=st.floats(0.1, 0.6))
 def test_colours_that_drift_are_a_distance_that_grows(shift: float) -> None:
     nearer, farther = (_score(_images(120, 1, shift=amount))["frechet"] for amount in (shift / 2, shift))
@@ -45,7 +44,6 @@ def test_colours_that_drift_are_a_distance_that_grows(shift: float) -> None:
     assert farther > 0.8 * (50 * shift) ** 2
 
 
-@settings(max_examples=12)
 @given(share=st.floats(0.1, 0.7))
 def test_images_that_grow_alike_lose_diversity_and_coverage(share: float) -> None:
     collapsed = _score(_images(120, 1, spread=0.3 * share))

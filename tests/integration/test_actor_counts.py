@@ -9,7 +9,7 @@ from ray_runs import workplace, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-ACTORS = (1, 3)
+ACTORS = (1, 2, 4)
 CYCLES = 3
 
 # One Ray, the training part of a run for each number of actors; the judge is left out.
@@ -39,7 +39,7 @@ def student_digest(run_folder: Path) -> str:
     return sha256((newest / "student.safetensors").read_bytes()).hexdigest()
 
 
-def test_one_and_three_actors_train_the_same_student_bytes_at_age_cap_0() -> None:
+def test_one_two_and_four_actors_train_the_same_student_bytes_at_age_cap_0() -> None:
     with workplace() as place:
         config = write_config(place.folder, "base")
         script = place.folder / "train.py"
@@ -50,6 +50,6 @@ def test_one_and_three_actors_train_the_same_student_bytes_at_age_cap_0() -> Non
         assert len(set(digests.values())) == 1, digests
         for actors in ACTORS:
             lines = (place.folder / f"actors-{actors}" / "metrics.jsonl").read_text()
-            used = {name for name in ("rollout-0", "rollout-1", "rollout-2") if f"worker={name}" in lines}
+            used = {name for name in ("rollout-0", "rollout-1", "rollout-2", "rollout-3") if f"worker={name}" in lines}
             assert len(used) == actors, f"{used} generated groups; the comparison needs {actors}"
             assert "advdmd_learner_updates_total{objective=rl}" in lines

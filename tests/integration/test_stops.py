@@ -30,14 +30,7 @@ def until_checkpoint_after(run: Started, folder: Path, step: int) -> int:
 
 
 def started(place: Workplace, config: Path, *arguments: str) -> Started:
-    return place.run(
-        config,
-        f"run.cycles={CYCLES}",
-        "learner.checkpoint_cycles=2",
-        "learner.zero_stage=2",
-        "rollout.actors=1",
-        *arguments,
-    )
+    return place.run(config, f"run.cycles={CYCLES}", "learner.checkpoint_cycles=2", "learner.zero_stage=2", *arguments)
 
 
 def test_ctrl_c_and_a_killed_driver_leave_nothing_behind_and_the_run_goes_on_to_its_end() -> None:
