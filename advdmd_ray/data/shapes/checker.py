@@ -38,6 +38,7 @@ HALF = 0.5
 UNKNOWN = "unknown"
 """Shape of an object that looks like none."""
 
+_CROSS = ndimage.generate_binary_structure(2, 1)  # a pixel and its four neighbours
 _PIXEL_CENTRES = np.arange(SIDE) + 0.5
 _BACKGROUND_VALUES = np.asarray(list(BACKGROUNDS.values()))
 _COLOUR_VALUES = np.asarray(list(COLOURS.values()))
@@ -157,10 +158,14 @@ def _objects(
     core: Bool[np.ndarray, "h w"], share: Float[np.ndarray, "h w"], own: Bool[np.ndarray, "h w"]
 ) -> Iterator[Bool[np.ndarray, "h w"]]:
     """Masks of the connected objects: their pixels covered by at least half, and the edge pixels beside them."""
-    labels, count = cast("tuple[Int[np.ndarray, 'h w'], int]", ndimage.label(core))
+    labels, count = cast("tuple[Int[np.ndarray, 'h w'], int]", ndimage.label(core, _CROSS))
+    sizes = np.bincount(labels.ravel())
     for label in range(1, count + 1):
+        # Noise leaves many specks that are too small with all their neighbours.
+        if sizes[label] * _CROSS.sum() < MIN_AREA:
+            continue
         inside = labels == label
-        mask = inside | (ndimage.binary_dilation(inside) & own & (labels == 0))
+        mask = inside | (ndimage.binary_dilation(inside, _CROSS) & own & (labels == 0))
         if share[mask].sum() >= MIN_AREA:
             yield mask
 
