@@ -46,13 +46,19 @@ def build_judge(config: Config) -> Judge:
         case "files":
             latents, given = files_data(config), config.data.prompts
             prompts = tuple(dict.fromkeys(latents.captions)) if given is None else load_prompts(given)
-            return FilesJudge(spread_out(prompts), latents.thumbnails)
+            return FilesJudge(_judged(prompts, config), latents.thumbnails)
         case "teacher_samples":
             plan = plan_samples(config)
-            return FilesJudge(spread_out(plan.prompts), open_samples(plan).thumbnails)
+            return FilesJudge(_judged(plan.prompts, config), open_samples(plan).thumbnails)
 
 
-def spread_out(prompts: tuple[str, ...], most: int = JUDGED_PROMPTS) -> tuple[str, ...]:
+def _judged(prompts: tuple[str, ...], config: Config) -> tuple[str, ...]:
+    """The prompts that images are judged for; at each judgement of a run every one of them has two images at least."""
+    fewest = min(config.evaluation.samples, config.evaluation.judge_samples)
+    return spread_out(prompts, min(JUDGED_PROMPTS, fewest // 2))
+
+
+def spread_out(prompts: tuple[str, ...], most: int) -> tuple[str, ...]:
     """At most so many of the prompts, evenly spaced: a list often has its subjects one after the other."""
     count = min(len(prompts), most)
     return tuple(prompts[place * len(prompts) // count] for place in range(count))

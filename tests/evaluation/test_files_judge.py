@@ -1,15 +1,19 @@
 """The judge that knows no prompt: what it notices, and what it leaves alone."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advdmd_ray.data.files.encoding import thumbnails
+from advdmd_ray.config import Config
+from advdmd_ray.data.files.encoding import thumbnails, write_latents
+from advdmd_ray.data.teacher_samples import plan_samples
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.files_judge import LEAST_IMAGES, FilesJudge
-from advdmd_ray.evaluation.judge import spread_out
+from advdmd_ray.evaluation.judge import build_judge, spread_out
 
 PROMPTS = ("one", "two", "three")
 
@@ -63,6 +67,30 @@ def test_real_images_that_lie_sorted_are_compared_with_as_a_whole() -> None:
     assert one_kind["coverage"] < 0.65
     assert both["diversity"] == pytest.approx(1.0, abs=0.15)
     assert one_kind["diversity"] < 0.75
+
+
+@pytest.mark.parametrize(
+    ("samples", "judge_samples", "asked"), [(20, 20, 10), (1000, 20, 10), (50, 60, 25), (200, 1000, 50)]
+)
+def test_so_few_prompts_are_judged_that_every_judgement_of_a_run_has_two_images_of_each(
+    tmp_path: Path, samples: int, judge_samples: int, asked: int
+) -> None:
+    (tmp_path / "prompts.txt").write_text("".join(f"prompt {number}\n" for number in range(80)))
+    data = {"source": "teacher_samples", "prompts": str(tmp_path / "prompts.txt"), "teacher_samples": 1}
+    evaluation = {"samples": samples, "judge_samples": judge_samples}
+    config = Config.model_validate({"data": {**data, "cache": str(tmp_path)}, "evaluation": evaluation})
+    plan = plan_samples(config)
+    generator = torch.Generator().manual_seed(0)
+    plan.folder.mkdir()
+    for shard in range(plan.shards):
+        latents = torch.randn(len(plan.rows(shard)), *plan.latent_shape, generator=generator)
+        names = [str(row) for row in plan.rows(shard)]
+        batch = names, [plan.prompts[row] for row in plan.rows(shard)], latents, thumbnails(latents)
+        write_latents(plan.file(shard), plan.latent_shape, iter([batch]))
+    judge = build_judge(config)
+    assert len(judge.prompts) == asked
+    fewest = min(samples, judge_samples)
+    assert judge.score(_images(fewest, 1), torch.arange(fewest) % asked).images == fewest
 
 
 @given(st.integers(1, 300), st.integers(1, 60))
