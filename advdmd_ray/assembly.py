@@ -82,11 +82,11 @@ def prompts_of(config: Config) -> tuple[str, ...]:
     """The prompts that rollouts draw from, by prompt_id.
 
     Raises:
-        UserError: if built-in data has no real image for a prompt, or no two prompts differ where the discriminator
-            needs another prompt for its mismatched texts.
+        UserError: if built-in data has no real image for a prompt, or no two texts differ where the discriminator
+            needs another for its mismatched texts; of `data.source=files` only `encode_table` knows them all.
     """
     if config.data.source == "teacher_samples":
-        return sampled_prompts(config)
+        return _mismatchable(sampled_prompts(config), config)
     if config.data.source == "files":
         given = config.data.prompts
         return tuple(dict.fromkeys(files_data(config).captions)) if given is None else load_prompts(given)
@@ -100,20 +100,34 @@ def prompts_of(config: Config) -> tuple[str, ...]:
             f"{config.data.prompts}: no real image has the prompt {unknown[0]!r}; data.source={source.name} has "
             f"{source.known[0]!r} to {source.known[-1]!r}"
         )
-    if config.discriminator.mismatched_text > 0 and len(set(prompts)) == 1:
+    return _mismatchable(prompts, config)
+
+
+def _mismatchable(texts: tuple[str, ...], config: Config) -> tuple[str, ...]:
+    """The same texts, once two of them differ or the discriminator needs no other.
+
+    Raises:
+        UserError: if it does.
+    """
+    if config.discriminator.mismatched_text > 0 and len(set(texts)) == 1:
         raise UserError(
-            f"{config.data.prompts}: has one prompt only, and discriminator.mismatched_text needs another; add one or "
-            "set it to 0"
+            f"{config.data.prompts or config.data.path}: has one prompt only, and discriminator.mismatched_text needs "
+            "another; add one or set it to 0"
         )
-    return prompts
+    return texts
 
 
 def encode_table(config: Config) -> PromptTable:
-    """Encodes every prompt once, and behind them the captions of real images; the text encoders are released."""
+    """Encodes every prompt once, and behind them the captions of real images; the text encoders are released.
+
+    Raises:
+        UserError: as `prompts_of`.
+    """
     prompts = prompts_of(config)
     captions = files_data(config).captions if config.data.source == "files" else ()
     known = set(prompts)
     texts = (*prompts, *(caption for caption in dict.fromkeys(captions) if caption not in known))
+    texts = _mismatchable(texts, config)
     empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
     encode = prompt_encoder(config)
     return PromptTable(texts, encode(texts), encode([empty]), len(prompts))

@@ -35,8 +35,9 @@ FIXED = (
     "discriminator.blocks",
     "discriminator.width",
     "discriminator.backbone",
+    "cadence.dmd_updates",
 )
-"""Settings that a resumed run must keep: the prompt stream, the pace, and the shapes of the networks hang on them."""
+"""Settings that a resumed run must keep: the prompt stream, the pace, the groups and the networks hang on them."""
 PLACES = {"model": {"embeddings"}, "data": {"cache"}}
 """Settings of where things are kept, section by section; no result hangs on them."""
 FREE = {"model": PLACES["model"] | {"attention"}, "data": PLACES["data"] | {"most_skipped"}}
@@ -182,14 +183,15 @@ def check_prompts(config: Config) -> None:
     """Read the prompt file and match it with the real images.
 
     Raises:
-        UserError: for a bad line, which is named with its number, or a prompt without real images.
+        UserError: for a bad line, which is named with its number, a prompt without real images, or one prompt alone
+            where the discriminator needs another for its mismatched texts.
     """
     from advdmd_ray.data.prompts import load_prompts  # noqa: PLC0415
 
     if config.data.prompts is None:
         return
     load_prompts(config.data.prompts)
-    if config.data.is_captioned:
+    if config.data.source == "files":
         return  # any prompt will do: real images come with their own captions
     from advdmd_ray.assembly import prompts_of  # noqa: PLC0415 - imports torch: only once the file itself is sound
 

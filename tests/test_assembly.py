@@ -1,11 +1,12 @@
 """From a configuration to the parts: prompts, their real images, and shapes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from advdmd_ray import cli
+from advdmd_ray import assembly, cli
 from advdmd_ray.assembly import (
     build_decoder,
     build_reward_worker,
@@ -22,6 +23,7 @@ from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import build_tiny_pipeline
+from advdmd_ray.preflight import check_prompts
 from advdmd_ray.pretrain.recipe import shapes_recipe
 from advdmd_ray.weights import digest_of
 
@@ -69,6 +71,19 @@ def test_mismatched_texts_need_a_second_prompt(tmp_path: Path) -> None:
     weighted = config.discriminator.model_copy(update={"mismatched_text": 0.5})
     with pytest.raises(UserError, match=r"has one prompt only, and discriminator\.mismatched_text needs another"):
         prompts_of(config.model_copy(update={"discriminator": weighted}))
+
+
+def test_so_do_those_of_captioned_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    discriminator = {"mismatched_text": 0.5}
+    sampled = {"source": "teacher_samples", "prompts": str(tmp_path / "prompts.txt")}
+    with pytest.raises(UserError, match=r"prompts\.txt: has one prompt only"):
+        check_prompts(Config.model_validate({"data": sampled, "discriminator": discriminator}))
+    monkeypatch.setattr(assembly, "files_data", lambda _: SimpleNamespace(captions=["a cat", "a cat"]))
+    with pytest.raises(UserError, match="images: has one prompt only"):
+        encode_table(
+            Config.model_validate({"data": {"source": "files", "path": "images"}, "discriminator": discriminator})
+        )
 
 
 def test_the_kernel_is_the_configurations() -> None:

@@ -249,6 +249,7 @@ def test_a_lock_that_nobody_holds_is_no_run(config: Config) -> None:
         ("diffusion", {"sigmas": [1.0, 0.5]}, "diffusion"),
         ("run", {"seed": 5}, "run.seed"),
         ("discriminator", {"backbone": "fake_score"}, "discriminator.backbone"),
+        ("cadence", {"dmd_updates": 2}, "cadence.dmd_updates"),
     ],
 )
 def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
