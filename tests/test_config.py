@@ -103,6 +103,10 @@ def test_a_configuration_cannot_be_changed() -> None:
         ),
         ("rollout: {warm_group_size: 17}", ["rollout.warm_group_size", "rollout.group_size", "17", "16"]),
         ("policy_gradient: {group_rows: 18}", ["policy_gradient.group_rows", "rollout.group_size", "18", "16"]),
+        (
+            "policy_gradient: {group_rows: 6, minibatches: 6}",
+            ["policy_gradient.minibatches = 6", "one of as many policy_gradient.group_rows"],
+        ),
         ("policy_gradient: {group_rows: 5}", ["policy_gradient.group_rows", "multiple of 2", "5"]),
         ("reward: {oracle_agreement: true}", ["reward.oracle_agreement", "data.source=shapes", "digits"]),
         (

@@ -167,6 +167,11 @@ class Config(Section):
                 f"policy_gradient.minibatches must divide {which}, got {self.policy_gradient.minibatches} "
                 f"and {self.rl_rows}; change one of them"
             )
+        if chosen == self.policy_gradient.minibatches:
+            raise ValueError(
+                f"policy_gradient.minibatches = {chosen} leaves each with one of as many policy_gradient.group_rows, "
+                "the best or the worst of its group alone; change one of them"
+            )
         return self
 
     @model_validator(mode="after")
