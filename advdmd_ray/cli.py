@@ -330,18 +330,16 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from advdmd_ray.comparison import compare  # noqa: PLC0415
 
-    comparison, jobs = compare.prepare(args.file, quick=args.quick, name=args.name, only=args.only)
-    names = [word for rival in args.only for word in ("--only", rival)]
+    prepared = compare.prepare(args.file, quick=args.quick, name=args.name, only=args.only)
     name = [] if args.name is None else ["--name", args.name]
-    command = ["advdmd", "compare", args.file, *(["--quick"] if args.quick else []), *names, *name]
+    command = ["advdmd", "compare", args.file, *(["--quick"] if args.quick else []), *name]
     try:
-        failed = compare.run_comparison(comparison, jobs, at_once=args.jobs, command=command)
+        failed = compare.run_comparison(prepared, at_once=args.jobs, command=command)
     except KeyboardInterrupt:
         return _end("stopped; the same command goes on where the jobs stopped", INTERRUPTED)
-    folder = compare.COMPARISONS / comparison.name
     if failed:
-        return _end(f"failed: {failed} of {len(jobs)} jobs; the same command tries them again", FAILED)
-    sys.stdout.write((folder / compare.TABLE).read_text(encoding="utf-8") + f"{folder}\n")
+        return _end(f"failed: {failed} of {len(prepared.wanted)} jobs; the same command tries them again", FAILED)
+    sys.stdout.write((prepared.folder / compare.TABLE).read_text(encoding="utf-8") + f"{prepared.folder}\n")
     return DONE
 
 

@@ -2,22 +2,44 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from advdmd_ray import preflight
-from advdmd_ray.comparison.plan import TABLE, Job, claim_settings, plan_jobs
+from advdmd_ray.comparison.plan import TABLE, Job, check_settings, claim_settings, plan_jobs
 from advdmd_ray.comparison.progress import progress_of
 from advdmd_ray.comparison.runner import run_jobs
-from advdmd_ray.config.comparison import Comparison, read_comparison
+from advdmd_ray.config.comparison import read_comparison
+from advdmd_ray.config.reading import validated
 from advdmd_ray.errors import UserError
 from advdmd_ray.provenance import usable_cores
 
-__all__ = ["COMPARISONS", "TABLE", "prepare", "run_comparison"]
+__all__ = ["COMPARISONS", "TABLE", "Prepared", "prepare", "run_comparison"]
 
 COMPARISONS = Path("runs") / "compare"
 
 
-def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) -> tuple[Comparison, tuple[Job, ...]]:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A comparison before its first process.
+
+    Attributes:
+        name: Of the comparison, and of the folder of its results.
+        jobs: All its jobs, the teacher's first.
+        wanted: Those to do now.
+    """
+
+    name: str
+    jobs: tuple[Job, ...]
+    wanted: tuple[Job, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return COMPARISONS / self.name
+
+
+def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) -> Prepared:
     """Everything that can be refused before a process starts.
 
     Args:
@@ -27,7 +49,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
         only: Rivals to do; empty: all.
 
     Raises:
-        UserError: for anything wrong with the file, its rivals, or results of other settings that stand there.
+        UserError: for anything wrong with the file, its rivals or the name, or a folder that cannot be written.
     """
     comparison = read_comparison(path, quick=quick)
     unknown = set(only) - {rival.name for rival in comparison.rivals}
@@ -35,20 +57,19 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
         names = ", ".join(rival.name for rival in comparison.rivals)
         raise UserError(f"--only {min(unknown)}: no such rival in {path}; it has {names}")
     if name is not None:
-        comparison = comparison.model_copy(update={"name": name})
+        comparison = validated(type(comparison), {**comparison.model_dump(), "name": name}, "--name")
     output = COMPARISONS / comparison.name
     jobs = plan_jobs(comparison, output)
-    jobs = tuple(job for job in jobs if not only or job.trainer == "none" or job.rival in only)
     preflight.check_writable(output)
-    return comparison, jobs
+    wanted = tuple(job for job in jobs if not only or job.trainer == "none" or job.rival in only)
+    return Prepared(comparison.name, jobs, wanted)
 
 
-def run_comparison(comparison: Comparison, jobs: Sequence[Job], *, at_once: int | None, command: Sequence[str]) -> int:
-    """Runs what is missing and writes the outputs after every job.
+def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence[str]) -> int:
+    """Runs what is missing of the wanted jobs, and writes the outputs of all that is there after every job.
 
     Args:
-        comparison: Of `prepare`.
-        jobs: Of `prepare`.
+        prepared: Of `prepare`.
         at_once: Jobs at a time; None: one for each usable core.
         command: The command line that makes the results again.
 
@@ -58,7 +79,7 @@ def run_comparison(comparison: Comparison, jobs: Sequence[Job], *, at_once: int 
     Raises:
         UserError: if the folder holds results of other settings, or another process works in it.
     """
-    folder = COMPARISONS / comparison.name
+    folder, jobs = prepared.folder, prepared.wanted
     workers = min(at_once or usable_cores(), len(jobs))
 
     def write() -> None:
@@ -66,14 +87,15 @@ def run_comparison(comparison: Comparison, jobs: Sequence[Job], *, at_once: int 
         from advdmd_ray.comparison.results import collect  # noqa: PLC0415
         from advdmd_ray.comparison.tables import write_outputs  # noqa: PLC0415
 
-        results = collect(comparison.name, jobs)
+        results = collect(prepared.name, prepared.jobs)
         if results is not None and results.rivals:
             write_outputs(results, shlex.join(command), folder)
 
     with preflight.claim(preflight.Start(folder, None, None, str(folder))):
-        for job in jobs:
-            claim_settings(job)
-        with progress_of(comparison.name, jobs) as watcher:
+        for job in prepared.jobs:
+            check_settings(job)  # also of those that only stand in the table
+        claim_settings(jobs)
+        with progress_of(prepared.name, jobs) as watcher:
             reasons = run_jobs(jobs, workers, watcher, write)
         write()
     return len(reasons)

@@ -67,9 +67,9 @@ class Examiner:
 
     def teacher(self, steps: int) -> dict[str, Any]:
         """Judges the guided teacher at so many steps of its ODE."""
-        model = self._job.config.model
-        info = inspect_pipeline(model.path, model.pixels)
-        denoiser = adapter(info.family).guided(self._denoiser(), self._empty, model.guidance)
+        config = self._job.config
+        info = inspect_pipeline(config.model.path, config.model.pixels)
+        denoiser = adapter(info.family).guided(self._denoiser(), self._empty, config.judged_guidance)
         return self._judged(denoiser, Kernel.ode(), teacher_sigmas(steps, info.scheduler_shift))
 
     def _denoiser(self) -> TransformerDenoiser:

@@ -12,7 +12,7 @@ A job's folder:
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from advdmd_ray.compute import COST_VERSION, Network, cycles_within
 from advdmd_ray.config import Config
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
+from advdmd_ray.digests import files_digest
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
@@ -38,6 +39,9 @@ _NO_MATTER = ("buffer", "evaluation", "metrics", "pretrain", "ray", "weights")
 
 _REVISIONS = {"none": 1, "advdmd": 1, "twinflow": 2}
 """Of each trainer, counted up whenever it learns otherwise from the same settings, so that results of two never mix."""
+
+_JUDGE_REVISIONS = {"digits": 1, "shapes": 1, "files": 1, "teacher_samples": 1}
+"""Of each judge, counted up whenever it judges the same images otherwise."""
 
 _NOT_READ = {
     "none": frozenset[str](),
@@ -141,11 +145,17 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
         raise UserError(f"{comparison.name}: rival {rival.name}: {error}") from None
     network = Network.of(info)
     cycles = cycles_within(config, comparison.budget, network)
+    images = {"samples": comparison.judge_samples, "judge_samples": comparison.judge_samples}
     return Job(
         rival=rival.name,
         title=rival.title,
         trainer=rival.trainer,
-        config=config.model_copy(update={"run": config.run.model_copy(update={"cycles": cycles})}),
+        config=config.model_copy(
+            update={
+                "run": config.run.model_copy(update={"cycles": cycles}),
+                "evaluation": config.evaluation.model_copy(update=images),
+            }
+        ),
         budget=comparison.budget,
         points=comparison.points,
         judge_samples=comparison.judge_samples,
@@ -177,13 +187,12 @@ def _check_rival(config: Config, info: PipelineInfo) -> None:
 def _teacher_job(comparison: Comparison, example: Job, output: Path) -> Job:
     config = example.config
     run = config.run.model_copy(update={"output": str(output), "name": TEACHER})
-    model = config.model.model_copy(update={"guidance": config.judged_guidance})
     return replace(
         example,
         rival=TEACHER,
         title="teacher",
         trainer="none",
-        config=config.model_copy(update={"run": run, "model": model}),
+        config=config.model_copy(update={"run": run}),
         budget=float(len(comparison.teacher_steps)),
         points=len(comparison.teacher_steps),
         teacher_steps=comparison.teacher_steps,
@@ -199,8 +208,10 @@ def settings_of(job: Job) -> dict[str, Any]:
         "points": job.points,
         "judge_samples": job.judge_samples,
         "judge_seed": JUDGE_SEED,
+        "judge_revision": _JUDGE_REVISIONS[job.config.data.source],
         "teacher_steps": list(job.teacher_steps),
         "teacher": _weights_digest(job.config.model.path),
+        "pipeline": _rest_of(job.config.model.path),
         "cost": COST_VERSION,
         "config": _config_read(job.trainer, job.config),
     }
@@ -210,6 +221,7 @@ def _config_read(trainer: str, config: Config) -> dict[str, Any]:
     """What a job reads of its configuration. The judged teacher's reads little: rivals may change without it."""
     if trainer == "none":
         read: dict[str, Any] = config.model_dump(mode="json", include={"model", "data"})
+        read["model"]["guidance"] = config.judged_guidance
     else:
         read = config.model_dump(mode="json", exclude={*_NO_MATTER, "run"})
         read["run"] = {"seed": config.run.seed}  # its cycles follow from the budget
@@ -219,19 +231,31 @@ def _config_read(trainer: str, config: Config) -> dict[str, Any]:
     return read
 
 
-def claim_settings(job: Job) -> None:
-    """Writes the job's settings into its folder, or compares them with those that stand there.
+def claim_settings(jobs: Sequence[Job]) -> None:
+    """Writes the settings of jobs into their folders, and nothing if one of them is refused.
+
+    Raises:
+        UserError: as `check_settings`.
+    """
+    for job in jobs:
+        check_settings(job)
+    for job in jobs:
+        if not (path := job.folder / SETTINGS).exists():
+            write_atomically(path, (json.dumps(settings_of(job), indent=1) + "\n").encode())
+
+
+def check_settings(job: Job) -> None:
+    """Compares a job's settings with those that stand in its folder, if it has any.
 
     Raises:
         UserError: if the folder holds results of other settings; names the first that differs.
     """
     path, settings = job.folder / SETTINGS, settings_of(job)
     if not path.exists():
-        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
         return
     stood = json.loads(path.read_text(encoding="utf-8"))
     unread = {f"config.{section}" for section in _NOT_READ[job.trainer]}
-    for key, (before, after) in _differences(_with_new_defaults(stood), settings).items():
+    for key, (before, after) in _differences(_with_new_defaults(stood, settings), settings).items():
         if ".".join(key.split(".")[:2]) in unread:
             continue
         raise UserError(
@@ -240,9 +264,12 @@ def claim_settings(job: Job) -> None:
         )
 
 
-def _with_new_defaults(stood: dict[str, Any]) -> dict[str, Any]:
-    """Stored settings with the defaults of keys that are younger than they."""
-    stood = {"revision": 1, **stood}
+def _with_new_defaults(stood: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings with the defaults of keys that are younger than they.
+
+    Nobody knows the rest of the pipeline where it was not stored: it counts as that of now.
+    """
+    stood = {"revision": 1, "judge_revision": 1, "pipeline": now["pipeline"], **stood}
     try:
         whole = Config.model_validate(stood["config"])
     except ValidationError:
@@ -260,6 +287,13 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
         elif one != other:
             found[f"{prefix}{key}"] = (one, other)
     return found
+
+
+def _rest_of(path: str) -> dict[str, Any]:
+    """The shift of a pipeline's scheduler, and a SHA-256 over the weights of each component but the transformer."""
+    info = inspect_pipeline(path)
+    others = [part for part in info.components if part.weight_files and part.name != "transformer"]
+    return {"shift": info.scheduler_shift, **{part.name: files_digest(part.weight_files) for part in others}}
 
 
 def _weights_digest(path: str) -> str:

@@ -87,6 +87,7 @@ def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool])
     Returns:
         Whether the job is done.
     """
+    made = made_here()  # before the training: the checkout may move on while it lasts
     points, examiner = _read_points(job), Examiner(job)
     if job.trainer == "none":
         if not _judge_teacher(job, examiner, points, tell, stopped):
@@ -96,7 +97,7 @@ def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool])
         if trainer is None:
             return False
         _keep_student(job, trainer.student())
-    _write_result(job, examiner, points)
+    _write_result(job, examiner, points, made)
     shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
     return True
 
@@ -194,7 +195,7 @@ def _write_points(job: Job, points: list[dict[str, Any]]) -> None:
     write_atomically(job.folder / POINTS, json.dumps(points, indent=1, allow_nan=False).encode())
 
 
-def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]]) -> Path:
+def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]], made: Mapping[str, Any]) -> Path:
     result = {
         "rival": job.rival,
         "title": job.title,
@@ -203,11 +204,11 @@ def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]]) ->
         "steps": job.config.steps,
         "judge": examiner.facts(),
         "points": points,
-        "made": made_here(),
+        "made": dict(made),
     }
     if job.trainer == "none":
         result["real"] = examiner.ceiling()
-        result["guidance"] = job.config.model.guidance
+        result["guidance"] = job.config.judged_guidance
     return write_atomically(job.folder / RESULT, json.dumps(result, indent=1, allow_nan=False).encode())
 
 

@@ -74,19 +74,24 @@ def test_a_failed_job_leaves_the_others_their_table_and_a_rerun_does_only_what_i
     assert {"figure.png", "RESULTS.md"} <= {path.name for path in folder.iterdir()}
     assert f"advdmd compare {file} --quick" in (folder / "RESULTS.md").read_text()
 
+    assert cli.main([*command, "--only", "dmd"]) == cli.DONE
+    assert (folder / "table.md").read_text() == table
+
     write_comparison(tmp_path, tiny_pipeline, rivals=[DMD, TWINFLOW, ADVDMD], quick={**QUICK, "budget": 90})
     assert cli.main(command) == cli.BAD_INPUT
     assert "budget was 60.0 and is 90.0" in capfd.readouterr().err
 
 
-def test_an_unknown_rival_and_a_missing_file_are_one_line(
+def test_an_unknown_rival_a_missing_file_and_a_name_that_is_a_path_are_one_line_each(
     tmp_path: Path, tiny_pipeline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write_comparison(tmp_path, tiny_pipeline)
     assert cli.main(["compare", str(file), "--only", "gan"]) == cli.BAD_INPUT
     assert cli.main(["compare", str(tmp_path / "absent.yaml")]) == cli.BAD_INPUT
+    assert cli.main(["compare", str(file), "--name", "../elsewhere"]) == cli.BAD_INPUT
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
+    assert "--name: name = '../elsewhere'" in lines[2]
     assert "--only gan: no such rival" in lines[0]
     assert "absent.yaml" in lines[1]
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import shutil
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +14,13 @@ from comparison_files import ADVDMD, CONFIGS, DMD, RESULTS, TWINFLOW, write_comp
 from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs, settings_of
 from advdmd_ray.compute import cycles_within, expected_costs
 from advdmd_ray.config.comparison import read_comparison
+from advdmd_ray.data.teacher_samples import plan_samples
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import SamplingSettings, write_sampling
 
 
 def jobs_of(folder: Path, pipeline: Path, **values: Any) -> tuple[Job, ...]:
     return plan_jobs(read_comparison(write_comparison(folder, pipeline, **values)), folder / "out")
-
-
-def claim_all(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        claim_settings(job)
 
 
 def test_the_teacher_comes_first_and_then_every_rival_seed_by_seed(tmp_path: Path, tiny_pipeline: Path) -> None:
@@ -35,7 +30,7 @@ def test_the_teacher_comes_first_and_then_every_rival_seed_by_seed(tmp_path: Pat
     assert names[:4] == ["teacher", "dmd seed 0", "advdmd seed 0", "twinflow seed 0"]
     assert names[4:] == ["dmd seed 1", "advdmd seed 1", "twinflow seed 1"]
     assert len({job.folder for job in jobs}) == len(jobs)
-    assert (jobs[0].config.model.guidance, jobs[1].config.model.guidance) == (3.0, 1.0)
+    assert (jobs[0].config.judged_guidance, jobs[1].config.model.guidance) == (3.0, 1.0)
     assert (jobs[0].budget, jobs[0].teacher_steps, jobs[1].teacher_steps) == (2.0, (2, 1), ())
 
 
@@ -71,7 +66,7 @@ def test_a_rival_that_cannot_run_is_refused(
 
 def test_the_same_settings_may_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
     for _ in range(2):
-        claim_all(jobs_of(tmp_path, tiny_pipeline))
+        claim_settings(jobs_of(tmp_path, tiny_pipeline))
     # More seeds, other labels, another place of the file and settings that no job reads are no other settings.
     other = jobs_of(
         tmp_path,
@@ -80,17 +75,17 @@ def test_the_same_settings_may_go_on(tmp_path: Path, tiny_pipeline: Path) -> Non
         rivals=[{**ADVDMD, "label": "ours"}, DMD],
         overrides={"metrics.port": 1, "run.cycles": 3},
     )
-    claim_all(other)
+    claim_settings(other)
 
 
 def test_judging_the_teacher_at_another_guidance_leaves_the_students_results_valid(
     tmp_path: Path, tiny_pipeline: Path
 ) -> None:
-    claim_all(jobs_of(tmp_path, tiny_pipeline))
+    claim_settings(jobs_of(tmp_path, tiny_pipeline))
     teacher, *students = jobs_of(tmp_path, tiny_pipeline, overrides={"evaluation.teacher_guidance": 3.0})
-    claim_all(students)
+    claim_settings(students)
     with pytest.raises(UserError, match=r"config\.model\.guidance was 1\.0 and is 3\.0"):
-        claim_settings(teacher)
+        claim_settings([teacher])
 
 
 @pytest.mark.parametrize(
@@ -107,47 +102,80 @@ def test_judging_the_teacher_at_another_guidance_leaves_the_students_results_val
 def test_results_of_other_settings_are_refused_and_the_difference_is_named(
     tmp_path: Path, tiny_pipeline: Path, values: dict[str, Any], key: str
 ) -> None:
-    claim_all(jobs_of(tmp_path, tiny_pipeline))
+    claim_settings(jobs_of(tmp_path, tiny_pipeline))
     with pytest.raises(UserError, match=key) as raised:
-        claim_all(jobs_of(tmp_path, tiny_pipeline, **values))
+        claim_settings(jobs_of(tmp_path, tiny_pipeline, **values))
     assert "--name" in str(raised.value)
 
 
-@pytest.mark.parametrize(("key", "value"), [("cost", 0), ("teacher", "other weights"), ("judge_seed", 1)])
+def test_a_refused_start_leaves_nothing_behind(tmp_path: Path, tiny_pipeline: Path) -> None:
+    claim_settings(jobs_of(tmp_path, tiny_pipeline, rivals=[DMD]))
+    _, new, *_ = jobs = jobs_of(tmp_path, tiny_pipeline, rivals=[ADVDMD, DMD], budget=300)
+    with pytest.raises(UserError, match="budget was"):
+        claim_settings(jobs)
+    assert not new.folder.exists()
+
+
+def test_the_teacher_is_judged_beside_the_samples_that_the_rivals_learn_from(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
+    overrides = {
+        "data.source": "teacher_samples",
+        "data.prompts": str(tmp_path / "prompts.txt"),
+        "data.cache": str(tmp_path),
+        "model.guidance": 3.0,
+        "evaluation.teacher_guidance": 2.0,
+    }
+    teacher, *rivals = jobs_of(tmp_path, tiny_pipeline, overrides=overrides)
+    assert teacher.config.judged_guidance == settings_of(teacher)["config"]["model"]["guidance"] == 2.0
+    assert {plan_samples(job.config).folder for job in rivals} == {plan_samples(teacher.config).folder}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cost", 0),
+        ("teacher", "other weights"),
+        ("judge_seed", 1),
+        ("judge_revision", 0),
+        ("pipeline", {"shift": 9.0}),
+    ],
+)
 def test_another_count_teacher_or_judge_is_another_comparison(
     tmp_path: Path, tiny_pipeline: Path, key: str, value: Any
 ) -> None:
     job = jobs_of(tmp_path, tiny_pipeline)[1]
-    claim_settings(job)
+    claim_settings([job])
     path = job.folder / SETTINGS
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(UserError, match=f"{key} was"):
-        claim_settings(job)
+    with pytest.raises(UserError, match=rf"settings: {key}(\.\w+)? was"):
+        claim_settings([job])
 
 
 def test_a_setting_that_is_younger_than_the_results_counts_as_its_default(tmp_path: Path, tiny_pipeline: Path) -> None:
     job = jobs_of(tmp_path, tiny_pipeline)[2]
-    claim_settings(job)
+    claim_settings([job])
     path = job.folder / SETTINGS
     stood = json.loads(path.read_text())
-    del stood["config"]["learner"]["late_steps"]
+    del stood["config"]["learner"]["late_steps"], stood["judge_revision"], stood["pipeline"]
     path.write_text(json.dumps(stood))
-    claim_settings(job)
+    claim_settings([job])
     learner = job.config.learner.model_copy(update={"late_steps": 4.0})
     with pytest.raises(UserError, match=r"late_steps was 2\.0 and is 4\.0"):
-        claim_settings(replace(job, config=job.config.model_copy(update={"learner": learner})))
+        claim_settings([replace(job, config=job.config.model_copy(update={"learner": learner}))])
 
 
 def test_results_of_a_trainer_that_learned_otherwise_are_refused(tmp_path: Path) -> None:
     jobs = {job.rival: job for job in plan_jobs(read_comparison(CONFIGS / "shapes.yaml"), tmp_path)}
     for name, refused in (("advdmd", False), ("twinflow_2step", True)):
-        claim_settings(jobs[name])
+        claim_settings([jobs[name]])
         path = jobs[name].folder / SETTINGS
         stood = json.loads(path.read_text())
         del stood["revision"]  # as results have it that are older than the key
         path.write_text(json.dumps(stood))
         with pytest.raises(UserError, match="revision was 1 and is 2") if refused else nullcontext():
-            claim_settings(jobs[name])
+            claim_settings([jobs[name]])
 
 
 @pytest.mark.parametrize(
@@ -165,11 +193,11 @@ def test_results_hang_on_the_sections_that_their_trainer_reads_alone(
 ) -> None:
     job = next(job for job in plan_jobs(read_comparison(CONFIGS / "shapes.yaml"), tmp_path) if job.rival == rival)
     job.folder.mkdir(parents=True)
-    claim_settings(job)
+    claim_settings([job])
     values = getattr(job.config, section).model_copy(update=change)
     other = replace(job, config=job.config.model_copy(update={section: values}))
     with pytest.raises(UserError, match=f"config.{section}") if counts else nullcontext():
-        claim_settings(other)
+        claim_settings([other])
 
 
 @pytest.mark.parametrize("mode", ["whole", "quick"])
@@ -178,7 +206,7 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
     comparison = read_comparison(CONFIGS / f"{name}.yaml", quick=mode == "quick")
     teacher, *jobs = plan_jobs(comparison, tmp_path)
     assert len(jobs) == len(comparison.rivals) * len(comparison.seeds)
-    assert teacher.config.model.guidance == 2.5
+    assert teacher.config.judged_guidance == 2.5
     first = jobs[0]
     assert all(job.config.model.guidance == first.config.model.guidance for job in jobs)
     for job in jobs:
@@ -190,7 +218,7 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
 def test_the_comparisons_that_ship_go_on_from_the_results_that_ship(name: str, tmp_path: Path) -> None:
     output = Path(shutil.copytree(RESULTS / name, tmp_path / name))
     jobs = plan_jobs(read_comparison(CONFIGS / f"{name}.yaml"), output)
-    claim_all(jobs)
+    claim_settings(jobs)
     assert [job.name for job in jobs if not job.done] == []
 
 

@@ -12,9 +12,10 @@ import torch
 from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
 from safetensors.torch import load_file
 
+from advdmd_ray.comparison import worker
 from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.plan import POINTS, RESULT, STUDENT, Job, plan_jobs
-from advdmd_ray.comparison.trainers import made_plan
+from advdmd_ray.comparison.trainers import build_trainer, made_plan
 from advdmd_ray.comparison.worker import do_job
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
@@ -48,7 +49,7 @@ def result_of(job: Job) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("rival", ["advdmd", "twinflow"])
+@pytest.mark.parametrize("rival", ["dmd", "advdmd", "twinflow"])
 def test_a_job_interrupted_twice_ends_like_one_that_never_was(rival: str, tmp_path: Path, tiny_pipeline: Path) -> None:
     whole, parts = (job_of(tmp_path / name, tiny_pipeline, rival) for name in ("whole", "parts"))
     told: list[float] = []
@@ -158,7 +159,7 @@ def test_a_job_with_damaged_checkpoints_alone_fails_in_one_line(tmp_path: Path, 
         do_job(job, lambda _: None, never)
 
 
-def test_a_blind_rl_turn_costs_nothing(tmp_path: Path, tiny_pipeline: Path) -> None:
+def test_a_blind_rl_turn_costs_nothing(tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(tmp_path, tiny_pipeline, "advdmd")
     run = SerialRun(job.config)
     reports = [run.cycle() for _ in range(2)]
@@ -168,3 +169,21 @@ def test_a_blind_rl_turn_costs_nothing(tmp_path: Path, tiny_pipeline: Path) -> N
     assert made_plan(blind).policy_gradient == 0
     skipped = replace(reports[1], updates={**updates, "rl": replace(updates["rl"], updates=0, skipped=1)})
     assert made_plan(skipped).policy_gradient == 1
+    spent = {}
+    for name, report in (("blind", blind), ("skipped", skipped)):
+        monkeypatch.setattr(SerialRun, "cycle", lambda _, made=report: made)
+        trainer = build_trainer(job, None)
+        trainer.advance()
+        spent[name] = trainer.spent
+    assert spent["blind"].rl == 0 < spent["skipped"].rl
+    assert spent["blind"].dmd == spent["skipped"].dmd > 0
+
+
+def test_a_result_names_the_code_that_its_job_began_with(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = ["began"]
+    monkeypatch.setattr(worker, "made_here", lambda: {"commit": head[0]})
+    job = job_of(tmp_path, tiny_pipeline, "dmd")
+    assert do_job(job, lambda _: head.__setitem__(0, "moved on"), never)
+    assert result_of(job)["made"] == {"commit": "began"}
