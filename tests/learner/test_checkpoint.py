@@ -99,12 +99,13 @@ def test_a_kill_at_any_operation_leaves_the_previous_or_the_new_checkpoint(tmp_p
 
 
 def test_a_disk_that_refuses_any_operation_leaves_the_older_ones_and_no_debris(tmp_path: Path) -> None:
+    removal = shutil.rmtree
     for at in range(OPERATIONS):
         folder = tmp_path / str(at)
         save(folder, 1)
         with pytest.MonkeyPatch.context() as patch:
             interrupt(patch, at, OSError(28, "No space left on device"))
-            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            patch.setattr(shutil, "rmtree", removal)  # a full disk refuses to be written, not to be cleared
             try:
                 save(folder, 2, keep=2)
                 break
@@ -112,6 +113,7 @@ def test_a_disk_that_refuses_any_operation_leaves_the_older_ones_and_no_debris(t
                 assert "No space left on device" in str(error)  # noqa: PT017 - the last round must not raise
         assert latest_checkpoint(folder).step in {1, 2}  # 2 if only the last sync of the folder failed
         assert_whole(folder, latest_checkpoint(folder).step)
+        assert {path.name for path in folder.iterdir()} <= {"step-00000001", "step-00000002"}
     else:
         pytest.fail("saving never got through")
 

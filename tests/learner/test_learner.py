@@ -125,14 +125,11 @@ def test_groups_that_the_learners_student_did_not_make_stop_it(
     assert taught.version == 0
 
 
-def test_old_groups_are_not_asked_for_ratio_one() -> None:
-    student = Mixer(1)
-    taught = learner(WARM, student=student, critic=Judge(2))
-    _cycle(taught, scored_groups(student, Judge(2)))
-    older = [
-        dataclasses.replace(scored, group=dataclasses.replace(scored.group, policy_version=0))
-        for scored in scored_groups(Mixer(7), Judge(2))
-    ]
+@pytest.mark.parametrize("settings", [WARM, config()], ids=["without an RL turn", "with an RL turn"])
+def test_old_groups_are_not_asked_for_ratio_one(settings: Config) -> None:
+    taught = learner(settings, student=Mixer(1), critic=Judge(2))
+    taught.version = 1
+    older = scored_groups(Mixer(7), Judge(2), version=0)
     report = taught.cycle(older, infos_of(older))
     assert math.isnan(report.fresh_deviation)
 
