@@ -68,7 +68,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     args, extras = _build_parser().parse_known_args(argv)
     if args.command is None:
         raise errors.UserError(
-            "no command given: run, pretrain, sample, evaluate, compare or doctor; see advdmd --help"
+            "no command given: run, pretrain, sample, evaluate, export, compare or doctor; see advdmd --help"
         )
     for extra in extras:
         if extra.startswith("-") and "=" in extra and "." in extra:

@@ -1,4 +1,4 @@
-"""The judge of generated digits: a classifier trained on real digits, a Frechet distance and diversity in pixels."""
+"""The judge of generated digits: a classifier trained on real digits, a Fréchet distance and diversity in pixels."""
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -18,7 +18,7 @@ def ink(images: Float[Tensor, "n c h w"]) -> Float[np.ndarray, "n d"]:
 
 
 def frechet(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
-    """Frechet distance between Gaussians fitted to two sets of vectors (Dowson and Landau 1982; Heusel et al. 2017).
+    """Fréchet distance between Gaussians fitted to two sets of vectors (Dowson and Landau 1982; Heusel et al. 2017).
 
     `|mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A^(1/2) B A^(1/2))^(1/2))`. The last trace is the sum of the singular
     values of `A^(1/2) B^(1/2)`, with symmetric roots from an eigendecomposition: real, and stable for covariances that
@@ -90,7 +90,7 @@ class DigitsJudge:
         return float((self._classifier.predict(ink(images)) == labels.numpy()).mean())
 
     def frechet(self, images: Float[Tensor, "n 1 8 8"]) -> float:
-        """Frechet distance to the real training digits, squared ink units; see `frechet`."""
+        """Fréchet distance to the real training digits, squared ink units; see `frechet`."""
         return frechet(ink(images), self._real)
 
     def score(self, images: Float[Tensor, "n 1 8 8"], rows: Int64[Tensor, " n"]) -> JudgeScore:

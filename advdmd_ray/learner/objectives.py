@@ -1,7 +1,7 @@
 """What each update minimises on a batch of scored groups. Each objective is one loss of one network.
 
 The student's two losses, DMD and RL, are separate updates with separate optimizer moments: policy gradients are
-smaller by about the number of latent elements, and in one Adam they would vanish.
+much smaller, and in one Adam their share of a step would be small.
 """
 
 from dataclasses import dataclass

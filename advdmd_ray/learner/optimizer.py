@@ -14,10 +14,10 @@ MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 class MomentSetAdamW(torch.optim.Optimizer):
     r"""AdamW whose moments, step count and learning rate belong to an objective, not to the parameters.
 
-    Why: the student is trained by two losses whose gradients differ by orders of magnitude (a policy gradient on
-    mean log-ratios is about 1 / numel smaller than the DMD gradient). Adam divides by the root mean square of what
-    it saw, so in one shared set the small gradients are measured against the large ones and vanish. With a set of
-    its own each loss moves the parameters as far as its learning rate says.
+    Why: the student is trained by two losses whose gradients differ in size; in the demo a policy gradient has a
+    tenth of the norm of the DMD gradient. Adam divides by the root mean square of what it saw, so in one shared set
+    the small gradients are measured against the large ones and hardly count. With a set of its own each loss moves
+    the parameters as far as its learning rate says.
 
     For objective `o` at its own step count `t` with gradient `g` (AdamW, arXiv 1711.05101):
 

@@ -20,7 +20,7 @@ HELD_OUT_PLACES = tuple(
     (SHAPES[i], relation, SHAPES[(i + 1 + j) % len(SHAPES)])
     for i, (j, relation) in itertools.product(range(len(SHAPES)), enumerate(("left of", "above", "below")))
 )
-"""Placements that no training prompt asks for; as many of each shape, first and second."""
+"""Placements that no training prompt asks for in these words (their converse may be); as many of each shape."""
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"}
 DENSE_PROMPTS = 480
