@@ -119,7 +119,7 @@ class Cadence:
         ):
             first: Phase = "ramp" if config.ramp_interval > 1 else "full"
             state = replace(state, phase=first, dmd_since_rl=state.interval)
-        due = state.phase != "warm" and state.dmd_since_rl >= state.interval
+        due = self._policy_gradient and state.phase != "warm" and state.dmd_since_rl >= state.interval
         turn = due and any_open
         if due and not turn:
             state = replace(state, gated_turns=state.gated_turns + 1)

@@ -79,6 +79,15 @@ def test_without_policy_gradient_the_run_stays_warm() -> None:
     assert cadence.state.phase == "warm"
 
 
+def test_a_run_that_goes_on_without_policy_gradient_makes_no_more_turns() -> None:
+    before = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
+    before.plan(HEALTHY)
+    after = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=False)
+    after.state = before.state
+    assert [after.plan(HEALTHY).policy_gradient for _ in range(3)] == [0, 0, 0]
+    assert after.state.gated_turns == 0
+
+
 def test_a_due_turn_without_an_open_level_is_counted_and_stays_due() -> None:
     cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
     cadence.plan(HEALTHY)
