@@ -208,6 +208,10 @@ def _export(args: argparse.Namespace) -> int:
     config, out = read_config(args.config, args.overrides), Path(args.out)
     preflight.check_model(config)
     preflight.check_writable(out.parent)
+    checkpoint = preflight.newest_checkpoint(config.folder / preflight.CHECKPOINTS)
+    if checkpoint is not None:
+        why = "the student was trained with it"
+        preflight.check_same_run(config, checkpoint, preflight.EXPORTED, why)
     from advdmd_ray.export import export_adapter, export_ema  # noqa: PLC0415
 
     written = export_adapter(config, out) if args.adapter else export_ema(config, out)
@@ -261,9 +265,11 @@ def _encode_files(config: Config) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from advdmd_ray.data.files.dataset import files_data  # noqa: PLC0415
+    from advdmd_ray.evaluation.files_judge import check_count  # noqa: PLC0415
 
     with Console(stderr=True).status("looking for images") as status:
         latents = files_data(config, lambda done, of: status.update(f"encoding images: {done} of {of} shards"))
+    check_count(len(latents))
     sys.stderr.write(f"{len(latents)} real images with {len(set(latents.captions))} captions\n")
 
 

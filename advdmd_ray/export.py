@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advdmd_ray.assembly import learning
+from advdmd_ray.assembly import learning, prompts_of
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judge import build_judge
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.models.families.base import TransformerDenoiser
@@ -53,7 +52,7 @@ def export_ema(config: Config, out: Path | None = None) -> Path:
             model.guidance if inspect_pipeline(model.path).embedded_guidance else None,
         ),
         guidance=model.guidance,
-        prompt=build_judge(config).prompts[0],
+        prompt=prompts_of(config)[0],
         card=_card(config, checkpoint),
         dtype=torch.bfloat16 if model.precision == "bfloat16" else torch.float32,
     )

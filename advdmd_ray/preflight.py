@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ CHECKPOINTS = "checkpoints"
 FIXED = (
     "run.seed",
     "model",
+    "lora",
     "data",
     "diffusion",
     "rollout.group_size",
@@ -35,9 +36,12 @@ FIXED = (
     "discriminator.blocks",
     "discriminator.width",
     "discriminator.backbone",
+    "discriminator.heldout_fraction",
     "cadence.dmd_updates",
 )
 """Settings that a resumed run must keep: the prompt stream, the pace, the groups and the networks hang on them."""
+EXPORTED = ("model", "lora", "diffusion")
+"""Settings that an exported student hangs on, beside its checkpoint."""
 PLACES = {"model": {"embeddings"}, "data": {"cache"}}
 """Settings of where things are kept, section by section; no result hangs on them."""
 FREE = {"model": PLACES["model"] | {"attention"}, "data": PLACES["data"] | {"most_skipped"}}
@@ -104,8 +108,16 @@ def check_cores(config: Config) -> None:
         )
 
 
-def check_same_run(config: Config, checkpoint: Path) -> None:
-    """Compare what a resumed run may not change with the configuration that its checkpoint was made with.
+def check_same_run(
+    config: Config, checkpoint: Path, fixed: Sequence[str] = FIXED, why: str = "a resumed run cannot change it"
+) -> None:
+    """Compare settings with the configuration that a checkpoint was made with.
+
+    Args:
+        config: The configuration.
+        checkpoint: The checkpoint.
+        fixed: Sections and settings that must be the same.
+        why: Says so to the user.
 
     Raises:
         UserError: naming the first setting that differs.
@@ -124,7 +136,7 @@ def check_same_run(config: Config, checkpoint: Path) -> None:
             f"{checkpoint.name} was made with a setting that this version does not take: {key}; start anew by --fresh"
         ) from None
     now = config.model_dump(mode="json")
-    for key in FIXED:
+    for key in fixed:
         section, _, name = key.partition(".")
         before, after = then[section], now[section]
         if name:
@@ -134,8 +146,8 @@ def check_same_run(config: Config, checkpoint: Path) -> None:
             before, after = ({k: v for k, v in tree.items() if k not in free} for tree in (before, after))
         if before != after:
             raise UserError(
-                f"{key} is {after!r}, but {checkpoint.name} was made with {before!r}: a resumed run cannot change it; "
-                "set it back, or start anew by --fresh"
+                f"{key} is {after!r}, but {checkpoint.name} was made with {before!r}: {why}; set it back, or start "
+                "anew by --fresh"
             )
 
 
@@ -183,8 +195,8 @@ def check_prompts(config: Config) -> None:
     """Read the prompt file and match it with the real images.
 
     Raises:
-        UserError: for a bad line, which is named with its number, a prompt without real images, or one prompt alone
-            where the discriminator needs another for its mismatched texts.
+        UserError: for a bad line, which is named with its number, a prompt without real images, one prompt alone where
+            the discriminator needs another for its mismatched texts, or too few images for the judge.
     """
     from advdmd_ray.data.prompts import load_prompts  # noqa: PLC0415
 
@@ -195,7 +207,11 @@ def check_prompts(config: Config) -> None:
         return  # any prompt will do: real images come with their own captions
     from advdmd_ray.assembly import prompts_of  # noqa: PLC0415 - imports torch: only once the file itself is sound
 
-    prompts_of(config)
+    prompts = prompts_of(config)
+    if config.data.source == "teacher_samples":
+        from advdmd_ray.evaluation.files_judge import check_count  # noqa: PLC0415
+
+        check_count(len(prompts) * config.data.teacher_samples)
 
 
 def check_files(config: Config) -> None:
@@ -333,7 +349,13 @@ def claim(start: Start) -> Iterator[Path]:
         UserError: if another process was faster.
     """
     if start.aside is not None:
-        start.folder.rename(start.aside)
+        try:
+            start.folder.rename(start.aside)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(
+                f"{start.folder}: could not be moved to {start.aside} ({reason}); is another process at work there?"
+            ) from None
     start.folder.mkdir(parents=True, exist_ok=True)
     with (start.folder / LOCK).open("wb") as lock:
         try:

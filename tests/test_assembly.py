@@ -79,6 +79,9 @@ def test_so_do_those_of_captioned_images(tmp_path: Path, monkeypatch: pytest.Mon
     sampled = {"source": "teacher_samples", "prompts": str(tmp_path / "prompts.txt")}
     with pytest.raises(UserError, match=r"prompts\.txt: has one prompt only"):
         check_prompts(Config.model_validate({"data": sampled, "discriminator": discriminator}))
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    with pytest.raises(UserError, match="8 real images can be used, and the judge compares with at least 40"):
+        check_prompts(Config.model_validate({"data": {**sampled, "teacher_samples": 4}}))
     monkeypatch.setattr(assembly, "files_data", lambda _: SimpleNamespace(captions=["a cat", "a cat"]))
     with pytest.raises(UserError, match="images: has one prompt only"):
         encode_table(

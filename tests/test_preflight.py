@@ -250,6 +250,8 @@ def test_a_lock_that_nobody_holds_is_no_run(config: Config) -> None:
         ("run", {"seed": 5}, "run.seed"),
         ("discriminator", {"backbone": "fake_score"}, "discriminator.backbone"),
         ("cadence", {"dmd_updates": 2}, "cadence.dmd_updates"),
+        ("lora", {"rank": 4, "alpha": 8.0}, "lora"),
+        ("discriminator", {"heldout_fraction": 0.5}, "discriminator.heldout_fraction"),
     ],
 )
 def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(

@@ -50,8 +50,7 @@ class FilesJudge:
     headline = "frechet"
 
     def __init__(self, prompts: tuple[str, ...], real: Float[Tensor, "n 3 8 8"]) -> None:
-        if len(real) < LEAST_IMAGES:
-            raise UserError(f"{len(real)} real images can be used; give at least {LEAST_IMAGES}")
+        check_count(len(real))
         self.prompts = prompts
         real = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(ORDER_SEED))]
         held_out = torch.arange(len(real)) % HELD_OUT == 0
@@ -74,6 +73,19 @@ class FilesJudge:
     def ceiling(self) -> JudgeScore:
         """See `Judge`: every fifth real image, as if all had one prompt."""
         return self.score(self._held_out, torch.zeros(len(self._held_out), dtype=torch.int64))
+
+
+def check_count(real: int) -> None:
+    """Asked before a run, whose end would be too late.
+
+    Raises:
+        UserError: there are fewer than 40 real images.
+    """
+    if real < LEAST_IMAGES:
+        raise UserError(
+            f"{real} real images can be used, and the judge compares with at least {LEAST_IMAGES}; give more, or raise "
+            "data.teacher_samples where the teacher draws them"
+        )
 
 
 def _colours(small: Float[Tensor, "n 3 8 8"]) -> Float[np.ndarray, "n d"]:
