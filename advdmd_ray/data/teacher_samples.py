@@ -77,7 +77,7 @@ def sampled_prompts(config: Config) -> tuple[str, ...]:
 
 
 def plan_samples(config: Config) -> SamplePlan:
-    """Reads the prompts and every weight of the pipeline, whose bytes name the folder.
+    """Reads the prompts and every file of the pipeline, whose bytes name the folder.
 
     Raises:
         UserError: if the prompts or the pipeline cannot be read.
@@ -85,7 +85,7 @@ def plan_samples(config: Config) -> SamplePlan:
     data, info = config.data, inspect_pipeline(config.model.path, config.model.pixels)
     prompts = sampled_prompts(config)
     facts = {
-        "pipeline": [files_digest(part.weight_files) for part in info.components if part.weight_files],
+        "pipeline": [files_digest(info.files(part.name)) for part in info.components],
         "shift": info.scheduler_shift,
         "latent": info.latent.shape,
         "prompts": prompts,

@@ -15,6 +15,8 @@ from advdmd_ray.models.location import resolve_model_path
 
 SAMPLING = "sampling.json"
 """File at the top of a pipeline folder that holds `SamplingSettings`; diffusers does not read it."""
+_DESCRIPTIONS = {".json", ".txt", ".model"}
+"""Suffixes of what describes a component beside its weights: configuration, vocabulary, merges, word pieces."""
 MAX_SEQUENCE_LENGTH = 1024
 """Most text tokens that any family's pipeline takes."""
 MAX_PIXELS = 8192
@@ -124,6 +126,12 @@ class PipelineInfo:
     def pixels(self) -> tuple[int, int]:
         """Height and width of an image."""
         return self.latent.height * self.pixels_per_latent, self.latent.width * self.pixels_per_latent
+
+    def files(self, name: str) -> tuple[Path, ...]:
+        """What a component's work hangs on: its configurations, vocabularies and weights, in a fixed order."""
+        part = self.component(name)
+        described = (file for file in (self.folder / name).iterdir() if file.suffix in _DESCRIPTIONS)
+        return (*sorted(described), *part.weight_files)
 
     def component(self, name: str) -> ComponentInfo:
         """Return a component by name.

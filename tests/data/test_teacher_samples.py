@@ -1,6 +1,7 @@
 """The teacher's own images as the real set."""
 
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,7 +118,13 @@ def test_what_they_hang_on_names_their_folder(tmp_path: Path) -> None:
         _config(tmp_path, guidance=3.0),
         config.model_copy(update={"model": config.model.model_copy(update={"precision": "bfloat16"})}),
     ]
-    assert len({plan.folder, *(plan_samples(other).folder for other in others)}) == 4
+    described = Path(shutil.copytree(inspect_pipeline(config.model.path).folder, tmp_path / "teacher"))
+    model = config.model.model_copy(update={"path": str(described)})
+    others.append(config.model_copy(update={"model": model}))
+    assert plan_samples(others[-1]) == plan
+    file = described / "vae" / "config.json"
+    file.write_text(file.read_text() + "\n")
+    assert len({plan.folder, *(plan_samples(other).folder for other in others)}) == 5
     assert plan_samples(config.model_copy(update={"run": config.run.model_copy(update={"seed": 5})})) == plan
     (tmp_path / "prompts.txt").write_text("a handwritten nine", encoding="utf-8")
     assert plan_samples(config).folder != plan.folder

@@ -24,7 +24,7 @@ def files_data(config: Config, progress: Callable[[int, int], None] = lambda _do
     data, info = config.data, inspect_pipeline(config.model.path, config.model.pixels)
     shards = find_shards(data.path or "", image_column=data.image_column, caption_column=data.caption_column)
     fitting = Fitting(*info.pixels, data.most_upscaling)
-    folder = cache_folder(config.latents, files_digest(info.component("vae").weight_files), fitting)
+    folder = cache_folder(config.latents, files_digest(info.files("vae")), fitting)
     skipped = Skipped(data.most_skipped)
 
     @functools.cache

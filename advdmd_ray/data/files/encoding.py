@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from advdmd_ray.data.files.shards import CaptionedImage, Shard
@@ -27,8 +27,11 @@ THUMBNAIL = 8
 """Cells along the side of a thumbnail."""
 BATCH = 8
 """Images that go through the codec in one call."""
+READER = 2
+"""Counted up whenever the same file is read as another image, so that no cache keeps the old one."""
 UNREADABLE = (
     OSError,
+    TypeError,  # Pillow's, of a broken TIFF
     ValueError,
     SyntaxError,  # Pillow's, of a broken PNG
     Image.DecompressionBombError,
@@ -99,7 +102,7 @@ class Fitting:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(io.BytesIO(item.content)) as opened:
-                    image = opened.convert("RGB")
+                    image = upright_rgb(opened)
         except UNREADABLE as error:
             raise ValueError(f"is no readable image: {type(error).__name__}") from None
         scale = max(self.height / image.height, self.width / image.width)
@@ -109,6 +112,22 @@ class Fitting:
         left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
         cut = image.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + self.width, top + self.height))
         return np.asarray(cut, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
+
+
+def upright_rgb(opened: Image.Image) -> Image.Image:
+    """An image as a viewer shows it: turned as its EXIF says, transparent parts on white, 16 bits of grey as 8.
+
+    Raises:
+        ValueError: for pixels of 32 bits, whose range nobody knows.
+    """
+    image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, dtype=np.uint32) // 257).astype(np.uint8))
+    elif image.mode in {"I", "F"}:
+        raise ValueError(f"pixels of mode {image.mode}")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def latent_schema(shape: tuple[int, int, int]) -> pa.Schema:
@@ -157,7 +176,7 @@ def cache_folder(root: Path, codec: str, fitting: Fitting) -> Path:
         codec: Digest of the codec's weights and configuration.
         fitting: The size, and what is left out.
     """
-    facts = f"{codec} {fitting.height} {fitting.width} {fitting.most_upscaling}"
+    facts = f"{READER} {codec} {fitting.height} {fitting.width} {fitting.most_upscaling}"
     return root / hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 

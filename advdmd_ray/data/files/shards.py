@@ -135,17 +135,26 @@ def _reading_folder(
 
 def _metadata(table: Path) -> dict[str, str]:
     captions: dict[str, str] = {}
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+    # Captions may hold the other line separators of Unicode; a line of JSON ends with a line feed.
+    for number, line in enumerate(table.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
-        try:
-            entry = json.loads(line)
-            captions[str(entry["file_name"])] = str(entry["text"])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{table}, line {number}: expected a JSON object with file_name and text; correct the line"
-            ) from None
+        entry = _entry(line)
+        if entry is None:
+            raise UserError(f"{table}, line {number}: expected a JSON object with file_name and text; correct the line")
+        name, text = entry
+        captions[name] = text
     return captions
+
+
+def _entry(line: bytes) -> tuple[str, str] | None:
+    """File name and text of a line, or None if it is not made so."""
+    try:
+        entry = json.loads(line.decode("utf-8-sig"))
+    except ValueError:
+        return None
+    name, text = (entry.get(key) for key in ("file_name", "text")) if isinstance(entry, dict) else (None, None)
+    return (name, text) if isinstance(name, str) and isinstance(text, str) else None
 
 
 # Parquet ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Captioned images become latents once, and what cannot be used is counted by name."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from test_shards import picture
 from torch import Tensor
 
@@ -46,6 +49,37 @@ def shard(name: str, *items: CaptionedImage) -> Shard:
 
 def item(name: str, value: int = 100, caption: str = "a caption", size: tuple[int, int] = (8, 8)) -> CaptionedImage:
     return CaptionedImage(name, caption, picture(value, size))
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> CaptionedImage:
+    stream = io.BytesIO()
+    image.save(stream, format=kind, **options)
+    return CaptionedImage("picture", "a caption", stream.getvalue())
+
+
+def test_an_image_is_read_as_a_viewer_shows_it() -> None:
+    fitting = Fitting(4, 4, 1.0)
+    corner = Image.new("RGB", (4, 4), "black")
+    corner.putpixel((0, 0), (255, 255, 255))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter to the right is still to be made
+    seen = fitting.fitted(saved(corner, exif=turned))
+    assert seen[0, 0, 3] == 1
+    assert seen.sum() == 3 * (1 - 15)
+
+    logo = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    logo.putpixel((1, 2), (0, 0, 0, 255))
+    for mode in ("RGBA", "LA"):
+        seen = fitting.fitted(saved(logo.convert(mode)))
+        assert seen[1, 2, 1] == -1
+        assert seen.sum() == 3 * (15 - 1)
+
+    ramp = np.linspace(0, 65535, 16).reshape(4, 4).astype(np.uint16)
+    seen = fitting.fitted(saved(Image.fromarray(ramp)))
+    assert np.abs(seen - (ramp / 32767.5 - 1)).max() < 0.01
+
+    with pytest.raises(ValueError, match="no readable image"):
+        fitting.fitted(saved(Image.new("F", (4, 4)), "TIFF"))
 
 
 BAD = (

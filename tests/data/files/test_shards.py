@@ -97,11 +97,21 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
             read(tmp_path / name)
 
 
-@pytest.mark.parametrize("line", ['{"file_name": "a.png"}', "[1]", "{"])
+def test_captions_may_hold_any_separator_and_their_file_a_mark_of_its_order(tmp_path: Path) -> None:
+    write_folder(tmp_path / "images", metadata=True)
+    caption = "one\u2028two\x85three"
+    entry = json.dumps({"file_name": "a.png", "text": caption}, ensure_ascii=False)
+    (tmp_path / "images" / METADATA).write_text(f"\ufeff{entry}\r\n", encoding="utf-8", newline="")
+    assert [caption for caption, _ in read(tmp_path / "images")] == [caption, "", ""]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"file_name": "a.png"}', "[1]", "{", '{"file_name": "a.png", "text": null}', '{"file_name": "\udcff"}']
+)
 def test_a_line_of_captions_that_is_none_is_named_with_its_number(tmp_path: Path, line: str) -> None:
     write_folder(tmp_path / "images", metadata=True)
     table = tmp_path / "images" / METADATA
-    table.write_text(table.read_text() + "\n" + line)
+    table.write_text(table.read_text() + "\n" + line, errors="surrogateescape")
     with pytest.raises(UserError, match=r"metadata\.jsonl, line 3: "):
         find_shards(str(tmp_path / "images"))
 
