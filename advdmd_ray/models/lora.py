@@ -54,7 +54,9 @@ def add_lora(
                 f"lora.targets: the transformer has no linear layer named {target!r}; name some of: {', '.join(ends)}"
             )
     denoiser.requires_grad_(False)
-    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets))  # pyright: ignore[reportArgumentType] - a float serves
+    # Whole names: by their ends alone peft would adapt convolutions too, whose adapters are not merged.
+    wanted = [name for name in linear if any(name == end or name.endswith(f".{end}") for end in targets)]
+    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=wanted)  # pyright: ignore[reportArgumentType] - a float serves
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(settings, denoiser.transformer, ADAPTER)

@@ -113,6 +113,19 @@ def test_a_layer_that_is_not_there_is_named_with_those_that_are(base: Transforme
         add_lora(sharing_copy(base), rank=4, alpha=4.0, targets=("to_v", "to_query"), seed=0)
 
 
+def test_a_convolution_of_the_same_name_gets_no_adapter(
+    base: TransformerDenoiser, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
+) -> None:
+    role = moved(add_lora(sharing_copy(base), rank=4, alpha=8.0, targets=("proj",), seed=0))
+    adapters = {name for name, _ in role.named_parameters() if is_adapter(name)}
+    assert adapters
+    assert not any("pos_embed" in name for name in adapters)
+    with torch.no_grad():
+        plain = SD3Denoiser(type(base.transformer).from_config(base.transformer.config)).eval()
+        plain.transformer.load_state_dict(merged_weights(role))
+        torch.testing.assert_close(plain(*inputs), role(*inputs), rtol=0, atol=1e-5)
+
+
 def test_adapters_travel_alone_to_a_worker_of_the_same_base_and_no_other(base: TransformerDenoiser) -> None:
     role = moved(adapted(base))
     state = {name: parameter for name, parameter in role.named_parameters() if parameter.requires_grad}
