@@ -361,7 +361,8 @@ class Controller:
         overdue = self._frontier.expire(self._clock(), {lease for lease, _ in self._state.unscored})
         for status in overdue:
             logger.warning(
-                "ordinal %d from %s is overdue after %.0f s and is issued again",
+                "ordinal %d from %s is overdue after %.0f s and is issued again; if it only takes so long, raise "
+                "rollout.lease_s",
                 status.lease.ordinal,
                 status.worker,
                 status.age_s,

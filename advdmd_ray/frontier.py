@@ -183,8 +183,7 @@ class PromptFrontier:
         if self._held.pop(ordinal, None) is not None:
             return True
         if ordinal in self._queued:
-            self._queued.remove(ordinal)
-            heapq.heapify(self._queued)
+            self._unqueue(ordinal)
             return True
         return False
 
@@ -209,13 +208,22 @@ class PromptFrontier:
     def renew(self, lease: Lease, now: float, worker: str) -> bool:
         """Starts the clock of a lease again, with its next holder: its group goes to be scored.
 
+        A lease that was overdue, but not given to anyone else yet, is held again: its group is there.
+
         Returns:
             Whether the ordinal still wants a group; False if it is complete or settled.
         """
         held = self._held.get(lease.ordinal)
-        if held is not None and held.lease == lease:
+        late = held is None and lease.ordinal in self._queued
+        if late:
+            self._unqueue(lease.ordinal)
+        if late or (held is not None and held.lease == lease):
             self._held[lease.ordinal] = _Held(lease, worker, now)
-        return held is not None or lease.ordinal in self._queued
+        return late or held is not None
+
+    def _unqueue(self, ordinal: int) -> None:
+        self._queued.remove(ordinal)
+        heapq.heapify(self._queued)
 
     def reissue(self, ordinals: Iterable[int]) -> None:
         """Queues ordinals to be issued again: their group was dropped or lost, or their lease is given up.

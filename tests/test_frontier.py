@@ -379,8 +379,25 @@ def test_a_renewed_lease_starts_its_time_again_and_outlives_its_first_holder() -
     assert source.expire(12) == ()
     assert source.lost("rollout-0") == ()
     assert source.lost("reward-0") == (lease.ordinal,)
-    assert source.renew(lease, 13, "reward-0")  # queued: a group of it is still wanted
     again = source.lease(14, "rollout-1", 0, 8)
     assert again is not None
+    assert again.ordinal == lease.ordinal
+    assert source.renew(lease, 14, "reward-0")  # the first of the two to be committed counts
+    assert source.outstanding(14)[0].lease == again
     assert source.complete(again.ordinal)
     assert not source.renew(lease, 15, "reward-0")
+
+
+def test_a_group_that_comes_late_but_before_its_next_lease_is_not_made_twice() -> None:
+    source = PromptFrontier(0, 10, lease_s=10)
+    lease = source.lease(0, "rollout-0", 0, 2)
+    assert lease is not None
+    assert [status.lease for status in source.expire(11)] == [lease]
+    assert source.renew(lease, 12, "reward-0")
+    following = source.lease(13, "rollout-0", 0, 2)
+    assert following is not None
+    assert following.ordinal == 1
+    assert source.lease(13, "rollout-1", 0, 2) is None
+    assert [status.worker for status in source.expire(22)] == ["reward-0"]
+    assert source.renew(lease, 22, "reward-1")
+    assert source.complete(lease.ordinal)
