@@ -342,5 +342,5 @@ def build_student_judge(config: Config) -> StudentJudge:
 
 
 def build_decoder(config: Config) -> Callable[[Tensor], Tensor]:
-    """The pipeline's image codec as a function from latents to images in [-1, 1]."""
-    return image_decoder(load_pipeline(config.model.path, parts="codec"))
+    """The pipeline's image codec, where the learner is, as a function from latents to images in [-1, 1]."""
+    return image_decoder(load_pipeline(config.model.path, parts="codec").to(device_of(config.learner)))

@@ -16,6 +16,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.shell import Status
 
 PLAIN_EVERY_S = 10.0
+STANDING_EVERY_S = 60.0
 HACKING = "the reward rises while the judge's figures fall"
 
 
@@ -66,10 +67,11 @@ def _plain_lines(config: Config) -> Callable[[Status], None]:
     def show(status: Status) -> None:
         now = time.monotonic()
         finished = status.version >= status.cycles
-        if status.version == shown[1] or (now - shown[0] < PLAIN_EVERY_S and not finished):
+        stands = status.version == shown[1]
+        if now - shown[0] < (STANDING_EVERY_S if stands else PLAIN_EVERY_S) and (stands or not finished):
             return
         shown[:] = [now, status.version]
-        sys.stderr.write(line(config, status) + "\n")
+        sys.stderr.write(line(config, status) + (f" | waiting for {status.waiting_for}" if stands else "") + "\n")
         sys.stderr.flush()
 
     return show

@@ -155,7 +155,8 @@ class Telemetry:
         """A learner cycle is over."""
         self._report, self._version = report, report.version
         self._resident[LEARNER] = resident_bytes
-        self._final_rewards.append(report.reward_mean[-1])
+        if self._config.evaluation.judge_cycles:
+            self._final_rewards.append(report.reward_mean[-1])
         for objective, update in report.updates.items():
             self.updates[objective] = self.updates.get(objective, 0) + update.updates
         now = self._clock()

@@ -115,3 +115,15 @@ def test_without_a_terminal_a_line_comes_every_ten_seconds_and_at_the_end(
             show(status(version=version))
     lines = capsys.readouterr().err.splitlines()
     assert [text.split()[2] for text in lines] == ["0/10", "2/10", "10/10"]
+
+
+def test_without_a_terminal_a_run_that_stands_says_every_minute_what_it_waits_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 11.0, 59.0, 61.0, 90.0, 122.0])
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(seconds))
+    with progress_display(CONFIG) as show:
+        for _ in range(6):
+            show(status(version=3))
+    lines = capsys.readouterr().err.splitlines()
+    assert ["waiting for ordinal 9 at rollout-0" in text for text in lines] == [False, True, True]

@@ -328,7 +328,7 @@ class Evaluation(Section):
         le=20,
         description="CFG scale at which the teacher is judged; default: model.guidance, which the student matches.",
     )
-    grid_cycles: Positive = Field(default=50, description="Cycles between sample grids.")
+    grid_cycles: Count = Field(default=50, description="Cycles between sample grids; 0: none.")
     judge_cycles: Count = Field(
         default=0, description="Cycles between judgements of the student's EMA while it learns; 0: only at the end."
     )

@@ -68,16 +68,10 @@ def judge_samplers(config: Config, student: Path | None, progress: Callable[[str
     judge, samples, seed = build_judge(config), config.evaluation.samples, config.run.seed
     kernel = kernel_of(config.diffusion)
     shown = shown_images(len(judge.prompts), samples)
-    teacher: dict[int, JudgeScore] = {}
-    images: dict[str, np.ndarray] = {}
     with _all_threads():
-        sampler = _sampler_of(judge, config.model.path, config, config.judged_guidance)
-        for steps in TEACHER_STEPS:
-            label = f"teacher, {steps} steps"
-            progress(label)
-            sigmas = teacher_sigmas(steps, sampler.shift)
-            teacher[steps], drawn = sampler.judged(Kernel.ode(), sigmas, samples=samples, seed=seed)
-            images[label] = drawn[shown].numpy()
+        teacher, images = _judged_teacher(config, judge, shown, progress)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the teacher is gone: a GPU need not hold both pipelines
         score = None
         if student is not None:
             label = f"student, {config.steps} steps"
@@ -88,6 +82,24 @@ def judge_samplers(config: Config, student: Path | None, progress: Callable[[str
             images[label] = drawn[shown].numpy()
     prompts = judge.prompts[:SHOWN_PROMPTS]
     return Verdict(judge.figures, judge.headline, teacher, score, config.steps, judge.ceiling(), prompts, images)
+
+
+def _judged_teacher(
+    config: Config, judge: Judge, shown: Sequence[int], progress: Callable[[str], None]
+) -> tuple[dict[int, JudgeScore], dict[str, np.ndarray]]:
+    """The teacher's score at each of its numbers of steps, and the images to show."""
+    sampler = _sampler_of(judge, config.model.path, config, config.judged_guidance)
+    scores: dict[int, JudgeScore] = {}
+    images: dict[str, np.ndarray] = {}
+    for steps in TEACHER_STEPS:
+        label = f"teacher, {steps} steps"
+        progress(label)
+        sigmas = teacher_sigmas(steps, sampler.shift)
+        scores[steps], drawn = sampler.judged(
+            Kernel.ode(), sigmas, samples=config.evaluation.samples, seed=config.run.seed
+        )
+        images[label] = drawn[shown].numpy()
+    return scores, images
 
 
 def judge_pipeline(

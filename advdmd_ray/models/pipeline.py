@@ -25,9 +25,9 @@ from advdmd_ray.models.lora import adapter_weights
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
 Parts = Literal["all", "text", "codec"]
 README = "README.md"
-DECODED_AT_ONCE, ENCODED_AT_ONCE = 2**17, 2**20
-"""Places of latents, and of images, that go through an image codec at once: 8 latents of 128 x 128, an image of 1024 x
-1024, or hundreds of small ones."""
+DECODED_AT_ONCE, CONVOLVED_AT_ONCE, ENCODED_AT_ONCE = 2**17, 2**14, 2**20
+"""Places of latents that go through an image codec at once; of one with convolutions, which holds hundreds of channels
+of every pixel: a latent of 128 x 128 or hundreds of small ones; and of images to encode: one of 1024 x 1024."""
 
 
 @contextmanager
@@ -139,7 +139,9 @@ def image_decoder(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
     The codec works where it is, on a few large images or many small ones at a time; images come where the latents are.
     """
     family, vae = adapter_of(pipeline), pipeline.vae
-    return _in_parts(lambda x: family.to_images(vae, x.to(vae.device, vae.dtype)).to(x), DECODED_AT_ONCE)
+    convolves = any(isinstance(module, nn.Conv2d | nn.Conv3d) for module in vae.modules())
+    places = CONVOLVED_AT_ONCE if convolves else DECODED_AT_ONCE
+    return _in_parts(lambda x: family.to_images(vae, x.to(vae.device, vae.dtype)).to(x), places)
 
 
 def image_encoder(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,10 +77,15 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
             log_to_driver=True,
             logging_level=logging.WARNING,
         )
+    # Ray takes SIGTERM to mean sys.exit(15); a scheduler that wants its machine back is a Ctrl-C.
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if here else None
     try:
         yield joins
     finally:
         ray.shutdown()
+        if here:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_answers(address: str) -> None:

@@ -15,6 +15,7 @@ from advdmd_ray.buffer.index import check_capacity
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.controller import CONSUMER, Controller
 from advdmd_ray.display import progress_display
+from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.finish import Phases, finish_run
 from advdmd_ray.frontier import PromptFrontier, restored_frontier
@@ -54,11 +55,19 @@ def run_on_ray(config: Config, resume: Path | None = None) -> int:
                 page = _finish(config, phases)
     except RayTaskError as error:
         # An error that a worker did not expect: its traceback is for the developer, the line for the user.
-        write_atomically(config.folder / FAILURE, _COLOUR.sub("", f"{error}\n").encode())
-        _say(f"advdmd: failed: {type(error.cause).__name__}: {_line(error.cause)}; see {config.folder / FAILURE}")
+        _say(f"advdmd: failed: {type(error.cause).__name__}: {_line(error.cause)}; {_noted(config.folder, error)}")
         return 1
     _say(f"look at {page}")
     return 0
+
+
+def _noted(folder: Path, error: RayTaskError) -> str:
+    """Keeps a worker's traceback in the run folder and says where, or why it could not be kept."""
+    text = _COLOUR.sub("", f"{error}\n")
+    try:
+        return f"see {write_atomically(folder / FAILURE, text.encode())}"
+    except OSError as refused:
+        return f"its traceback could not be written to {folder / FAILURE}: {_line(refused)}"
 
 
 def _line(error: BaseException) -> str:
@@ -78,7 +87,7 @@ def train(config: Config, hub: RemoteHub, checkpoint: Checkpoint | None = None, 
         Seconds of the set-up since `began`, and of the loops.
     """
     began = time.monotonic() if began is None else began
-    shell = RayShell(config)
+    shell = RayShell(located(config))
     try:
         shell.start(None if checkpoint is None else checkpoint.path.absolute())
         setup = time.monotonic() - began
@@ -90,6 +99,20 @@ def train(config: Config, hub: RemoteHub, checkpoint: Checkpoint | None = None, 
         return Phases(setup, time.monotonic() - began - setup)
     finally:
         shell.stop()
+
+
+def located(config: Config) -> Config:
+    """The same configuration with absolute places to write: workers of a joined cluster stand in another folder."""
+    places = {
+        "run": {"output": config.run.output},
+        "data": {"cache": config.data.cache},
+        "model": {"embeddings": config.model.embeddings},
+    }
+    sections = {}
+    for name, given in places.items():
+        absolute = {key: str(Path(place).absolute()) for key, place in given.items() if place is not None}
+        sections[name] = getattr(config, name).model_copy(update=absolute)
+    return config.model_copy(update=sections)
 
 
 def _say(line: str) -> None:
@@ -137,21 +160,23 @@ def _loop(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoin
             (student, discriminator), student_bytes, discriminator_bytes = shell.publication()
             controller.publish(student, student_bytes)
             controller.publish(discriminator, discriminator_bytes)
+            del student_bytes, discriminator_bytes  # or Ray would keep the first snapshots to the end
             controller.run()
     finally:
         for actor in (buffer, store):
             ray.kill(actor)  # at once: an actor that goes out of scope may log while it ends
 
 
-@ray.remote(num_cpus=0)  # it must run beside the driver, where a cluster's head often offers no CPU
-def finished(config: Config, phases: Phases, folder: Path) -> str:
+# It must run beside the driver, where a cluster's head often offers no CPU. Ray does not try it again: what ended it
+# once would end it again, and nobody would be told.
+@ray.remote(num_cpus=0, max_retries=0)
+def finished(config: Config, phases: Phases) -> str:
     """`finish_run` away from the driver, which moves no tensors."""
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
-    absolute = config.model_copy(update={"run": config.run.model_copy(update={"output": str(folder.parent)})})
-    return str(finish_run(absolute, phases, time.monotonic, say))
+    return str(finish_run(config, phases, time.monotonic, say))
 
 
 def _gpus_here(config: Config) -> int:
@@ -163,7 +188,13 @@ def _gpus_here(config: Config) -> int:
 
 def _finish(config: Config, phases: Phases) -> str:
     reference = finished.options(scheduling_strategy=_here(), name="judge", num_gpus=_gpus_here(config)).remote(
-        config, phases, config.folder.absolute()
+        located(config), phases
     )
-    page = answer(reference, "the judge and the report", FINISH_S)
+    try:
+        page = answer(reference, "the judge and the report", FINISH_S)
+    except (DeadlineError, WorkerLostError) as error:
+        raise type(error)(
+            f"{error}; the training is done and in its checkpoint, `advdmd export` writes the student and `advdmd "
+            "evaluate` judges it; lower evaluation.samples, or give this node a GPU"
+        ) from None
     return str(config.folder / Path(page).name)

@@ -35,7 +35,7 @@ from advdmd_ray.weights import Manifest, pack
 LOSSES_IN_A_ROW = 5
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_retries=0)  # what ended it once would end it again, and nobody would be told
 def encoded_prompts(config: Config) -> tuple[tuple[tuple[str, ...], int, Manifest], Any]:
     """Encodes the prompts once, away from the driver; the text encoders leave with the task's process."""
     table: PromptTable = encode_table(config)

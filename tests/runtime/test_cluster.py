@@ -1,0 +1,58 @@
+"""What meeting a cluster leaves behind in the process, with a stand-in for Ray."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from advdmd_ray.config import Config
+from advdmd_ray.runtime import cluster
+from advdmd_ray.runtime.launch import located
+
+
+class SilentRay:
+    """Takes SIGTERM as Ray does, and starts nothing."""
+
+    def __init__(self) -> None:
+        self.up = False
+
+    def init(self, **options: object) -> None:
+        assert options["address"] == "local"
+        self.up = True
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+
+    def shutdown(self) -> None:
+        self.up = False
+
+
+@pytest.fixture(autouse=True)
+def _same_handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_scheduler_that_wants_its_machine_back_is_a_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = SilentRay()
+    monkeypatch.setattr(cluster, "ray", ray)
+    with pytest.raises(KeyboardInterrupt), cluster.met(None, None):
+        os.kill(os.getpid() if ray.up else 0, signal.SIGTERM)
+    assert not ray.up
+
+
+def test_workers_are_given_absolute_places_to_write_and_nothing_else_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = Config.model_validate({"model": {"embeddings": "kept"}, "run": {"name": "one"}})
+    config = located(given)
+    assert config.folder == tmp_path / "runs" / "one"
+    assert config.latents == tmp_path / "runs" / "latents"
+    assert config.model.embeddings == str(tmp_path / "kept")
+    assert config.data.cache is None
+    assert located(config) == config
+    back = config.run.model_copy(update={"output": "runs"}), config.model.model_copy(update={"embeddings": "kept"})
+    assert config.model_copy(update={"run": back[0], "model": back[1]}) == given
