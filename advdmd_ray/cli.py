@@ -231,6 +231,8 @@ def _suite(args: argparse.Namespace) -> int:
 
     suite = GenEval(Path(args.metadata), args.images) if args.suite == "geneval" else DpgBench(Path(args.prompts))
     height, width = args.size or (None, None)
+    if args.suite == "dpg" and height != width:
+        raise errors.UserError(f"--size {height}x{width}: DPG-Bench's scorer cuts squares out of a grid; give a square")
     settings = SuiteSettings(args.pipeline, args.steps, args.guidance, height, width, args.precision, args.seed)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as bar:

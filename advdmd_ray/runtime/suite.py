@@ -1,5 +1,6 @@
 """A benchmark's images, drawn by Ray actors; what is there already is not drawn again."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,6 +10,8 @@ import numpy as np
 import ray
 import torch
 
+from advdmd_ray.digests import files_digest
+from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.suites.layout import Suite, SuitePrompt, claim_settings, missing, remove_drafts
 from advdmd_ray.models.folder import inspect_pipeline
@@ -44,6 +47,11 @@ class SuiteSettings:
     precision: str
     seed: int
 
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Height and width; None: the folder's own size."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
+
 
 @ray.remote
 class SuiteActor:
@@ -51,12 +59,11 @@ class SuiteActor:
 
     def __init__(self, settings: SuiteSettings, threads: int) -> None:
         torch.set_num_threads(threads)
-        pixels = None if settings.height is None or settings.width is None else (settings.height, settings.width)
         self._sampler = FolderSampler(
             settings.pipeline,
             steps=settings.steps,
             guidance=settings.guidance,
-            pixels=pixels,
+            pixels=settings.pixels,
             half=settings.precision == "bfloat16",
             device="cuda" if ray.get_gpu_ids() else "cpu",
         )
@@ -91,16 +98,24 @@ def draw_suite(
         progress: Told how many of the prompts that were missing are done.
 
     Raises:
-        UserError: if the folder holds images of other settings, or the pipeline is not whole.
+        UserError: if the folder holds images of other settings, weights or prompts, the pipeline is not whole or has no
+            such size, or there are too few GPUs.
         DeadlineError: if no prompt is done for half an hour.
         WorkerLostError: if an actor dies again and again.
     """
-    inspect_pipeline(settings.pipeline)
-    claim_settings(out, {"suite": suite.name, "images": suite.images, **asdict(settings)})
+    info = inspect_pipeline(settings.pipeline, settings.pixels)
+    hangs_on = {
+        "weights": files_digest([file for part in info.components for file in part.weight_files]),
+        "prompts": hashlib.sha256(repr([(prompt.name, prompt.text) for prompt in suite.prompts]).encode()).hexdigest(),
+    }
+    claim_settings(out, {"suite": suite.name, "images": suite.images, **asdict(settings), **hangs_on})
     todo = missing(suite, out)
     progress(0, len(todo))
     if todo:
         with met(os.environ.get("RAY_ADDRESS"), None):
+            there = ray.cluster_resources().get("GPU", 0.0)
+            if gpus_each > there:
+                raise UserError(f"--gpus-each {gpus_each:g}: Ray has {there:g} GPUs; lower it, or join a cluster")
             _draw(suite, out, settings, todo, min(actors, len(todo)), gpus_each, progress)
     remove_drafts(out)
     return len(todo)
