@@ -31,7 +31,8 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judge import StudentJudge, build_judge
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import Gang
-from advdmd_ray.learner.learner import Learner, Networks
+from advdmd_ray.learner.learner import Learner
+from advdmd_ray.learner.networks import Networks
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.models.attention import choose_attention
 from advdmd_ray.models.discriminator import Discriminator, Hold
@@ -209,10 +210,11 @@ def learning_copy(config: Config, teacher: TransformerDenoiser, role: str) -> Tr
     return learning(config, copied, role)
 
 
-def base_digest(config: Config) -> str | None:
-    """Digest of the base that adapters belong to; None where whole networks travel."""
-    if not config.lora.rank:
-        return None
+def base_digest(config: Config) -> str:
+    """Digest of the frozen teacher, which every process reads from its own disk: all must have the same.
+
+    It is the base of adapters, the source of a discriminator's features and the real score.
+    """
     return files_digest(inspect_pipeline(config.model.path).component("transformer").weight_files)
 
 

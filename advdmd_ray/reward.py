@@ -122,7 +122,7 @@ class RewardWorker:
         source: Who scores. The discriminator costs nothing where it does not.
         oracle: Needed where the oracle scores or is compared with.
         agreement: Whether to measure how far discriminator and oracle order a group alike, whoever gives the rewards.
-        base_digest: Digest of the frozen base, if the snapshots are adapters.
+        base_digest: Digest of the teacher on this worker's disk.
 
     Raises:
         ValueError: if the oracle is needed and there is none.

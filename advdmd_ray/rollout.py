@@ -32,7 +32,7 @@ class RolloutWorker:
         sigmas: K + 1 noise levels, the last 0.
         latent_shape: (c, h, w).
         group_size_of: Trajectories of the group with an ordinal.
-        base_digest: Digest of the frozen base, if the snapshots are adapters.
+        base_digest: Digest of the teacher on this worker's disk.
     """
 
     def __init__(

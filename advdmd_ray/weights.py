@@ -46,7 +46,7 @@ class Manifest:
         stream: Which network, or the prompt table.
         version: Counted from 0 in each stream.
         digest: `digest_of` the state.
-        base_digest: Digest of the frozen base that the state is an adapter of, else None.
+        base_digest: Digest of the frozen teacher that the state belongs to; None where nobody asks.
         tensors: Sorted by name.
     """
 
@@ -250,7 +250,7 @@ class VersionedModule:
     Args:
         worker: Name of the worker, for reports and errors.
         module: The network. Its trainable parameters come with snapshots, or all if none is trainable; the rest stays.
-        base_digest: Digest of that rest, if the snapshots are adapters of it.
+        base_digest: Digest of the teacher that this worker has on its disk.
     """
 
     def __init__(self, worker: str, module: nn.Module, base_digest: str | None = None) -> None:
@@ -264,15 +264,15 @@ class VersionedModule:
         """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
 
         Raises:
-            WeightsMismatchError: if the loaded bytes differ from the manifest, or they are adapters of another base.
+            WeightsMismatchError: if the loaded bytes differ from the manifest, or belong to another teacher.
         """
         manifest = snapshot.manifest
         if manifest.version == self.version:
             return None
         if manifest.base_digest != self._base_digest:
             raise WeightsMismatchError(
-                f"{self._worker}: {manifest.stream} {manifest.version} is an adapter of {manifest.base_digest}, this "
-                f"worker has the base {self._base_digest}; give all machines the same model.path"
+                f"{self._worker}: {manifest.stream} {manifest.version} belongs to the teacher {manifest.base_digest}, "
+                f"this worker has {self._base_digest}; give all machines the same model.path"
             )
         report = load_verified(self._loader, snapshot, self._worker)
         self.version = manifest.version

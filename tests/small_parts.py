@@ -13,7 +13,8 @@ from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.learner.batch import LearnerBatch, collate
 from advdmd_ray.learner.gang import SoloGang
-from advdmd_ray.learner.learner import Learner, Networks
+from advdmd_ray.learner.learner import Learner
+from advdmd_ray.learner.networks import Networks
 from advdmd_ray.learner.objectives import Setting
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, Lease, ScoredGroup

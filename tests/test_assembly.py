@@ -1,5 +1,6 @@
 """From a configuration to the parts: prompts, their real images, and shapes."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import torch
 
 from advdmd_ray import assembly, cli
 from advdmd_ray.assembly import (
+    base_digest,
     build_decoder,
     build_reward_worker,
     encode_table,
@@ -20,12 +22,12 @@ from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
 from advdmd_ray.data.shapes.checker import check
 from advdmd_ray.data.shapes.prompts import all_prompts
 from advdmd_ray.diffusion.kernels import kernel_of
-from advdmd_ray.errors import UserError
+from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import build_tiny_pipeline
 from advdmd_ray.preflight import check_prompts
 from advdmd_ray.pretrain.recipe import shapes_recipe
-from advdmd_ray.weights import digest_of
+from advdmd_ray.weights import digest_of, pack
 
 ROOT = Path(__file__).parents[1]
 SHAPES_YAML = str(ROOT / "configs" / "shapes.yaml")
@@ -87,6 +89,18 @@ def test_so_do_those_of_captioned_images(tmp_path: Path, monkeypatch: pytest.Mon
         encode_table(
             Config.model_validate({"data": {"source": "files", "path": "images"}, "discriminator": discriminator})
         )
+
+
+def test_a_worker_with_another_teacher_on_its_disk_runs_no_weights(tmp_path: Path, tiny_pipeline: Path) -> None:
+    other = Path(shutil.copytree(tiny_pipeline, tmp_path / "teacher"))
+    file = other / "transformer" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    config, elsewhere = (Config.model_validate({"model": {"path": str(path)}}) for path in (tiny_pipeline, other))
+    worker = build_reward_worker(elsewhere, "reward-0", encode_table(config))
+    with pytest.raises(WeightsMismatchError, match=r"reward-0: discriminator 0 belongs to the teacher"):
+        worker._network.load(pack("discriminator", 0, {"head": torch.zeros(1)}, base_digest(config)))
 
 
 def test_the_kernel_is_the_configurations() -> None:

@@ -10,7 +10,7 @@ were made with. Afterwards the version is one higher and the weights are ready t
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,17 +20,18 @@ from torch import Tensor, nn
 from advdmd_ray.cadence import Cadence, CyclePlan, Health, initial_health, smoothed_health
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser, guided
+from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
-from advdmd_ray.errors import RatioError
+from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.ema import Ema
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
+from advdmd_ray.learner.networks import Networks, carried_weights
 from advdmd_ray.learner.objectives import (
     PolicyReport,
     Setting,
@@ -56,35 +57,6 @@ from advdmd_ray.weights import Snapshot, pack
 
 # At equal weights two runs of one kernel may differ by round-off only, which depends on the rows of a call.
 RATIO_TOLERANCE = {"float32": 1e-6, "bfloat16": 1e-3}
-CPU = torch.device("cpu")
-# Name of the backbone inside a discriminator that carries it, and so in a snapshot of the discriminator.
-CARRIED = "backbone"
-
-
-@dataclass(frozen=True, slots=True)
-class Networks:
-    """The four roles. Student and fake score start as copies of the teacher.
-
-    Attributes:
-        teacher: Frozen, multi-step.
-        student: The few-step generator.
-        fake_score: The score of the student's own distribution.
-        discriminator: Real against generated; the reward model.
-        backbone: The part of the fake score that the discriminator reads, so that its weights must travel with the
-            heads; None if it reads another network.
-        guide: How the teacher's family is guided, from denoiser, empty prompt and scale.
-        base_digest: Digest of the frozen base, if what learns are adapters of it.
-        device: Where the networks are.
-    """
-
-    teacher: nn.Module
-    student: nn.Module
-    fake_score: nn.Module
-    discriminator: nn.Module
-    backbone: nn.Module | None = None
-    guide: Callable[[Denoiser, Conditioning, float], Denoiser] = guided
-    base_digest: str | None = None
-    device: torch.device = CPU
 
 
 class Learner:
@@ -367,12 +339,26 @@ class Learner:
         return stored
 
     def facts(self) -> dict[str, Any]:
-        """Everything a checkpoint stores as JSON: version, cadence and discriminator health."""
-        return {"version": self.version, "cadence": self._cadence.to_facts(), "auc": list(self._health.auc)}
+        """Everything a checkpoint stores as JSON: version, cadence, discriminator health and the teacher's digest."""
+        return {
+            "version": self.version,
+            "cadence": self._cadence.to_facts(),
+            "auc": list(self._health.auc),
+            "teacher": self._base_digest,
+        }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continues from a checkpoint. Collective."""
+        """Continues from a checkpoint. Collective.
+
+        Raises:
+            CheckpointError: if the teacher has other weights than the one it was made with; older ones do not say.
+        """
         facts = checkpoint.facts["learner"]
+        if facts.get("teacher", self._base_digest) != self._base_digest:
+            raise CheckpointError(
+                f"{checkpoint.path}: was made with a teacher of other weights than those of model.path; give it back "
+                "the old ones, or start anew by --fresh"
+            )
         for name, engine in self._engines.items():
             engine.load_state_dict(checkpoint.load(name))
             engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))
@@ -384,15 +370,6 @@ class Learner:
         self._cadence.restore(facts["cadence"])
         self._health = replace(self._health, auc=tuple(facts["auc"]))
         self.version = facts["version"]
-
-
-def carried_weights(networks: Networks) -> dict[str, str]:
-    """Names, in a snapshot of the discriminator, of the weights that it reads and the fake score trains; and there."""
-    if networks.backbone is None:
-        return {}
-    trained = {id(weight): name for name, weight in networks.fake_score.named_parameters() if weight.requires_grad}
-    read = networks.backbone.named_parameters(prefix=CARRIED)
-    return {name: trained[id(weight)] for name, weight in read if id(weight) in trained}
 
 
 def rate_factor(version: int, cycles: int, final: float) -> float:

@@ -26,7 +26,7 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.learner.gang import SoloGang
-from advdmd_ray.learner.learner import Networks
+from advdmd_ray.learner.networks import Networks
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -27,8 +27,9 @@ from torch import nn
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
-from advdmd_ray.learner.learner import Learner, RatioError
+from advdmd_ray.learner.learner import Learner
 from advdmd_ray.records import ScoredGroup
 from advdmd_ray.weights import digest_of
 
@@ -357,6 +358,15 @@ def test_the_rl_step_is_as_long_as_its_learning_rate_says() -> None:
 
 def _saved(taught: Learner, folder: Path) -> Checkpoint:
     return open_checkpoint(save_checkpoint(folder, taught.version, taught.tensors(), {"learner": taught.facts()}, 1))
+
+
+def test_a_checkpoint_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    before, after = (learner(config(), student=Mixer(1), critic=Judge(2)) for _ in range(2))
+    before._base_digest, after._base_digest = "ab" * 32, "cd" * 32
+    with pytest.raises(CheckpointError, match=r"a teacher of other weights than those of model\.path"):
+        after.restore(_saved(before, tmp_path))
+    after._base_digest = before._base_digest
+    after.restore(_saved(before, tmp_path))
 
 
 def _everything(taught: Learner) -> dict[str, str]:
