@@ -111,7 +111,9 @@ def test_values_outside_the_range_are_clipped() -> None:
 
 @pytest.mark.parametrize("count", [0, LEAST_IMAGES - 1])
 def test_too_few_real_images_are_refused(count: int) -> None:
-    with pytest.raises(UserError, match=f"{count} real images can be used; give at least {LEAST_IMAGES}"):
+    with pytest.raises(
+        UserError, match=f"{count} real images can be used, and the judge compares with at least {LEAST_IMAGES}"
+    ):
         FilesJudge(PROMPTS, thumbnails(_images(max(count, 1), 0))[:count])
 
 
