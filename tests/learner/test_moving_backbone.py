@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from advdmd_ray.assembly import build_learner_worker, build_reward_worker, build_rollout_worker, encode_table
+from advdmd_ray.assembly import (
+    base_digest,
+    build_learner_worker,
+    build_reward_worker,
+    build_rollout_worker,
+    encode_table,
+)
 from advdmd_ray.config import Config
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.learner.gang import SoloGang
@@ -96,7 +102,7 @@ def test_heads_without_the_backbone_that_they_read_are_refused(tiny_pipeline: Pa
     play = Play(_config(tiny_pipeline, "fake_score"))
     heads = {name: tensor for name, tensor in unpack(play.learner.snapshots()[1]).items() if name.startswith("heads.")}
     with pytest.raises(WeightsMismatchError, match=r"reward-0: .*backbone\."):
-        play.judge.load(pack("discriminator", 0, heads))
+        play.judge.load(pack("discriminator", 0, heads, base_digest(play.settings)))
 
 
 def test_updates_of_discriminator_and_student_leave_the_borrowed_backbone_alone(tiny_pipeline: Path) -> None:

@@ -138,7 +138,7 @@ def test_adapters_travel_alone_to_a_worker_of_the_same_base_and_no_other(base: T
     assert all(torch.equal(dict(target.named_parameters())[name], value) for name, value in state.items())
     with pytest.raises(WeightsMismatchError, match=f"rollout-1: .*{'aa' * 32}.*{'bb' * 32}"):
         VersionedModule("rollout-1", adapted(base, 5), "bb" * 32).load(snapshot)
-    with pytest.raises(WeightsMismatchError, match="this worker has the base None"):
+    with pytest.raises(WeightsMismatchError, match=r"rollout-2: .*this worker has None"):
         VersionedModule("rollout-2", adapted(base, 5)).load(snapshot)
 
 
