@@ -342,20 +342,31 @@ class Controller:
         state = self._state
         if state.learner_busy:
             since, limit = state.learner_since, self._config.learner.cycle_timeout_s
+            setting = "learner.cycle_timeout_s"
         else:
             since, limit = max(state.learner_since, state.commit_at), self._config.buffer.take_timeout_s
+            setting = "buffer.take_timeout_s"
         waited = self._clock() - since
         if waited > limit:
-            raise DeadlineError(f"no progress for {waited:.0f} s: {self._waiting_for()}; see the workers' logs")
+            raise DeadlineError(
+                f"no progress for {waited:.0f} s: {self._waiting_for()}; see the workers' logs, or raise {setting} if "
+                "this only takes so long"
+            )
 
     def _waiting_for(self) -> str:
         if self._state.learner_busy:
             return f"the learner's work after version {self._version}"
-        if not self._state.groups:
+        # The first in order: the learner takes it first. A job whose ordinal others have made holds nobody up.
+        wanted = [
+            (lease.ordinal, began, lease, job.worker)
+            for job, (lease, began) in self._state.groups.items()
+            if self._frontier.wants(lease.ordinal)
+        ]
+        if not wanted:
             return "the next lease"
-        job, (lease, began) = min(self._state.groups.items(), key=lambda item: item[1][1])
+        _, began, lease, worker = min(wanted, key=lambda entry: entry[:2])
         attempt = f" (attempt {lease.attempt + 1})" if lease.attempt else ""
-        return f"ordinal {lease.ordinal}{attempt} at {job.worker} for {self._clock() - began:.0f} s"
+        return f"ordinal {lease.ordinal}{attempt} at {worker} for {self._clock() - began:.0f} s"
 
     def _expire(self) -> None:
         overdue = self._frontier.expire(self._clock(), {lease for lease, _ in self._state.unscored})

@@ -170,6 +170,10 @@ class PromptFrontier:
         self._held[ordinal] = _Held(lease, worker, now)
         return lease
 
+    def wants(self, ordinal: int) -> bool:
+        """Whether a group of this ordinal is still to be committed."""
+        return ordinal in self._held or ordinal in self._queued
+
     def complete(self, ordinal: int) -> bool:
         """Says that a group of this ordinal was committed, by whichever attempt came first.
 

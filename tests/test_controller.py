@@ -316,6 +316,22 @@ def test_the_display_sees_the_run_move_and_what_it_waits_for() -> None:
     assert statuses[-1].remaining_s == 0
 
 
+def test_what_is_waited_for_is_not_a_worker_whose_ordinal_others_have_made() -> None:
+    stage = Stage(config(rollout={"lease_s": 8.0}, run={"cycles": 8}), hang=("rollout-1",))
+    stage.run()
+    assert any(status.waiting_for.startswith("ordinal 1 at rollout-1") for status in stage.statuses)
+    later = [status.waiting_for for status in stage.statuses if status.version >= 2]
+    assert any(text.startswith("ordinal") for text in later)
+    assert not any("rollout-1" in text for text in later)
+
+
+def test_a_deadline_names_the_setting_that_would_wait_longer() -> None:
+    with pytest.raises(DeadlineError, match=r"ordinal 0 at reward-\d for \d+ s; .* raise buffer\.take_timeout_s"):
+        Stage(config(), hang=("reward-0", "reward-1")).run()
+    with pytest.raises(DeadlineError, match=r"raise learner\.cycle_timeout_s"):
+        Stage(config(), cycle_s=1000.0).run()
+
+
 def test_a_slow_reward_worker_scores_every_group_once_however_short_the_lease() -> None:
     settings = config(rollout={"lease_s": 3.0, "actors": 4}, run={"cycles": 4})
     stage = Stage(settings)
