@@ -109,7 +109,10 @@ def check_cores(config: Config) -> None:
 
 
 def check_same_run(
-    config: Config, checkpoint: Path, fixed: Sequence[str] = FIXED, why: str = "a resumed run cannot change it"
+    config: Config,
+    checkpoint: Path,
+    fixed: Sequence[str] = FIXED,
+    why: str = "a resumed run cannot change it; set it back, or start anew by --fresh",
 ) -> None:
     """Compare settings with the configuration that a checkpoint was made with.
 
@@ -117,7 +120,7 @@ def check_same_run(
         config: The configuration.
         checkpoint: The checkpoint.
         fixed: Sections and settings that must be the same.
-        why: Says so to the user.
+        why: Says why to the user, and what to do.
 
     Raises:
         UserError: naming the first setting that differs.
@@ -145,10 +148,7 @@ def check_same_run(
             free = FREE.get(section, set())
             before, after = ({k: v for k, v in tree.items() if k not in free} for tree in (before, after))
         if before != after:
-            raise UserError(
-                f"{key} is {after!r}, but {checkpoint.name} was made with {before!r}: {why}; set it back, or start "
-                "anew by --fresh"
-            )
+            raise UserError(f"{key} is {after!r}, but {checkpoint.name} was made with {before!r}: {why}")
 
 
 def check_model(config: Config) -> None:

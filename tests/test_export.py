@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from advdmd_ray.config import Config
+from advdmd_ray import cli
+from advdmd_ray.config import Config, dump_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.export import export_adapter, export_ema, student_of
 from advdmd_ray.learner.checkpoint import latest_checkpoint
@@ -96,3 +97,16 @@ def test_adapters_of_a_run_without_them_are_refused(run: Config, tmp_path: Path)
     with pytest.raises(UserError, match="whole networks"):
         export_adapter(run, tmp_path / "adapters")
     assert not (tmp_path / "adapters").exists()
+
+
+def test_settings_that_the_student_was_not_trained_with_are_refused(
+    run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, settings = tmp_path / "student", str(run.folder.parent / "run.yaml")
+    Path(settings).write_text(dump_config(run))
+    command = ["export", "--config", settings, "--out", str(out)]
+    assert cli.main([*command, "diffusion.sigmas=[1.0, 0.7, 0.4]"]) == cli.BAD_INPUT
+    assert "was made with" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main([*command, "dmd.learning_rate=0.5"]) == cli.DONE
+    assert read_sampling(out) == SamplingSettings(5, sigmas=run.diffusion.sigmas)
