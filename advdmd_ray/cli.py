@@ -208,10 +208,6 @@ def _export(args: argparse.Namespace) -> int:
     config, out = read_config(args.config, args.overrides), Path(args.out)
     preflight.check_model(config)
     preflight.check_writable(out.parent)
-    checkpoint = preflight.newest_checkpoint(config.folder / preflight.CHECKPOINTS)
-    if checkpoint is not None:
-        why = "the student was trained with that; export with the run's own settings"
-        preflight.check_same_run(config, checkpoint, preflight.EXPORTED, why)
     from advdmd_ray.export import export_adapter, export_ema  # noqa: PLC0415
 
     written = export_adapter(config, out) if args.adapter else export_ema(config, out)

@@ -68,7 +68,8 @@ def _plain_lines(config: Config) -> Callable[[Status], None]:
         now = time.monotonic()
         finished = status.version >= status.cycles
         stands = status.version == shown[1]
-        if now - shown[0] < (STANDING_EVERY_S if stands else PLAIN_EVERY_S) and (stands or not finished):
+        every = STANDING_EVERY_S if stands else 0.0 if finished else PLAIN_EVERY_S
+        if now - shown[0] < every:
             return
         shown[:] = [now, status.version]
         sys.stderr.write(line(config, status) + (f" | waiting for {status.waiting_for}" if stands else "") + "\n")

@@ -15,7 +15,10 @@ from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.pipeline import export_adapters, export_student, load_denoiser
+from advdmd_ray.preflight import check_made_with
 
+MADE_WITH = ("model", "lora", "diffusion")
+"""Settings that an exported student hangs on, beside its checkpoint."""
 STUDENT = "student"
 """Folder of the exported student in a run folder."""
 
@@ -29,7 +32,7 @@ def export_ema(config: Config, out: Path | None = None) -> Path:
 
     Raises:
         CheckpointError: the run has no intact checkpoint.
-        UserError: `out` exists.
+        UserError: `out` exists, or the checkpoint was made with other settings.
     """
     checkpoint, model = latest_checkpoint(config.folder / CHECKPOINTS), config.model
     student = student_of(config, checkpoint)
@@ -69,7 +72,7 @@ def export_adapter(config: Config, out: Path) -> Path:
 
     Raises:
         CheckpointError: the run has no intact checkpoint.
-        UserError: the run has no adapters, or `out` exists.
+        UserError: the run has no adapters, `out` exists, or the checkpoint was made with other settings.
     """
     if not config.lora.rank:
         raise UserError("--adapter: this run learns whole networks (lora.rank=0); export without --adapter")
@@ -81,7 +84,13 @@ def export_adapter(config: Config, out: Path) -> Path:
 
 
 def student_of(config: Config, checkpoint: Checkpoint) -> TransformerDenoiser:
-    """The student with the averaged weights of a checkpoint, float32."""
+    """The student with the averaged weights of a checkpoint, float32.
+
+    Raises:
+        UserError: the checkpoint was made with other settings than those that a student hangs on.
+    """
+    why = "the student was trained with that; export with the run's own settings"
+    check_made_with(config, checkpoint.path, checkpoint.facts, MADE_WITH, why)
     student = learning(config, load_denoiser(config.model.path, config.model.guidance), "student")
     average: dict[str, Tensor] = checkpoint.load("ema")
     learnt = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}

@@ -217,13 +217,14 @@ class PromptFrontier:
         Returns:
             Whether the ordinal still wants a group; False if it is complete or settled.
         """
+        if not self.wants(lease.ordinal):
+            return False
         held = self._held.get(lease.ordinal)
-        late = held is None and lease.ordinal in self._queued
-        if late:
+        if held is None:
             self._unqueue(lease.ordinal)
-        if late or (held is not None and held.lease == lease):
+        if held is None or held.lease == lease:
             self._held[lease.ordinal] = _Held(lease, worker, now)
-        return late or held is not None
+        return True
 
     def _unqueue(self, ordinal: int) -> None:
         self._queued.remove(ordinal)
@@ -254,7 +255,7 @@ class PromptFrontier:
             raise ValueError(f"an ordinal is settled twice: {list(ordinals)}")
         for ordinal in ordinals:
             self._check_unsettled(ordinal)
-            if ordinal in self._held or ordinal in self._queued:
+            if self.wants(ordinal):
                 raise ValueError(f"ordinal {ordinal} is settled before a group of it was committed")
         for ordinal in ordinals:
             del self._issues[ordinal]

@@ -8,10 +8,11 @@ import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -40,8 +41,6 @@ FIXED = (
     "cadence.dmd_updates",
 )
 """Settings that a resumed run must keep: the prompt stream, the pace, the groups and the networks hang on them."""
-EXPORTED = ("model", "lora", "diffusion")
-"""Settings that an exported student hangs on, beside its checkpoint."""
 PLACES = {"model": {"embeddings"}, "data": {"cache"}}
 """Settings of where things are kept, section by section; no result hangs on them."""
 FREE = {"model": PLACES["model"] | {"attention"}, "data": PLACES["data"] | {"most_skipped"}}
@@ -108,26 +107,31 @@ def check_cores(config: Config) -> None:
         )
 
 
-def check_same_run(
-    config: Config,
-    checkpoint: Path,
-    fixed: Sequence[str] = FIXED,
-    why: str = "a resumed run cannot change it; set it back, or start anew by --fresh",
-) -> None:
-    """Compare settings with the configuration that a checkpoint was made with.
-
-    Args:
-        config: The configuration.
-        checkpoint: The checkpoint.
-        fixed: Sections and settings that must be the same.
-        why: Says why to the user, and what to do.
+def check_same_run(config: Config, checkpoint: Path) -> None:
+    """Compare what a resumed run may not change with the configuration that its checkpoint was made with.
 
     Raises:
         UserError: naming the first setting that differs.
     """
     from advdmd_ray.learner.checkpoint import open_checkpoint  # noqa: PLC0415 - imports torch
 
-    facts = open_checkpoint(checkpoint).facts
+    why = "a resumed run cannot change it; set it back, or start anew by --fresh"
+    check_made_with(config, checkpoint, open_checkpoint(checkpoint).facts, FIXED, why)
+
+
+def check_made_with(config: Config, checkpoint: Path, facts: Mapping[str, Any], fixed: Sequence[str], why: str) -> None:
+    """Compare settings with those that a checkpoint was made with.
+
+    Args:
+        config: The configuration.
+        checkpoint: Where the checkpoint is.
+        facts: Its facts.
+        fixed: Sections and settings that must be the same.
+        why: Says why to the user, and what to do.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
     if "config" not in facts:
         raise UserError(f"{checkpoint} was not made by a run; name another by --resume, or start anew by --fresh")
     # Read as a configuration, so that a setting younger than the checkpoint has the default it was made with.

@@ -105,25 +105,29 @@ def test_times_read_as_minutes_and_seconds(seconds: int, rest: float) -> None:
     assert 60 * int(minutes) + int(after) == seconds
 
 
+def _plain_lines(
+    versions: dict[float, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """What a log shows of a run that has these versions at these seconds."""
+    seconds = iter(versions)
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(seconds))
+    with progress_display(CONFIG) as show:
+        for version in versions.values():
+            show(status(version=version))
+    return capsys.readouterr().err.splitlines()
+
+
 def test_without_a_terminal_a_line_comes_every_ten_seconds_and_at_the_end(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = iter([0.0, 1.0, 2.0, 11.0, 12.0, 13.0])
-    monkeypatch.setattr(display.time, "monotonic", lambda: next(seconds))
-    with progress_display(CONFIG) as show:
-        for version in (0, 0, 1, 2, 10, 10):
-            show(status(version=version))
-    lines = capsys.readouterr().err.splitlines()
+    versions = {0.0: 0, 1.0: 0, 2.0: 1, 11.0: 2, 12.0: 10, 13.0: 10}
+    lines = _plain_lines(versions, capsys, monkeypatch)
     assert [text.split()[2] for text in lines] == ["0/10", "2/10", "10/10"]
 
 
 def test_without_a_terminal_a_run_that_stands_says_every_minute_what_it_waits_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = iter([0.0, 11.0, 59.0, 61.0, 90.0, 122.0])
-    monkeypatch.setattr(display.time, "monotonic", lambda: next(seconds))
-    with progress_display(CONFIG) as show:
-        for _ in range(6):
-            show(status(version=3))
-    lines = capsys.readouterr().err.splitlines()
+    versions = dict.fromkeys((0.0, 11.0, 59.0, 61.0, 90.0, 122.0), 3)
+    lines = _plain_lines(versions, capsys, monkeypatch)
     assert ["waiting for ordinal 9 at rollout-0" in text for text in lines] == [False, True, True]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advdmd_ray import preflight
-from advdmd_ray.comparison.plan import TABLE, Job, check_settings, claim_settings, plan_jobs
+from advdmd_ray.comparison.plan import TABLE, Job, claim_settings, plan_jobs
 from advdmd_ray.comparison.progress import progress_of
 from advdmd_ray.comparison.runner import run_jobs
-from advdmd_ray.config.comparison import read_comparison
+from advdmd_ray.config.comparison import Comparison, read_comparison
 from advdmd_ray.config.reading import validated
 from advdmd_ray.errors import UserError
 from advdmd_ray.provenance import usable_cores
@@ -57,7 +57,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
         names = ", ".join(rival.name for rival in comparison.rivals)
         raise UserError(f"--only {min(unknown)}: no such rival in {path}; it has {names}")
     if name is not None:
-        comparison = validated(type(comparison), {**comparison.model_dump(), "name": name}, "--name")
+        comparison = validated(Comparison, {**comparison.model_dump(), "name": name}, "--name")
     output = COMPARISONS / comparison.name
     jobs = plan_jobs(comparison, output)
     preflight.check_writable(output)
@@ -92,9 +92,7 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
             write_outputs(results, shlex.join(command), folder)
 
     with preflight.claim(preflight.Start(folder, None, None, str(folder))):
-        for job in prepared.jobs:
-            check_settings(job)  # also of those that only stand in the table
-        claim_settings(jobs)
+        claim_settings(prepared.jobs, jobs)
         with progress_of(prepared.name, jobs) as watcher:
             reasons = run_jobs(jobs, workers, watcher, write)
         write()

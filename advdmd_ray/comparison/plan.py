@@ -231,26 +231,27 @@ def _config_read(trainer: str, config: Config) -> dict[str, Any]:
     return read
 
 
-def claim_settings(jobs: Sequence[Job]) -> None:
-    """Writes the settings of jobs into their folders, and nothing if one of them is refused.
+def claim_settings(jobs: Sequence[Job], wanted: Sequence[Job] | None = None) -> None:
+    """Compares the settings of jobs with those that stand in their folders, and writes those that do not stand there.
+
+    Args:
+        jobs: All whose results come into the table.
+        wanted: Those to do, whose settings are written; None: all.
 
     Raises:
-        UserError: as `check_settings`.
+        UserError: if a folder holds results of other settings; names the first that differs, and nothing is written.
     """
-    for job in jobs:
-        check_settings(job)
-    for job in jobs:
-        if not (path := job.folder / SETTINGS).exists():
-            write_atomically(path, (json.dumps(settings_of(job), indent=1) + "\n").encode())
+    settings = [(job, settings_of(job)) for job in jobs]
+    for job, now in settings:
+        _check_settings(job, now)
+    folders = {job.folder for job in (jobs if wanted is None else wanted)}
+    for job, now in settings:
+        if job.folder in folders and not (path := job.folder / SETTINGS).exists():
+            write_atomically(path, (json.dumps(now, indent=1) + "\n").encode())
 
 
-def check_settings(job: Job) -> None:
-    """Compares a job's settings with those that stand in its folder, if it has any.
-
-    Raises:
-        UserError: if the folder holds results of other settings; names the first that differs.
-    """
-    path, settings = job.folder / SETTINGS, settings_of(job)
+def _check_settings(job: Job, settings: dict[str, Any]) -> None:
+    path = job.folder / SETTINGS
     if not path.exists():
         return
     stood = json.loads(path.read_text(encoding="utf-8"))

@@ -195,7 +195,7 @@ def _write_points(job: Job, points: list[dict[str, Any]]) -> None:
     write_atomically(job.folder / POINTS, json.dumps(points, indent=1, allow_nan=False).encode())
 
 
-def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]], made: Mapping[str, Any]) -> Path:
+def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]], made: dict[str, Any]) -> Path:
     result = {
         "rival": job.rival,
         "title": job.title,
@@ -204,7 +204,7 @@ def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]], ma
         "steps": job.config.steps,
         "judge": examiner.facts(),
         "points": points,
-        "made": dict(made),
+        "made": made,
     }
     if job.trainer == "none":
         result["real"] = examiner.ceiling()

@@ -62,8 +62,7 @@ def strongest(advantages: Float[Tensor, "g n m"], count: int) -> Int64[Tensor, "
     No other choice of as many rows has its two halves farther apart, and the farther apart they are the more a row
     tells: the learner pays for r of the n trajectories that actors made (cf. max-variance down-sampling, PODS, arXiv
     2504.13818; halves, and a choice for each action in place of one for the trajectory, are ours). Rows come in pairs
-    of one low and one high, the strongest pair first, so that consecutive shares of two or
-    more have both.
+    of one low and one high, the strongest pair first, so that consecutive shares of two or more have both.
 
     Args:
         advantages: Of every row.

@@ -47,15 +47,16 @@ def add_lora(
         UserError: if the network has no layer of one of these names.
     """
     linear = [name for name, module in denoiser.transformer.named_modules() if isinstance(module, nn.Linear)]
+    wanted: list[str] = []  # whole names: by their ends peft would adapt convolutions too, which are not merged
     for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in linear):
+        named = [name for name in linear if name == target or name.endswith(f".{target}")]
+        wanted += named
+        if not named:
             ends = sorted({name.rpartition(".")[2] for name in linear if not name.rpartition(".")[2].isdigit()})
             raise UserError(
                 f"lora.targets: the transformer has no linear layer named {target!r}; name some of: {', '.join(ends)}"
             )
     denoiser.requires_grad_(False)
-    # Whole names: by their ends alone peft would adapt convolutions too, whose adapters are not merged.
-    wanted = [name for name in linear if any(name == end or name.endswith(f".{end}") for end in targets)]
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=wanted)  # pyright: ignore[reportArgumentType] - a float serves
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

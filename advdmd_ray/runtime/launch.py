@@ -20,6 +20,7 @@ from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.finish import Phases, finish_run
 from advdmd_ray.frontier import PromptFrontier, restored_frontier
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
+from advdmd_ray.preflight import PLACES
 from advdmd_ray.runtime.buffer_actor import BufferActor, RemoteBuffer
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.cluster import connected
@@ -103,15 +104,12 @@ def train(config: Config, hub: RemoteHub, checkpoint: Checkpoint | None = None, 
 
 def located(config: Config) -> Config:
     """The same configuration with absolute places to write: workers of a joined cluster stand in another folder."""
-    places = {
-        "run": {"output": config.run.output},
-        "data": {"cache": config.data.cache},
-        "model": {"embeddings": config.model.embeddings},
-    }
     sections = {}
-    for name, given in places.items():
+    for name, keys in {"run": {"output"}, **PLACES}.items():
+        section = getattr(config, name)
+        given = {key: getattr(section, key) for key in keys}
         absolute = {key: str(Path(place).absolute()) for key, place in given.items() if place is not None}
-        sections[name] = getattr(config, name).model_copy(update=absolute)
+        sections[name] = section.model_copy(update=absolute)
     return config.model_copy(update=sections)
 
 
