@@ -10,9 +10,10 @@ One thread, one event loop, four stations:
   version, a settled cycle.
 * **Reward.** An idle worker gets the oldest unscored group and the newest discriminator. Produces one scored record
   batch, which is committed; the first commit of an ordinal wins. Unblocked by: a generated group.
-* **Learner.** The idle gang takes the next `groups_per_cycle` groups in ordinal order, all or none, trains one cycle
-  and returns new weights, which are published as the next version. Then the groups are settled. Checkpoints, sample
-  grids and judgements are made between cycles. Unblocked by: a commit.
+* **Learner.** The idle gang takes the next `groups_per_cycle` groups in ordinal order, all or none, and fetches their
+  bytes; if a node took some of them with it, those are issued again and the take is undone. It trains one cycle and
+  returns new weights, which are published as the next version. Then the groups are settled. Checkpoints, sample grids
+  and judgements are made between cycles. Unblocked by: a commit.
 * **Time.** Overdue leases and leases of dead workers are issued again with the same seeds. Every wait has a deadline
   and says what it waits for.
 
@@ -29,7 +30,8 @@ from typing import Any
 from advdmd_ray.buffer.index import CommitResult
 from advdmd_ray.cadence import Every
 from advdmd_ray.config import Config
-from advdmd_ray.errors import DeadlineError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.deadlines import Deadlines
+from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.evaluation.figures import Judgement
 from advdmd_ray.frontier import PromptFrontier, lease_limit
 from advdmd_ray.learner.report import CycleOutcome
@@ -53,9 +55,6 @@ class _State:
     unscored: deque[tuple[Lease, Reference]] = field(default_factory=deque)
     idle_rollout: list[str] = field(default_factory=list)
     idle_reward: list[str] = field(default_factory=list)
-    learner_busy: bool = False
-    learner_since: float = 0.0  # when it became busy or idle
-    commit_at: float = 0.0  # the last accepted one
     checkpointed: int = -1
     chores: deque[Callable[[], None]] = field(default_factory=deque)
 
@@ -82,7 +81,7 @@ class Controller:
         self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
         self._group_bytes = group_bytes
         self._version = version
-        self._display, self._clock = display, clock
+        self._display, self._clock, self._deadlines = display, clock, Deadlines(config, clock)
         self._state = _State(idle_rollout=list(shell.rollout_workers), idle_reward=list(shell.reward_workers))
         self._checkpoints, self._grids = Every(config.learner.checkpoint_cycles), Every(config.evaluation.grid_cycles)
         self._judgements = Every(config.evaluation.judge_cycles)
@@ -103,13 +102,13 @@ class Controller:
             DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, its work takes longer than
                 `learner.cycle_timeout_s`, or nothing can ever move again.
             WeightsMismatchError: if a worker loaded other bytes than were published.
-            WorkerLostError: if the learner died.
+            WorkerLostError: if the learner died, or groups are lost with their nodes over and over.
         """
-        self._state.learner_since = self._clock()
+        self._deadlines.learner(busy=False)
         self._telemetry.begin()
         while True:
             self._start_learner()
-            if self._finished() and not self._state.learner_busy:
+            if self._finished() and not self._deadlines.learner_busy:
                 break
             self._start_scoring()
             self._start_rollouts()
@@ -175,7 +174,7 @@ class Controller:
         ordinals = self._frontier.lost(job.worker)
         logger.warning("%s; its ordinals %s are issued again", error, list(ordinals))
         self._state.idle_rollout.append(job.worker)
-        self._telemetry.lost("rollout", job.worker, len(ordinals))
+        self._telemetry.lost("rollout", job.worker, len(ordinals), died=not isinstance(error, BytesLostError))
 
     # Reward station -------------------------------------------------------------------------------------------------
 
@@ -207,7 +206,7 @@ class Controller:
         result = self._buffer.commit(info, job.payload)
         if result is CommitResult.ACCEPTED:
             self._frontier.complete(info.ordinal)
-            self._state.commit_at = self._clock()
+            self._deadlines.committed()
         self._telemetry.scored(report, result)
 
     def _reward_lost(self, job: Job, lease: Lease, error: WorkerLostError) -> None:
@@ -217,12 +216,12 @@ class Controller:
         logger.warning("%s; its ordinals %s are issued again", error, reissued)
         self._frontier.reissue(reissued)
         self._state.idle_reward.append(job.worker)
-        self._telemetry.lost("reward", job.worker, len(reissued))
+        self._telemetry.lost("reward", job.worker, len(reissued), died=not isinstance(error, BytesLostError))
 
     # Learner station ------------------------------------------------------------------------------------------------
 
     def _start_learner(self) -> None:
-        if self._state.learner_busy:
+        if self._deadlines.learner_busy:
             return
         if self._state.chores:
             self._occupy_learner()
@@ -234,13 +233,25 @@ class Controller:
         if take.dropped:
             logger.warning("groups %s were too old at take and are issued again", list(take.dropped))
             self._frontier.reissue(take.dropped)
-            self._telemetry.dropped(len(take.dropped))
+            self._telemetry.dropped(len(take.dropped), "age")
         if take.groups is None:
             return
-        infos = [info for info, _ in take.groups]
-        self._telemetry.taken(infos)
+        groups = take.groups
         self._occupy_learner()
-        job = self._shell.cycle(take.groups)
+        self._begin(self._shell.fetch(groups), lambda lost: self._fetched(groups, lost), self._learner_lost)
+
+    def _fetched(self, groups: Sequence[tuple[GroupInfo, Reference]], lost: Sequence[int]) -> None:
+        self._deadlines.fetched(len(lost))
+        if lost:
+            logger.warning("groups %s were lost with the node that held them and are issued again", list(lost))
+            self._buffer.give_back(CONSUMER, lost)
+            self._frontier.reissue(lost)
+            self._telemetry.dropped(len(lost), "lost")
+            self._free_learner()
+            return
+        infos = [info for info, _ in groups]
+        self._telemetry.taken(infos)
+        job = self._shell.cycle(groups)
         self._begin(job, lambda outcome: self._cycled(job, infos, outcome), self._learner_lost)
 
     def _cycled(self, job: Job, infos: Sequence[GroupInfo], outcome: CycleOutcome) -> None:
@@ -279,7 +290,7 @@ class Controller:
     def _finish_checkpoint(self) -> None:
         self._occupy_learner()
         self._start_checkpoint()
-        while self._state.learner_busy:
+        while self._deadlines.learner_busy:
             self._collect()
 
     def _start_grid(self) -> None:
@@ -299,11 +310,11 @@ class Controller:
             )
 
     def _occupy_learner(self) -> None:
-        self._state.learner_busy, self._state.learner_since = True, self._clock()
+        self._deadlines.learner(busy=True)
         self._stations.busy("learner")
 
     def _free_learner(self) -> None:
-        self._state.learner_busy, self._state.learner_since = False, self._clock()
+        self._deadlines.learner(busy=False)
         self._stations.idle("learner", "waiting")
 
     def _learner_lost(self, _: Job, error: WorkerLostError) -> None:
@@ -335,26 +346,10 @@ class Controller:
                 self._telemetry.mismatched("student" if job.worker in self._shell.rollout_workers else "discriminator")
                 raise
             done(outcome)
-        self._check_deadline()
-
-    def _check_deadline(self) -> None:
-        """Only what brings the learner on counts: work that is done over and over is no progress."""
-        state = self._state
-        if state.learner_busy:
-            since, limit = state.learner_since, self._config.learner.cycle_timeout_s
-            setting = "learner.cycle_timeout_s"
-        else:
-            since, limit = max(state.learner_since, state.commit_at), self._config.buffer.take_timeout_s
-            setting = "buffer.take_timeout_s"
-        waited = self._clock() - since
-        if waited > limit:
-            raise DeadlineError(
-                f"no progress for {waited:.0f} s: {self._waiting_for()}; see the workers' logs, or raise {setting} if "
-                "this only takes so long"
-            )
+        self._deadlines.check(self._waiting_for())
 
     def _waiting_for(self) -> str:
-        if self._state.learner_busy:
+        if self._deadlines.learner_busy:
             return f"the learner's work after version {self._version}"
         # The first in order: the learner takes it first. A job whose ordinal others have made holds nobody up.
         wanted = [

@@ -17,6 +17,10 @@ class WorkerLostError(RuntimeError):
     """A worker died or became unreachable while it held work."""
 
 
+class BytesLostError(WorkerLostError):
+    """Bytes that a worker was to read ended with the node that held them. The worker itself lives."""
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint is damaged or does not fit the run that wants to resume from it."""
 

@@ -121,6 +121,7 @@ def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
             trained=int(figures.one("advdmd_learner_trajectories_trained_total")),
             dropped={
                 "groups_too_old": int(dropped.get("age", 0)),
+                "groups_lost": int(dropped.get("lost", 0)),
                 "stale_actions": int(figures.one("advdmd_learner_rl_terms_dropped_total")),
             },
         ),

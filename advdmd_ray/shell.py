@@ -3,8 +3,9 @@
 `local.py` implements them in one process, `runtime/` on Ray.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Protocol
 
 from advdmd_ray.buffer.index import BufferStats, CommitResult, Take
@@ -32,11 +33,13 @@ class Job:
         worker: Name of the worker that does it.
         tickets: What the shell waits for.
         payload: Reference of the bytes the job will have made, if any.
+        join: Makes the outcome from the values of all tickets, in their order.
     """
 
     worker: str
     tickets: tuple[Any, ...]
     payload: Reference = None
+    join: Callable[[Sequence[Any]], Any] = itemgetter(0)
 
 
 class Shell(Protocol):
@@ -55,8 +58,12 @@ class Shell(Protocol):
         """Starts scoring; outcome (WorkReport, GroupInfo), payload the scored group's bytes."""
         ...
 
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        """Starts bringing the bytes of a cycle to the learner; outcome the ordinals whose bytes are gone, ascending."""
+        ...
+
     def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
-        """Starts a learner cycle; outcome CycleOutcome, payload (student bytes, discriminator bytes)."""
+        """Starts a cycle on fetched groups; outcome CycleOutcome, payload (student bytes, discriminator bytes)."""
         ...
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Job:
@@ -86,6 +93,7 @@ class Buffer(Protocol):
     def commit(self, info: GroupInfo, reference: Reference) -> CommitResult: ...  # noqa: D102
     def room(self, size_bytes: int, outstanding: int) -> bool: ...  # noqa: D102
     def take(self, consumer: str, count: int, current_version: int) -> Take[Reference]: ...  # noqa: D102
+    def give_back(self, consumer: str, lost: Iterable[int]) -> None: ...  # noqa: D102
     def settle(self, consumer: str, ordinals: Iterable[int]) -> tuple[int, ...]: ...  # noqa: D102
     def stats(self, current_version: int) -> BufferStats: ...  # noqa: D102
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from advdmd_ray.alarm import HackAlarm
 from advdmd_ray.buffer.index import BufferStats, CommitResult
@@ -94,12 +95,12 @@ class Telemetry:
             ]
         )
 
-    def lost(self, role: str, worker: str, reissued: int) -> None:
-        """A worker died; so many of its ordinals are issued again."""
+    def lost(self, role: str, worker: str, reissued: int, *, died: bool) -> None:
+        """A worker died, or what it was to read is gone; so many of its ordinals are issued again."""
         self.stations.idle(worker, "waiting")
         self._record(
             [
-                Sample.of("advdmd_run_workers_lost_total", 1, role=role),
+                Sample.of("advdmd_run_workers_lost_total", died, role=role),
                 Sample.of("advdmd_rollout_leases_reissued_total", reissued, reason="lost"),
             ]
         )
@@ -108,12 +109,12 @@ class Telemetry:
         """So many overdue leases are issued again."""
         self._record([Sample.of("advdmd_rollout_leases_reissued_total", count, reason="expired")])
 
-    def dropped(self, count: int) -> None:
-        """So many groups were too old at take."""
-        self._record([Sample.of("advdmd_buffer_dropped_groups_total", count, reason="age")])
+    def dropped(self, count: int, reason: Literal["age", "lost"]) -> None:
+        """So many groups were dropped when the learner took them: too old, or their bytes gone."""
+        self._record([Sample.of("advdmd_buffer_dropped_groups_total", count, reason=reason)])
 
     def taken(self, infos: Sequence[GroupInfo]) -> None:
-        """The learner took these groups."""
+        """The learner trains on these groups."""
         ages = [self._version - info.policy_version for info in infos]
         reward_ages = [self._version - info.reward_version for info in infos]
         self._policy_age = max(ages)

@@ -68,6 +68,7 @@ class FakeShell:
         reward: Mean reward of the final level in the cycle that makes a version.
         cycle_s: Seconds of a learner cycle.
         rollout_s: Seconds of a rollout.
+        gone: Probability that the bytes of a group are gone when the learner first fetches them.
     """
 
     def __init__(
@@ -83,7 +84,10 @@ class FakeShell:
         reward: Callable[[int], float] = lambda _: 0.0,
         cycle_s: float = 1.0,
         rollout_s: float = 1.0,
+        gone: float = 0.0,
     ) -> None:
+        self._gone = gone
+        self._fetched: tuple[int, ...] = ()
         self._judge, self._reward = judge, reward
         self.config, self.clock = config, clock
         self._random, self._lose, self._hang, self._dead, self._cycle_s = (
@@ -103,6 +107,7 @@ class FakeShell:
         self.busy: set[str] = set()
         self.leases: list[Lease] = []
         self.cycles: list[tuple[int, ...]] = []
+        self.gone: list[int] = []
         self.ages: list[int] = []
         self.checkpoints: list[int] = []
         self.facts: list[dict[str, Any]] = []
@@ -157,7 +162,19 @@ class FakeShell:
             worker, (WorkReport(worker, 1.0, self._load(worker, discriminator)), info), ("scored", lease)
         )
 
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        ordinals = tuple(info.ordinal for info, _ in groups)
+        lost = tuple(o for o in ordinals if o not in self.gone and self.draws_loss())
+        self.gone.extend(lost)
+        self._fetched = () if lost else ordinals
+        return self._start("learner", lost, seconds=0.0)
+
+    def draws_loss(self) -> bool:
+        return self._random is not None and self._random.random() < self._gone
+
     def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        assert self._fetched == tuple(info.ordinal for info, _ in groups), "a cycle is of groups that were fetched"
+        self._fetched = ()
         self.cycles.append(tuple(info.ordinal for info, _ in groups))
         self.ages.extend(self.version - info.policy_version for info, _ in groups)
         assert all(reference == ("scored", reference[1]) for _, reference in groups)

@@ -1,5 +1,6 @@
 """The controller's laws, over workers that finish in any order, die, hang and repeat work."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
-from advdmd_ray.errors import DeadlineError, WeightsMismatchError, WorkerLostError
-from advdmd_ray.records import Lease, WorkReport
-from advdmd_ray.shell import Job, Published
+from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.shell import Job, Published, Reference
 
 randoms = st.integers(0, 2**32).map(Random)
 
@@ -41,23 +42,26 @@ def config(**sections: dict[str, Any]) -> Config:
     workers=st.integers(1, 3),
     age=st.integers(0, 3),
     lose=st.sampled_from([0.0, 0.2]),
+    gone=st.sampled_from([0.0, 0.2]),
     lease_s=st.sampled_from([2.0, 6.0, 1e6]),
 )
 def test_every_ordinal_settles_exactly_once_whatever_happens(
-    random: Random, actors: int, workers: int, age: int, lose: float, lease_s: float
+    random: Random, actors: int, workers: int, age: int, lose: float, gone: float, lease_s: float
 ) -> None:
     run = config(
         rollout={"actors": actors, "max_policy_age": age, "lease_s": lease_s},
         reward={"workers": workers},
         buffer={"take_timeout_s": 1e6},
     )
-    stage = Stage(run, random=random, lose=lose)
+    stage = Stage(run, random=random, lose=lose, gone=gone)
     assert stage.run() == 4
     shell, stats = stage.shell, stage.buffer.stats(4)
     assert shell.cycles == [(0, 1), (2, 3), (4, 5), (6, 7)]
     assert max(shell.ages) <= age
-    assert stats.settled == stats.committed == 8
-    assert sum(stats.dropped.values()) == 0
+    assert stats.settled == 8
+    assert stats.committed == 8 + len(shell.gone)
+    assert stats.dropped == {"age": 0, "future": 0, "lost": len(shell.gone)}
+    assert stage.hub.total("advdmd_buffer_dropped_groups_total", reason="lost") == len(shell.gone)
     assert shell.most_busy <= actors
     # An ordinal issued again keeps its prompt and its seed; attempts count up.
     for ordinal in range(8):
@@ -65,9 +69,9 @@ def test_every_ordinal_settles_exactly_once_whatever_happens(
         assert len({(lease.prompt_id, lease.seed) for lease in leases}) == 1
         assert [lease.attempt for lease in leases] == list(range(len(leases)))
     assert stage.hub.total("advdmd_buffer_duplicates_total") == stats.duplicates
-    assert stage.hub.total("advdmd_buffer_commits_total") == 8
+    assert stage.hub.total("advdmd_buffer_commits_total") == stats.committed
     assert stage.frontier.first_unsettled == 8
-    if lose == 0 and lease_s == 1e6:
+    if lose == gone == 0 and lease_s == 1e6:
         assert len(shell.leases) == 8
         assert stats.duplicates == 0
 
@@ -122,13 +126,14 @@ class _LoseOnce(FakeShell):
     """Loses the worker of its `at`-th outcome of a kind."""
 
     kind, at = "rollout", 1
+    error: type[WorkerLostError] = WorkerLostError
 
     def outcome(self, job: Job) -> Any:
         value = super().outcome(job)
         if job.worker.startswith(self.kind):
             self.at -= 1
             if self.at == 0:
-                raise WorkerLostError(f"{job.worker}: its process ended")
+                raise self.error(f"{job.worker}: its process ended")
         return value
 
 
@@ -169,6 +174,42 @@ def test_the_loss_of_the_learner_ends_the_run_and_says_how_to_go_on(at: int) -> 
     shell.kind, shell.at = "learner", at
     with pytest.raises(WorkerLostError, match=r"learner: its process ended; .*--resume auto"):
         _with(stage, shell).run()
+
+
+class _LoseBytesOnce(_LoseOnce):
+    kind = "reward"
+    error = BytesLostError
+
+
+def test_bytes_that_are_gone_before_they_are_scored_are_made_again_and_no_worker_counts_as_dead() -> None:
+    stage = Stage(config(rollout={"actors": 1}, reward={"workers": 1}))
+    assert _with(stage, _LoseBytesOnce(stage.config, stage.clock)).run() == 4
+    assert stage.hub.total("advdmd_run_workers_lost_total") == 0
+    assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="lost") == 1
+
+
+class _NothingLasts(FakeShell):
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        self.gone.append(groups[0][0].ordinal)
+        return self._start("learner", (self.gone[-1],), seconds=0.0)
+
+
+def test_groups_that_are_gone_at_every_fetch_end_the_run() -> None:
+    stage = Stage(config())
+    shell = _NothingLasts(stage.config, stage.clock)
+    with pytest.raises(WorkerLostError, match=r"gone 5 times in a row; .*--resume auto"):
+        _with(stage, shell).run()
+    assert shell.gone == [0] * 5
+    assert shell.cycles == []
+
+
+@given(random=randoms)
+def test_ages_are_those_of_the_groups_that_are_trained_on(random: Random) -> None:
+    stage = Stage(config(rollout={"max_policy_age": 0}), random=random, gone=1.0)
+    stage.run()
+    assert sorted(stage.shell.gone) == list(range(8))
+    ages = [sample for sample in stage.hub.samples if sample.name == "advdmd_buffer_policy_age"]
+    assert len(ages) == 8
 
 
 # Deadlines ----------------------------------------------------------------------------------------------------------

@@ -297,9 +297,15 @@ class Run(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def lose_bytes(self, data: st.DataObject) -> None:
-        ordinal = data.draw(st.integers(0, self.frontier.next_ordinal))
-        if ordinal >= self.version * self.groups:
-            self.frontier.reissue(self.index.drop_lost([ordinal]))
+        """The learner takes the groups of a cycle and finds some of their bytes gone."""
+        took = self.index.take("learner", self.groups, self.version)
+        self.frontier.reissue(took.dropped)
+        if took.groups is None:
+            return
+        ordinals = [info.ordinal for info, _ in took.groups]
+        lost = data.draw(st.lists(st.sampled_from(ordinals), min_size=1, unique=True))
+        self.index.give_back("learner", lost)
+        self.frontier.reissue(lost)
 
     @rule()
     def train(self) -> None:

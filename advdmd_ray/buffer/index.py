@@ -1,8 +1,9 @@
 """The buffer's index: the one owner of row state. It holds `GroupInfo` and opaque references, never bytes.
 
 A group passes through: committed (held) -> taken by each consumer -> settled by each consumer -> forgotten. A
-group dropped at `take` is as if it had never been committed: its ordinal is reported, issued again, and its next
-commit counts. The index is pure state for one thread and waits for nothing; whoever waits calls it again.
+group that is dropped, because it is too old or its bytes are gone, is as if it had never been committed: its ordinal is
+issued again, and its next commit counts. The index is pure state for one thread and waits for nothing; whoever waits
+calls it again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -179,21 +180,23 @@ class BufferIndex(Generic[Reference]):
         """
         return tuple(ordinal for ordinal in self._window(consumer, count) if ordinal not in self._rows)
 
-    def drop_lost(self, ordinals: Iterable[int]) -> tuple[int, ...]:
-        """Drops held groups whose bytes are gone (a node died); returns the ordinals to issue again.
+    def give_back(self, consumer: str, lost: Iterable[int]) -> None:
+        """Undoes what the consumer took and has not settled: the bytes of some of these groups are gone.
 
-        Ordinals that are not held are passed over: their loss changes nothing.
+        Those of `lost` are dropped and must be issued again; all are given out again, in order, once they are held.
 
         Raises:
-            ValueError: if every consumer has taken a group already: a second one would never be consumed.
+            ValueError: for an unknown consumer, or a lost ordinal that it has not taken or has settled.
         """
-        held = tuple(ordinal for ordinal in ordinals if ordinal in self._rows)
-        for ordinal in held:
-            if all(cursor > ordinal for cursor in self._cursor.values()):
-                raise ValueError(f"ordinal {ordinal}: every consumer has taken it; resume from a checkpoint instead")
-        for ordinal in held:
-            self._remove(ordinal, "lost")
-        return held
+        lost, taken = tuple(lost), self._taken_by(consumer)
+        for ordinal in lost:
+            if ordinal not in taken:
+                raise ValueError(f"{consumer} gives back ordinal {ordinal}, which it has not taken or settled before")
+        for ordinal in lost:
+            if ordinal in self._rows:  # another consumer may have found its bytes gone first
+                self._remove(ordinal, "lost")
+        self._cursor[consumer] = min(taken, default=self._cursor[consumer])
+        taken.clear()
 
     def settle(self, consumer: str, ordinals: Iterable[int]) -> tuple[int, ...]:
         """Says that the consumer is finished with these groups; nothing changes if one of them is refused.

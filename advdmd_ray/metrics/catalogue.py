@@ -107,7 +107,12 @@ _BUFFER = (
     _gauge("buffer_groups", "Groups held.", unit="groups"),
     _counter("buffer_commits", "Groups committed.", unit="groups"),
     _counter("buffer_duplicates", "Commits refused because the ordinal was there before.", unit="groups"),
-    _counter("buffer_dropped_groups", "Groups dropped unused, by reason.", "reason", unit="groups"),
+    _counter(
+        "buffer_dropped_groups",
+        "Groups dropped unused and issued again, by reason (age, lost).",
+        "reason",
+        unit="groups",
+    ),
     _histogram("buffer_policy_age", "Learner version minus policy version at take.", _AGES, "versions"),
     _gauge("buffer_policy_age_last", "Largest policy age of the last take.", unit="versions"),
     _histogram("buffer_reward_age", "Discriminator version minus reward version at take.", _AGES, "versions"),

@@ -33,6 +33,10 @@ class BufferActor:
         """See `BufferIndex`."""
         return self._index.take(consumer, count, current_version)
 
+    def give_back(self, consumer: str, lost: tuple[int, ...]) -> None:
+        """See `BufferIndex`."""
+        self._index.give_back(consumer, lost)
+
     def settle(self, consumer: str, ordinals: tuple[int, ...]) -> tuple[int, ...]:
         """See `BufferIndex`."""
         return self._index.settle(consumer, ordinals)
@@ -59,6 +63,10 @@ class RemoteBuffer:
     def take(self, consumer: str, count: int, current_version: int) -> Take[ObjectRef]:
         """See `BufferIndex`."""
         return answer(self._actor.take.remote(consumer, count, current_version), "a take from the buffer")
+
+    def give_back(self, consumer: str, lost: Iterable[int]) -> None:
+        """See `BufferIndex`."""
+        answer(self._actor.give_back.remote(consumer, tuple(lost)), "the buffer's taking back of groups")
 
     def settle(self, consumer: str, ordinals: Iterable[int]) -> tuple[int, ...]:
         """See `BufferIndex`."""

@@ -14,14 +14,27 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from advdmd_ray.errors import CheckpointError, DeadlineError, UserError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.errors import (
+    BytesLostError,
+    CheckpointError,
+    DeadlineError,
+    UserError,
+    WeightsMismatchError,
+    WorkerLostError,
+)
 
 Handle = Any
 """An actor's handle. Ray types neither a call with several returns nor the options of an actor."""
 ANSWER_S = 120.0
-# How Ray says that a worker or its node is gone; the last one says it of bytes only.
-GONE = (ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
-LOST = (*GONE, ObjectLostError)
+# How Ray says that a worker or its node is gone, or bytes with it.
+LOST = (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    WorkerCrashedError,
+)
 # What a worker raises with one clear line of its own.
 _CLEAR = (CheckpointError, DeadlineError, UserError, WeightsMismatchError, WorkerLostError)
 
@@ -31,7 +44,7 @@ def answer(reference: ray.ObjectRef, what: str, timeout_s: float = ANSWER_S) -> 
 
     Raises:
         DeadlineError: if it does not come in time; names `what`.
-        WorkerLostError: if the actor or the bytes are gone.
+        WorkerLostError: if the actor is gone; BytesLostError if it is bytes it was to read, or those asked for.
         RayTaskError: if the worker raised anything else; holds the worker's traceback.
     """
     try:
@@ -49,10 +62,7 @@ def answer(reference: ray.ObjectRef, what: str, timeout_s: float = ANSWER_S) -> 
 
 
 def _lost(what: str, error: Exception) -> WorkerLostError:
+    if isinstance(error, ObjectLostError):
+        return BytesLostError(f"{what}: bytes are gone with the node that held them ({type(error).__name__})")
     first = str(error).strip().splitlines()[0]
     return WorkerLostError(f"{what}: {type(error).__name__}: {first}")
-
-
-def worker_is_gone(error: WorkerLostError) -> bool:
-    """Whether Ray said that the worker itself is gone, and not only bytes it was to read."""
-    return isinstance(error.__cause__, GONE)

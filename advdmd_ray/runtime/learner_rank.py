@@ -11,12 +11,14 @@ import torch
 
 from advdmd_ray.assembly import build_decoder, build_learner_worker, build_student_judge
 from advdmd_ray.config import Config
+from advdmd_ray.errors import BytesLostError
 from advdmd_ray.evaluation.judge import Judgement
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.learner.gang import SoloGang, TorchDistributedGang
 from advdmd_ray.learner.worker import CycleResult, Nothing, Publication
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo
+from advdmd_ray.runtime.calls import answer
 from advdmd_ray.weights import Manifest, Snapshot, unpack
 
 
@@ -27,6 +29,7 @@ class LearnerRank:
     def __init__(self, config: Config, rank: int) -> None:
         torch.set_num_threads(config.learner.threads)
         self._config, self._rank = config, rank
+        self._fetched: list[np.ndarray] = []
 
     def rendezvous(self) -> tuple[str, int]:
         """Address of this rank's node and a port free there; rank 0's is where the gang meets."""
@@ -52,6 +55,8 @@ class LearnerRank:
                 self._rank, learner.ranks, address=address, port=port, timeout_s=learner.cycle_timeout_s
             )
         )
+        # Keeps a copy on this node, whose end ends the run: for new workers, when the node it came from is gone.
+        self._prompts = payload
         table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))
         state = None if checkpoint is None else open_checkpoint(checkpoint)
         self._worker = build_learner_worker(self._config, gang, table, state)
@@ -64,8 +69,23 @@ class LearnerRank:
         """See `LearnerWorker`."""
         return self._worker.publication()
 
+    def fetch(self, groups: Sequence[tuple[GroupInfo, ray.ObjectRef]]) -> tuple[int, ...]:
+        """Brings the bytes of this rank's share to its node and keeps them there until a cycle takes them.
+
+        Returns:
+            Ordinals of the groups whose bytes are gone.
+        """
+        self._fetched, lost = [], []
+        for info, reference in groups:
+            try:
+                self._fetched.append(answer(reference, f"the bytes of ordinal {info.ordinal}"))
+            except BytesLostError:
+                lost.append(info.ordinal)
+        return tuple(lost)
+
     def cycle(self, infos: Sequence[GroupInfo], *payloads: np.ndarray) -> CycleResult:
         """See `LearnerWorker`; the payloads are views of the node's shared memory."""
+        self._fetched = []  # now held by the arguments
         return self._worker.cycle(infos, payloads)
 
     def checkpoint(self, facts: Mapping[str, Any]) -> str:

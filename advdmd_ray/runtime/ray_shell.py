@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from advdmd_ray.assembly import encode_table
 from advdmd_ray.config import Config
 from advdmd_ray.data.teacher_samples import plan_samples
 from advdmd_ray.display import samples_progress
-from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.prompts import PromptTable
 from advdmd_ray.records import GroupInfo, Lease
-from advdmd_ray.runtime.calls import Handle, answer, worker_is_gone
+from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.reward_actor import RewardActor
 from advdmd_ray.runtime.rollout_actor import RolloutActor
@@ -136,13 +137,23 @@ class RayShell:
         outcome, payload = call.remote(group, discriminator.manifest, discriminator.payload)
         return Job(worker, (outcome,), payload)
 
+    def _shares(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> list[Sequence[tuple[GroupInfo, Reference]]]:
+        """What each rank gets, its own share only: on several nodes the others' bytes need not travel to it."""
+        return [groups[index :: len(self._ranks)] for index in range(len(self._ranks))]
+
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        """See `Shell`."""
+        # In their list the references are handed over as they are: the loss of one does not end the call.
+        shares = zip(self._ranks, self._shares(groups), strict=True)
+        tickets = tuple(rank.fetch.remote(list(share)) for rank, share in shares)
+        return Job("learner", tickets, join=lambda lost: tuple(sorted(chain(*lost))))
+
     def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
         """See `Shell`."""
-        infos, payloads = [info for info, _ in groups], [payload for _, payload in groups]
-        # Each rank gets its own share only: on several nodes the others' bytes need not travel to it.
+        infos = [info for info, _ in groups]
         results = [
-            rank.cycle.options(num_returns=3).remote(infos, *payloads[index :: len(self._ranks)])
-            for index, rank in enumerate(self._ranks)
+            rank.cycle.options(num_returns=3).remote(infos, *(payload for _, payload in share))
+            for rank, share in zip(self._ranks, self._shares(groups), strict=True)
         ]
         _, student, discriminator = results[0]
         return Job("learner", tuple(outcome for outcome, _, _ in results), (student, discriminator))
@@ -185,16 +196,16 @@ class RayShell:
         return False
 
     def outcome(self, job: Job) -> Any:
-        """See `Shell`: the first ticket's value; a failed ticket's error goes first. A dead worker is replaced."""
+        """See `Shell`. A failed ticket's error goes first, before all have landed. A dead worker is replaced."""
         done, _ = ray.wait(list(job.tickets), num_returns=len(job.tickets), timeout=0)
         try:
             values = {ticket: answer(ticket, job.worker) for ticket in done}
         except WorkerLostError as error:
-            if job.worker in self._make and worker_is_gone(error):
+            if job.worker in self._make and not isinstance(error, BytesLostError):
                 self._replace(job.worker)
             raise
         self._losses.pop(job.worker, None)
-        return values[job.tickets[0]]
+        return job.join([values[ticket] for ticket in job.tickets])
 
     def _live(self, worker: str) -> Handle:
         if self._losses[worker] >= LOSSES_IN_A_ROW:

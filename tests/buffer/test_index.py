@@ -110,17 +110,64 @@ def test_a_consumer_does_not_see_the_second_group_of_an_ordinal_it_has_taken() -
     assert buffer.settle("audit", [0]) == (0,)
 
 
-def test_groups_whose_bytes_are_lost_are_dropped_unless_all_have_taken_them() -> None:
+def test_a_take_is_undone_when_bytes_are_lost_and_the_same_groups_come_again_in_order() -> None:
     buffer = index()
-    buffer.commit(info(0), "a")
-    buffer.commit(info(1), "b")
-    assert buffer.drop_lost([0, 7]) == (0,)
-    assert buffer.stats(0).dropped["lost"] == 1
-    assert buffer.missing("learner", 2) == (0,)
-    buffer.commit(info(0), "a again")
+    for ordinal, reference in enumerate("abc"):
+        buffer.commit(info(ordinal), reference)
+    buffer.take("learner", 1, 0)
+    buffer.settle("learner", [0])
     buffer.take("learner", 2, 0)
-    with pytest.raises(ValueError, match="ordinal 0: every consumer has taken it"):
-        buffer.drop_lost([0])
+    held = buffer.stats(0).bytes
+    buffer.give_back("learner", [1])
+    assert buffer.stats(0).dropped["lost"] == 1
+    assert buffer.stats(0).bytes == held - info(1).size_bytes
+    assert buffer.missing("learner", 2) == (1,)
+    assert buffer.take("learner", 2, 0).groups is None
+    with pytest.raises(ValueError, match="settles ordinal 2, which it has not taken"):
+        buffer.settle("learner", [2])
+    assert buffer.commit(info(1), "b again") is CommitResult.ACCEPTED
+    groups = buffer.take("learner", 2, 0).groups
+    assert groups is not None
+    assert [reference for _, reference in groups] == ["b again", "c"]
+    assert buffer.settle("learner", [1, 2]) == (1, 2)
+
+
+@pytest.mark.parametrize("lost", [[0], [1], [0, 2]])
+def test_what_was_not_taken_or_is_settled_cannot_be_given_back(lost: list[int]) -> None:
+    buffer = index()
+    for ordinal in range(3):
+        buffer.commit(info(ordinal), "x")
+    buffer.take("learner", 1, 0)
+    buffer.settle("learner", [0])
+    before = buffer.stats(0)
+    with pytest.raises(ValueError, match=f"learner gives back ordinal {lost[0]}, which it has not taken"):
+        buffer.give_back("learner", lost)
+    assert buffer.stats(0) == before
+
+
+def test_what_one_consumer_gives_back_another_keeps_and_does_not_see_twice() -> None:
+    buffer = index("learner", "audit")
+    buffer.commit(info(0), "a")
+    buffer.take("learner", 1, 0)
+    buffer.take("audit", 1, 0)
+    buffer.give_back("learner", [0])
+    assert buffer.settle("audit", [0]) == ()
+    buffer.commit(info(0), "a again")
+    assert buffer.missing("audit", 1) == (1,)
+    assert ordinals(buffer.take("learner", 1, 0).groups) == [0]
+    assert buffer.settle("learner", [0]) == (0,)
+
+
+def test_bytes_that_both_consumers_find_gone_are_dropped_once() -> None:
+    buffer = index("learner", "audit")
+    buffer.commit(info(0), "a")
+    buffer.take("learner", 1, 0)
+    buffer.take("audit", 1, 0)
+    buffer.give_back("learner", [0])
+    buffer.give_back("audit", [0])
+    assert buffer.stats(0).dropped["lost"] == 1
+    buffer.commit(info(0), "a again")
+    assert ordinals(buffer.take("audit", 1, 0).groups) == ordinals(buffer.take("learner", 1, 0).groups) == [0]
 
 
 def test_room_keeps_a_place_for_each_outstanding_lease_and_a_commit_is_never_refused_for_it() -> None:

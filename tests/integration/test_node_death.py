@@ -1,0 +1,93 @@
+"""A node ends and takes scored groups with it: what the learner's ranks find when they fetch them."""
+
+import json
+import sys
+
+import pytest
+from ray_runs import workplace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+# Two ranks on the head; groups 0 to 3 are made on the head or on a node that dies, 4 by nobody else. Ray keeps results
+# below 100 kB with their owner, so a small group outlives the node that made it.
+SCRIPT = """
+import json
+import sys
+
+import numpy as np
+import ray
+from ray.cluster_utils import Cluster
+
+from advdmd_ray.config import Config
+from advdmd_ray.errors import BytesLostError
+from advdmd_ray.records import GroupInfo
+from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.learner_rank import LearnerRank
+from advdmd_ray.runtime.ray_shell import RayShell
+
+
+@ray.remote(num_cpus=0)
+class Maker:
+    def make(self, size):
+        return size, np.full(size, 7, np.uint8)
+
+    def read(self, group):
+        return group.nbytes
+
+
+def fetched(shell, groups):
+    job = shell.fetch(groups)
+    while not shell.wait([job], 60.0):
+        pass
+    return shell.outcome(job)
+
+
+store = {"object_store_memory": 80 * 2**20}
+cluster = Cluster(
+    initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"head": 9}, "include_dashboard": False, **store}
+)
+far = cluster.add_node(num_cpus=1, resources={"far": 9}, **store)
+ray.init(address=cluster.address, log_to_driver=False)
+near, away, reader = (Maker.options(resources={where: 1}).remote() for where in ("head", "far", "head"))
+makers = [(away, 10**6), (near, 10**6), (near, 10**6), (away, 10**6), (away, 100)]
+made = [maker.make.options(num_returns=2).remote(size) for maker, size in makers]
+ray.get([done for done, _ in made])
+groups = [
+    (GroupInfo(ordinal, 0, 4, 0, 0, size, (0.0,), (1.0,)), payload)
+    for ordinal, ((_, size), (_, payload)) in enumerate(zip(makers, made, strict=True))
+]
+shell = RayShell(Config.model_validate({"learner": {"ranks": 2}}))
+# The ranks fetch without having joined a gang: nothing of it is needed for that.
+shell._ranks = [LearnerRank.options(num_cpus=0, resources={"head": 1}).remote(shell._config, rank) for rank in (0, 1)]
+ray.get([rank.rendezvous.remote() for rank in shell._ranks] + [reader.read.remote(groups[1][1])])
+cluster.remove_node(far, allow_graceful=False)
+found = {"lost": fetched(shell, groups), "kept": fetched(shell, [groups[1], groups[2], groups[4]])}
+try:
+    answer(reader.read.remote(groups[0][1]), "reward-0")
+except BytesLostError as error:
+    found["line"] = str(error)
+print(json.dumps(found))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_the_ranks_name_the_groups_that_a_dead_node_took_with_it_and_keep_the_others() -> None:
+    with workplace() as place:
+        script = place.folder / "cluster.py"
+        script.write_text(SCRIPT)
+        # Ray gives a silent node 15 seconds; one whose socket is closed needs no such patience here.
+        run = place.start(
+            [sys.executable, str(script)],
+            RAY_AUTH_MODE="disabled",
+            RAY_USAGE_STATS_ENABLED="0",
+            RAY_health_check_period_ms="1000",
+            RAY_health_check_failure_threshold="2",
+        )
+        assert run.ended(240) == 0, run.log()
+        found = json.loads(next(line for line in run.log().splitlines() if line.startswith("{")))
+        assert found["lost"] == [0, 3]
+        assert found["kept"] == []
+        # A worker that was to read such a group hears of it, and is not taken for dead.
+        assert found["line"].startswith("reward-0: bytes are gone with the node that held them (Object")
+        assert place.left_after(15) == []
