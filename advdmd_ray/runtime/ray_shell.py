@@ -7,13 +7,14 @@ issues its work again. The learner's gang is placed together and is not replaced
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -34,6 +35,8 @@ from advdmd_ray.weights import Manifest, pack
 
 # A worker lost this often with no work done in between will not do any: the run ends and says so.
 LOSSES_IN_A_ROW = 5
+# Ray hears of a dead process at once, of a dead node after 15 seconds.
+DEATH_S = 20.0
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # what ended it once would end it again, and nobody would be told
@@ -200,12 +203,27 @@ class RayShell:
         done, _ = ray.wait(list(job.tickets), num_returns=len(job.tickets), timeout=0)
         try:
             values = {ticket: answer(ticket, job.worker) for ticket in done}
+        except RayTaskError:
+            self._say_who_died(job)
+            raise
         except WorkerLostError as error:
             if job.worker in self._make and not isinstance(error, BytesLostError):
                 self._replace(job.worker)
             raise
         self._losses.pop(job.worker, None)
         return job.join([values[ticket] for ticket in job.tickets])
+
+    @staticmethod
+    def _say_who_died(job: Job) -> None:
+        """A rank that loses another fails in its own collective, often before Ray knows of the death: that is the news.
+
+        Raises:
+            WorkerLostError: if another ticket of the job is of a dead worker.
+        """
+        landed, _ = ray.wait(list(job.tickets), num_returns=len(job.tickets), timeout=DEATH_S)
+        for ticket in landed:
+            with suppress(RayTaskError):
+                answer(ticket, job.worker)
 
     def _live(self, worker: str) -> Handle:
         if self._losses[worker] >= LOSSES_IN_A_ROW:

@@ -1,4 +1,4 @@
-"""A node ends and takes scored groups with it: what the learner's ranks find when they fetch them."""
+"""A node ends and takes scored groups with it, a rank ends in a collective: what the others say of it."""
 
 import json
 import sys
@@ -12,18 +12,23 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 # below 100 kB with their owner, so a small group outlives the node that made it.
 SCRIPT = """
 import json
+import os
 import sys
+import time
 
 import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 
 from advdmd_ray.config import Config
-from advdmd_ray.errors import BytesLostError
+from ray.exceptions import RayTaskError
+
+from advdmd_ray.errors import BytesLostError, WorkerLostError
 from advdmd_ray.records import GroupInfo
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.ray_shell import RayShell
+from advdmd_ray.shell import Job
 
 
 @ray.remote(num_cpus=0)
@@ -33,6 +38,16 @@ class Maker:
 
     def read(self, group):
         return group.nbytes
+
+
+@ray.remote(num_cpus=0)
+class Rank:  # one of two in a collective: the death of the other is an error of its own
+    def lose_the_other(self):
+        raise RuntimeError("Connection closed by peer")
+
+    def die(self):
+        time.sleep(3)
+        os._exit(1)
 
 
 def fetched(shell, groups):
@@ -66,13 +81,22 @@ try:
     answer(reader.read.remote(groups[0][1]), "reward-0")
 except BytesLostError as error:
     found["line"] = str(error)
+alive, dying = Rank.remote(), Rank.remote()
+together, alone = (alive.lose_the_other.remote(), dying.die.remote()), (alive.lose_the_other.remote(),)
+for job in (Job("learner", together), Job("learner", alone)):
+    while not shell.wait([job], 60.0):
+        pass
+    try:
+        shell.outcome(job)
+    except (WorkerLostError, RayTaskError) as error:
+        found.setdefault("ends", []).append([type(error).__name__.partition("(")[0], str(error)])
 print(json.dumps(found))
 ray.shutdown()
 cluster.shutdown()
 """
 
 
-def test_the_ranks_name_the_groups_that_a_dead_node_took_with_it_and_keep_the_others() -> None:
+def test_lost_groups_are_named_and_others_kept_and_the_death_of_a_rank_is_told_before_its_echo() -> None:
     with workplace() as place:
         script = place.folder / "cluster.py"
         script.write_text(SCRIPT)
@@ -90,4 +114,10 @@ def test_the_ranks_name_the_groups_that_a_dead_node_took_with_it_and_keep_the_ot
         assert found["kept"] == []
         # A worker that was to read such a group hears of it, and is not taken for dead.
         assert found["line"].startswith("reward-0: bytes are gone with the node that held them (Object")
+        # Of two ranks that fail, the one that died is the news, however late; an error of its own is told as it is.
+        (lost, why), (own, trace) = found["ends"]
+        assert lost == "WorkerLostError"
+        assert why.startswith("learner: ActorDiedError: ")
+        assert own == "RayTaskError"
+        assert "Connection closed by peer" in trace
         assert place.left_after(15) == []
