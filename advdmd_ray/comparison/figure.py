@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,34 +57,47 @@ _PANELS = (
 def draw_figure(results: Results, path: Path) -> Path:
     """Draws a mean line and a band of one standard deviation for each rival, and the teacher as a dashed line.
 
+    Rivals of another number of steps have a panel of their own: on one scale close ones would hide each other.
+
     Args:
         results: With at least one finished job.
         path: Where the PNG goes.
     """
     figure = results.figure(results.headline)
-    canvas = Canvas(figsize=(9, 5.4), dpi=130, layout="constrained")
-    axes = canvas.add_subplot()
+    counts = sorted({rival.steps for rival in results.rivals}, reverse=True) or [0]
+    several = len(counts) > 1
+    canvas = Canvas(figsize=(4.0 * len(counts), 5.4) if several else (9, 5.4), dpi=130, layout="constrained")
+    panels = dict(zip(counts, canvas.subplots(1, len(counts), sharex=True, squeeze=False)[0], strict=True))
     ends: list[float] = []
     for index, rival in enumerate(results.rivals):
-        ends += _rival(axes, rival, results.headline, index)
+        ends += _rival(panels[rival.steps], rival, results.headline, index)
+    for count, axes in panels.items():
+        _goal(axes, results)
+        _compute_axis(axes, ends)
+        axes.set_xlabel(_COMPUTE, fontsize=9)
+        if several:
+            axes.set_title(_steps(count), loc="left", fontsize=10)
+        if figure.share:
+            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    panels[counts[0]].set_ylabel(f"{figure.label} ({figure.better} is better)")
+    canvas.suptitle(f"{results.name}: {_band(results.rivals)}", x=0.008, ha="left", fontsize=11)
+    if several:
+        _legend_below(canvas, {index: _label(rival) for index, rival in enumerate(results.rivals)})
+    elif results.rivals:
+        canvas.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return _saved(canvas, path)
+
+
+def _goal(axes: Axes, results: Results) -> None:
+    """Draws the score of the teacher with the most steps."""
     steps, goal = next(iter(results.teacher.items()))
     level = goal[results.headline]
     if level is not None:
         axes.axhline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
-        label = f"teacher, {steps} steps"
         axes.annotate(
-            label, (1, level), xycoords=("axes fraction", "data"), xytext=(-4, 3), textcoords="offset points",
-            ha="right", fontsize=9, color=_REFERENCE,
+            f"teacher, {_steps(steps)}", (0, level), xycoords=("axes fraction", "data"), xytext=(4, 3),
+            textcoords="offset points", fontsize=9, color=_REFERENCE,
         )  # fmt: skip
-    _compute_axis(axes, ends)
-    axes.set_xlabel(_COMPUTE)
-    if figure.share:
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    axes.set_ylabel(f"{figure.label} ({figure.better} is better)")
-    axes.set_title(f"{results.name}: {_band(results.rivals)}", loc="left", fontsize=11)
-    if results.rivals:
-        canvas.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return _saved(canvas, path)
 
 
 def draw_signals(results: Results, path: Path) -> Path | None:
@@ -110,8 +123,7 @@ def draw_signals(results: Results, path: Path) -> Path | None:
     shown = sorted({index for _, curves in drawn for index in curves})
     labels = {index: _label(results.rivals[index]) for index in shown}
     width = max(3.1 * len(drawn), 6.5)
-    columns = max(1, min(len(shown), int(width / (_INCHES_OF_A_LETTER * max(map(len, labels.values())) + 0.65))))
-    height = 3.7 + _INCHES_OF_A_LINE * math.ceil(len(shown) / columns)
+    height = 3.7 + _INCHES_OF_A_LINE * math.ceil(len(shown) / _columns(labels.values(), width))
     canvas = Canvas(figsize=(width, height), dpi=130, layout="constrained")
     ends = [end for _, curves in drawn for spent, _ in curves.values() for end in (spent[0], spent[-1])]
     first: dict[str, Axes] = {}
@@ -122,9 +134,20 @@ def draw_signals(results: Results, path: Path) -> Path | None:
         _compute_axis(axes, ends)
     rivals = [results.rivals[index] for index in shown]
     canvas.suptitle(f"{results.name}, the rewards: {_band(rivals)}", x=0.008, ha="left", fontsize=11)
-    handles = [Line2D([], [], **_style(index), label=label) for index, label in labels.items()]
-    canvas.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9, handlelength=2.6)
+    _legend_below(canvas, labels)
     return _saved(canvas, path)
+
+
+def _columns(labels: Collection[str], width: float) -> int:
+    """How many columns of these labels fit below a figure of so many inches."""
+    return max(1, min(len(labels), int(width / (_INCHES_OF_A_LETTER * max(map(len, labels)) + 0.65))))
+
+
+def _legend_below(canvas: Canvas, labels: Mapping[int, str]) -> None:
+    """One legend for all panels; labels by the place of their rival."""
+    handles = [Line2D([], [], **_style(index), label=label) for index, label in labels.items()]
+    columns = _columns(labels.values(), canvas.get_figwidth())
+    canvas.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9, handlelength=2.6)
 
 
 def _signal(axes: Axes, panel: _Panel, curves: Mapping[int, tuple[list[float], list[Spread]]]) -> None:
@@ -167,7 +190,11 @@ def _style(index: int) -> dict[str, Any]:
 
 
 def _label(rival: RivalResult) -> str:
-    return f"{rival.title}, {rival.steps} {'step' if rival.steps == 1 else 'steps'}"
+    return f"{rival.title}, {_steps(rival.steps)}"
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
 
 
 def _band(rivals: Sequence[RivalResult]) -> str:

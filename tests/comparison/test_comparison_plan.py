@@ -214,7 +214,7 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
         assert any(cost.rl > 0 for cost in plan) == job.config.policy_gradient.enabled, job.name
 
 
-@pytest.mark.parametrize("name", ["digits", "oracle"])
+@pytest.mark.parametrize("name", ["digits", "oracle", "shapes"])
 def test_the_comparisons_that_ship_go_on_from_the_results_that_ship(name: str, tmp_path: Path) -> None:
     output = Path(shutil.copytree(RESULTS / name, tmp_path / name))
     jobs = plan_jobs(read_comparison(CONFIGS / f"{name}.yaml"), output)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from comparison_files import ADVDMD, DMD, write_comparison
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from advdmd_ray.comparison.figure import compute_text, draw_signals
+from advdmd_ray.comparison.figure import compute_text, draw_figure, draw_signals
 from advdmd_ray.comparison.plan import RESULT, TABLE, Job, plan_jobs
 from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalResult, collect, spread
 from advdmd_ray.comparison.tables import (
@@ -186,8 +186,13 @@ def test_results_of_two_commits_name_both(results: Results, tmp_path: Path) -> N
     assert "1 of 3 jobs at commit def on a core" in page
 
 
-def axes_of(results: Results, path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Axes]:
-    """Draws the signals and returns what was drawn, by title."""
+def axes_of(
+    results: Results,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    draw: Callable[[Results, Path], Path | None] = draw_signals,
+) -> dict[str, Axes]:
+    """Draws the signals, or another figure, and returns what was drawn, by title."""
     canvases: list[Canvas] = []
     save = Canvas.savefig
 
@@ -196,8 +201,26 @@ def axes_of(results: Results, path: Path, monkeypatch: pytest.MonkeyPatch) -> di
         save(canvas, *args, **options)
 
     monkeypatch.setattr(Canvas, "savefig", kept)
-    assert draw_signals(results, path) == path
+    assert draw(results, path) == path
     return {axes.get_title(loc="left"): axes for axes in canvases[-1].axes}
+
+
+def test_rivals_of_other_numbers_of_steps_have_panels_of_their_own_beside_the_same_goal(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = axes_of(results, tmp_path / PICTURE, monkeypatch, draw_figure)
+    assert list(alike) == [""]
+    assert len(alike[""].lines) == 3
+    dmd, advdmd = results.rivals
+    fewer = replace(results, rivals=(replace(dmd, steps=1), advdmd))
+    three, one = axes_of(fewer, tmp_path / PICTURE, monkeypatch, draw_figure).items()
+    assert (three[0], one[0]) == ("3 steps", "1 step")
+    for axes, scores in ((three[1], [0.9, 0.8]), (one[1], [pytest.approx(0.3), pytest.approx(0.6)])):
+        curve, goal = axes.lines
+        assert np.asarray(curve.get_ydata()).tolist() == scores
+        assert np.asarray(goal.get_ydata()).tolist() == [0.9, 0.9]
+        assert axes.texts[0].get_text() == "teacher, 2 steps"
+    assert three[1].get_xlim() == one[1].get_xlim()
 
 
 def test_the_signals_are_drawn_beside_each_other_in_the_rivals_colours(
