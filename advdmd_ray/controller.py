@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from advdmd_ray.buffer.index import CommitResult
 from advdmd_ray.cadence import Every
@@ -171,10 +171,12 @@ class Controller:
         self._telemetry.generated(report, self._config.group_size_of(lease.ordinal))
 
     def _rollout_lost(self, job: Job, error: WorkerLostError) -> None:
-        ordinals = self._frontier.lost(job.worker)
-        logger.warning("%s; its ordinals %s are issued again", error, list(ordinals))
         self._state.idle_rollout.append(job.worker)
-        self._telemetry.lost("rollout", job.worker, len(ordinals), died=not isinstance(error, BytesLostError))
+        self._lost("rollout", job, error, self._frontier.lost(job.worker))
+
+    def _lost(self, role: Literal["rollout", "reward"], job: Job, error: WorkerLostError, again: Sequence[int]) -> None:
+        logger.warning("%s; its ordinals %s are issued again", error, list(again))
+        self._telemetry.lost(role, job.worker, len(again), died=not isinstance(error, BytesLostError))
 
     # Reward station -------------------------------------------------------------------------------------------------
 
@@ -213,10 +215,9 @@ class Controller:
         # An overdue lease may have been issued again meanwhile, and its ordinal even settled.
         held = [status.lease for status in self._frontier.outstanding(self._clock())]
         reissued = [lease.ordinal] if lease in held else []
-        logger.warning("%s; its ordinals %s are issued again", error, reissued)
         self._frontier.reissue(reissued)
         self._state.idle_reward.append(job.worker)
-        self._telemetry.lost("reward", job.worker, len(reissued), died=not isinstance(error, BytesLostError))
+        self._lost("reward", job, error, reissued)
 
     # Learner station ------------------------------------------------------------------------------------------------
 

@@ -188,10 +188,8 @@ class BufferIndex(Generic[Reference]):
         Raises:
             ValueError: for an unknown consumer, or a lost ordinal that it has not taken or has settled.
         """
-        lost, taken = tuple(lost), self._taken_by(consumer)
-        for ordinal in lost:
-            if ordinal not in taken:
-                raise ValueError(f"{consumer} gives back ordinal {ordinal}, which it has not taken or settled before")
+        lost = tuple(lost)
+        taken = self._taken_with(consumer, lost, "gives back")
         for ordinal in lost:
             if ordinal in self._rows:  # another consumer may have found its bytes gone first
                 self._remove(ordinal, "lost")
@@ -208,10 +206,7 @@ class BufferIndex(Generic[Reference]):
             ValueError: for an unknown consumer, or an ordinal it has not taken or has settled before.
         """
         ordinals = tuple(ordinals)
-        taken = self._taken_by(consumer)
-        for ordinal in ordinals:
-            if ordinal not in taken:
-                raise ValueError(f"{consumer} settles ordinal {ordinal}, which it has not taken or settled before")
+        taken = self._taken_with(consumer, ordinals, "settles")
         if len(set(ordinals)) != len(ordinals):
             raise ValueError(f"{consumer} settles an ordinal twice: {list(ordinals)}")
         complete: list[int] = []
@@ -243,6 +238,14 @@ class BufferIndex(Generic[Reference]):
         if consumer not in self._taken:
             raise ValueError(f"unknown consumer {consumer!r}; known are {sorted(self._taken)}")
         return self._taken[consumer]
+
+    def _taken_with(self, consumer: str, ordinals: Iterable[int], does: str) -> set[int]:
+        """What the consumer has taken and not settled; refuses ordinals that are not among it."""
+        taken = self._taken_by(consumer)
+        for ordinal in ordinals:
+            if ordinal not in taken:
+                raise ValueError(f"{consumer} {does} ordinal {ordinal}, which it has not taken or settled before")
+        return taken
 
     def _window(self, consumer: str, count: int) -> list[int]:
         """The next `count` ordinals of a consumer; only a resumed run has settled ones to pass over."""

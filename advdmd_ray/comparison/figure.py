@@ -93,11 +93,17 @@ def _goal(axes: Axes, results: Results) -> None:
     steps, goal = next(iter(results.teacher.items()))
     level = goal[results.headline]
     if level is not None:
-        axes.axhline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
-        axes.annotate(
-            f"teacher, {_steps(steps)}", (0, level), xycoords=("axes fraction", "data"), xytext=(4, 3),
-            textcoords="offset points", fontsize=9, color=_REFERENCE,
-        )  # fmt: skip
+        _reference_line(axes, level, f"teacher, {_steps(steps)}", (0, 4), ha="left", fontsize=9)
+
+
+def _reference_line(axes: Axes, level: float, text: str, place: tuple[float, float], **looks: Any) -> None:
+    """A dashed line with its name on it, at a fraction of the axes' width and so many points to the right."""
+    fraction, points = place
+    axes.axhline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
+    axes.annotate(
+        text, (fraction, level), xycoords=("axes fraction", "data"), xytext=(points, 3), textcoords="offset points",
+        color=_REFERENCE, **looks,
+    )  # fmt: skip
 
 
 def draw_signals(results: Results, path: Path) -> Path | None:
@@ -155,11 +161,7 @@ def _signal(axes: Axes, panel: _Panel, curves: Mapping[int, tuple[list[float], l
     for index, (spent, spreads) in curves.items():
         _curve(axes, spent, spreads, index)
     if panel.chance is not None:
-        axes.axhline(panel.chance, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
-        axes.annotate(
-            "chance", (1, panel.chance), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-            textcoords="offset points", ha="right", fontsize=8, color=_REFERENCE,
-        )  # fmt: skip
+        _reference_line(axes, panel.chance, "chance", (1, -2), ha="right", fontsize=8)
     axes.set_xlabel(_COMPUTE, fontsize=9)
     axes.set_ylabel(panel.label, fontsize=9)
     axes.set_title(panel.title, loc="left", fontsize=10)

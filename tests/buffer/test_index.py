@@ -145,12 +145,18 @@ def test_what_was_not_taken_or_is_settled_cannot_be_given_back(lost: list[int]) 
     assert buffer.stats(0) == before
 
 
-def test_what_one_consumer_gives_back_another_keeps_and_does_not_see_twice() -> None:
+def given_back_by_one_of_two() -> BufferIndex[str]:
+    """An index whose only group both consumers have taken and the learner has given back."""
     buffer = index("learner", "audit")
     buffer.commit(info(0), "a")
     buffer.take("learner", 1, 0)
     buffer.take("audit", 1, 0)
     buffer.give_back("learner", [0])
+    return buffer
+
+
+def test_what_one_consumer_gives_back_another_keeps_and_does_not_see_twice() -> None:
+    buffer = given_back_by_one_of_two()
     assert buffer.settle("audit", [0]) == ()
     buffer.commit(info(0), "a again")
     assert buffer.missing("audit", 1) == (1,)
@@ -159,11 +165,7 @@ def test_what_one_consumer_gives_back_another_keeps_and_does_not_see_twice() -> 
 
 
 def test_bytes_that_both_consumers_find_gone_are_dropped_once() -> None:
-    buffer = index("learner", "audit")
-    buffer.commit(info(0), "a")
-    buffer.take("learner", 1, 0)
-    buffer.take("audit", 1, 0)
-    buffer.give_back("learner", [0])
+    buffer = given_back_by_one_of_two()
     buffer.give_back("audit", [0])
     assert buffer.stats(0).dropped["lost"] == 1
     buffer.commit(info(0), "a again")

@@ -8,8 +8,8 @@ from ray_runs import workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-# Two ranks on the head; groups 0 to 3 are made on the head or on a node that dies, 4 by nobody else. Ray keeps results
-# below 100 kB with their owner, so a small group outlives the node that made it.
+# Two ranks on the head; groups 1 and 2 are made on the head too, 0, 3 and 4 on a node that dies. Ray keeps results
+# below 100 kB with their owner, so the small group 4 outlives the node that made it.
 SCRIPT = """
 import json
 import os
@@ -19,10 +19,9 @@ import time
 import numpy as np
 import ray
 from ray.cluster_utils import Cluster
-
-from advdmd_ray.config import Config
 from ray.exceptions import RayTaskError
 
+from advdmd_ray.config import Config
 from advdmd_ray.errors import BytesLostError, WorkerLostError
 from advdmd_ray.records import GroupInfo
 from advdmd_ray.runtime.calls import answer
