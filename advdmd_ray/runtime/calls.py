@@ -39,8 +39,10 @@ LOST = (
 _CLEAR = (CheckpointError, DeadlineError, UserError, WeightsMismatchError, WorkerLostError)
 
 
-def answer(reference: ray.ObjectRef, what: str, timeout_s: float = ANSWER_S) -> Any:
-    """The value of a reference. An error of ours that the worker raised comes as itself, its traceback behind it.
+def answer(reference: ray.ObjectRef | list[ray.ObjectRef], what: str, timeout_s: float = ANSWER_S) -> Any:
+    """The value of a reference, or a list of theirs.
+
+    An error of ours that the worker raised comes as itself, its traceback behind it.
 
     Raises:
         DeadlineError: if it does not come in time; names `what`.
