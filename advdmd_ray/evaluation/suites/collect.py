@@ -21,7 +21,8 @@ class SkillScore:
     Attributes:
         skill: Its name; `overall` for all.
         score: In [0, 1].
-        low: Lower end of the 95 % bootstrap interval over prompts; None where the scorer gives no figures by prompt.
+        low: Lower end of the 95 % bootstrap interval over prompts; None where the scorer gives no figures by prompt,
+            and of a single prompt, which says nothing about others.
         high: Upper end.
         prompts: Prompts in it; 0 where the scorer does not say.
     """
@@ -86,12 +87,17 @@ def _overall(totals: Mapping[str, np.ndarray]) -> SkillScore:
             shares.append(drawn[:, 0].sum() / drawn[:, 1].sum())
         return float(np.mean(shares))
 
+    prompts = sum(len(own) for own in totals.values())
+    if max(len(own) for own in totals.values()) == 1:
+        return SkillScore("overall", mean(np.arange), None, None, prompts)
     resampled = [mean(lambda count: rng.integers(0, count, count)) for _ in range(RESAMPLES)]
     low, high = _interval(resampled)
-    return SkillScore("overall", mean(np.arange), low, high, sum(len(own) for own in totals.values()))
+    return SkillScore("overall", mean(np.arange), low, high, prompts)
 
 
 def _scored(skill: str, score: Callable[[np.ndarray], float], count: int) -> SkillScore:
+    if count == 1:
+        return SkillScore(skill, score(np.arange(1)), None, None, 1)
     rng = np.random.default_rng(SEED)
     low, high = _interval([score(rng.integers(0, count, count)) for _ in range(RESAMPLES)])
     return SkillScore(skill, score(np.arange(count)), low, high, count)
@@ -149,6 +155,7 @@ def table(results: Mapping[str, Sequence[SkillScore]]) -> str:
 
 def _cell(line: SkillScore) -> str:
     score = f"{line.score:.1%}"
+    prompts = f"{line.prompts} prompt{'' if line.prompts == 1 else 's'}"
     if line.low is None or line.high is None:
-        return score
-    return f"{score} ({line.low:.1%} to {line.high:.1%}, {line.prompts} prompts)"
+        return f"{score} ({prompts})" if line.prompts else score
+    return f"{score} ({line.low:.1%} to {line.high:.1%}, {prompts})"

@@ -75,6 +75,20 @@ def test_intervals_hold_the_score_and_narrow_with_more_prompts(tmp_path: Path) -
     assert widths[1] < 0.4 * widths[0]
 
 
+def test_one_prompt_has_a_score_and_no_interval(tmp_path: Path) -> None:
+    lines = collect(_geneval(tmp_path / "r.jsonl", {"colors": [[True, True, False, True]], "position": [[False] * 4]}))
+    assert [(line.score, line.low, line.high) for line in lines] == [
+        (0.75, None, None),
+        (0.0, None, None),
+        (0.375, None, None),
+    ]
+    assert table({"r": lines}).splitlines()[2:] == [
+        "| colors | 75.0% (1 prompt) |",
+        "| position | 0.0% (1 prompt) |",
+        "| overall | 37.5% (2 prompts) |",
+    ]
+
+
 def test_dpg_is_the_mean_over_prompts_and_the_scorers_own_categories(tmp_path: Path) -> None:
     (tmp_path / "r.txt").write_text(DPG)
     found = _by_skill(collect(tmp_path / "r.txt"))
