@@ -23,8 +23,11 @@ _REFERENCE = "#444444"
 _COMPUTE = "learner compute, forward-equivalents"
 _ALIKE = "pairs ordered as by the checker"
 _INCHES_OF_A_LETTER, _INCHES_OF_A_LINE = 0.065, 0.2
+_EARLIER = "small: earlier judgements"
 LOG_FROM = 30.0
 """Compute of the last judgement over that of the first, from which on the axis is logarithmic."""
+MOST_LINES = 10
+"""Rivals up to which each is a line; more than these cannot be told apart, and have one row each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,15 @@ _PANELS = (
 def draw_figure(results: Results, path: Path) -> Path:
     """Draws a mean line and a band of one standard deviation for each rival, and the teacher as a dashed line.
 
-    Rivals of another number of steps have a panel of their own: on one scale close ones would hide each other.
+    Rivals of another number of steps have a panel of their own: on one scale close ones would hide each other. More
+    than `MOST_LINES` rivals have one row each instead, with a dot for every judgement.
 
     Args:
         results: With at least one finished job.
         path: Where the PNG goes.
     """
+    if len(results.rivals) > MOST_LINES:
+        return _draw_rows(results, path)
     figure = results.figure(results.headline)
     counts = sorted({rival.steps for rival in results.rivals}, reverse=True) or [0]
     several = len(counts) > 1
@@ -78,7 +84,7 @@ def draw_figure(results: Results, path: Path) -> Path:
         if several:
             axes.set_title(_steps(count), loc="left", fontsize=10)
         if figure.share:
-            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     panels[counts[0]].set_ylabel(f"{figure.label} ({figure.better} is better)")
     canvas.suptitle(f"{results.name}: {_band(results.rivals)}", x=0.008, ha="left", fontsize=11)
     if several:
@@ -86,6 +92,56 @@ def draw_figure(results: Results, path: Path) -> Path:
     elif results.rivals:
         canvas.legend(loc="outside right upper", frameon=False, fontsize=9)
     return _saved(canvas, path)
+
+
+def _draw_rows(results: Results, path: Path) -> Path:
+    """The headline score of each rival in a row of its own."""
+    figure = results.figure(results.headline)
+    canvas = _row_canvas(len(results.rivals), 9)
+    axes = canvas.subplots()
+    curves = {index: rival.curve(results.headline) for index, rival in enumerate(results.rivals)}
+    _rows(axes, curves)
+    _row_names(axes, results.rivals, curves)
+    steps, goal = next(iter(results.teacher.items()))
+    if (level := goal[results.headline]) is not None:
+        axes.axvline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
+        axes.annotate(
+            f"teacher, {_steps(steps)}", (level, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            textcoords="offset points", ha="center", color=_REFERENCE, fontsize=9,
+        )  # fmt: skip
+    axes.set_xlabel(f"{figure.label} ({figure.better} is better; {_EARLIER})")
+    if figure.share:
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    spent = f"after {compute_text(results.budget)} forward-equivalents, {_band(results.rivals)}"
+    canvas.suptitle(f"{results.name}: {spent}", x=0.008, ha="left", fontsize=11)
+    return _saved(canvas, path)
+
+
+def _row_canvas(rows: int, width: float) -> Canvas:
+    return Canvas(figsize=(width, 1.3 + 0.26 * rows), dpi=130, layout="constrained")
+
+
+def _rows(axes: Axes, curves: Mapping[int, tuple[list[float], list[Spread]]]) -> None:
+    """Draws a row for each curve, downwards in their order: a dot for every judgement, the last one with its spread.
+
+    A dotted line goes down from the last dot of the first row, so that what a row changes is seen against it.
+    """
+    for row, (_, spreads) in enumerate(curves.values()):
+        means = [spread.mean for spread in spreads]
+        axes.plot(means, [row] * len(means), color=_COLOURS[0], lw=1.0, alpha=0.4, marker="o", ms=3, zorder=2)
+        axes.errorbar(means[-1], row, xerr=_half(spreads[-1]), color=_COLOURS[0], marker="o", ms=6.5, lw=1.8, zorder=3)
+    _, first = next(iter(curves.values()))
+    axes.axvline(first[-1].mean, color=_COLOURS[0], lw=1.0, ls=(0, (1, 2)), zorder=1)
+    axes.set_ylim(len(curves) - 0.5, -0.5)
+    axes.grid(visible=True, color="#00000018")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _row_names(axes: Axes, rivals: Sequence[RivalResult], rows: Collection[int]) -> None:
+    """Names each row after its rival; with its steps only where they differ."""
+    several = len({rivals[index].steps for index in rows}) > 1
+    names = [_label(rivals[index]) if several else rivals[index].title for index in rows]
+    axes.set_yticks(range(len(names)), names, fontsize=9)
 
 
 def _goal(axes: Axes, results: Results) -> None:
@@ -109,7 +165,8 @@ def _reference_line(axes: Axes, level: float, text: str, place: tuple[float, flo
 def draw_signals(results: Results, path: Path) -> Path | None:
     """Draws what the learners noted of their rewards, beside each other: reward, AUC and agreement with the checker.
 
-    The values are means over the cycles since the judgement before; the AUC is the smoothed one at the judgement.
+    The values are means over the cycles since the judgement before; the AUC is the smoothed one at the judgement. More
+    than `MOST_LINES` rivals have one row each.
 
     Args:
         results: Rivals without any reward have no line here; the others have the colours of `draw_figure`.
@@ -127,6 +184,8 @@ def draw_signals(results: Results, path: Path) -> Path | None:
     if not drawn:
         return None
     shown = sorted({index for _, curves in drawn for index in curves})
+    if len(shown) > MOST_LINES:
+        return _draw_signal_rows(results, drawn, shown, path)
     labels = {index: _label(results.rivals[index]) for index in shown}
     width = max(3.1 * len(drawn), 6.5)
     height = 3.7 + _INCHES_OF_A_LINE * math.ceil(len(shown) / _columns(labels.values(), width))
@@ -141,6 +200,26 @@ def draw_signals(results: Results, path: Path) -> Path | None:
     rivals = [results.rivals[index] for index in shown]
     canvas.suptitle(f"{results.name}, the rewards: {_band(rivals)}", x=0.008, ha="left", fontsize=11)
     _legend_below(canvas, labels)
+    return _saved(canvas, path)
+
+
+def _draw_signal_rows(
+    results: Results,
+    drawn: Sequence[tuple[_Panel, Mapping[int, tuple[list[float], list[Spread]]]]],
+    shown: Sequence[int],
+    path: Path,
+) -> Path:
+    """The signals of each rival in a row of its own, which is empty where it has none."""
+    canvas = _row_canvas(len(shown), 2.6 * len(drawn) + 3)
+    panels = canvas.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+    unknown: tuple[list[float], list[Spread]] = ([math.nan], [Spread(math.nan, math.nan, 0)])
+    for axes, (panel, curves) in zip(panels, drawn, strict=True):
+        _rows(axes, {index: curves.get(index, unknown) for index in shown})
+        axes.set_title(panel.title, loc="left", fontsize=10)
+        axes.set_xlabel(panel.label, fontsize=9)
+    _row_names(panels[0], results.rivals, shown)
+    title = f"{results.name}, the rewards: {_band([results.rivals[index] for index in shown])}; {_EARLIER}"
+    canvas.suptitle(title, x=0.008, ha="left", fontsize=11)
     return _saved(canvas, path)
 
 

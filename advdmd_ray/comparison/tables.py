@@ -100,10 +100,10 @@ def page(results: Results, command: str, *, signals: bool) -> str:
         f"## {results.name}",
         how,
         headline_table(results),
-        f"![{figure.label} against learner compute]({PICTURE})",
+        f"![{figure.label} at each judgement]({PICTURE})",
     ]
     if signals:
-        parts += ["### Rewards", _SIGNALS_TEXT, f"![reward, AUC and agreement against learner compute]({SIGNALS})"]
+        parts += ["### Rewards", _SIGNALS_TEXT, f"![reward, AUC and agreement at each judgement]({SIGNALS})"]
     if results.skills:
         parts += ["### By skill", skill_table(results)]
     if results.missing:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from comparison_files import ADVDMD, DMD, write_comparison
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
 
-from advdmd_ray.comparison.figure import compute_text, draw_figure, draw_signals
+from advdmd_ray.comparison.figure import MOST_LINES, compute_text, draw_figure, draw_signals
 from advdmd_ray.comparison.plan import RESULT, TABLE, Job, plan_jobs
 from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalResult, collect, spread
 from advdmd_ray.comparison.tables import (
@@ -221,6 +222,49 @@ def test_rivals_of_other_numbers_of_steps_have_panels_of_their_own_beside_the_sa
         assert np.asarray(goal.get_ydata()).tolist() == [0.9, 0.9]
         assert axes.texts[0].get_text() == "teacher, 2 steps"
     assert three[1].get_xlim() == one[1].get_xlim()
+
+
+def test_more_rivals_than_lines_can_show_have_one_row_each_with_every_judgement(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dmd, advdmd = results.rivals
+    rivals = (advdmd, *(replace(dmd, title=f"change {number}") for number in range(MOST_LINES)))
+    many = replace(results, rivals=rivals)
+    (axes,) = axes_of(many, tmp_path / PICTURE, monkeypatch, draw_figure).values()
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["AdvDMD", "change 0"]
+    assert axes.yaxis_inverted()
+    assert "seen prompts (higher is better" in axes.get_xlabel()
+    drawn = [(np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist()) for line in axes.lines]
+    for row, scores in enumerate([[0.9, 0.8], *[[pytest.approx(0.3), pytest.approx(0.6)]] * MOST_LINES]):
+        assert (scores, [row, row]) in drawn
+        assert (scores[1:], [row]) in drawn
+    assert ([0.8, 0.8], [0, 1]) in drawn  # the first row's score, beside all others
+    assert ([0.9, 0.9], [0, 1]) in drawn  # the teacher's
+    # A spread of 0.14 about the mean of 0.6 of the two seeds, and none of one seed.
+    bars = [bar for bar in axes.collections if isinstance(bar, LineCollection)]
+    spans = [np.asarray(bar.get_segments()[0])[:, 0].tolist() for bar in bars]
+    assert spans[0] == [0.8, 0.8]
+    assert spans[1] == pytest.approx([0.6 - math.sqrt(0.02), 0.6 + math.sqrt(0.02)])
+    fewer = replace(many, rivals=(replace(advdmd, steps=1), *rivals[1:]))
+    (axes,) = axes_of(fewer, tmp_path / PICTURE, monkeypatch, draw_figure).values()
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["AdvDMD, 1 step", "change 0, 3 steps"]
+
+
+def test_signals_of_many_rivals_have_rows_too_and_none_of_those_without_rewards(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dmd, advdmd = results.rivals
+    unmeasured = replace(advdmd, title="unmeasured", runs=({"points": [point(1, 9, 0.5, rewarded(3.0, None))]},))
+    many = replace(results, rivals=(dmd, *[advdmd] * MOST_LINES, unmeasured))
+    panels = axes_of(many, tmp_path / SIGNALS, monkeypatch)
+    reward, agreement = panels["reward, final image"], panels["agreement, final image"]
+    assert [label.get_text() for label in reward.get_yticklabels()] == ["AdvDMD"] * MOST_LINES + ["unmeasured"]
+    rewards = [(np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist()) for line in reward.lines]
+    assert ([-2.0, -1.0], [0, 0]) in rewards
+    assert ([3.0], [MOST_LINES]) in rewards
+    agreed = [line for line in agreement.lines if np.asarray(line.get_ydata()).tolist() == [MOST_LINES]]
+    assert np.isnan(np.asarray(agreed[0].get_xdata(), float)).all()
+    assert agreement.get_ylim() == reward.get_ylim() == (MOST_LINES + 0.5, -0.5)
 
 
 def test_the_signals_are_drawn_beside_each_other_in_the_rivals_colours(
