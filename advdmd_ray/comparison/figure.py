@@ -215,6 +215,12 @@ def _draw_signal_rows(
     unknown: tuple[list[float], list[Spread]] = ([math.nan], [Spread(math.nan, math.nan, 0)])
     for axes, (panel, curves) in zip(panels, drawn, strict=True):
         _rows(axes, {index: curves.get(index, unknown) for index in shown})
+        if panel.chance is not None:
+            axes.axvline(panel.chance, color=_REFERENCE, lw=1.0, ls=(0, (6, 3)), zorder=1, label="chance")
+            axes.annotate(
+                "chance", (panel.chance, 0), xycoords=("data", "axes fraction"), xytext=(-3, 3),
+                textcoords="offset points", ha="right", rotation="vertical", color=_REFERENCE, fontsize=8,
+            )  # fmt: skip
         axes.set_title(panel.title, loc="left", fontsize=10)
         axes.set_xlabel(panel.label, fontsize=9)
     _row_names(panels[0], results.rivals, shown)

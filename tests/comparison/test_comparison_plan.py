@@ -214,7 +214,7 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
         assert any(cost.rl > 0 for cost in plan) == job.config.policy_gradient.enabled, job.name
 
 
-@pytest.mark.parametrize("name", ["digits", "oracle", "shapes"])
+@pytest.mark.parametrize("name", ["digits", "oracle", "shapes", "ablation"])
 def test_the_comparisons_that_ship_go_on_from_the_results_that_ship(name: str, tmp_path: Path) -> None:
     output = Path(shutil.copytree(RESULTS / name, tmp_path / name))
     jobs = plan_jobs(read_comparison(CONFIGS / f"{name}.yaml"), output)
@@ -249,7 +249,6 @@ def test_an_ablation_changes_one_setting_of_its_first_rival(tmp_path: Path) -> N
     _, first, *others = plan_jobs(read_comparison(CONFIGS / "ablation.yaml"), tmp_path)
     together = {
         "cps": {"diffusion.kernel", "diffusion.eta"},
-        "slow_student": {"dmd.learning_rate", "fake_score.learning_rate"},
         "every_fourth": {"cadence.ramp_interval", "cadence.ramp_rl_turns"},
     }
     for job in others:

@@ -264,6 +264,8 @@ def test_signals_of_many_rivals_have_rows_too_and_none_of_those_without_rewards(
     assert ([3.0], [MOST_LINES]) in rewards
     agreed = [line for line in agreement.lines if np.asarray(line.get_ydata()).tolist() == [MOST_LINES]]
     assert np.isnan(np.asarray(agreed[0].get_xdata(), float)).all()
+    chance = [line for line in agreement.lines if line.get_label() == "chance"]
+    assert np.asarray(chance[0].get_xdata()).tolist() == [0.5, 0.5]
     assert agreement.get_ylim() == reward.get_ylim() == (MOST_LINES + 0.5, -0.5)
 
 
