@@ -77,8 +77,10 @@ def draw_figure(results: Results, path: Path) -> Path:
     ends: list[float] = []
     for index, rival in enumerate(results.rivals):
         ends += _rival(panels[rival.steps], rival, results.headline, index)
+    text, level = _goal(results)
     for count, axes in panels.items():
-        _goal(axes, results)
+        if level is not None:
+            _reference_line(axes, level, text, (0, 4), ha="left", fontsize=9)
         _compute_axis(axes, ends)
         axes.set_xlabel(_COMPUTE, fontsize=9)
         if several:
@@ -102,13 +104,9 @@ def _draw_rows(results: Results, path: Path) -> Path:
     curves = {index: rival.curve(results.headline) for index, rival in enumerate(results.rivals)}
     _rows(axes, curves)
     _row_names(axes, results.rivals, curves)
-    steps, goal = next(iter(results.teacher.items()))
-    if (level := goal[results.headline]) is not None:
-        axes.axvline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
-        axes.annotate(
-            f"teacher, {_steps(steps)}", (level, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
-            textcoords="offset points", ha="center", color=_REFERENCE, fontsize=9,
-        )  # fmt: skip
+    text, level = _goal(results)
+    if level is not None:
+        _upright_line(axes, level, text, (1, 0), ha="center", fontsize=9)
     axes.set_xlabel(f"{figure.label} ({figure.better} is better; {_EARLIER})")
     if figure.share:
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
@@ -133,8 +131,7 @@ def _rows(axes: Axes, curves: Mapping[int, tuple[list[float], list[Spread]]]) ->
     _, first = next(iter(curves.values()))
     axes.axvline(first[-1].mean, color=_COLOURS[0], lw=1.0, ls=(0, (1, 2)), zorder=1)
     axes.set_ylim(len(curves) - 0.5, -0.5)
-    axes.grid(visible=True, color="#00000018")
-    axes.spines[["top", "right"]].set_visible(False)
+    _frame(axes)
 
 
 def _row_names(axes: Axes, rivals: Sequence[RivalResult], rows: Collection[int]) -> None:
@@ -144,12 +141,10 @@ def _row_names(axes: Axes, rivals: Sequence[RivalResult], rows: Collection[int])
     axes.set_yticks(range(len(names)), names, fontsize=9)
 
 
-def _goal(axes: Axes, results: Results) -> None:
-    """Draws the score of the teacher with the most steps."""
+def _goal(results: Results) -> tuple[str, float | None]:
+    """The teacher with the most steps, and its score."""
     steps, goal = next(iter(results.teacher.items()))
-    level = goal[results.headline]
-    if level is not None:
-        _reference_line(axes, level, f"teacher, {_steps(steps)}", (0, 4), ha="left", fontsize=9)
+    return f"teacher, {_steps(steps)}", goal[results.headline]
 
 
 def _reference_line(axes: Axes, level: float, text: str, place: tuple[float, float], **looks: Any) -> None:
@@ -158,6 +153,16 @@ def _reference_line(axes: Axes, level: float, text: str, place: tuple[float, flo
     axes.axhline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
     axes.annotate(
         text, (fraction, level), xycoords=("axes fraction", "data"), xytext=(points, 3), textcoords="offset points",
+        color=_REFERENCE, **looks,
+    )  # fmt: skip
+
+
+def _upright_line(axes: Axes, level: float, text: str, place: tuple[float, float], **looks: Any) -> None:
+    """As `_reference_line`, upright: its name is at a fraction of the axes' height."""
+    fraction, points = place
+    axes.axvline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1, label=text)
+    axes.annotate(
+        text, (level, fraction), xycoords=("data", "axes fraction"), xytext=(points, 3), textcoords="offset points",
         color=_REFERENCE, **looks,
     )  # fmt: skip
 
@@ -216,11 +221,7 @@ def _draw_signal_rows(
     for axes, (panel, curves) in zip(panels, drawn, strict=True):
         _rows(axes, {index: curves.get(index, unknown) for index in shown})
         if panel.chance is not None:
-            axes.axvline(panel.chance, color=_REFERENCE, lw=1.0, ls=(0, (6, 3)), zorder=1, label="chance")
-            axes.annotate(
-                "chance", (panel.chance, 0), xycoords=("data", "axes fraction"), xytext=(-3, 3),
-                textcoords="offset points", ha="right", rotation="vertical", color=_REFERENCE, fontsize=8,
-            )  # fmt: skip
+            _upright_line(axes, panel.chance, "chance", (0, -3), ha="right", rotation="vertical", fontsize=8)
         axes.set_title(panel.title, loc="left", fontsize=10)
         axes.set_xlabel(panel.label, fontsize=9)
     _row_names(panels[0], results.rivals, shown)
@@ -296,6 +297,10 @@ def _compute_axis(axes: Axes, ends: Sequence[float]) -> None:
     else:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compute_text(value)))
+    _frame(axes)
+
+
+def _frame(axes: Axes) -> None:
     axes.grid(visible=True, color="#00000018")
     axes.spines[["top", "right"]].set_visible(False)
 

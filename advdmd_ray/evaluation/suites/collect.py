@@ -88,7 +88,7 @@ def _overall(totals: Mapping[str, np.ndarray]) -> SkillScore:
         return float(np.mean(shares))
 
     prompts = sum(len(own) for own in totals.values())
-    if max(len(own) for own in totals.values()) == 1:
+    if prompts == len(totals):  # one of each skill
         return SkillScore("overall", mean(np.arange), None, None, prompts)
     resampled = [mean(lambda count: rng.integers(0, count, count)) for _ in range(RESAMPLES)]
     low, high = _interval(resampled)
