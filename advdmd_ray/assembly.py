@@ -26,9 +26,9 @@ from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed
-from advdmd_ray.digests import files_digest
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judge import StudentJudge, build_judge
+from advdmd_ray.files import files_digest
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalResult, Spread
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 
 # Okabe and Ito's palette: told apart with every common colour vision; a second round is told apart by its dashes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -22,9 +22,8 @@ from pydantic import ValidationError
 from advdmd_ray.compute import COST_VERSION, Network, cycles_within
 from advdmd_ray.config import Config
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
-from advdmd_ray.digests import files_digest
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import files_digest, write_atomically
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.preflight import PLACES, check_max_sequence_length
 

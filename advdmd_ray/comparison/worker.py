@@ -24,7 +24,7 @@ from torch import Tensor
 from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.plan import LOG, POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.trainers import Trainer, build_trainer
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.preflight import newest_checkpoint

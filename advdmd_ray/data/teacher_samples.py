@@ -21,8 +21,8 @@ from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import group_noise
-from advdmd_ray.digests import files_digest
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.seeding import derive_seed
 

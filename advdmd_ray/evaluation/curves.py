@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 from advdmd_ray.metrics.catalogue import LABEL_VALUES
 from advdmd_ray.metrics.hub import read_entries
 from advdmd_ray.metrics.sample import parse_key

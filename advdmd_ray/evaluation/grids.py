@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 
 _GAP = 4
 _PAPER = (255, 255, 255)

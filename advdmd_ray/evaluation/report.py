@@ -6,8 +6,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.evaluation.summary import FigureLabel, JudgeSummary, Score, Summary
+from advdmd_ray.files import write_atomically
 
 
 def write_report(

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 
 
 class _Part(BaseModel):

@@ -11,9 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.digests import file_digest
-from advdmd_ray.drafts import drafted_file
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import drafted_file, file_digest
 from advdmd_ray.models.folder import PipelineInfo
 from advdmd_ray.models.text import encoder_batches
 

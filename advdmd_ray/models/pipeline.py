@@ -12,7 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
-from advdmd_ray.drafts import drafted_folder
+from advdmd_ray.files import drafted_folder
 
 # diffusers takes a component's class only from modules that are imported already.
 from advdmd_ray.models import codec  # noqa: F401

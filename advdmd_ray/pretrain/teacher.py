@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from advdmd_ray.config import Config
-from advdmd_ray.drafts import drafted_folder
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judge import JudgeScore, build_judge
 from advdmd_ray.evaluation.judging import judge_pipeline
+from advdmd_ray.files import drafted_folder
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.folder import SamplingSettings, write_sampling
 from advdmd_ray.models.pipeline import save_pipeline

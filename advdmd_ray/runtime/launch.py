@@ -16,7 +16,7 @@ from advdmd_ray.config import Config, dump_config
 from advdmd_ray.controller import CONSUMER, Controller
 from advdmd_ray.display import progress_display
 from advdmd_ray.errors import DeadlineError, WorkerLostError
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 from advdmd_ray.finish import Phases, finish_run
 from advdmd_ray.frontier import PromptFrontier, restored_frontier
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint

@@ -10,10 +10,10 @@ import numpy as np
 import ray
 import torch
 
-from advdmd_ray.digests import files_digest
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.suites.layout import Suite, SuitePrompt, claim_settings, missing, remove_drafts
+from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.cluster import met

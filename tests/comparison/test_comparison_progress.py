@@ -13,7 +13,7 @@ from advdmd_ray.comparison import progress
 from advdmd_ray.comparison.plan import RESULT, Job, plan_jobs
 from advdmd_ray.comparison.progress import Bars, PlainLines, progress_of
 from advdmd_ray.config.comparison import read_comparison
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from advdmd_ray.comparison.tables import (
     write_outputs,
 )
 from advdmd_ray.config.comparison import read_comparison
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 
 FIGURES = [
     {"key": "seen", "label": "seen prompts", "better": "higher", "share": True},

@@ -12,10 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from advdmd_ray.config import Config, dump_config
-from advdmd_ray.evaluation.files import write_atomically
 from advdmd_ray.evaluation.grids import save_grid
 from advdmd_ray.evaluation.report import duration, figure, score_rows, verdict, write_report
 from advdmd_ray.evaluation.summary import Summary, read_summary, write_summary
+from advdmd_ray.files import write_atomically
 from advdmd_ray.provenance import git_commit, machine_facts, package_versions
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from advdmd_ray.config import Config
 from advdmd_ray.data.files.encoding import ArrowLatents, Fitting, Skipped, cache_folder, encode_shards
 from advdmd_ray.data.files.shards import find_shards
-from advdmd_ray.digests import files_digest
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_encoder, load_pipeline
 

@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from advdmd_ray.data.files.shards import CaptionedImage, Shard
-from advdmd_ray.drafts import drafted_file
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import drafted_file
 
 THUMBNAIL = 8
 """Cells along the side of a thumbnail."""

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.files import write_atomically
+from advdmd_ray.files import write_atomically
 
 SuiteName = Literal["geneval", "dpg"]
 GRID_SIDE = 2
