@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.buffer.codec import encoded_bytes
-from advdmd_ray.buffer.schema import GroupShape
 from advdmd_ray.config import Config, Resources
 from advdmd_ray.data.files.dataset import files_data
 from advdmd_ray.data.prompts import load_prompts
@@ -44,9 +42,11 @@ from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, sharing_copy
 from advdmd_ray.models.pipeline import image_decoder, image_encoder, load_denoiser, load_pipeline
 from advdmd_ray.models.text import encode_prompts
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.reward import ImageOracle, RewardWorker
-from advdmd_ray.rollout import RolloutWorker
+from advdmd_ray.stations.buffer.record_batch import encoded_bytes
+from advdmd_ray.stations.buffer.schema import GroupShape
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.reward import ImageOracle, RewardWorker
+from advdmd_ray.stations.rollout import RolloutWorker
 
 ENCODED_AT_ONCE = 1024
 """Images that go through the codec in one call."""

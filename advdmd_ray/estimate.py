@@ -171,8 +171,8 @@ def weight_bytes(config: Config) -> int:
 
 def group_bytes(config: Config, latent: LatentSpec) -> int:
     """Bytes of one group's record batch in the buffer."""
-    from advdmd_ray.buffer.codec import encoded_bytes  # noqa: PLC0415 - imports numpy and pyarrow
-    from advdmd_ray.buffer.schema import GroupShape  # noqa: PLC0415
+    from advdmd_ray.stations.buffer.record_batch import encoded_bytes  # noqa: PLC0415 - imports numpy and pyarrow
+    from advdmd_ray.stations.buffer.schema import GroupShape  # noqa: PLC0415
 
     shape = GroupShape(config.steps, *latent.shape, stochastic=config.diffusion.kernel != "ode")
     return encoded_bytes(shape, config.last_group_size)

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from advdmd_ray.errors import CheckpointError
-from advdmd_ray.records import Lease
 from advdmd_ray.seeding import derive_seed
+from advdmd_ray.stations.records import Lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,18 +18,19 @@ from advdmd_ray.assembly import (
     encode_table,
     geometry,
 )
-from advdmd_ray.buffer.codec import decode_group, encode_group, encode_scored, from_bytes, to_bytes
-from advdmd_ray.buffer.index import BufferIndex, check_capacity
 from advdmd_ray.config import Config
 from advdmd_ray.controller import CONSUMER, Controller
 from advdmd_ray.frontier import restored_frontier
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.metrics.hub import MetricsHub
-from advdmd_ray.records import GroupInfo, Lease, WorkReport
-from advdmd_ray.reward import group_info
 from advdmd_ray.shell import Job, Published, Reference, Status
-from advdmd_ray.weights import Snapshot, WeightStore
+from advdmd_ray.stations.buffer.index import BufferIndex, check_capacity
+from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scored, from_bytes, to_bytes
+from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.stations.reward import group_info
+from advdmd_ray.stations.weights.snapshot import Snapshot
+from advdmd_ray.stations.weights.store import WeightStore
 
 
 class LocalShell:

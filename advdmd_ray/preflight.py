@@ -163,7 +163,7 @@ def check_model(config: Config) -> None:
             another text length, the discriminator asks for a block that the transformer has not, or the buffer cannot
             hold the groups of one learner cycle: the actors would wait for room and the learner for groups, for ever.
     """
-    from advdmd_ray.buffer.index import check_capacity  # noqa: PLC0415 - imports numpy
+    from advdmd_ray.stations.buffer.index import check_capacity  # noqa: PLC0415 - imports numpy
 
     info = inspect_pipeline(config.model.path, config.model.pixels)
     check_max_sequence_length(config, info)

@@ -18,9 +18,9 @@ from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.report import CycleReport
 from advdmd_ray.learner.worker import LearnerWorker
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import Lease
-from advdmd_ray.reward import group_info
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import Lease
+from advdmd_ray.stations.reward import group_info
 
 
 class SerialRun:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Protocol
 
-from advdmd_ray.buffer.index import BufferStats, CommitResult, Take
 from advdmd_ray.learner.report import CycleReport
 from advdmd_ray.metrics.sample import Sample
-from advdmd_ray.records import GroupInfo, Lease, LoadReport
-from advdmd_ray.weights import Manifest, Stream, WeightStats
+from advdmd_ray.stations.buffer.index import BufferStats, CommitResult, Take
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport
+from advdmd_ray.stations.weights.snapshot import Manifest, Stream
+from advdmd_ray.stations.weights.store import WeightStats
 
 Reference = Any
 

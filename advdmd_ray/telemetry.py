@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from advdmd_ray.alarm import HackAlarm
-from advdmd_ray.buffer.index import BufferStats, CommitResult
 from advdmd_ray.config import Config
 from advdmd_ray.evaluation.figures import Judgement
 from advdmd_ray.learner.report import CycleReport
 from advdmd_ray.metrics.sample import Sample
-from advdmd_ray.records import GroupInfo, LoadReport, WorkReport
 from advdmd_ray.shell import Hub, Status
 from advdmd_ray.station_clock import StationClock
-from advdmd_ray.weights import Manifest
+from advdmd_ray.stations.buffer.index import BufferStats, CommitResult
+from advdmd_ray.stations.records import GroupInfo, LoadReport, WorkReport
+from advdmd_ray.stations.weights.snapshot import Manifest
 
 LEARNER = "learner"
 

@@ -23,9 +23,9 @@ jaxtyping.install_import_hook(
         "advdmd_ray.diffusion",
         "advdmd_ray.losses",
         "advdmd_ray.models",
-        "advdmd_ray.records",
-        "advdmd_ray.rollout",
-        "advdmd_ray.reward",
+        "advdmd_ray.stations.records",
+        "advdmd_ray.stations.rollout",
+        "advdmd_ray.stations.reward",
     ],
     "beartype.beartype",
 )

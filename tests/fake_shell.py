@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from advdmd_ray.buffer.index import BufferIndex
 from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.config import Config
 from advdmd_ray.controller import CONSUMER, Controller
@@ -17,9 +16,11 @@ from advdmd_ray.evaluation.figures import Judgement, JudgeScore
 from advdmd_ray.frontier import PromptFrontier, lease_limit
 from advdmd_ray.learner.report import CycleOutcome, CycleReport, UpdateReport
 from advdmd_ray.metrics.sample import Sample
-from advdmd_ray.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.shell import Job, Published, Reference, Status
-from advdmd_ray.weights import Manifest, Stream, WeightStore, pack
+from advdmd_ray.stations.buffer.index import BufferIndex
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
+from advdmd_ray.stations.weights.snapshot import Manifest, Stream, pack
+from advdmd_ray.stations.weights.store import WeightStore
 
 GROUP_BYTES = 2**14
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advdmd_ray.buffer.codec import decode_group, decode_scored, encode_group, encode_scored, from_bytes, to_bytes
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
@@ -16,11 +15,19 @@ from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.networks import Networks
 from advdmd_ray.learner.objectives import Setting
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import GroupInfo, Lease, ScoredGroup
-from advdmd_ray.reward import ImageOracle, RewardSource, RewardWorker, group_info
-from advdmd_ray.rollout import RolloutWorker
-from advdmd_ray.weights import pack
+from advdmd_ray.stations.buffer.record_batch import (
+    decode_group,
+    decode_scored,
+    encode_group,
+    encode_scored,
+    from_bytes,
+    to_bytes,
+)
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import GroupInfo, Lease, ScoredGroup
+from advdmd_ray.stations.reward import ImageOracle, RewardSource, RewardWorker, group_info
+from advdmd_ray.stations.rollout import RolloutWorker
+from advdmd_ray.stations.weights.snapshot import pack
 
 SHAPE = (1, 4, 4)
 SIGMAS = torch.tensor([1.0, 0.6, 0.3, 0.0])

@@ -27,7 +27,7 @@ from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import build_tiny_pipeline
 from advdmd_ray.preflight import check_prompts
 from advdmd_ray.pretrain.recipe import shapes_recipe
-from advdmd_ray.weights import digest_of, pack
+from advdmd_ray.stations.weights.snapshot import digest_of, pack
 
 ROOT = Path(__file__).parents[1]
 SHAPES_YAML = str(ROOT / "configs" / "shapes.yaml")

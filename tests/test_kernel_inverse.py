@@ -9,7 +9,7 @@ from small_parts import SHAPE, SIGMAS, Mixer, Painter, normal, rollout_worker, t
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_mean, clean_from_velocity, transition
 from advdmd_ray.learner.batch import clean_predictions, collate
-from advdmd_ray.records import Lease, ScoredGroup
+from advdmd_ray.stations.records import Lease, ScoredGroup
 
 kernels = st.one_of(
     st.just(Kernel.renoise()),

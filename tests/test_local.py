@@ -19,7 +19,7 @@ from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.local import LocalShell, run_locally
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.shell import Job, Published, Status
-from advdmd_ray.weights import digest_of
+from advdmd_ray.stations.weights.snapshot import digest_of
 
 CYCLES = 4
 

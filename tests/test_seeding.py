@@ -33,8 +33,9 @@ def test_a_number_and_its_spelling_are_different_names() -> None:
 
 
 def test_seeding_and_the_frontier_and_the_buffer_need_no_torch() -> None:
+    modules = "seeding", "frontier", "stations.buffer.index", "stations.buffer.record_batch"
     code = (
-        "import sys, advdmd_ray.seeding, advdmd_ray.frontier, advdmd_ray.buffer.index, advdmd_ray.buffer.codec;"
+        f"import sys, {', '.join(f'advdmd_ray.{module}' for module in modules)};"
         "sys.exit(int('torch' in sys.modules or 'ray' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

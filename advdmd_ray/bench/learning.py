@@ -22,9 +22,9 @@ from advdmd_ray.learner.learner import RATIO_TOLERANCE, Learner
 from advdmd_ray.learner.objectives import policy_means, ratio_deviation
 from advdmd_ray.learner.report import UpdateReport
 from advdmd_ray.models.families.base import TransformerDenoiser
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import ScoredGroup, TrajectoryGroup
-from advdmd_ray.reward import group_info
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
+from advdmd_ray.stations.reward import group_info
 
 
 class TimedLearner(Learner):

@@ -20,8 +20,8 @@ from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Execution, TransformerDenoiser
 from advdmd_ray.models.families.registry import BY_PIPELINE
 from advdmd_ray.models.pipeline import quiet
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import ScoredGroup, TrajectoryGroup
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
 FAMILY = BY_PIPELINE["StableDiffusion3Pipeline"]
 PROMPTS = ("one prompt", "another prompt")

@@ -13,10 +13,10 @@ from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.models.families.base import TIMESTEPS, TransformerDenoiser
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import Lease, TrajectoryGroup
-from advdmd_ray.rollout import RolloutWorker
-from advdmd_ray.weights import pack
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import Lease, TrajectoryGroup
+from advdmd_ray.stations.rollout import RolloutWorker
+from advdmd_ray.stations.weights.snapshot import pack
 
 LEASE = Lease(ordinal=0, attempt=0, prompt_id=0, seed=1, policy_version=0)
 

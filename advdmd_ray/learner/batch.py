@@ -14,8 +14,8 @@ from torch import Tensor
 
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_mean, clean_from_velocity
 from advdmd_ray.diffusion.seeds import noise, uniform
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import ScoredGroup
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import ScoredGroup
 
 Path = tuple[int | str, ...]
 

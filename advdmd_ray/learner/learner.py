@@ -51,9 +51,9 @@ from advdmd_ray.learner.report import (
 )
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.losses.advantage import GroupSummary, merge, within_std
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import GroupInfo, ScoredGroup
-from advdmd_ray.weights import Snapshot, pack
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import GroupInfo, ScoredGroup
+from advdmd_ray.stations.weights.snapshot import Snapshot, pack
 
 # At equal weights two runs of one kernel may differ by round-off only, which depends on the rows of a call.
 RATIO_TOLERANCE = {"float32": 1e-6, "bfloat16": 1e-3}

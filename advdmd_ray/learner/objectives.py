@@ -35,8 +35,8 @@ from advdmd_ray.losses.policy_gradient import (
     stale_mask,
     step_weights,
 )
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.reward import Critic, final_noise_of, judged_states, level_scores, score_states
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.reward import Critic, final_noise_of, judged_states, level_scores, score_states
 
 # Standard deviation of the perturbation of the R1-style term, latent units; ours.
 PENALTY_SIGMA = 0.05

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.metrics.catalogue import phase_samples
 from advdmd_ray.metrics.sample import Sample
-from advdmd_ray.records import GroupInfo
-from advdmd_ray.weights import Manifest
+from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.weights.snapshot import Manifest
 
 
 @dataclass(frozen=True, slots=True)

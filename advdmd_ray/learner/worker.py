@@ -8,7 +8,6 @@ import psutil
 import torch
 from torch import Tensor
 
-from advdmd_ray.buffer.codec import decode_scored, from_bytes
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.evaluation.grids import column_labels, comparison_grid
@@ -17,9 +16,10 @@ from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.report import CycleOutcome
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import GroupInfo
-from advdmd_ray.weights import Manifest
+from advdmd_ray.stations.buffer.record_batch import decode_scored, from_bytes
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.weights.snapshot import Manifest
 
 CHECKPOINTS = "checkpoints"
 GRIDS = "grids"

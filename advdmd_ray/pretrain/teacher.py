@@ -25,7 +25,7 @@ from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
 from advdmd_ray.pretrain.recipe import build_recipe
 from advdmd_ray.pretrain.training import Checkpoints, pretrain
-from advdmd_ray.weights import digest_of
+from advdmd_ray.stations.weights.snapshot import digest_of
 
 TEACHER_CARD = "teacher.json"
 JUDGE_SEED = 0

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import ray
 from ray import ObjectRef
 
-from advdmd_ray.buffer.index import BufferIndex, BufferStats, CommitResult, Take
-from advdmd_ray.records import GroupInfo
 from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.stations.buffer.index import BufferIndex, BufferStats, CommitResult, Take
+from advdmd_ray.stations.records import GroupInfo
 
 
 @ray.remote(num_cpus=0)

@@ -11,7 +11,6 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.assembly import geometry
-from advdmd_ray.buffer.index import check_capacity
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.controller import CONSUMER, Controller
 from advdmd_ray.display import progress_display
@@ -27,6 +26,7 @@ from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.store_actor import RemoteStore, StoreActor
+from advdmd_ray.stations.buffer.index import check_capacity
 
 FINISH_S = 3600.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

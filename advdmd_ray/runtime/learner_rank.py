@@ -16,10 +16,10 @@ from advdmd_ray.evaluation.judge import Judgement
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.learner.gang import SoloGang, TorchDistributedGang
 from advdmd_ray.learner.worker import CycleResult, Nothing, Publication
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import GroupInfo
 from advdmd_ray.runtime.calls import answer
-from advdmd_ray.weights import Manifest, Snapshot, unpack
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, unpack
 
 
 @ray.remote

@@ -23,15 +23,15 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.teacher_samples import plan_samples
 from advdmd_ray.display import samples_progress
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import GroupInfo, Lease
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.reward_actor import RewardActor
 from advdmd_ray.runtime.rollout_actor import RolloutActor
 from advdmd_ray.runtime.samples import draw_samples
 from advdmd_ray.shell import Job, Published, Reference
-from advdmd_ray.weights import Manifest, pack
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import GroupInfo, Lease
+from advdmd_ray.stations.weights.snapshot import Manifest, pack
 
 # A worker lost this often with no work done in between will not do any: the run ends and says so.
 LOSSES_IN_A_ROW = 5

@@ -8,12 +8,12 @@ import ray
 import torch
 
 from advdmd_ray.assembly import build_reward_worker
-from advdmd_ray.buffer.codec import decode_group, encode_scored, from_bytes, to_bytes
 from advdmd_ray.config import Config
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import GroupInfo, WorkReport
-from advdmd_ray.reward import RewardWorker, group_info
-from advdmd_ray.weights import Manifest, Snapshot, unpack
+from advdmd_ray.stations.buffer.record_batch import decode_group, encode_scored, from_bytes, to_bytes
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import GroupInfo, WorkReport
+from advdmd_ray.stations.reward import RewardWorker, group_info
+from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, unpack
 
 
 @ray.remote

@@ -8,12 +8,12 @@ import ray
 import torch
 
 from advdmd_ray.assembly import build_rollout_worker
-from advdmd_ray.buffer.codec import encode_group, to_bytes
 from advdmd_ray.config import Config
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import Lease, WorkReport
-from advdmd_ray.rollout import RolloutWorker
-from advdmd_ray.weights import Manifest, Snapshot, unpack
+from advdmd_ray.stations.buffer.record_batch import encode_group, to_bytes
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import Lease, WorkReport
+from advdmd_ray.stations.rollout import RolloutWorker
+from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, unpack
 
 
 @ray.remote

@@ -9,10 +9,10 @@ import torch
 from advdmd_ray.assembly import build_sample_maker
 from advdmd_ray.config import Config
 from advdmd_ray.data.teacher_samples import SampleMaker, SamplePlan
-from advdmd_ray.prompts import PromptTable
 from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.dealing import deal
-from advdmd_ray.weights import Manifest, Snapshot, unpack
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, unpack
 
 SHARD_S = 3600.0
 """Nobody draws longer at one shard."""

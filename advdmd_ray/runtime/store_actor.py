@@ -3,9 +3,10 @@
 import ray
 from ray import ObjectRef
 
-from advdmd_ray.records import LoadReport
 from advdmd_ray.runtime.calls import Handle, answer
-from advdmd_ray.weights import Manifest, Stream, WeightStats, WeightStore
+from advdmd_ray.stations.records import LoadReport
+from advdmd_ray.stations.weights.snapshot import Manifest, Stream
+from advdmd_ray.stations.weights.store import WeightStats, WeightStore
 
 
 @ray.remote(num_cpus=0)

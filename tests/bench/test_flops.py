@@ -33,7 +33,7 @@ from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.models.features import cut_after
 from advdmd_ray.models.lora import add_lora
-from advdmd_ray.reward import group_info
+from advdmd_ray.stations.reward import group_info
 
 CPU = torch.device("cpu")
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")

@@ -23,7 +23,7 @@ from ray.exceptions import RayTaskError
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import BytesLostError, WorkerLostError
-from advdmd_ray.records import GroupInfo
+from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.ray_shell import RayShell

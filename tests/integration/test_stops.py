@@ -77,7 +77,7 @@ from dataclasses import replace
 import numpy as np
 import ray
 
-from advdmd_ray.buffer.codec import decode_scored, encode_scored, from_bytes, to_bytes
+from advdmd_ray.stations.buffer.record_batch import decode_scored, encode_scored, from_bytes, to_bytes
 from advdmd_ray.cli import main
 from advdmd_ray.runtime.ray_shell import RayShell
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from advdmd_ray.assembly import build_learner_worker, build_reward_worker, build_rollout_worker, encode_table
 from advdmd_ray.config import Config
 from advdmd_ray.learner.gang import Gang, TorchDistributedGang
-from advdmd_ray.records import Lease
-from advdmd_ray.reward import group_info
+from advdmd_ray.stations.records import Lease
+from advdmd_ray.stations.reward import group_info
 
 # The teacher is in no engine; its heads learn as those of the fake score's backbone do.
 CYCLES: dict[Literal["fake_score", "own"], int] = {"fake_score": 2, "own": 1}

@@ -12,7 +12,7 @@ from advdmd_ray.learner.batch import collate
 from advdmd_ray.learner.checkpoint import open_checkpoint, save_checkpoint
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.objectives import heldout_auc
-from advdmd_ray.weights import digest_of, unpack
+from advdmd_ray.stations.weights.snapshot import digest_of, unpack
 
 
 def _learner(decay: float) -> Learner:

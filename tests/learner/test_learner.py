@@ -30,8 +30,8 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from advdmd_ray.learner.learner import Learner
-from advdmd_ray.records import ScoredGroup
-from advdmd_ray.weights import digest_of
+from advdmd_ray.stations.records import ScoredGroup
+from advdmd_ray.stations.weights.snapshot import digest_of
 
 WARM = config(cadence={"warm_dmd_updates": 1000})
 STILL = 1e-12

@@ -12,7 +12,7 @@ from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.learner.batch import draw_other_prompts
 from advdmd_ray.learner.objectives import discriminator_update_loss
-from advdmd_ray.prompts import PromptTable
+from advdmd_ray.stations.prompt_table import PromptTable
 
 PATH = ("test", 0, 0)
 ROWS = 64

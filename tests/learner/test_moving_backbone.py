@@ -17,9 +17,16 @@ from advdmd_ray.config import Config
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
-from advdmd_ray.records import Lease, TrajectoryGroup
-from advdmd_ray.reward import RewardWorker, final_noise_of, group_info, judged_states, level_scores, score_states
-from advdmd_ray.weights import Snapshot, pack, unpack
+from advdmd_ray.stations.records import Lease, TrajectoryGroup
+from advdmd_ray.stations.reward import (
+    RewardWorker,
+    final_noise_of,
+    group_info,
+    judged_states,
+    level_scores,
+    score_states,
+)
+from advdmd_ray.stations.weights.snapshot import Snapshot, pack, unpack
 
 
 def _config(pipeline: Path, backbone: str, **dmd: Any) -> Config:

@@ -13,7 +13,8 @@ from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.models.lora import adapter_weights, add_lora, is_adapter, merged_weights, sharing_copy
 from advdmd_ray.models.text import encode_prompts
-from advdmd_ray.weights import VersionedModule, pack
+from advdmd_ray.stations.weights.loading import VersionedModule
+from advdmd_ray.stations.weights.snapshot import pack
 
 TARGETS = ("to_q", "to_v", "to_out.0")
 

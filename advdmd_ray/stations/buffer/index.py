@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Generic, Literal, TypeVar, get_args
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.records import GroupInfo
+from advdmd_ray.stations.records import GroupInfo
 
 Reference = TypeVar("Reference")
 DropReason = Literal["age", "future", "lost"]

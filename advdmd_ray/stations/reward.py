@@ -21,9 +21,10 @@ from advdmd_ray.diffusion.seeds import noise
 from advdmd_ray.losses.advantage import group_summary
 from advdmd_ray.losses.adversarial import pair_agreement
 from advdmd_ray.losses.fake_score import noised
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import GroupInfo, LoadReport, ScoredGroup, TrajectoryGroup
-from advdmd_ray.weights import Snapshot, VersionedModule
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import GroupInfo, LoadReport, ScoredGroup, TrajectoryGroup
+from advdmd_ray.stations.weights.loading import VersionedModule
+from advdmd_ray.stations.weights.snapshot import Snapshot
 
 # A network that gives one logit per state, from (x, t, conditioning); a module or its engine.
 Critic: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]

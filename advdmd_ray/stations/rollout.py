@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import rollout
 from advdmd_ray.diffusion.seeds import derive_seed
-from advdmd_ray.prompts import PromptTable
-from advdmd_ray.records import Lease, LoadReport, TrajectoryGroup
-from advdmd_ray.weights import Snapshot, VersionedModule
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import Lease, LoadReport, TrajectoryGroup
+from advdmd_ray.stations.weights.loading import VersionedModule
+from advdmd_ray.stations.weights.snapshot import Snapshot
 
 
 def sample_seeds(group_seed: int, group_size: int) -> list[int]:

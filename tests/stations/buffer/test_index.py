@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.buffer.index import BufferIndex, CommitResult, check_capacity
 from advdmd_ray.errors import UserError
-from advdmd_ray.records import GroupInfo
+from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult, check_capacity
+from advdmd_ray.stations.records import GroupInfo
 
 
 def info(ordinal: int, policy_version: int = 0, size_bytes: int = 10) -> GroupInfo:

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
-from advdmd_ray.buffer.schema import GroupShape, scored_schema, shape_of, trajectory_schema
-from advdmd_ray.records import ScoredGroup, TrajectoryGroup
+from advdmd_ray.stations.buffer.schema import GroupShape, scored_schema, shape_of, trajectory_schema
+from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
 _LATENTS_RANK = 5
 # An Arrow IPC stream ends with a continuation marker and a zero length; without it the tail is missing.

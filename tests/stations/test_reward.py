@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.seeds import noise
-from advdmd_ray.records import ScoredGroup, TrajectoryGroup
-from advdmd_ray.reward import (
+from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
+from advdmd_ray.stations.reward import (
     ImageOracle,
     RewardSource,
     RewardWorker,
@@ -34,7 +34,7 @@ from advdmd_ray.reward import (
     judged_states,
     level_scores,
 )
-from advdmd_ray.weights import pack
+from advdmd_ray.stations.weights.snapshot import pack
 
 FINAL = (0.05, 0.2)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_parts import POOLED, PROMPTS, normal, table
 
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.prompts import PromptTable
+from advdmd_ray.stations.prompt_table import PromptTable
 
 
 @given(st.integers(0, 2), st.integers(1, 7))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.buffer.codec import (
+from advdmd_ray.stations.buffer.record_batch import (
     decode_group,
     decode_scored,
     encode_group,
@@ -19,8 +19,8 @@ from advdmd_ray.buffer.codec import (
     shape_of_group,
     to_bytes,
 )
-from advdmd_ray.buffer.schema import GroupShape, scored_schema, shape_of, trajectory_schema
-from advdmd_ray.records import ScoredGroup, TrajectoryGroup
+from advdmd_ray.stations.buffer.schema import GroupShape, scored_schema, shape_of, trajectory_schema
+from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
 TENSORS = ("sigmas", "latents", "means", "stds", "log_probs")
 ARRAYS = ("seeds", *TENSORS)

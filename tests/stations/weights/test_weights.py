@@ -14,18 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from advdmd_ray.errors import WeightsMismatchError
-from advdmd_ray.records import LoadReport
-from advdmd_ray.weights import (
-    Manifest,
-    ModuleLoader,
-    Snapshot,
-    TensorSpec,
-    WeightStore,
-    digest_of,
-    load_verified,
-    pack,
-    unpack,
-)
+from advdmd_ray.stations.records import LoadReport
+from advdmd_ray.stations.weights.loading import ModuleLoader, load_verified
+from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, TensorSpec, digest_of, pack, unpack
+from advdmd_ray.stations.weights.store import WeightStore
 
 
 class Net(nn.Module):

@@ -9,9 +9,9 @@ from small_parts import POOLED, SHAPE, SIGMAS, Mixer, lease, rollout_worker, tab
 
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.errors import WeightsMismatchError
-from advdmd_ray.records import TrajectoryGroup
-from advdmd_ray.rollout import sample_seeds
-from advdmd_ray.weights import Snapshot, pack
+from advdmd_ray.stations.records import TrajectoryGroup
+from advdmd_ray.stations.rollout import sample_seeds
+from advdmd_ray.stations.weights.snapshot import Snapshot, pack
 
 
 def _same(first: TrajectoryGroup, second: TrajectoryGroup) -> bool:

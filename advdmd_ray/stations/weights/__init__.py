@@ -1,0 +1,1 @@
+"""Versioned weights that prove themselves: snapshots, how they are loaded, and who runs what."""

@@ -1,0 +1,108 @@
+"""Loading weights and proving it: a worker reports the digest of what its own network holds after loading.
+
+It is not the digest of what it was sent. The store compares it with what was published; any difference stops the run.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from advdmd_ray.errors import WeightsMismatchError
+from advdmd_ray.stations.records import LoadReport
+from advdmd_ray.stations.weights.snapshot import Snapshot, check_digest, check_specs, unpack
+
+
+class Loader(Protocol):
+    """Anything that can load a state and show what it holds."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Copies the tensors into place."""
+        ...
+
+    def loaded(self) -> Mapping[str, Tensor]:
+        """The tensors in use, by the names of the manifest."""
+        ...
+
+
+class ModuleLoader:
+    """Loads some or all tensors of a module.
+
+    Args:
+        module: The module.
+        names: Names in its `state_dict` that a snapshot must cover, such as its trainable parameters; None: all.
+
+    Raises:
+        ValueError: if a name is not in the module.
+    """
+
+    def __init__(self, module: nn.Module, names: Collection[str] | None = None) -> None:
+        held = module.state_dict().keys()
+        if unknown := sorted(set(names or ()) - held):
+            raise ValueError(f"the module has no tensor {unknown[0]}")
+        self._module = module
+        self._names = frozenset(held if names is None else names)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Copies the tensors into the module; the rest of it stays."""
+        self._module.load_state_dict(state, strict=False)
+
+    def loaded(self) -> dict[str, Tensor]:
+        """The module's own tensors."""
+        return {name: tensor for name, tensor in self._module.state_dict().items() if name in self._names}
+
+
+def load_verified(target: nn.Module | Loader, snapshot: Snapshot, worker: str) -> LoadReport:
+    """Loads a snapshot and reports the digest of what the target then holds, computed from its own tensors.
+
+    A payload that is damaged, or whose names, dtypes or shapes are not the target's, is refused before anything is
+    changed. A plain module must be covered whole, buffers too; use `ModuleLoader` for a part.
+
+    Raises:
+        WeightsMismatchError: naming worker, stream, version and both digests.
+    """
+    loader = ModuleLoader(target) if isinstance(target, nn.Module) else target
+    manifest = snapshot.manifest
+    try:
+        state = unpack(snapshot)
+        check_specs(manifest, loader.loaded())
+        loader.load(state)
+        digest = check_digest(manifest, loader.loaded(), "the loaded network")
+    except WeightsMismatchError as error:
+        raise WeightsMismatchError(f"{worker}: {error}") from error
+    return LoadReport(worker, manifest.stream, manifest.version, digest)
+
+
+class VersionedModule:
+    """A worker's frozen network and the version of the weights it holds.
+
+    Args:
+        worker: Name of the worker, for reports and errors.
+        module: The network. Its trainable parameters come with snapshots, or all if none is trainable; the rest stays.
+        base_digest: Digest of the teacher that this worker has on its disk.
+    """
+
+    def __init__(self, worker: str, module: nn.Module, base_digest: str | None = None) -> None:
+        learning = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self._loader = ModuleLoader(module, learning or [name for name, _ in module.named_parameters()])
+        self.module = module.eval().requires_grad_(requires_grad=False)
+        self.version: int | None = None
+        self._worker, self._base_digest = worker, base_digest
+
+    def load(self, snapshot: Snapshot) -> LoadReport | None:
+        """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
+
+        Raises:
+            WeightsMismatchError: if the loaded bytes differ from the manifest, or belong to another teacher.
+        """
+        manifest = snapshot.manifest
+        if manifest.version == self.version:
+            return None
+        if manifest.base_digest != self._base_digest:
+            raise WeightsMismatchError(
+                f"{self._worker}: {manifest.stream} {manifest.version} belongs to the teacher {manifest.base_digest}, "
+                f"this worker has {self._base_digest}; give all machines the same model.path"
+            )
+        report = load_verified(self._loader, snapshot, self._worker)
+        self.version = manifest.version
+        return report
