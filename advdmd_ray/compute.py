@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from advdmd_ray.cadence import Cadence, CyclePlan, Health
 from advdmd_ray.config import Config
+from advdmd_ray.learner.cadence import Cadence, CyclePlan, Health
 from advdmd_ray.models.folder import PipelineInfo
 
 FORWARD, WITH_BACKWARD, WITH_INPUT_BACKWARD = 1, 3, 2

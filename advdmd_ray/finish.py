@@ -29,7 +29,7 @@ from advdmd_ray.evaluation.summary import (
 from advdmd_ray.export import STUDENT, export_ema
 from advdmd_ray.learner.worker import GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
-from advdmd_ray.metrics.sample import parse_key
+from advdmd_ray.metrics.series import parse_key
 from advdmd_ray.provenance import made_here
 
 

@@ -16,7 +16,7 @@ from advdmd_ray.frontier import work_of
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
-from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease

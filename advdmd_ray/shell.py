@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Protocol
 
-from advdmd_ray.learner.report import CycleReport
-from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferStats, CommitResult, Take
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport
 from advdmd_ray.stations.weights.snapshot import Manifest, Stream

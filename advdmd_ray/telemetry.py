@@ -7,8 +7,8 @@ from typing import Literal
 from advdmd_ray.alarm import HackAlarm
 from advdmd_ray.config import Config
 from advdmd_ray.evaluation.figures import Judgement
-from advdmd_ray.learner.report import CycleReport
-from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.metrics.series import Sample
 from advdmd_ray.shell import Hub, Status
 from advdmd_ray.station_clock import StationClock
 from advdmd_ray.stations.buffer.index import BufferStats, CommitResult

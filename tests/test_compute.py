@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.compute import Cost, Network, cycle_cost, cycles_within, expected_costs, full_cycle_cost
 from advdmd_ray.config import Config
+from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.models import pipeline
 from advdmd_ray.models.folder import inspect_pipeline

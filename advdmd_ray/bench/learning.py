@@ -20,7 +20,7 @@ from advdmd_ray.learner.batch import Path, collate
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import RATIO_TOLERANCE, Learner
 from advdmd_ray.learner.objectives import policy_means, ratio_deviation
-from advdmd_ray.learner.report import UpdateReport
+from advdmd_ray.learner.outcome import UpdateReport
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias
 
-from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.learner.outcome import CycleReport
 
 Sum: TypeAlias = tuple[float, int]
 """Total of finite values, and how many they are."""

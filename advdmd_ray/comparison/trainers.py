@@ -10,13 +10,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from advdmd_ray.assembly import build_denoiser, encode_table, geometry, real_images
-from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.comparison.plan import Job
 from advdmd_ray.comparison.signals import Signals
 from advdmd_ray.compute import Cost, cycle_cost
 from advdmd_ray.config import Config
+from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
-from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline

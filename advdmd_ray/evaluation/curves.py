@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from advdmd_ray.files import write_atomically
 from advdmd_ray.metrics.catalogue import LABEL_VALUES
 from advdmd_ray.metrics.hub import read_entries
-from advdmd_ray.metrics.sample import parse_key
+from advdmd_ray.metrics.series import parse_key
 
 # Okabe and Ito's palette: told apart with every common colour vision, and by lightness in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from advdmd_ray.cadence import Cadence, CyclePlan, Health, initial_health, smoothed_health
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
@@ -27,6 +26,7 @@ from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
+from advdmd_ray.learner.cadence import Cadence, CyclePlan, Health, initial_health, smoothed_health
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.ema import Ema
 from advdmd_ray.learner.engine import Engine, build_engine
@@ -43,7 +43,7 @@ from advdmd_ray.learner.objectives import (
     policy_update_loss,
     ratio_deviation,
 )
-from advdmd_ray.learner.report import (
+from advdmd_ray.learner.outcome import (
     CycleReport,
     PolicyCycleReport,
     UpdateReport,

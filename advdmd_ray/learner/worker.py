@@ -15,7 +15,7 @@ from advdmd_ray.evaluation.judge import Judgement, StudentJudge
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
-from advdmd_ray.learner.report import CycleOutcome
+from advdmd_ray.learner.outcome import CycleOutcome
 from advdmd_ray.stations.buffer.record_batch import decode_scored, from_bytes
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo

@@ -2,7 +2,7 @@
 
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, Series, Station, phase_samples
 from advdmd_ray.metrics.hub import MetricsHub, check_port_free
-from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.metrics.series import Sample
 
 __all__ = [
     "CATALOGUE",

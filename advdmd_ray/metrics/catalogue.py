@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from advdmd_ray.cadence import PHASES
-from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.metrics.series import Sample
 
 
 class Kind(StrEnum):
@@ -59,6 +58,9 @@ class Series:
         """The station in the name."""
         return Station(self.name.split("_")[1])
 
+
+PHASES = ("warm", "ramp", "full")
+"""The phases of the cadence, in their order: their number is the value of `advdmd_run_phase`."""
 
 # Labels with a closed set of values. The others (worker, reason, level, figure) are open, but must be one plain word.
 LABEL_VALUES: dict[str, tuple[str, ...]] = {

@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, closed_label_sets
-from advdmd_ray.metrics.sample import Sample, parse_key
+from advdmd_ray.metrics.series import Sample, parse_key
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer

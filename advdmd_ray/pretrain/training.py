@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from advdmd_ray.cadence import Every
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
+from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.families.sd3 import SD3Denoiser

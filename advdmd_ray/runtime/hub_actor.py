@@ -9,7 +9,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config
 from advdmd_ray.metrics.hub import MetricsHub
-from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runtime.calls import Handle, answer
 
 LAST_RECORDS_S = 5.0

@@ -23,10 +23,10 @@ from advdmd_ray.bench.parts import (
 from advdmd_ray.bench.rollouts import time_rollouts
 from advdmd_ray.bench.sizes import FULL, TINY, Size
 from advdmd_ray.bench.timing import Stopwatch
-from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.compute import Network, cycle_cost
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import kernel_of
+from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.models.diffusers_classes import transformer_class
 from advdmd_ray.models.families.base import TransformerDenoiser

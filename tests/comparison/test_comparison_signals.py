@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.cadence import CyclePlan
 from advdmd_ray.comparison.signals import Signals
-from advdmd_ray.learner.report import CycleReport, PolicyCycleReport
+from advdmd_ray.learner.cadence import CyclePlan
+from advdmd_ray.learner.outcome import CycleReport, PolicyCycleReport
 
 NAN = math.nan
 ORDINARY = CycleReport(

@@ -19,7 +19,7 @@ from advdmd_ray.comparison.trainers import build_trainer, made_plan
 from advdmd_ray.comparison.worker import do_job
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
-from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.serial import SerialRun
 
 RIVALS = {rival["name"]: rival for rival in (DMD, ADVDMD, TWINFLOW)}

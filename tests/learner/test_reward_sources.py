@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.learner.report import CycleReport
+from advdmd_ray.learner.outcome import CycleReport
 
 STILL = 1e-12
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from advdmd_ray.cadence import PHASES
 from advdmd_ray.config import Metrics
 from advdmd_ray.errors import UserError
 from advdmd_ray.metrics import (
@@ -25,7 +24,8 @@ from advdmd_ray.metrics import (
     check_port_free,
     phase_samples,
 )
-from advdmd_ray.metrics.sample import parse_key
+from advdmd_ray.metrics.catalogue import PHASES
+from advdmd_ray.metrics.series import parse_key
 
 
 def any_labels(name: str) -> tuple[tuple[str, str], ...]:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from advdmd_ray.cadence import CyclePlan
+from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.metrics.catalogue import phase_samples
-from advdmd_ray.metrics.sample import Sample
+from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
 

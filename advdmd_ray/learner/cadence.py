@@ -15,7 +15,6 @@ from advdmd_ray.config import Config
 
 Phase = Literal["warm", "ramp", "full"]
 CHANCE = 0.5
-PHASES: tuple[Phase, ...] = ("warm", "ramp", "full")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """The cadence automaton decides alone who learns when."""
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.cadence import Cadence, Every, Health, initial_health, smoothed_health
 from advdmd_ray.config import Cadence as CadenceConfig
 from advdmd_ray.config import Config
+from advdmd_ray.learner.cadence import Cadence, Every, Health, Phase, initial_health, smoothed_health
+from advdmd_ray.metrics.catalogue import PHASES
 
 HEALTHY = Health(auc=(0.7, 0.7), low=0.55, high=0.98)
 BLIND = Health(auc=(0.5, 0.5), low=0.55, high=0.98)
@@ -18,6 +20,10 @@ OVERPOWERING = Health(auc=(0.99, 0.995), low=0.55, high=0.98)
 def run(config: CadenceConfig, health: Health, cycles: int) -> list[int]:
     cadence = Cadence(config, policy_gradient=True)
     return [cadence.plan(health).policy_gradient for _ in range(cycles)]
+
+
+def test_the_curves_know_every_phase_in_its_order() -> None:
+    assert get_args(Phase) == PHASES
 
 
 def test_rl_waits_for_the_minimum_of_dmd_updates() -> None:
