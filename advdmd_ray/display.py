@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advdmd_ray.config import Config
-from advdmd_ray.shell import Status
+from advdmd_ray.controller.protocols import Status
 
 PLAIN_EVERY_S = 10.0
 STANDING_EVERY_S = 60.0

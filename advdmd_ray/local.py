@@ -19,12 +19,12 @@ from advdmd_ray.assembly import (
     geometry,
 )
 from advdmd_ray.config import Config
-from advdmd_ray.controller import CONSUMER, Controller
-from advdmd_ray.frontier import restored_frontier
+from advdmd_ray.controller.frontier import restored_frontier
+from advdmd_ray.controller.loop import CONSUMER, Controller
+from advdmd_ray.controller.protocols import Job, Published, Reference, Status
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.metrics.hub import MetricsHub
-from advdmd_ray.shell import Job, Published, Reference, Status
 from advdmd_ray.stations.buffer.index import BufferIndex, check_capacity
 from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scored, from_bytes, to_bytes
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport

@@ -12,7 +12,7 @@ from advdmd_ray.assembly import (
     encode_table,
 )
 from advdmd_ray.config import Config
-from advdmd_ray.frontier import work_of
+from advdmd_ray.controller.frontier import work_of
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from advdmd_ray import display
 from advdmd_ray.config import Config
+from advdmd_ray.controller.protocols import Status
 from advdmd_ray.display import clock_text, line, panel, progress_display
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleReport, UpdateReport
-from advdmd_ray.shell import Status
 
 CONFIG = Config.model_validate({"run": {"name": "demo", "cycles": 10}})
 REPORT = CycleReport(

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.assembly import encode_table
 from advdmd_ray.config import Config
+from advdmd_ray.controller.protocols import Job, Published, Reference
 from advdmd_ray.data.teacher_samples import plan_samples
 from advdmd_ray.display import samples_progress
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
@@ -28,7 +29,6 @@ from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.reward_actor import RewardActor
 from advdmd_ray.runtime.rollout_actor import RolloutActor
 from advdmd_ray.runtime.samples import draw_samples
-from advdmd_ray.shell import Job, Published, Reference
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Manifest, pack

@@ -27,7 +27,7 @@ from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.ray_shell import RayShell
-from advdmd_ray.shell import Job
+from advdmd_ray.controller.protocols import Job
 
 
 @ray.remote(num_cpus=0)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.station_clock import StationClock
+from advdmd_ray.controller.station_clock import StationClock
 
 WORKERS = {"rollout": ("rollout-0", "rollout-1"), "reward": ("reward-0",)}
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from advdmd_ray.alarm import HackAlarm
 from advdmd_ray.config import Config
+from advdmd_ray.controller.alarm import HackAlarm
+from advdmd_ray.controller.protocols import Hub, Status
+from advdmd_ray.controller.station_clock import StationClock
 from advdmd_ray.evaluation.figures import Judgement
 from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.metrics.series import Sample
-from advdmd_ray.shell import Hub, Status
-from advdmd_ray.station_clock import StationClock
 from advdmd_ray.stations.buffer.index import BufferStats, CommitResult
 from advdmd_ray.stations.records import GroupInfo, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from advdmd_ray.controller.frontier import PromptFrontier, Work, epoch_order, lease_limit, restored_frontier, work_of
 from advdmd_ray.errors import CheckpointError
-from advdmd_ray.frontier import PromptFrontier, Work, epoch_order, lease_limit, restored_frontier, work_of
 from advdmd_ray.seeding import derive_seed
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from advdmd_ray.alarm import HackAlarm, slope_in_errors
+from advdmd_ray.controller.alarm import HackAlarm, slope_in_errors
 
 values = st.lists(st.floats(-100, 100), min_size=4, max_size=12)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
+from advdmd_ray.controller.protocols import Job, Published, Reference
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
-from advdmd_ray.shell import Job, Published, Reference
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 
 randoms = st.integers(0, 2**32).map(Random)

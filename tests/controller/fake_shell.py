@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller import CONSUMER, Controller
+from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
+from advdmd_ray.controller.loop import CONSUMER, Controller
+from advdmd_ray.controller.protocols import Job, Published, Reference, Status
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.figures import Judgement, JudgeScore
-from advdmd_ray.frontier import PromptFrontier, lease_limit
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleOutcome, CycleReport, UpdateReport
 from advdmd_ray.metrics.series import Sample
-from advdmd_ray.shell import Job, Published, Reference, Status
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest, Stream, pack

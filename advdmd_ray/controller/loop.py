@@ -28,17 +28,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from advdmd_ray.config import Config
-from advdmd_ray.deadlines import Deadlines
+from advdmd_ray.controller.deadlines import Deadlines
+from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
+from advdmd_ray.controller.protocols import Buffer, Hub, Job, Published, Reference, Shell, Status, Store
+from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.evaluation.figures import Judgement
-from advdmd_ray.frontier import PromptFrontier, lease_limit
 from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.outcome import CycleOutcome
-from advdmd_ray.shell import Buffer, Hub, Job, Published, Reference, Shell, Status, Store
 from advdmd_ray.stations.buffer.index import CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
-from advdmd_ray.telemetry import LEARNER, Telemetry
 
 logger = logging.getLogger(__name__)
 
