@@ -15,17 +15,17 @@ from torch import Tensor
 
 from advdmd_ray.config import Config, Resources
 from advdmd_ray.data.files.dataset import files_data
-from advdmd_ray.data.prompts import load_prompts
+from advdmd_ray.data.prompt_file import load_prompts
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.oracle import ShapesOracle
-from advdmd_ray.data.sources import build_source
+from advdmd_ray.data.sources import build_judge, build_source
 from advdmd_ray.data.teacher_samples import SampleMaker, open_samples, plan_samples, sampled_prompts
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judge import StudentJudge, build_judge
+from advdmd_ray.evaluation.judges.draws import StudentJudge
 from advdmd_ray.files import files_digest
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import Gang

@@ -263,7 +263,7 @@ def _encode_files(config: Config) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from advdmd_ray.data.files.dataset import files_data  # noqa: PLC0415
-    from advdmd_ray.evaluation.files_judge import check_count  # noqa: PLC0415
+    from advdmd_ray.evaluation.judges.thumbnails import check_count  # noqa: PLC0415
 
     with Console(stderr=True).status("looking for images") as status:
         latents = files_data(config, lambda done, of: status.update(f"encoding images: {done} of {of} shards"))
@@ -272,7 +272,7 @@ def _encode_files(config: Config) -> None:
 
 
 def _sample(args: argparse.Namespace) -> int:
-    from advdmd_ray.sample import sample_grid  # noqa: PLC0415
+    from advdmd_ray.evaluation.sample import sample_grid  # noqa: PLC0415
 
     path = sample_grid(
         args.pipeline,
@@ -319,7 +319,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from rich.console import Console  # noqa: PLC0415
 
-    from advdmd_ray.evaluation.judging import judge_run  # noqa: PLC0415
+    from advdmd_ray.runs.verdict import judge_run  # noqa: PLC0415
 
     console = Console(stderr=True)
     with console.status("judging") as status:

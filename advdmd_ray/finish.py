@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from advdmd_ray.config import Config, dump_config
-from advdmd_ray.evaluation.curves import auc_while_rl, plot_curves, read_series
-from advdmd_ray.evaluation.grids import column_labels, comparison_grid
-from advdmd_ray.evaluation.judging import Verdict, judge_samplers
-from advdmd_ray.evaluation.report import write_report
+from advdmd_ray.evaluation.pictures.curves import auc_while_rl, plot_curves, read_series
+from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid
+from advdmd_ray.evaluation.pictures.report import write_report
 from advdmd_ray.evaluation.summary import (
     AucRange,
     DiscriminatorSummary,
@@ -31,6 +30,7 @@ from advdmd_ray.learner.worker import GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.series import parse_key
 from advdmd_ray.provenance import made_here
+from advdmd_ray.runs.verdict import Verdict, judge_samplers
 
 
 @dataclass(frozen=True, slots=True)

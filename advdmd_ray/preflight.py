@@ -202,7 +202,7 @@ def check_prompts(config: Config) -> None:
         UserError: for a bad line, which is named with its number, a prompt without real images, one prompt alone where
             the discriminator needs another for its mismatched texts, or too few images for the judge.
     """
-    from advdmd_ray.data.prompts import load_prompts  # noqa: PLC0415
+    from advdmd_ray.data.prompt_file import load_prompts  # noqa: PLC0415
 
     if config.data.prompts is None:
         return
@@ -213,7 +213,7 @@ def check_prompts(config: Config) -> None:
 
     prompts = prompts_of(config)
     if config.data.source == "teacher_samples":
-        from advdmd_ray.evaluation.files_judge import check_count  # noqa: PLC0415
+        from advdmd_ray.evaluation.judges.thumbnails import check_count  # noqa: PLC0415
 
         check_count(len(prompts) * config.data.teacher_samples)
 

@@ -49,7 +49,7 @@ from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.ema import Ema
 from advdmd_ray.learner.learner import rate_factor
 from advdmd_ray.losses.fake_score import flow_matching_loss, noised
-from advdmd_ray.losses.twin_flow import CONSISTENCY_STEP, consistency_residual, steering_loss, velocity_gap
+from advdmd_ray.losses.twinflow import CONSISTENCY_STEP, consistency_residual, steering_loss, velocity_gap
 from advdmd_ray.stations.prompt_table import PromptTable
 
 OWN_VELOCITY = 2.0

@@ -18,9 +18,9 @@ from advdmd_ray.assembly import (
     real_images,
 )
 from advdmd_ray.config import Config, read_config
-from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.digits.images import DIGIT_PROMPTS, load_digits
 from advdmd_ray.data.shapes.checker import check
-from advdmd_ray.data.shapes.prompts import all_prompts
+from advdmd_ray.data.shapes.skills import all_prompts
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.models.pipeline import save_pipeline

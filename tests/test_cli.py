@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_folder import write_pipeline
 
 from advdmd_ray import cli, errors
 from advdmd_ray.config import read_config
+from pipeline_folder import write_pipeline
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_folder import write_pipeline
 
 from advdmd_ray import doctor
 from advdmd_ray.config import Config
@@ -20,6 +19,7 @@ from advdmd_ray.doctor.machine import (
     examine_python,
     examine_shared_memory,
 )
+from pipeline_folder import write_pipeline
 
 
 def config_in(folder: Path, **sections: dict[str, object]) -> Config:

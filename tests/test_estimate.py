@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pipeline_folder import LAYERS, NETWORKS, WEIGHTS, write_pipeline
 from torch import Tensor, nn
 
 from advdmd_ray import estimate
@@ -15,6 +14,7 @@ from advdmd_ray.estimate import PROCESS_BYTES, Sizes
 from advdmd_ray.models.families.kept import FLOAT32, PLAIN, Backbone
 from advdmd_ray.models.folder import LatentSpec
 from advdmd_ray.serial import SerialRun
+from pipeline_folder import LAYERS, NETWORKS, WEIGHTS, write_pipeline
 
 BACKBONE = Backbone(width=8, tokens=20, blocks=(PLAIN,) * 4)
 

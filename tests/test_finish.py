@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from advdmd_ray.config import Config
-from advdmd_ray.evaluation.judge import Figure, JudgeScore
-from advdmd_ray.evaluation.judging import Verdict
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.evaluation.summary import Seconds
 from advdmd_ray.finish import summarise
 from advdmd_ray.local import run_locally
+from advdmd_ray.runs.verdict import Verdict
 
 
 @pytest.fixture(scope="module")

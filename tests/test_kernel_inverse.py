@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_parts import SHAPE, SIGMAS, Mixer, Painter, normal, rollout_worker, table
 
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_mean, clean_from_velocity, transition
 from advdmd_ray.learner.batch import clean_predictions, collate
 from advdmd_ray.stations.records import Lease, ScoredGroup
+from small_parts import SHAPE, SIGMAS, Mixer, Painter, normal, rollout_worker, table
 
 kernels = st.one_of(
     st.just(Kernel.renoise()),

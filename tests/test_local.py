@@ -15,7 +15,7 @@ from advdmd_ray import assembly, local
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Job, Published, Status
 from advdmd_ray.errors import UserError, WeightsMismatchError
-from advdmd_ray.evaluation.figures import Figure, JudgeScore
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.local import LocalShell, run_locally
 from advdmd_ray.metrics.hub import last_values, read_entries

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_folder import LAYERS, write_pipeline
 
 from advdmd_ray import preflight
 from advdmd_ray.config import Config
@@ -14,6 +13,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.learner import worker as learner_worker
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.models.folder import SAMPLING, SamplingSettings, write_sampling
+from pipeline_folder import LAYERS, write_pipeline
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from advdmd_ray import cli
 from advdmd_ray.config import Config
+from advdmd_ray.data.digits.judge import DigitsJudge
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.checker import check
-from advdmd_ray.data.shapes.prompts import all_prompts
+from advdmd_ray.data.shapes.skills import all_prompts
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.digits_judge import DigitsJudge
-from advdmd_ray.evaluation.judging import judge_pipeline
+from advdmd_ray.evaluation.judges.pipelines import judge_pipeline
 from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline, read_sampling
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts

@@ -8,7 +8,7 @@ import torch
 
 from advdmd_ray.compute import Network, cycle_cost
 from advdmd_ray.config import Config
-from advdmd_ray.data.shapes.prompts import prompt_words
+from advdmd_ray.data.shapes.skills import prompt_words
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.local import run_locally
 from advdmd_ray.models.codec import PatchCodec

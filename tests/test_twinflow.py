@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, save
-from small_parts import SHAPE, Mixer, config, normal, real_images, table
 from torch import Tensor, nn
 
 from advdmd_ray import twinflow
@@ -22,6 +21,7 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.twinflow import OWN_VELOCITY, TwinFlowTrainer, steps_of_rows, update_cost
+from small_parts import SHAPE, Mixer, config, normal, real_images, table
 
 NETWORK = Network(layers=1)
 VARIANTS = [{"real_velocity": "teacher"}, {"real_velocity": "own"}, {"real_velocity": "teacher", "consistency": 0.0}]

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from advdmd_ray.assembly import build_denoiser, geometry
 from advdmd_ray.comparison.plan import JUDGE_SEED, Job
+from advdmd_ray.data.sources import build_judge
 from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
-from advdmd_ray.evaluation.figures import JudgeScore
-from advdmd_ray.evaluation.judge import build_judge, judge_sampler
+from advdmd_ray.evaluation.judges.contract import JudgeScore
+from advdmd_ray.evaluation.judges.draws import judge_sampler
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from advdmd_ray.comparison.plan import RESULT, Job
-from advdmd_ray.data.shapes.prompts import SKILLS
-from advdmd_ray.evaluation.figures import Figure
+from advdmd_ray.data.shapes.skills import SKILLS
+from advdmd_ray.evaluation.judges.contract import Figure
 
 FINAL, INTERMEDIATE = slice(-1, None), slice(None, -1)
 """Of the levels 1..K: the final image, and the states on the way to it."""

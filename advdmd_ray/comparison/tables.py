@@ -11,8 +11,8 @@ from typing import Any
 from advdmd_ray.comparison.figure import compute_text, draw_figure, draw_signals
 from advdmd_ray.comparison.plan import TABLE
 from advdmd_ray.comparison.results import Results, Spread
-from advdmd_ray.evaluation.figures import Figure
-from advdmd_ray.evaluation.report import duration, figure_text
+from advdmd_ray.evaluation.judges.contract import Figure
+from advdmd_ray.evaluation.pictures.report import duration, figure_text
 from advdmd_ray.files import write_atomically
 
 JSON, PICTURE, SIGNALS, PAGE = "results.json", "figure.png", "signals.png", "RESULTS.md"

@@ -33,7 +33,7 @@ from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.protocols import Buffer, Hub, Job, Published, Reference, Shell, Status, Store
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
-from advdmd_ray.evaluation.figures import Judgement
+from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.outcome import CycleOutcome
 from advdmd_ray.stations.buffer.index import CommitResult

@@ -8,7 +8,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.alarm import HackAlarm
 from advdmd_ray.controller.protocols import Hub, Status
 from advdmd_ray.controller.station_clock import StationClock
-from advdmd_ray.evaluation.figures import Judgement
+from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferStats, CommitResult

@@ -9,10 +9,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from advdmd_ray.config import Data
-from advdmd_ray.data.digits import DIGIT_PROMPTS, load_digits
-from advdmd_ray.data.shapes.prompts import all_prompts
-from advdmd_ray.data.shapes.training import draw_images, draw_rows
+from advdmd_ray.config import Config, Data
+from advdmd_ray.data.digits.images import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.digits.judge import DigitsJudge
+from advdmd_ray.data.files.dataset import files_data
+from advdmd_ray.data.prompt_file import load_prompts
+from advdmd_ray.data.shapes.judge import ShapesJudge
+from advdmd_ray.data.shapes.skills import all_prompts
+from advdmd_ray.data.shapes.training_set import draw_images, draw_rows
+from advdmd_ray.data.teacher_samples import open_samples, plan_samples
+from advdmd_ray.evaluation.judges.contract import Judge
+from advdmd_ray.evaluation.judges.thumbnails import ThumbnailJudge
 
 TRAINING_SEED = 20260428
 """Of the shapes' prompt table and real images: the same in every run, as a data set on disk would be."""
@@ -106,3 +113,35 @@ def build_source(data: Data) -> Source:
     if data.source == "digits":
         return DigitsSource()
     return ShapesSource(data.prompt_rows, data.images_per_prompt)
+
+
+JUDGED_PROMPTS = 50
+"""Most prompts of files that images are judged for: several images of one show how varied they are."""
+
+
+def build_judge(config: Config) -> Judge:
+    """The judge of the images that `data.source` names."""
+    match config.data.source:
+        case "digits":
+            return DigitsJudge()
+        case "shapes":
+            return ShapesJudge()
+        case "files":
+            latents, given = files_data(config), config.data.prompts
+            prompts = tuple(dict.fromkeys(latents.captions)) if given is None else load_prompts(given)
+            return ThumbnailJudge(_judged(prompts, config), latents.thumbnails)
+        case "teacher_samples":
+            plan = plan_samples(config)
+            return ThumbnailJudge(_judged(plan.prompts, config), open_samples(plan).thumbnails)
+
+
+def _judged(prompts: tuple[str, ...], config: Config) -> tuple[str, ...]:
+    """The prompts that images are judged for; at each judgement of a run every one of them has two images at least."""
+    fewest = min(config.evaluation.samples, config.evaluation.judge_samples)
+    return spread_out(prompts, min(JUDGED_PROMPTS, fewest // 2))
+
+
+def spread_out(prompts: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """At most so many of the prompts, evenly spaced: a list often has its subjects one after the other."""
+    count = min(len(prompts), most)
+    return tuple(prompts[place * len(prompts) // count] for place in range(count))

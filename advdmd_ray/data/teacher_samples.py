@@ -15,13 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.data.files.encoding import ArrowLatents, make_cache, thumbnails, write_latents
-from advdmd_ray.data.prompts import load_prompts
+from advdmd_ray.data.files.encoding import ArrowLatents, make_cache, write_latents
+from advdmd_ray.data.prompt_file import load_prompts
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.judges.thumbnails import thumbnails
 from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.seeding import derive_seed

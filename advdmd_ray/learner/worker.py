@@ -10,8 +10,9 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.seeds import derive_seed
-from advdmd_ray.evaluation.grids import column_labels, comparison_grid
-from advdmd_ray.evaluation.judge import Judgement, StudentJudge
+from advdmd_ray.evaluation.judges.contract import Judgement
+from advdmd_ray.evaluation.judges.draws import StudentJudge
+from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner

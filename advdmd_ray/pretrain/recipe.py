@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from advdmd_ray.config import Config
-from advdmd_ray.data.digits import DIGIT_PROMPTS, DIGIT_WORDS, load_digits
+from advdmd_ray.data.digits.images import DIGIT_PROMPTS, DIGIT_WORDS, load_digits
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.data.shapes.prompts import all_prompts, prompt_words
-from advdmd_ray.data.shapes.training import draw_images, draw_rows
+from advdmd_ray.data.shapes.skills import all_prompts, prompt_words
+from advdmd_ray.data.shapes.training_set import draw_images, draw_rows
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.tiny import DIGITS, SHAPES, Architecture

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.sources import build_judge
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judge import JudgeScore, build_judge
-from advdmd_ray.evaluation.judging import judge_pipeline
+from advdmd_ray.evaluation.judges.contract import JudgeScore
+from advdmd_ray.evaluation.judges.pipelines import judge_pipeline
 from advdmd_ray.files import drafted_folder
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.folder import SamplingSettings, write_sampling

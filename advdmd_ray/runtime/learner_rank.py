@@ -12,7 +12,7 @@ import torch
 from advdmd_ray.assembly import build_decoder, build_learner_worker, build_student_judge
 from advdmd_ray.config import Config
 from advdmd_ray.errors import BytesLostError
-from advdmd_ray.evaluation.judge import Judgement
+from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.learner.gang import SoloGang, TorchDistributedGang
 from advdmd_ray.learner.worker import CycleResult, Nothing, Publication

@@ -11,7 +11,7 @@ import ray
 import torch
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.folder_sampler import FolderSampler
+from advdmd_ray.evaluation.suites.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.suites.layout import Suite, SuitePrompt, claim_settings, missing, remove_drafts
 from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline

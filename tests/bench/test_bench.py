@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_parts import SIGMAS as LEVELS
-from small_parts import Judge, Mixer, config, infos_of, learner, real_images, scored_groups
-from small_parts import table as small_table
 
 from advdmd_ray.bench import command, learning
 from advdmd_ray.bench.command import main
@@ -27,6 +24,9 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.networks import Networks
+from small_parts import SIGMAS as LEVELS
+from small_parts import Judge, Mixer, config, infos_of, learner, real_images, scored_groups
+from small_parts import table as small_table
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-from comparison_files import ADVDMD, CONFIGS, DMD, TWINFLOW, write_comparison
 
 from advdmd_ray import cli
+from comparison_files import ADVDMD, CONFIGS, DMD, TWINFLOW, write_comparison
 
 QUICK = {"seeds": [0], "budget": 60, "points": 1}
 

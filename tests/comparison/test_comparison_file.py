@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison_files import ADVDMD, CONFIGS, DMD, write_comparison
 from pydantic import BaseModel
 
 from advdmd_ray.config import read_config
 from advdmd_ray.config.comparison import Comparison, Quick, Rival, read_comparison, rival_config
 from advdmd_ray.errors import UserError
+from comparison_files import ADVDMD, CONFIGS, DMD, write_comparison
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 NOWHERE = Path("nowhere")

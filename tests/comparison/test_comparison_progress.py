@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from comparison_files import write_comparison
 from rich.console import Console
 from rich.progress import Progress
 
@@ -14,6 +13,7 @@ from advdmd_ray.comparison.plan import RESULT, Job, plan_jobs
 from advdmd_ray.comparison.progress import Bars, PlainLines, progress_of
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.files import write_atomically
+from comparison_files import write_comparison
 
 
 @pytest.fixture

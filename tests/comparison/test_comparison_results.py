@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparison_files import ADVDMD, DMD, write_comparison
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
@@ -28,6 +27,7 @@ from advdmd_ray.comparison.tables import (
 )
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.files import write_atomically
+from comparison_files import ADVDMD, DMD, write_comparison
 
 FIGURES = [
     {"key": "seen", "label": "seen prompts", "better": "higher", "share": True},

@@ -8,11 +8,11 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
-from comparison_files import write_comparison
 
 from advdmd_ray.comparison.plan import RESULT, Job, plan_jobs
 from advdmd_ray.comparison.runner import run_jobs
 from advdmd_ray.config.comparison import read_comparison
+from comparison_files import write_comparison
 
 
 class Events:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
 from safetensors.torch import load_file
 
 from advdmd_ray.comparison import worker
@@ -21,6 +20,7 @@ from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.serial import SerialRun
+from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
 
 RIVALS = {rival["name"]: rival for rival in (DMD, ADVDMD, TWINFLOW)}
 

@@ -6,7 +6,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from fake_shell import GROUP_BYTES, FakeShell, Stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Job, Published, Reference
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
+from fake_shell import GROUP_BYTES, FakeShell, Stage
 
 randoms = st.integers(0, 2**32).map(Random)
 

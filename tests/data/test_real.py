@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.data.digits import load_digits
+from advdmd_ray.data.digits.images import load_digits
 from advdmd_ray.data.real import RealImages
 
 DIGITS = load_digits("train")

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from advdmd_ray.assembly import build_sample_maker, encode_table, real_images
 from advdmd_ray.config import Config
+from advdmd_ray.data.sources import build_judge
 from advdmd_ray.data.teacher_samples import SAMPLES_SEED, SHARD, SamplePlan, open_samples, plan_samples
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judge import build_judge
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_denoiser

@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+
 from ray_runs import workplace, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -3,8 +3,9 @@
 import sys
 
 import pytest
+
+from ports import free_ports
 from ray_runs import workplace, write_config
-from test_submit import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 DOCTOR = [sys.executable, "-c", "import sys; from advdmd_ray.cli import main; sys.exit(main(sys.argv[1:]))", "doctor"]

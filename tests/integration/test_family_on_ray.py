@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray_runs import SMALL, workplace
 from safetensors import safe_open
+
+from ray_runs import SMALL, workplace
 from tiny_families import write_family
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+
 from ray_runs import workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
+
 from ray_runs import Started, Workplace, workplace, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

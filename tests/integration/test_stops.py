@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ray_runs import Started, Workplace, workplace, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -2,22 +2,13 @@
 
 import json
 import re
-import socket
 
 import pytest
+
+from ports import free_ports
 from ray_runs import ROOT, workplace, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def test_a_submitted_job_succeeds_on_the_cluster_it_joins_and_starts_no_second_ray() -> None:

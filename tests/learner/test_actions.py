@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_parts import Judge, Mixer, batch_of, config, normal, setting
 from torch import Tensor
 
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.objectives import policy_update_loss
+from small_parts import Judge, Mixer, batch_of, config, normal, setting
 
 
 def _gap(values: Tensor) -> float:

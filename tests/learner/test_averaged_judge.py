@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_parts import Judge, Mixer, config, infos_of, learner, scored_groups
 from torch import Tensor
 
 from advdmd_ray.learner.batch import collate
@@ -13,6 +12,7 @@ from advdmd_ray.learner.checkpoint import open_checkpoint, save_checkpoint
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.objectives import heldout_auc
 from advdmd_ray.stations.weights.snapshot import digest_of, unpack
+from small_parts import Judge, Mixer, config, infos_of, learner, scored_groups
 
 
 def _learner(decay: float) -> Learner:

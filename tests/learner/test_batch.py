@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_parts import SHAPE, Judge, Mixer, scored_groups
 
 from advdmd_ray.learner.batch import LearnerBatch, collate, draw_levels, draw_noise, draw_states, shuffled_rewards
 from advdmd_ray.stations.records import ScoredGroup
+from small_parts import SHAPE, Judge, Mixer, scored_groups
 
 GROUPS = scored_groups(Mixer(1), Judge(2), group_size=5)
 BATCH = collate(GROUPS, 0)

@@ -2,34 +2,28 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import engine_scenario as scenario
 import pytest
 import torch
-from engine_scenario import Variant
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import engine_scenario as scenario
 from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.learner.deepspeed_engine import ZeroStage
 from advdmd_ray.learner.engine import build_engine
 from advdmd_ray.learner.gang import SoloGang
+from engine_scenario import Variant
+from ports import free_port
 
 PLAIN = scenario.Variant(0)
 SCRIPT = Path(scenario.__file__)
 ROOT = SCRIPT.parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def launch(size: int, folder: Path) -> str:

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import torch
-from small_parts import Judge, Mixer, batch_of, config, infos_of, learner, real_images, scored_groups, setting
 
 from advdmd_ray.learner.objectives import discriminator_update_loss, heldout_auc
+from small_parts import Judge, Mixer, batch_of, config, infos_of, learner, real_images, scored_groups, setting
 
 STILL = 1e-12
 UPDATES = 12

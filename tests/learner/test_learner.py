@@ -10,6 +10,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+
+from advdmd_ray.config import Config
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.errors import CheckpointError, RatioError
+from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from advdmd_ray.learner.learner import Learner
+from advdmd_ray.stations.records import ScoredGroup
+from advdmd_ray.stations.weights.snapshot import digest_of
 from small_parts import (
     SHAPE,
     Brightness,
@@ -23,15 +32,6 @@ from small_parts import (
     normal,
     scored_groups,
 )
-from torch import nn
-
-from advdmd_ray.config import Config
-from advdmd_ray.diffusion.kernels import Kernel
-from advdmd_ray.errors import CheckpointError, RatioError
-from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
-from advdmd_ray.learner.learner import Learner
-from advdmd_ray.stations.records import ScoredGroup
-from advdmd_ray.stations.weights.snapshot import digest_of
 
 WARM = config(cadence={"warm_dmd_updates": 1000})
 STILL = 1e-12

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from small_parts import SHAPE, Constant, Judge, Mixer, batch_of, config, normal, setting, table
 from torch import Tensor, nn
 
 from advdmd_ray.config import Config
@@ -13,6 +12,7 @@ from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.learner.batch import draw_other_prompts
 from advdmd_ray.learner.objectives import discriminator_update_loss
 from advdmd_ray.stations.prompt_table import PromptTable
+from small_parts import SHAPE, Constant, Judge, Mixer, batch_of, config, normal, setting, table
 
 PATH = ("test", 0, 0)
 ROWS = 64

@@ -8,20 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_parts import (
-    SHAPE,
-    Brightness,
-    Constant,
-    Judge,
-    Mixer,
-    Painter,
-    batch_of,
-    config,
-    normal,
-    real_images,
-    scored_groups,
-    setting,
-)
 from torch import Tensor, nn
 
 from advdmd_ray.config import Config
@@ -39,6 +25,20 @@ from advdmd_ray.learner.objectives import (
     policy_means,
     policy_update_loss,
     ratio_deviation,
+)
+from small_parts import (
+    SHAPE,
+    Brightness,
+    Constant,
+    Judge,
+    Mixer,
+    Painter,
+    batch_of,
+    config,
+    normal,
+    real_images,
+    scored_groups,
+    setting,
 )
 
 PATH = ("test", 0, 0)

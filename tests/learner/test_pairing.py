@@ -4,6 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
+
+from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.learner.objectives import discriminator_update_loss, dmd_update_loss, heldout_auc
 from small_parts import (
     SHAPE,
     Brightness,
@@ -17,10 +21,6 @@ from small_parts import (
     real_images,
     setting,
 )
-from torch import Tensor, nn
-
-from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.learner.objectives import discriminator_update_loss, dmd_update_loss, heldout_auc
 
 PATH = ("test", 0, 0)
 ROWS = 64

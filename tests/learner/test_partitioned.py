@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import partitioned_scenario as scenario
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_engine import free_port
 from torch import Tensor
 
+import partitioned_scenario as scenario
 from advdmd_ray.learner.gang import SoloGang
+from ports import free_port
 
 SCRIPT = Path(scenario.__file__)
 ROOT = SCRIPT.parents[2]

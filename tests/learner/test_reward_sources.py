@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from small_parts import Brightness, Mixer, config, infos_of, learner, scored_groups
 from torch import Tensor, nn
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.learner.outcome import CycleReport
+from small_parts import Brightness, Mixer, config, infos_of, learner, scored_groups
 
 STILL = 1e-12
 

@@ -4,7 +4,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from small_parts import Constant, Judge, Mixer, batch_of, config, normal, scored_groups, setting
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
@@ -21,6 +20,7 @@ from advdmd_ray.learner.objectives import (
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.losses.advantage import AdvantageForm, advantages, level_z_scores, nominal_scale, normalised
 from advdmd_ray.losses.policy_gradient import PolicyTerms, TrustRegion, policy_gradient_loss
+from small_parts import Constant, Judge, Mixer, batch_of, config, normal, scored_groups, setting
 
 PATH = ("test", 0, 0)
 OPEN = (True, True, True)

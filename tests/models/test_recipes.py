@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from full_size import MODELS, write_full_size
 from PIL import Image
 
 from advdmd_ray.cli import main
 from advdmd_ray.config import read_config
 from advdmd_ray.estimate import memory, placement, sizes_of
 from advdmd_ray.models.families.kept import FLOAT32
+from full_size import MODELS, write_full_size
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GIB = 2**30

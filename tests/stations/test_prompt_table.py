@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_parts import POOLED, PROMPTS, normal, table
 
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.stations.prompt_table import PromptTable
+from small_parts import POOLED, PROMPTS, normal, table
 
 
 @given(st.integers(0, 2), st.integers(1, 7))

@@ -6,20 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from small_parts import (
-    PROMPTS,
-    SHAPE,
-    SIGMAS,
-    Brightness,
-    Judge,
-    Mixer,
-    brightness_oracle,
-    lease,
-    normal,
-    reward_worker,
-    rollout_worker,
-    table,
-)
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
@@ -35,6 +21,20 @@ from advdmd_ray.stations.reward import (
     level_scores,
 )
 from advdmd_ray.stations.weights.snapshot import pack
+from small_parts import (
+    PROMPTS,
+    SHAPE,
+    SIGMAS,
+    Brightness,
+    Judge,
+    Mixer,
+    brightness_oracle,
+    lease,
+    normal,
+    reward_worker,
+    rollout_worker,
+    table,
+)
 
 FINAL = (0.05, 0.2)
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_parts import POOLED, SHAPE, SIGMAS, Mixer, lease, rollout_worker, table
 
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations.records import TrajectoryGroup
 from advdmd_ray.stations.rollout import sample_seeds
 from advdmd_ray.stations.weights.snapshot import Snapshot, pack
+from small_parts import POOLED, SHAPE, SIGMAS, Mixer, lease, rollout_worker, table
 
 
 def _same(first: TrajectoryGroup, second: TrajectoryGroup) -> bool:

@@ -21,10 +21,9 @@ from torch import Tensor
 
 from advdmd_ray.data.files.shards import CaptionedImage, Shard
 from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.judges.thumbnails import THUMBNAIL, thumbnails
 from advdmd_ray.files import drafted_file
 
-THUMBNAIL = 8
-"""Cells along the side of a thumbnail."""
 BATCH = 8
 """Images that go through the codec in one call."""
 READER = 2
@@ -139,16 +138,6 @@ def latent_schema(shape: tuple[int, int, int]) -> pa.Schema:
         ("thumbnail", pa.list_(pa.float32(), 3 * THUMBNAIL * THUMBNAIL)),
     ]
     return pa.schema(fields, metadata={"shape": ",".join(str(side) for side in shape)})
-
-
-def coloured(images: Float[Tensor, "b i h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Images with three channels, which a grey one has alike."""
-    return images.expand(-1, 3, -1, -1)
-
-
-def thumbnails(images: Float[Tensor, "b i h w"]) -> Float[Tensor, "b 3 8 8"]:
-    """Mean colours of 8 x 8 cells; values outside [-1, 1] are clipped first."""
-    return torch.nn.functional.adaptive_avg_pool2d(coloured(images).float().clamp(-1, 1), THUMBNAIL)
 
 
 def encoded_file(folder: Path, shard: Shard) -> Path:

@@ -24,9 +24,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
-from advdmd_ray.data.shapes.prompts import ShapePrompt
 from advdmd_ray.data.shapes.render import coverage
 from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIDE, Item, Scene, related
+from advdmd_ray.data.shapes.skills import ShapePrompt
 
 MIN_AREA = 6.0
 """Objects that cover fewer pixels are specks and not counted."""

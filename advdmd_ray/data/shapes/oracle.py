@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.data.shapes.checker import check
-from advdmd_ray.data.shapes.prompts import all_prompts
+from advdmd_ray.data.shapes.skills import all_prompts
 
 
 class ShapesOracle:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from advdmd_ray.data.shapes.prompts import HELD_OUT_PAIRS, ShapePrompt
 from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, MAX_OBJECTS, RELATIONS, SIDE, SIZES, Item, Scene, related
+from advdmd_ray.data.shapes.skills import HELD_OUT_PAIRS, ShapePrompt
 
 CELL = 8
 """Side of a cell, pixels. Every shape stands in the middle of a cell, and the codec's patches are the cells: what a

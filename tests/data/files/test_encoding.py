@@ -12,19 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_shards import picture
 from torch import Tensor
 
-from advdmd_ray.data.files.encoding import (
-    ArrowLatents,
-    Fitting,
-    Skipped,
-    cache_folder,
-    encode_shards,
-    encoded_file,
-)
+from advdmd_ray.data.files.encoding import ArrowLatents, Fitting, Skipped, cache_folder, encode_shards, encoded_file
 from advdmd_ray.data.files.shards import CaptionedImage, Shard
 from advdmd_ray.errors import UserError
+from pictures import picture
 
 SHAPE = (3, 2, 2)
 FITTING = Fitting(4, 4, 1.5)

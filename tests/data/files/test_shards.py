@@ -6,21 +6,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from advdmd_ray.data.files.shards import FOLDER_SHARD, METADATA, find_shards
 from advdmd_ray.errors import UserError
-
-
-def picture(value: int, size: tuple[int, int] = (8, 8)) -> bytes:
-    """A PNG of one grey, width x height."""
-    stream = io.BytesIO()
-    Image.fromarray(np.full((size[1], size[0], 3), value, dtype=np.uint8)).save(stream, format="PNG")
-    return stream.getvalue()
+from pictures import picture
 
 
 def read(path: Path, **columns: str) -> list[tuple[str, bytes]]:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from tiny_families import write_family
 
 from advdmd_ray.assembly import build_denoiser
 from advdmd_ray.config import Config
@@ -14,6 +13,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
+from tiny_families import write_family
 
 
 def _config(folder: Path, attention: str | None) -> Config:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_families import diffusers
 
 from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.schedule import shift_sigmas
@@ -18,6 +17,7 @@ from advdmd_ray.models.features import TokenReader, cut_after
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.pipeline import denoiser_of, image_decoder, image_encoder, load_denoiser, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
+from tiny_families import diffusers
 
 PROMPTS = ["a red fox above the boat", "a fox"]
 LENGTH = 300

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from full_size import MODELS, write_full_size
-from held_tensors import Live, Saved, weights_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advdmd_ray.activations import forward_bytes, graph_bytes
@@ -29,6 +27,8 @@ from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora
 from advdmd_ray.models.pipeline import load_denoiser, load_pipeline
 from advdmd_ray.models.text import encode_prompts
+from full_size import MODELS, write_full_size
+from held_tensors import Live, Saved, weights_of
 
 ROWS = 3
 LENGTH = 64

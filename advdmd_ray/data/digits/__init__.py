@@ -1,0 +1,1 @@
+"""Handwritten digits: the images, their prompts and their judge."""

@@ -1,0 +1,58 @@
+"""Prompt files, good and bad."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advdmd_ray.data.prompt_file import load_prompts
+from advdmd_ray.errors import UserError
+
+
+def write(folder: Path, content: bytes) -> Path:
+    file = folder / "prompts.txt"
+    file.write_bytes(content)
+    return file
+
+
+def test_prompts_keep_their_order_and_comments_are_left_out(tmp_path: Path) -> None:
+    file = write(tmp_path, "\ufeff# ours\n a red cube \r\nzwei Würfel\n# end\n\n".encode())
+    assert load_prompts(file) == ("a red cube", "zwei Würfel")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "fault"),
+    [
+        (b"one\n\ntwo\n", 2, "empty"),
+        (b"one\n   \ntwo\n", 2, "empty"),
+        (b"one\ntw\x00o\n", 2, "control character"),
+        (b"a\tb\n", 1, "control character"),
+        (b"one\ntwo\n" + b"x" * 1001 + b"\n", 3, "1001 characters"),
+        (b"one\n\xff\xfe\n", 2, "UTF-8"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, content: bytes, line: int, fault: str) -> None:
+    file = write(tmp_path, content)
+    with pytest.raises(UserError, match=fault) as caught:
+        load_prompts(file)
+    assert str(caught.value).startswith(f"{file}, line {line}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"# only a comment\n"])
+def test_a_file_without_a_prompt_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UserError, match="has no prompt"):
+        load_prompts(write(tmp_path, content))
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.txt: cannot read"):
+        load_prompts(tmp_path / "none.txt")
+
+
+@given(st.lists(st.text("abc é#7", min_size=1, max_size=30).map(str.strip).filter(lambda s: s and s[0] != "#")))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, prompts: list[str]) -> None:
+    file = write(tmp_path_factory.mktemp("p"), "".join(f"{prompt}\n" for prompt in prompts).encode())
+    if prompts:
+        assert load_prompts(file) == tuple(prompts)

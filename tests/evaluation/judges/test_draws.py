@@ -1,0 +1,126 @@
+"""The contract of the judges, and how samplers are judged."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from advdmd_ray.config import Config
+from advdmd_ray.data.digits.images import DIGIT_PROMPTS
+from advdmd_ray.data.sources import build_judge
+from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.schedule import teacher_sigmas
+from advdmd_ray.diffusion.seeds import derive_seed
+from advdmd_ray.evaluation.judges.contract import Figure, Judge, JudgeScore, signed_headline
+from advdmd_ray.evaluation.judges.draws import StudentJudge, balanced_samples, judge_sampler
+from advdmd_ray.runs.verdict import shown_images
+
+
+class Shade:
+    """Wants the image of prompt `n` to have the value n / 10 everywhere."""
+
+    name = "shade"
+    prompts: tuple[str, ...] = ("0", "1", "2")
+    figures = (Figure("error", "error", "lower", share=False),)
+    headline = "error"
+
+    def score(self, images: torch.Tensor, rows: torch.Tensor) -> JudgeScore:
+        return JudgeScore({"error": float((images.mean(dim=(1, 2, 3)) - rows / 10).abs().max())}, len(images))
+
+    def ceiling(self) -> JudgeScore:
+        return JudgeScore({"error": 0.0}, 3)
+
+
+def encode(prompts: Sequence[str]) -> Conditioning:
+    values = torch.tensor([float(prompt) for prompt in prompts])
+    return Conditioning(embeds=torch.zeros(len(values), 1, 1), pooled=values[:, None])
+
+
+def towards_prompt(x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    """The velocity whose prediction of the image is a hundred times too small for the judge."""
+    target = conditioning.pooled.view(-1, 1, 1, 1) / 1000
+    return (x - target) / t.view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("samples", [2, 3, 7])
+def test_a_sampler_is_judged_on_decoded_images_of_the_judges_own_prompts(samples: int) -> None:
+    score, images = judge_sampler(
+        Shade(),
+        towards_prompt,
+        encode,
+        Kernel.ode(),
+        teacher_sigmas(2, 1.0),
+        (1, 2, 2),
+        lambda latents: latents * 100,
+        samples=samples,
+        seed=3,
+    )
+    assert score.images == len(images) == samples
+    assert score.figures["error"] == pytest.approx(0, abs=1e-3)
+
+
+def test_samples_do_not_depend_on_the_batch_size_and_are_balanced() -> None:
+    prompts = Conditioning(embeds=torch.randn(5, 2, 3), pooled=torch.randn(5, 3))
+
+    def denoiser(x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        return x * t.view(-1, 1, 1, 1) + conditioning.pooled.mean(dim=1).view(-1, 1, 1, 1)
+
+    sigmas = teacher_sigmas(3, 1.0)
+    draws = [
+        balanced_samples(denoiser, prompts, Kernel("renoise"), sigmas, (1, 2, 2), samples=20, seed=1, batch_size=size)
+        for size in (7, 20)
+    ]
+    assert torch.allclose(draws[0][0], draws[1][0], atol=1e-6)
+    assert torch.bincount(draws[0][1]).tolist() == [4] * 5
+
+
+def test_a_student_is_judged_with_the_draws_of_the_final_judgement_and_a_headline_that_is_better_when_higher() -> None:
+    asked: list[tuple[list[int], list[int]]] = []
+
+    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> torch.Tensor:
+        asked.append((conditioning.pooled[:, 0].int().tolist(), list(seeds)))
+        return conditioning.pooled.view(-1, 1, 1, 1) / 1000 + 0.001
+
+    student = StudentJudge(Shade(), encode(Shade.prompts), lambda latents: latents * 100, samples=5, seed=3)
+    first, second = student.judged(draw), student.judged(draw)
+    assert first == second
+    assert first.score.images == 5
+    assert first.headline == pytest.approx(-0.1)
+    assert asked[0] == asked[1] == ([0, 1, 2, 0, 1], [derive_seed(3, "judge", index) for index in range(5)])
+
+
+def test_a_headline_where_higher_is_better_keeps_its_sign() -> None:
+    class Praise(Shade):
+        figures = (Figure("error", "praise", "higher", share=False),)
+
+    assert signed_headline(Praise(), JudgeScore({"error": 0.25}, 1)) == 0.25
+    assert signed_headline(Shade(), JudgeScore({"error": 0.25}, 1)) == -0.25
+
+
+@pytest.fixture(scope="module", params=["digits", "shapes"])
+def judge(request: pytest.FixtureRequest) -> Judge:
+    return build_judge(Config.model_validate({"data": {"source": request.param}}))
+
+
+def test_the_source_names_the_judge_and_its_figures_are_what_it_promises(judge: Judge) -> None:
+    ceiling = judge.ceiling()
+    keys = [figure.key for figure in judge.figures]
+    assert judge.name in ("digits", "shapes")
+    assert (judge.prompts == DIGIT_PROMPTS) == (judge.name == "digits")
+    assert set(ceiling.figures) == set(keys)
+    assert len(set(keys)) == len(keys)
+    assert judge.headline in keys
+    assert all(0 <= ceiling.figures[figure.key] <= 1 for figure in judge.figures if figure.share)
+
+
+def test_the_shown_images_fill_whole_rounds_of_the_first_prompts() -> None:
+    assert shown_images(prompts=10, samples=1000) == list(range(20))
+    assert shown_images(prompts=10, samples=15) == list(range(10))
+    assert shown_images(prompts=720, samples=720) == list(range(11))
+    assert shown_images(prompts=720, samples=1000) == [*range(11), *range(720, 731)]
+    for prompts, samples in itertools.product((1, 3, 30), (20, 45)):
+        columns = Counter(index % prompts for index in shown_images(prompts, samples))
+        assert len(set(columns.values())) == 1

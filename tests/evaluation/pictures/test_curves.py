@@ -1,0 +1,143 @@
+"""Curves: metrics.jsonl reads back as it was recorded, and every recorded panel is drawn."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from advdmd_ray.evaluation.pictures.curves import (
+    alarm_cycles,
+    auc_while_rl,
+    by_label,
+    moving_mean,
+    plot_curves,
+    read_series,
+)
+from advdmd_ray.metrics import MetricsHub, Sample, phase_samples
+
+
+def record_run(path: Path, cycles: int = 40, levels: int = 4) -> Path:
+    with MetricsHub(path) as hub:
+        for cycle in range(1, cycles + 1):
+            phase = "warm" if cycle < 10 else "ramp" if cycle < 20 else "full"
+            samples = [*phase_samples(phase), Sample.of("advdmd_rollout_trajectories_per_second", 100 + cycle)]
+            for level in range(1, levels + 1):
+                samples += [
+                    Sample.of("advdmd_reward_mean", cycle / cycles - level, level=level),
+                    Sample.of("advdmd_reward_spread", 0.5, level=level),
+                    Sample.of("advdmd_learner_discriminator_auc", 0.5 + cycle / 100, level=level),
+                ]
+            for objective in ("dmd", "fake_score", "discriminator", "rl")[: 3 if phase == "warm" else 4]:
+                samples += [
+                    Sample.of("advdmd_learner_loss", 1 / cycle, objective=objective),
+                    Sample.of("advdmd_learner_gradient_norm", 2 / cycle, objective=objective),
+                    Sample.of("advdmd_learner_updates_total", 1, objective=objective),
+                ]
+            samples += [
+                Sample.of("advdmd_buffer_policy_age_last", cycle % 3),
+                Sample.of("advdmd_buffer_reward_age_last", cycle % 2),
+                Sample.of("advdmd_learner_kl_nats", 0.01 * cycle),
+            ]
+            hub.record(samples, cycle=cycle)
+    return path
+
+
+def test_series_read_back_as_they_were_recorded(tmp_path: Path) -> None:
+    series = read_series(record_run(tmp_path / "metrics.jsonl"))
+    reward = series["advdmd_reward_mean{level=2}"]
+    assert reward.cycles.tolist() == list(range(1, 41))
+    np.testing.assert_allclose(reward.values, np.arange(1, 41) / 40 - 2)
+    assert (np.diff(reward.times) >= 0).all()
+
+
+def test_levels_come_in_numeric_order(tmp_path: Path) -> None:
+    series = read_series(record_run(tmp_path / "metrics.jsonl", cycles=2, levels=11))
+    assert list(by_label(series, "advdmd_reward_mean", "level")) == [str(level) for level in range(1, 12)]
+
+
+def test_the_last_value_of_a_cycle_stands_and_a_torn_line_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [(1, 0.0), (2, 5.0), (1, 7.0), (3, None), (4, [1.0, 2.0])]
+    text = "".join(json.dumps({"time": 1.0, "cycle": c, "values": {"advdmd_run_cycle": v}}) + "\n" for c, v in rows)
+    path.write_text(text + '{"time": 2.0, "cy')
+    curve = read_series(path)["advdmd_run_cycle"]
+    assert curve.cycles.tolist() == [1, 2, 3, 4]
+    np.testing.assert_array_equal(curve.values, [7.0, 5.0, np.nan, 1.5])
+    assert "line 6 is torn" in caplog.text
+
+
+def test_auc_while_rl_counts_only_the_cycles_with_rl_updates(tmp_path: Path) -> None:
+    found = auc_while_rl(read_series(record_run(tmp_path / "metrics.jsonl")))
+    expected = 0.5 + np.arange(10, 41) / 100
+    assert list(found) == [1, 2, 3, 4]
+    assert found[3] == pytest.approx((expected.mean(), 0.6))
+    assert auc_while_rl({}) == {}
+
+
+@given(st.lists(st.floats(-5, 5) | st.just(float("nan")), max_size=30), st.integers(1, 35))
+def test_a_moving_mean_is_the_mean_of_the_last_known_values(values: list[float], window: int) -> None:
+    result = moving_mean(np.array(values, dtype=np.float64), window)
+    for i in range(len(values)):
+        known = [v for v in values[max(0, i + 1 - window) : i + 1] if v == v]  # noqa: PLR0124 - NaN
+        assert result[i] == pytest.approx(sum(known) / len(known), abs=1e-9) if known else np.isnan(result[i])
+
+
+def test_a_whole_run_and_an_empty_one_are_drawn(tmp_path: Path) -> None:
+    full = plot_curves(record_run(tmp_path / "metrics.jsonl"), tmp_path / "curves.png", title="a run")
+    (tmp_path / "empty.jsonl").write_text("")
+    empty = plot_curves(tmp_path / "empty.jsonl", tmp_path / "empty.png")
+    with Image.open(full) as one, Image.open(empty) as two:
+        assert one.size == two.size == (1320, 1650)
+        inked = [int((np.asarray(picture.convert("L")) < 250).sum()) for picture in (one, two)]
+    assert inked[0] > 1.3 * inked[1]
+
+
+def test_the_gate_band_is_drawn_where_the_config_says(tmp_path: Path) -> None:
+    path = record_run(tmp_path / "metrics.jsonl")
+    low = plot_curves(path, tmp_path / "low.png", gate=(0.55, 0.70)).read_bytes()
+    high = plot_curves(path, tmp_path / "high.png", gate=(0.55, 0.98)).read_bytes()
+    assert low != high
+
+
+def record_judgements(path: Path, alarms: dict[int, int], frechet: float = 20.0) -> Path:
+    with MetricsHub(path) as hub:
+        for cycle, alarm in alarms.items():
+            figures = {"seen": 0.1 * cycle, "frechet": frechet}
+            samples = [Sample.of("advdmd_run_judge", value, figure=key) for key, value in figures.items()]
+            hub.record([*samples, Sample.of("advdmd_run_reward_hack_alarm", alarm)], cycle=cycle)
+    return path
+
+
+def test_the_alarm_is_marked_at_the_judgements_at_which_it_fired(tmp_path: Path) -> None:
+    quiet = record_judgements(tmp_path / "quiet.jsonl", {2: 0, 4: 0, 6: 0})
+    loud = record_judgements(tmp_path / "loud.jsonl", {2: 0, 4: 1, 6: 1})
+    assert alarm_cycles(read_series(quiet)) == []
+    assert alarm_cycles(read_series(loud)) == [4, 6]
+    assert alarm_cycles({}) == []
+    pictures = [plot_curves(path, path.with_suffix(".png")) for path in (quiet, loud)]
+    assert _reds(pictures[0]) < 50
+    assert _reds(pictures[1]) > 1000
+
+
+def _reds(path: Path) -> int:
+    """Pixels in the colour of the mark."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    return int((abs(pixels - [200, 16, 46]).max(axis=2) < 30).sum())
+
+
+def test_a_run_that_was_judged_has_one_more_panel_for_it(tmp_path: Path) -> None:
+    judged = plot_curves(record_judgements(tmp_path / "metrics.jsonl", {2: 0, 4: 0}), tmp_path / "judged.png")
+    with Image.open(judged) as picture:
+        assert picture.size == (1320, 2062)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_series(tmp_path / "none.jsonl")

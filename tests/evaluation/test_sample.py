@@ -1,0 +1,78 @@
+"""Sampling a pipeline folder into a picture, with plain diffusers."""
+
+import inspect
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation import sample
+from advdmd_ray.evaluation.sample import sample_grid, uniform_levels
+from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
+from advdmd_ray.models.folder import SAMPLING, SamplingSettings, write_sampling
+
+SETTINGS: dict[str, Any] = {"steps": 2, "guidance": 1.0, "images": 3}
+CLIP_TOKENS = 8
+"""The tiny pipeline's tokens before the T5 slot."""
+
+
+def test_levels_fall_evenly_from_one_and_leave_zero_to_the_scheduler() -> None:
+    assert uniform_levels(4) == [1.0, 0.75, 0.5, 0.25]
+    assert uniform_levels(1) == [1.0]
+
+
+def test_a_grid_has_one_row_a_prompt_and_repeats_for_its_seed(tmp_path: Path) -> None:
+    prompts = ["a handwritten seven", "a handwritten two"]
+    first, again, other = (
+        sample_grid("builtin:digits", prompts, seed=seed, out=tmp_path / f"{name}.png", **SETTINGS).read_bytes()
+        for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    )
+    assert first == again
+    assert first != other
+    one_row = sample_grid("builtin:digits", prompts[:1], seed=1, out=tmp_path / "row.png", **SETTINGS)
+    with Image.open(tmp_path / "first.png") as grid, Image.open(one_row) as row:
+        assert 1.5 * row.height < grid.height < 2 * row.height
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_pipeline: Path) -> Path:
+    return Path(shutil.copytree(tiny_pipeline, tmp_path / "pipeline"))
+
+
+@pytest.mark.parametrize(("said", "taken"), [(1, 1), (8, 8), (512, 512), (None, 256)])
+def test_the_text_slot_has_the_length_that_the_folder_says_and_else_that_of_diffusers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int | None, taken: int
+) -> None:
+    encode, lengths = StableDiffusion3Pipeline.encode_prompt, list[int]()
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        encoded: Any = encode(*args, **kwargs)
+        lengths.append(encoded[0].shape[1])
+        return encoded
+
+    monkeypatch.setattr(StableDiffusion3Pipeline, "encode_prompt", recorded)
+    if said is not None:
+        write_sampling(folder, SamplingSettings(said))
+    sample_grid(str(folder), ["a handwritten two"], seed=0, out=tmp_path / "grid.png", **SETTINGS)
+    (length,) = lengths
+    assert length - CLIP_TOKENS == taken
+
+
+def test_diffusers_own_length_is_what_diffusers_takes() -> None:
+    default = inspect.signature(StableDiffusion3Pipeline.__call__).parameters["max_sequence_length"].default
+    assert default == sample.DEFAULT_SEQUENCE_LENGTH
+
+
+def test_a_damaged_sampling_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / SAMPLING).write_text("{")
+    with pytest.raises(UserError, match=r"sampling\.json: cannot be read as JSON"):
+        sample_grid(str(folder), ["x"], seed=0, out=tmp_path / "grid.png", **SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["grid.jpg", "absent/grid.png"])
+def test_a_picture_that_cannot_be_written_is_refused_before_sampling(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="--out"):
+        sample_grid("builtin:digits", ["x"], seed=0, out=tmp_path / name, **SETTINGS)

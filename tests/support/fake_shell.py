@@ -1,0 +1,266 @@
+"""A shell without workers: jobs finish, hang or die as a test says, on a clock that only waiting moves."""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+import torch
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
+from advdmd_ray.controller.loop import CONSUMER, Controller
+from advdmd_ray.controller.protocols import Job, Published, Reference, Status
+from advdmd_ray.errors import WorkerLostError
+from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
+from advdmd_ray.learner.cadence import CyclePlan
+from advdmd_ray.learner.outcome import CycleOutcome, CycleReport, UpdateReport
+from advdmd_ray.metrics.series import Sample
+from advdmd_ray.stations.buffer.index import BufferIndex
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
+from advdmd_ray.stations.weights.snapshot import Manifest, Stream, pack
+from advdmd_ray.stations.weights.store import WeightStore
+
+GROUP_BYTES = 2**14
+
+
+def manifest(stream: Stream, version: int) -> Manifest:
+    """The manifest of a version."""
+    return pack(stream, version, {"w": torch.tensor(float(version))}).manifest
+
+
+class Clock:
+    """Seconds that pass when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RecordingHub:
+    """Keeps every sample."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+
+    def record(self, samples: Sequence[Sample], cycle: int | None = None) -> None:
+        self.samples.extend(samples)
+
+    def total(self, name: str, **labels: str) -> float:
+        """Sum over the samples of a series that have these labels."""
+        wanted = set(labels.items())
+        return sum(sample.value for sample in self.samples if sample.name == name and wanted <= set(sample.labels))
+
+
+class FakeShell:
+    """Takes the controller's jobs, checks each against the laws, and ends them in an order drawn by the test.
+
+    Args:
+        config: The run.
+        clock: Moved by waiting.
+        random: Decides what ends when; None: the oldest job first, one by one.
+        lose: Probability that a rollout or reward job ends with the loss of its worker.
+        hang: Workers whose jobs never end.
+        dead: Workers whose every job ends with their loss.
+        judge: What the judge says of a version: its headline.
+        reward: Mean reward of the final level in the cycle that makes a version.
+        cycle_s: Seconds of a learner cycle.
+        rollout_s: Seconds of a rollout.
+        gone: Probability that the bytes of a group are gone when the learner first fetches them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        *,
+        random: Random | None = None,
+        lose: float = 0.0,
+        hang: Sequence[str] = (),
+        dead: Sequence[str] = (),
+        judge: Callable[[int], float] = lambda _: 0.0,
+        reward: Callable[[int], float] = lambda _: 0.0,
+        cycle_s: float = 1.0,
+        rollout_s: float = 1.0,
+        gone: float = 0.0,
+    ) -> None:
+        self._gone = gone
+        self._fetched: tuple[int, ...] = ()
+        self._judge, self._reward = judge, reward
+        self.config, self.clock = config, clock
+        self._random, self._lose, self._hang, self._dead, self._cycle_s = (
+            random,
+            lose,
+            tuple(hang),
+            tuple(dead),
+            cycle_s,
+        )
+        self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
+        self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
+        self._rollout_s = rollout_s
+        self.version = 0
+        self._outcomes: dict[Job, Any] = {}
+        self._ready_at: dict[Job, float] = {}
+        self._running: dict[str, tuple[Stream, int]] = {}
+        self.busy: set[str] = set()
+        self.leases: list[Lease] = []
+        self.cycles: list[tuple[int, ...]] = []
+        self.gone: list[int] = []
+        self.ages: list[int] = []
+        self.checkpoints: list[int] = []
+        self.facts: list[dict[str, Any]] = []
+        self.grids: list[int] = []
+        self.judged: list[int] = []
+        self.most_busy = 0
+        self.scored = 0
+        self.before_lease: Callable[[Lease], None] = lambda _: None
+
+    def _start(self, worker: str, outcome: Any, payload: Reference = None, seconds: float = 1.0) -> Job:
+        assert worker not in self.busy, f"{worker} has a job already"
+        self.busy.add(worker)
+        job = Job(worker, (), payload)
+        self._outcomes[job] = outcome
+        self._ready_at[job] = self.clock.now + seconds
+        return job
+
+    def _load(self, worker: str, snapshot: Published) -> LoadReport | None:
+        running = (snapshot.manifest.stream, snapshot.manifest.version)
+        if self._running.get(worker) == running:
+            return None
+        self._running[worker] = running
+        return LoadReport(worker, *running, snapshot.manifest.digest)
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+        rollout = self.config.rollout
+        assert student.manifest.version == lease.policy_version == self.version
+        assert lease.ordinal < lease_limit(self.version, rollout.groups_per_cycle, rollout.max_policy_age)
+        assert lease.ordinal < self.config.run.cycles * rollout.groups_per_cycle
+        self.before_lease(lease)
+        self.leases.append(lease)
+        report = WorkReport(worker, 1.0, self._load(worker, student))
+        job = self._start(worker, report, ("group", lease), self._rollout_s)
+        self.most_busy = max(self.most_busy, len(self.busy & set(self.rollout_workers)))
+        return job
+
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
+        kind, lease = group
+        assert kind == "group"
+        self.scored += 1
+        info = GroupInfo(
+            lease.ordinal,
+            lease.prompt_id,
+            4,
+            lease.policy_version,
+            discriminator.manifest.version,
+            GROUP_BYTES,
+            (0.0,),
+            (1.0,),
+        )
+        return self._start(
+            worker, (WorkReport(worker, 1.0, self._load(worker, discriminator)), info), ("scored", lease)
+        )
+
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        ordinals = tuple(info.ordinal for info, _ in groups)
+        lost = tuple(o for o in ordinals if o not in self.gone and self.draws_loss())
+        self.gone.extend(lost)
+        self._fetched = () if lost else ordinals
+        return self._start("learner", lost, seconds=0.0)
+
+    def draws_loss(self) -> bool:
+        return self._random is not None and self._random.random() < self._gone
+
+    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        assert self._fetched == tuple(info.ordinal for info, _ in groups), "a cycle is of groups that were fetched"
+        self._fetched = ()
+        self.cycles.append(tuple(info.ordinal for info, _ in groups))
+        self.ages.extend(self.version - info.policy_version for info, _ in groups)
+        assert all(reference == ("scored", reference[1]) for _, reference in groups)
+        version = self.version + 1
+        report = CycleReport(
+            version=version,
+            plan=CyclePlan("warm", 1, 1, 1, 0),
+            updates={"dmd": UpdateReport(1, 0, 0.5, 1.0)},
+            auc=(0.6,),
+            smoothed_auc=(0.6,),
+            open_levels=(True,),
+            reward_mean=(self._reward(version),),
+            reward_spread=(1.0,),
+            policy=None,
+            fresh_deviation=0.0,
+            trajectories=4 * len(groups),
+            seconds=1.0,
+        )
+        outcome = CycleOutcome(report, manifest("student", version), manifest("discriminator", version))
+        return self._start("learner", outcome, (b"student", b"discriminator"), self._cycle_s)
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> Job:
+        self.checkpoints.append(self.version)
+        self.facts.append(copy.deepcopy(dict(facts)))
+        return self._start("learner", f"step-{self.version}")
+
+    def grid(self) -> Job:
+        self.grids.append(self.version)
+        return self._start("learner", f"version-{self.version}.png")
+
+    def judge(self) -> Job:
+        self.judged.append(self.version)
+        headline = self._judge(self.version)
+        return self._start("learner", Judgement(JudgeScore({"quality": 2 * headline}, 20), headline))
+
+    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
+        assert set(jobs) == set(self._outcomes), "every job that runs is waited for"
+        assert self.clock.now < 3e3, "the run never ends"
+        ready = [job for job in jobs if job.worker not in self._hang and self._ready_at[job] <= self.clock.now]
+        if self._random is None:
+            ready = ready[:1]
+        elif ready:
+            ready = self._random.sample(ready, self._random.randint(0, len(ready)))
+        if not ready:
+            self.clock.now += timeout_s
+        return ready
+
+    def outcome(self, job: Job) -> Any:
+        self.busy.remove(job.worker)
+        outcome = self._outcomes.pop(job)
+        unlucky = self._random is not None and job.worker != "learner" and self._random.random() < self._lose
+        if job.worker in self._dead or unlucky:
+            self._running.pop(job.worker, None)
+            raise WorkerLostError(f"{job.worker}: its process ended")
+        if isinstance(outcome, CycleOutcome):
+            self.version = outcome.report.version
+        return outcome
+
+
+class Stage:
+    """A controller over a fake shell, with the real frontier, buffer and store."""
+
+    def __init__(self, config: Config, *, lease_s: float | None = None, **shell: Any) -> None:
+        self.config, self.clock, self.hub = config, Clock(), RecordingHub()
+        self.shell = FakeShell(config, self.clock, **shell)
+        self.frontier = PromptFrontier(config.run.seed, 10, config.rollout.lease_s)
+        self.buffer: BufferIndex[Reference] = BufferIndex(
+            [CONSUMER], max_bytes=config.buffer.max_bytes, max_policy_age=config.rollout.max_policy_age
+        )
+        self.store: WeightStore[Reference] = WeightStore(config.weights.keep)
+        self.statuses: deque[Status] = deque(maxlen=1000)
+        self.controller = Controller(
+            config,
+            frontier=self.frontier,
+            buffer=self.buffer,
+            store=self.store,
+            hub=self.hub,
+            shell=self.shell,
+            group_bytes=GROUP_BYTES,
+            display=self.statuses.append,
+            clock=self.clock,
+        )
+        self.controller.publish(manifest("student", 0), b"student")
+        self.controller.publish(manifest("discriminator", 0), b"discriminator")
+
+    def run(self) -> int:
+        """The whole run."""
+        return self.controller.run()
