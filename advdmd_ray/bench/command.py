@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from advdmd_ray.arguments import Parser
 from advdmd_ray.bench.sizes import FULL, SIZES
+from advdmd_ray.cli.arguments import Parser
 from advdmd_ray.errors import RatioError, UserError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _settings(args: argparse.Namespace) -> "Settings | None":
         raise UserError(f"--size {size.name} would take days on a CPU; give --size tiny, or --device cuda")
     if args.out is not None and args.out.exists():
         raise UserError(f"--out {args.out} exists; name another file")
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - takes seconds
 
     if args.device == "cuda" and not torch.cuda.is_available():
         return None
@@ -109,7 +109,7 @@ def _settings(args: argparse.Namespace) -> "Settings | None":
 
 def measure(settings: "Settings") -> dict[str, Any]:
     """The whole benchmark: the plain loop, then rollouts and learner of each kind; as a document."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - takes seconds
 
     from advdmd_ray.bench.document import header, rollout_figures  # noqa: PLC0415
     from advdmd_ray.bench.machine import hardware  # noqa: PLC0415
@@ -159,7 +159,7 @@ def _measure_kind(settings: "Settings", learns: "Learns", document: dict[str, An
 
 def _fitting(work: Callable[[], T]) -> tuple[T | None, str]:
     """What the work gives, or None and why, if the GPU's memory is too small for it."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - takes seconds
 
     try:
         return work(), ""
@@ -169,7 +169,7 @@ def _fitting(work: Callable[[], T]) -> tuple[T | None, str]:
 
 def _release(device: "torch.device") -> None:
     """Gives memory back that nobody uses any more."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - takes seconds
 
     gc.collect()
     if device.type == "cuda":

@@ -9,8 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from advdmd_ray.bench.sizes import Size
-from advdmd_ray.compute import FORWARD, WITH_BACKWARD, WITH_INPUT_BACKWARD, Network, guided_forward, stochastic_actions
 from advdmd_ray.config import Config
+from advdmd_ray.runs.needs.compute import (
+    FORWARD,
+    WITH_BACKWARD,
+    WITH_INPUT_BACKWARD,
+    Network,
+    guided_forward,
+    stochastic_actions,
+)
 
 MULTIPLY_ADD = 2
 TIME_CHANNELS = 256

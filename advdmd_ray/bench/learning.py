@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advdmd_ray.assembly import build_networks
 from advdmd_ray.bench.parts import FAMILY, Settings, random_images, randomly_scored, sigmas_of
 from advdmd_ray.bench.timing import Stopwatch, Timing
 from advdmd_ray.config import Config
@@ -22,6 +21,7 @@ from advdmd_ray.learner.learner import RATIO_TOLERANCE, Learner
 from advdmd_ray.learner.objectives import policy_means, ratio_deviation
 from advdmd_ray.learner.outcome import UpdateReport
 from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.runs.parts.networks import build_networks
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 from advdmd_ray.stations.reward import group_info

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.assembly import learning_copy
 from advdmd_ray.bench.parts import Settings, config_of, sigmas_of
 from advdmd_ray.bench.timing import Stopwatch, Timing, timed
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.models.families.base import TIMESTEPS, TransformerDenoiser
+from advdmd_ray.runs.parts.networks import learning_copy
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease, TrajectoryGroup
 from advdmd_ray.stations.rollout import RolloutWorker

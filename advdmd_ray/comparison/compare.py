@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advdmd_ray import preflight
 from advdmd_ray.comparison.plan import TABLE, Job, claim_settings, plan_jobs
 from advdmd_ray.comparison.progress import progress_of
 from advdmd_ray.comparison.runner import run_jobs
@@ -13,6 +12,7 @@ from advdmd_ray.config.comparison import Comparison, read_comparison
 from advdmd_ray.config.reading import validated
 from advdmd_ray.errors import UserError
 from advdmd_ray.provenance import usable_cores
+from advdmd_ray.runs.folder import Start, check_writable, claim
 
 __all__ = ["COMPARISONS", "TABLE", "Prepared", "prepare", "run_comparison"]
 
@@ -60,7 +60,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
         comparison = validated(Comparison, {**comparison.model_dump(), "name": name}, "--name")
     output = COMPARISONS / comparison.name
     jobs = plan_jobs(comparison, output)
-    preflight.check_writable(output)
+    check_writable(output)
     wanted = tuple(job for job in jobs if not only or job.trainer == "none" or job.rival in only)
     return Prepared(comparison.name, jobs, wanted)
 
@@ -91,7 +91,7 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
         if results is not None and results.rivals:
             write_outputs(results, shlex.join(command), folder)
 
-    with preflight.claim(preflight.Start(folder, None, None, str(folder))):
+    with claim(Start(folder, None, None, str(folder))):
         claim_settings(prepared.jobs, jobs)
         with progress_of(prepared.name, jobs) as watcher:
             reasons = run_jobs(jobs, workers, watcher, write)

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.assembly import build_denoiser, geometry
 from advdmd_ray.comparison.plan import JUDGE_SEED, Job
 from advdmd_ray.data.sources import build_judge
 from advdmd_ray.diffusion.denoiser import Denoiser
@@ -22,6 +21,8 @@ from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
+from advdmd_ray.runs.parts.inputs import geometry
+from advdmd_ray.runs.parts.networks import build_denoiser
 
 
 class Examiner:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from advdmd_ray.assembly import build_denoiser, encode_table, geometry, real_images
 from advdmd_ray.comparison.plan import Job
+from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.comparison.signals import Signals
-from advdmd_ray.compute import Cost, cycle_cost
+from advdmd_ray.comparison.twinflow import TwinFlowTrainer, update_cost
 from advdmd_ray.config import Config
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
@@ -20,8 +20,9 @@ from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.serial import SerialRun
-from advdmd_ray.twinflow import TwinFlowTrainer, update_cost
+from advdmd_ray.runs.needs.compute import Cost, cycle_cost
+from advdmd_ray.runs.parts.inputs import encode_table, geometry, real_images
+from advdmd_ray.runs.parts.networks import build_denoiser
 
 TWINFLOW = "twinflow"
 """File stem of the rival trainer's state in its checkpoints."""

@@ -27,8 +27,8 @@ from advdmd_ray.comparison.trainers import Trainer, build_trainer
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.learner.worker import CHECKPOINTS
-from advdmd_ray.preflight import newest_checkpoint
 from advdmd_ray.provenance import made_here
+from advdmd_ray.runs.folder import newest_checkpoint
 
 CHECKPOINT_S = 60.0
 """Training between two checkpoints, seconds, beside those that each judgement makes."""

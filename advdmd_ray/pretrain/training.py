@@ -17,7 +17,7 @@ from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.families.sd3 import SD3Denoiser
-from advdmd_ray.muon import Muon
+from advdmd_ray.pretrain.muon import Muon
 
 WARMUP_STEPS = 100
 GRADIENT_CLIP = 1.0

@@ -15,7 +15,7 @@ from ray.exceptions import AuthenticationError
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.estimate import placement, ray_address, reserved
+from advdmd_ray.runs.needs.memory import placement, ray_address, reserved
 
 CONNECT_S = 10.0
 # No usage statistics; workers' lines without colour codes, as they go into job logs too; and no second copy of a

@@ -10,19 +10,19 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from advdmd_ray.assembly import geometry
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.controller.frontier import PromptFrontier, restored_frontier
 from advdmd_ray.controller.loop import CONSUMER, Controller
-from advdmd_ray.display import progress_display
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.files import write_atomically
-from advdmd_ray.finish import Phases, finish_run
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
-from advdmd_ray.preflight import PLACES
+from advdmd_ray.runs.finish import Phases, finish_run
+from advdmd_ray.runs.parts.inputs import geometry
+from advdmd_ray.runs.same_run import PLACES
 from advdmd_ray.runtime.buffer_actor import BufferActor, RemoteBuffer
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.cluster import connected
+from advdmd_ray.runtime.display import progress_display
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.store_actor import RemoteStore, StoreActor

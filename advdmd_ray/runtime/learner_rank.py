@@ -9,13 +9,13 @@ import numpy as np
 import ray
 import torch
 
-from advdmd_ray.assembly import build_decoder, build_learner_worker, build_student_judge
 from advdmd_ray.config import Config
 from advdmd_ray.errors import BytesLostError
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.learner.gang import SoloGang, TorchDistributedGang
 from advdmd_ray.learner.worker import CycleResult, Nothing, Publication
+from advdmd_ray.runs.parts.workers import build_decoder, build_learner_worker, build_student_judge
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo

@@ -18,13 +18,13 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from advdmd_ray.assembly import encode_table
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Job, Published, Reference
 from advdmd_ray.data.teacher_samples import plan_samples
-from advdmd_ray.display import samples_progress
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
+from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.display import samples_progress
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.reward_actor import RewardActor
 from advdmd_ray.runtime.rollout_actor import RolloutActor

@@ -7,8 +7,8 @@ import psutil
 import ray
 import torch
 
-from advdmd_ray.assembly import build_reward_worker
 from advdmd_ray.config import Config
+from advdmd_ray.runs.parts.workers import build_reward_worker
 from advdmd_ray.stations.buffer.record_batch import decode_group, encode_scored, from_bytes, to_bytes
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, WorkReport

@@ -6,9 +6,9 @@ import numpy as np
 import ray
 import torch
 
-from advdmd_ray.assembly import build_sample_maker
 from advdmd_ray.config import Config
 from advdmd_ray.data.teacher_samples import SampleMaker, SamplePlan
+from advdmd_ray.runs.parts.workers import build_sample_maker
 from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.dealing import deal
 from advdmd_ray.stations.prompt_table import PromptTable

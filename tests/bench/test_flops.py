@@ -5,7 +5,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from advdmd_ray.assembly import build_networks
 from advdmd_ray.bench.flops import Flops, forward_flops, update_flops
 from advdmd_ray.bench.learning import TimedLearner
 from advdmd_ray.bench.parts import (
@@ -23,7 +22,6 @@ from advdmd_ray.bench.parts import (
 from advdmd_ray.bench.rollouts import time_rollouts
 from advdmd_ray.bench.sizes import FULL, TINY, Size
 from advdmd_ray.bench.timing import Stopwatch
-from advdmd_ray.compute import Network, cycle_cost
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.learner.cadence import CyclePlan
@@ -33,6 +31,8 @@ from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.models.features import cut_after
 from advdmd_ray.models.lora import add_lora
+from advdmd_ray.runs.needs.compute import Network, cycle_cost
+from advdmd_ray.runs.parts.networks import build_networks
 from advdmd_ray.stations.reward import group_info
 
 CPU = torch.device("cpu")

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from advdmd_ray.comparison import worker
 from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.plan import POINTS, RESULT, STUDENT, Job, plan_jobs
+from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.comparison.trainers import build_trainer, made_plan
 from advdmd_ray.comparison.worker import do_job
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.outcome import CycleReport
-from advdmd_ray.serial import SerialRun
 from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
 
 RIVALS = {rival["name"]: rival for rival in (DMD, ADVDMD, TWINFLOW)}

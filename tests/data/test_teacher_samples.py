@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from advdmd_ray.assembly import build_sample_maker, encode_table, real_images
+from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.config import Config
 from advdmd_ray.data.sources import build_judge
 from advdmd_ray.data.teacher_samples import SAMPLES_SEED, SHARD, SamplePlan, open_samples, plan_samples
@@ -19,8 +19,9 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_denoiser
+from advdmd_ray.runs.parts.inputs import encode_table, real_images
+from advdmd_ray.runs.parts.workers import build_sample_maker
 from advdmd_ray.seeding import derive_seed
-from advdmd_ray.serial import SerialRun
 
 PROMPTS = ("a handwritten one", "a handwritten two", "a handwritten seven")
 

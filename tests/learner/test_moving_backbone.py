@@ -6,17 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from advdmd_ray.assembly import (
-    base_digest,
-    build_learner_worker,
-    build_reward_worker,
-    build_rollout_worker,
-    encode_table,
-)
 from advdmd_ray.config import Config
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
+from advdmd_ray.runs.parts.inputs import encode_table
+from advdmd_ray.runs.parts.networks import base_digest
+from advdmd_ray.runs.parts.workers import build_learner_worker, build_reward_worker, build_rollout_worker
 from advdmd_ray.stations.records import Lease, TrajectoryGroup
 from advdmd_ray.stations.reward import (
     RewardWorker,

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from advdmd_ray.assembly import encode_table
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.embeddings import EmbeddingStore, encoder_identity
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.text import ENCODED_AT_ONCE
+from advdmd_ray.runs.parts.inputs import encode_table
 
 
 class Encoder:
@@ -96,7 +96,7 @@ def test_a_run_that_finds_all_its_prompts_loads_no_text_encoder(
     def refuse(*_: object) -> None:
         raise AssertionError("a text encoder was loaded")
 
-    monkeypatch.setattr("advdmd_ray.assembly.load_pipeline", refuse)
+    monkeypatch.setattr("advdmd_ray.runs.parts.inputs.load_pipeline", refuse)
     found = encode_table(config)
     for name, tensor in plain.state().items():
         assert torch.equal(made.state()[name], tensor), name

@@ -8,8 +8,8 @@ from PIL import Image
 
 from advdmd_ray.cli import main
 from advdmd_ray.config import read_config
-from advdmd_ray.estimate import memory, placement, sizes_of
 from advdmd_ray.models.families.kept import FLOAT32
+from advdmd_ray.runs.needs.memory import memory, placement, sizes_of
 from full_size import MODELS, write_full_size
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from advdmd_ray.assembly import build_learner_worker, build_reward_worker, build_rollout_worker, encode_table
 from advdmd_ray.config import Config
 from advdmd_ray.learner.gang import Gang, TorchDistributedGang
+from advdmd_ray.runs.parts.inputs import encode_table
+from advdmd_ray.runs.parts.workers import build_learner_worker, build_reward_worker, build_rollout_worker
 from advdmd_ray.stations.records import Lease
 from advdmd_ray.stations.reward import group_info
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
-from advdmd_ray.assembly import build_denoiser
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
+from advdmd_ray.runs.parts.networks import build_denoiser
 from tiny_families import write_family
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
@@ -27,7 +28,6 @@ from advdmd_ray.models.pipeline import (
     load_pipeline,
 )
 from advdmd_ray.models.text import encode_prompts
-from advdmd_ray.serial import SerialRun
 
 PROMPTS = ["a red fox above the boat", "a fox"]
 LENGTH, GUIDANCE, SIGMAS, SIZE = 300, 2.0, (1.0, 0.6), (32, 48)

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from advdmd_ray.activations import forward_bytes, graph_bytes
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.diffusers_classes import transformer_class
@@ -27,6 +26,7 @@ from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora
 from advdmd_ray.models.pipeline import load_denoiser, load_pipeline
 from advdmd_ray.models.text import encode_prompts
+from advdmd_ray.runs.needs.activations import forward_bytes, graph_bytes
 from full_size import MODELS, write_full_size
 from held_tensors import Live, Saved, weights_of
 

@@ -1,0 +1,93 @@
+"""The `advdmd` command: reads the arguments and calls one command.
+
+Whatever is slow to import is imported by the command that needs it, so `--help` and bad input answer at once, without
+torch or ray.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from advdmd_ray import __version__, errors
+from advdmd_ray.cli import compare, doctor, evaluate, export, pretrain, run, sample
+from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, Parser, end
+
+COMMANDS = (
+    run.COMMAND,
+    pretrain.COMMAND,
+    sample.COMMAND,
+    evaluate.COMMAND,
+    export.COMMAND,
+    compare.COMMAND,
+    doctor.COMMAND,
+)
+
+_FAILURES = (
+    errors.WeightsMismatchError,
+    errors.RatioError,
+    errors.DeadlineError,
+    errors.WorkerLostError,
+    errors.CheckpointError,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments after the program's name; `sys.argv[1:]` if None.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        args = parse_arguments(sys.argv[1:] if argv is None else argv)
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        if args.verbose:
+            logging.getLogger("advdmd_ray").setLevel(logging.DEBUG)
+        return cast("Callable[[argparse.Namespace], int]", args.function)(args)
+    except errors.UserError as error:
+        return end(f"error: {error}", BAD_INPUT)
+    except _FAILURES as error:
+        logging.getLogger(__name__).debug("the failure in full", exc_info=True)
+        return end(f"failed: {error}", FAILED)
+    except KeyboardInterrupt:
+        return end("stopped by Ctrl-C; a run goes on from its last checkpoint with --resume auto", INTERRUPTED)
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments; `section.key=value` overrides may stand before, between and after the options.
+
+    Raises:
+        UserError: for an unknown command or option, or a missing or malformed value.
+    """
+    args, extras = _build_parser().parse_known_args(argv)
+    if args.command is None:
+        raise errors.UserError(
+            "no command given: run, pretrain, sample, evaluate, export, compare or doctor; see advdmd --help"
+        )
+    for extra in extras:
+        if extra.startswith("-") and "=" in extra and "." in extra:
+            raise errors.UserError(f"unknown option {extra}; overrides have no dashes: {extra.lstrip('-')}")
+        if extra.startswith("-") or "overrides" not in args:
+            raise errors.UserError(f"unexpected argument {extra}; see advdmd {args.command} --help")
+        args.overrides.append(extra)
+    return args
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="advdmd",
+        description="Distils a diffusion model into a few-step student with AdvDMD, on Ray and DeepSpeed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"advdmd {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    for command in COMMANDS:
+        own = commands.add_parser(command.name, help=command.text, description=command.text, allow_abbrev=False)
+        own.set_defaults(function=command.run)
+        own.add_argument("-v", "--verbose", action="store_true", help="log details, and the whole of a failure")
+        command.add_arguments(own)
+    return parser

@@ -1,0 +1,143 @@
+"""`advdmd evaluate`: judges a teacher and a student, or draws and collects a benchmark."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advdmd_ray.cli.arguments import DONE, Command, add_config, positive
+from advdmd_ray.config import read_config
+from advdmd_ray.errors import UserError
+from advdmd_ray.runs import preflight
+from advdmd_ray.runs.folder import check_writable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments of `advdmd evaluate`."""
+    add_config(command, required=False)
+    judge = command.add_argument_group("judge", "the teacher at 40, 8, 4 and 2 steps, and a student; needs --config")
+    judge.add_argument("--student", metavar="FOLDER", help="pipeline folder of a student")
+    command.add_argument(
+        "--out",
+        metavar="PATH",
+        help="where the table, or the benchmark's images go (judge: judge.json in the run folder)",
+    )
+    suite = command.add_argument_group("benchmark", "images as the official scorer reads them; what is there stays")
+    suite.add_argument("--suite", choices=["geneval", "dpg"], help="GenEval or DPG-Bench")
+    suite.add_argument("--metadata", metavar="JSONL", help="geneval: evaluation_metadata.jsonl")
+    suite.add_argument("--prompts", metavar="DIR", help="dpg: folder of NAME.txt prompts")
+    suite.add_argument("--pipeline", metavar="FOLDER", help="diffusers folder of a teacher or student, or builtin:NAME")
+    suite.add_argument("--steps", type=positive, help="uniform levels (default: the folder's, or 40)")
+    suite.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
+    suite.add_argument("--images", type=positive, default=4, help="geneval: images per prompt (default 4)")
+    suite.add_argument("--size", type=positive, nargs=2, metavar=("H", "W"), help="pixels (default: the folder's)")
+    suite.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of the networks")
+    suite.add_argument("--seed", type=int, default=0, help="names the seed of every image (default 0)")
+    suite.add_argument("--actors", type=positive, default=1, help="Ray actors that draw (default 1)")
+    suite.add_argument("--gpus-each", type=float, default=0.0, help="GPUs of each actor (default 0)")
+    command.add_argument(
+        "--collect", nargs="+", metavar="RESULTS", help="tabulate what official scorers wrote, side by side"
+    )
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Judges, draws a benchmark, or tabulates what scorers wrote."""
+    from advdmd_ray.models.folder import inspect_pipeline
+
+    if args.collect is not None:
+        return _collect(args)
+    if args.suite is not None:
+        return _suite(args)
+    if args.config is None:
+        raise UserError("evaluate needs --config to judge, --suite to draw a benchmark, or --collect for a table")
+    config = read_config(args.config, args.overrides)
+    out = Path(args.out) if args.out else config.folder / "judge.json"
+    preflight.check_model(config)
+    check_writable(out.parent)
+    if args.student is not None:
+        preflight.check_max_sequence_length(config, inspect_pipeline(args.student))
+
+    from rich.console import Console
+
+    from advdmd_ray.runs.verdict import judge_run
+
+    console = Console(stderr=True)
+    with console.status("judging") as status:
+        verdict = judge_run(config, None if args.student is None else Path(args.student), status.update)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
+    Console().print(judge_table(verdict))
+    sys.stdout.write(f"{out}\n")
+    return DONE
+
+
+def _suite(args: argparse.Namespace) -> int:
+    wanted = {"geneval": "metadata", "dpg": "prompts"}[args.suite]
+    for name in (wanted, "pipeline", "out"):
+        if getattr(args, name) is None:
+            raise UserError(f"--suite {args.suite} needs --{name}")
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from advdmd_ray.evaluation.suites.layout import DpgBench, GenEval
+    from advdmd_ray.runtime.suite import SuiteSettings, draw_suite
+
+    suite = GenEval(Path(args.metadata), args.images) if args.suite == "geneval" else DpgBench(Path(args.prompts))
+    height, width = args.size or (None, None)
+    if args.suite == "dpg" and height != width:
+        raise UserError(f"--size {height}x{width}: DPG-Bench's scorer cuts squares out of a grid; give a square")
+    settings = SuiteSettings(args.pipeline, args.steps, args.guidance, height, width, args.precision, args.seed)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(f"prompts of {suite.name}")
+        drawn = draw_suite(
+            suite,
+            Path(args.out),
+            settings,
+            actors=args.actors,
+            gpus_each=args.gpus_each,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+        )
+    sys.stdout.write(f"{args.out}: {len(suite.prompts)} prompts, {drawn} of them drawn now\n")
+    return DONE
+
+
+def _collect(args: argparse.Namespace) -> int:
+    from advdmd_ray.evaluation.suites.collect import collect, table
+
+    results = {file: collect(Path(file)) for file in args.collect}
+    text = table(results)
+    if args.out is not None:
+        Path(args.out).write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    return DONE
+
+
+def judge_table(verdict: Mapping[str, Any]) -> "Table":
+    """The judge's verdict as a table.
+
+    Args:
+        verdict: What `judge_run` returns: `{"labels": [figure], "teacher": {steps: score}, "student": score with steps,
+            "real": score}`, a score being `{"figures": {key: value}}`; the student may be absent.
+    """
+    from rich.table import Table
+
+    labels = verdict["labels"]
+    table = Table("sampler", "steps", *(label["label"] for label in labels))
+    rows = [("teacher", str(steps), score) for steps, score in verdict["teacher"].items()]
+    if verdict.get("student") is not None:
+        rows.append(("student", str(verdict["student"]["steps"]), verdict["student"]))
+    rows.append(("real, held out", "", verdict["real"]))
+    for name, steps, score in rows:
+        figures = (f"{score['figures'][label['key']]:.3f}" for label in labels)
+        table.add_row(name, steps, *figures)
+    return table
+
+
+COMMAND = Command(
+    "evaluate", "Judge a teacher and a student, or draw and collect a benchmark.", add_arguments, run_command
+)

@@ -1,0 +1,34 @@
+"""`advdmd export`: writes the student of a run."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from advdmd_ray.cli.arguments import DONE, Command, add_config
+from advdmd_ray.config import read_config
+from advdmd_ray.runs import preflight
+from advdmd_ray.runs.folder import check_writable
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments of `advdmd export`."""
+    add_config(command)
+    command.add_argument("--adapter", action="store_true", help="its adapters alone, for load_lora_weights")
+    command.add_argument("--out", required=True, metavar="FOLDER", help="where it goes; must not exist")
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Writes the folder and prints its path."""
+    config, out = read_config(args.config, args.overrides), Path(args.out)
+    preflight.check_model(config)
+    check_writable(out.parent)
+    from advdmd_ray.runs.export import export_adapter, export_ema
+
+    written = export_adapter(config, out) if args.adapter else export_ema(config, out)
+    sys.stdout.write(f"{written}\n")
+    return DONE
+
+
+COMMAND = Command(
+    "export", "Write the student of a run's newest checkpoint as a diffusers folder.", add_arguments, run_command
+)

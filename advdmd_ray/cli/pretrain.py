@@ -1,0 +1,47 @@
+"""`advdmd pretrain`: trains the small teacher of a built-in data source."""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from advdmd_ray.cli.arguments import DONE, Command, add_config
+from advdmd_ray.config import read_config
+from advdmd_ray.errors import UserError
+from advdmd_ray.runs.folder import check_writable
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments of `advdmd pretrain`."""
+    add_config(command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Trains the teacher with a progress bar and prints its card."""
+    config = read_config(args.config, args.overrides)
+    folder = Path(config.pretrain.folder)
+    check_writable(folder)
+    if folder.exists():
+        raise UserError(f"{folder} exists; move it away or set another pretrain.folder")
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from advdmd_ray.pretrain.teacher import pretrain_teacher
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("training the teacher", total=config.pretrain.steps)
+
+        def progress(step: int, loss: float) -> None:
+            bar.update(task, completed=step, description=f"training the teacher, loss {loss:.4f}")
+
+        command = shlex.join(["advdmd", "pretrain", "--config", args.config, *args.overrides])
+        card = pretrain_teacher(config, command=command, progress=progress)
+    sys.stdout.write(json.dumps(card, indent=2) + f"\n{folder}\n")
+    return DONE
+
+
+COMMAND = Command(
+    "pretrain", "Train the small teacher of data.source and write its pipeline folder.", add_arguments, run_command
+)

@@ -1,0 +1,44 @@
+"""`advdmd sample`: draws images from a pipeline folder."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from advdmd_ray.cli.arguments import DONE, Command, positive
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments of `advdmd sample`."""
+    command.add_argument("--pipeline", required=True, metavar="FOLDER", help="diffusers folder, or builtin:NAME")
+    command.add_argument("--prompt", required=True, action="append", metavar="TEXT", help="give it again for more rows")
+    command.add_argument("--steps", type=positive, help="network calls per image (default: the folder's levels, or 4)")
+    command.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
+    command.add_argument("--images", type=positive, default=8, help="images per prompt (default 8)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
+    place = command.add_mutually_exclusive_group(required=True)
+    place.add_argument("--out", metavar="PNG", help="where the grid goes")
+    place.add_argument(
+        "--grid", dest="out", nargs="?", const="grid.png", metavar="PNG", help="the same; here, grid.png"
+    )
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Writes the grid and prints its path."""
+    from advdmd_ray.evaluation.sample import sample_grid
+
+    path = sample_grid(
+        args.pipeline,
+        args.prompt,
+        steps=args.steps,
+        guidance=args.guidance,
+        images=args.images,
+        seed=args.seed,
+        out=Path(args.out),
+    )
+    sys.stdout.write(f"{path}\n")
+    return DONE
+
+
+COMMAND = Command(
+    "sample", "Draw images from a teacher's or a student's pipeline folder into a PNG grid.", add_arguments, run_command
+)

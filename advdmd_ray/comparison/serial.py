@@ -1,0 +1,69 @@
+"""One learner cycle after the other in one process: rollout, score, learn. No Ray, no buffer, every group of age 0.
+
+For comparisons and tuning, where equal compute must be spent on equal work. The parts are those of the other shells;
+the order of work is fixed, so a run is a function of its configuration and the number of threads.
+"""
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.frontier import work_of
+from advdmd_ray.learner.checkpoint import Checkpoint
+from advdmd_ray.learner.gang import SoloGang
+from advdmd_ray.learner.learner import Learner
+from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.learner.worker import LearnerWorker
+from advdmd_ray.runs.parts.inputs import encode_table
+from advdmd_ray.runs.parts.workers import (
+    build_learner_worker,
+    build_reward_worker,
+    build_rollout_worker,
+    draw_samples_here,
+)
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import Lease
+from advdmd_ray.stations.reward import group_info
+
+
+class SerialRun:
+    """A run whose next cycle happens when it is asked for.
+
+    Args:
+        config: `learner.ranks` must be 1.
+        checkpoint: Where to go on from; None starts with the teacher.
+        table: The encoded prompts, if the caller has them already.
+
+    Attributes:
+        worker: The learner with its checkpoints and grids.
+        table: The encoded prompts.
+    """
+
+    def __init__(self, config: Config, checkpoint: Checkpoint | None = None, table: PromptTable | None = None) -> None:
+        self._config = config
+        self.table = encode_table(config) if table is None else table
+        draw_samples_here(config, self.table)
+        self.worker: LearnerWorker = build_learner_worker(config, SoloGang(), self.table, checkpoint)
+        self._rollout = build_rollout_worker(config, "rollout", self.table)
+        self._reward = build_reward_worker(config, "reward", self.table)
+
+    @property
+    def learner(self) -> Learner:
+        """The one rank."""
+        return self.worker.learner
+
+    @property
+    def version(self) -> int:
+        """Cycles made."""
+        return self.learner.version
+
+    def cycle(self) -> CycleReport:
+        """Makes the groups of one cycle with the newest weights, scores them and learns from them."""
+        student, discriminator = self.learner.snapshots()
+        self._rollout.load(student)
+        self._reward.load(discriminator)
+        count = self._config.rollout.groups_per_cycle
+        groups = self._rollout.generate_together([self._lease(self.version * count + place) for place in range(count)])
+        scored = [self._reward.score(group) for group in groups]
+        return self.learner.cycle(scored, [group_info(group, size_bytes=0) for group in scored])
+
+    def _lease(self, ordinal: int) -> Lease:
+        work = work_of(self._config.run.seed, self.table.rollouts, ordinal)
+        return Lease(ordinal, 0, work.prompt_id, work.seed, self.version)

@@ -1,0 +1,173 @@
+"""Whether every worker finds a place: its CPUs, GPUs and memory against what the nodes offer, role by role."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from advdmd_ray.config import Config
+from advdmd_ray.config.sections import Resources
+from advdmd_ray.runs.doctor.finding import Finding, amount, some
+from advdmd_ray.runs.doctor.nodes import HERE, Node
+from advdmd_ray.runs.needs.memory import (
+    ACTIVATIONS,
+    Role,
+    RoleMemory,
+    Sizes,
+    memory,
+    object_store_demand,
+    placement,
+    reserved,
+)
+
+_SHOWN = {"process": "Python and its libraries"}
+"""Names of parts of a worker's memory that a reader would not know."""
+
+
+def examine_roles(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> list[Finding]:
+    """One finding for each role: its memory, the largest part of it, and whether a worker of it fits a node.
+
+    Args:
+        config: The configuration.
+        sizes: Of the teacher's folder.
+        nodes: One or more.
+    """
+    held = {row.role: row for row in memory(config, sizes)}
+    roles = {role.name: role for role in placement(config)}
+    encoding = Role("prompts", 1, 0.0, config.rollout.num_gpus, roles["rollout"].where)
+    rows = (encoding, roles["rollout"], roles["reward"], roles["learner"])
+    # What the largest node lacks is what stands in the way.
+    ordered = sorted(nodes, key=lambda node: (node.gpus, node.cpus, node.memory), reverse=True)
+    return [_examine_role(config, role, held[role.name], ordered) for role in rows]
+
+
+def _examine_role(config: Config, role: Role, row: RoleMemory, nodes: Sequence[Node]) -> Finding:
+    name, size = row.largest
+    each = "" if row.workers == 1 else " each"
+    where = f"{amount(row.gpu)} on a GPU and {amount(row.host)} in host memory" if row.on_gpu else amount(row.host)
+    most = f"the largest part is {_SHOWN.get(name, name)}, {amount(size)}"
+    text = f"{some(row.workers, 'worker')}, {where}{each}; {most}"
+    # No GPU anywhere is one fault of the whole machine or cluster, not of every role.
+    need = role if any(node.gpus for node in nodes) else replace(role, num_gpus=0.0)
+    lacks = [lack for node in nodes if (lack := _lack(config, need, row, node)) is not None]
+    if len(lacks) == len(nodes):
+        return Finding(role.name, "change", f"{text}; {lacks[0]}")
+    if row.on_gpu and all(node.gpu_memory is None for node in nodes):
+        return Finding(role.name, "note", f"{text}; how much a GPU has is not known here")
+    return Finding(role.name, "ok", text)
+
+
+def _lack(config: Config, role: Role, row: RoleMemory, node: Node) -> str | None:
+    """What a node has too little of for a worker, and what to change; None if the worker fits."""
+    section = "rollout" if role.name == "prompts" else role.name
+    if node.cpus < role.num_cpus:
+        return f"{node.name} has {node.cpus:g} CPUs, a worker asks for {role.num_cpus:g}; lower {section}.num_cpus"
+    if node.gpus < role.num_gpus:
+        return f"{node.name} has {node.gpus:g} GPUs, a worker asks for {role.num_gpus:g}; lower {section}.num_gpus"
+    if node.memory < row.host:
+        through = "networks go to a GPU through host memory: use a machine with more of it"
+        return f"{node.name} has {amount(node.memory)}; {through if row.on_gpu else _remedy(config, role.name, row)}"
+    # Workers that share a GPU share its memory.
+    share = min(1.0, role.num_gpus) * node.gpu_memory if node.gpu_memory is not None else None
+    if share is not None and share < row.gpu:
+        return f"a worker's share of a GPU of {node.name} is {amount(share)}; {_remedy(config, role.name, row)}"
+    return None
+
+
+def _remedy(config: Config, role: str, row: RoleMemory) -> str:
+    """The setting that shrinks the largest part of a worker."""
+    name, _ = row.largest
+    sections: dict[str, Resources] = {"rollout": config.rollout, "reward": config.reward, "learner": config.learner}
+    if name.startswith(ACTIVATIONS):
+        most = sections[role].micro_batch
+        if most is None or most > 1:
+            return f"set {role}.micro_batch={1 if most is None else most // 2}"
+        if role == "learner" and not config.learner.gradient_checkpointing:
+            return "set learner.gradient_checkpointing=true"
+        return "set a smaller model.height and model.width"
+    if role in sections and not config.lora.rank and name != "process":
+        return "set lora.rank above 0, so that workers share a frozen base and only adapters learn"
+    if config.model.precision == "float32" and name != "process":
+        return "set model.precision=bfloat16"
+    return "use a machine with more memory"
+
+
+def examine_placement(config: Config, nodes: Sequence[Node]) -> Finding:
+    """All workers together must fit what the nodes offer, and should not crowd a machine's cores."""
+    rows = [role for role in placement(config) if role.num_cpus or role.num_gpus]
+    (cpus, gpus), processes = reserved(rows), sum(role.workers for role in placement(config))
+    offered, devices = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    text = f"{processes} worker processes ask for {cpus:g} of {offered:g} CPUs"
+    if gpus:
+        text += f" and {gpus:g} of {devices:g} GPUs"
+    short = [key for key, need, have in (("num_cpus", cpus, offered), ("num_gpus", gpus, devices)) if need > have]
+    if short:
+        add = "" if _is_local(nodes) else ", or add nodes"
+        return Finding(
+            "placement", "change", f"{text}; lower the {' and '.join(short)} of a role, or rollout.actors{add}"
+        )
+    left = _unplaced(rows, nodes)
+    if left:
+        return Finding("placement", "note", f"{text}; a {left} worker may find no node with all it needs left")
+    threads = sum(
+        workers * section.threads
+        for workers, section in (
+            (config.rollout.actors, config.rollout),
+            (config.reward.workers, config.reward),
+            (config.learner.ranks, config.learner),
+        )
+        if not section.num_gpus
+    )
+    if threads > 2 * offered:
+        return Finding("placement", "note", f"{text}; together they compute with {threads} threads")
+    return Finding("placement", "ok", text)
+
+
+def _is_local(nodes: Sequence[Node]) -> bool:
+    return [node.name for node in nodes] == [HERE]
+
+
+def _unplaced(rows: Sequence[Role], nodes: Sequence[Node]) -> str:
+    """The first role with a worker for which no node has room, the largest workers first; empty if all are placed."""
+    room = [[node.cpus, node.gpus] for node in nodes]
+    size: Callable[[Role], tuple[float, float]] = lambda role: (role.num_gpus, role.num_cpus)  # noqa: E731 - a key
+    for role in sorted(rows, key=size, reverse=True):
+        for _ in range(role.workers):
+            free = next((left for left in room if left[0] >= role.num_cpus and left[1] >= role.num_gpus), None)
+            if free is None:
+                return role.name
+            free[0] -= role.num_cpus
+            free[1] -= role.num_gpus
+    return ""
+
+
+def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> Finding:
+    """Host memory of all workers together, of a local Ray with its object store."""
+    rows, local = memory(config, sizes), _is_local(nodes)
+    store = config.ray.object_store_bytes if local else 0
+    needed, offered = sum(row.workers * row.host for row in rows) + store, sum(node.memory for node in nodes)
+    all_of = f"all workers and an object store of {amount(store)}" if local else "all workers"
+    text = f"{all_of} need about {amount(needed)} of host memory, {amount(offered)} are there"
+    if needed <= offered:
+        return Finding("memory", "ok", text)
+    worst = max(rows, key=lambda row: row.workers * row.host)
+    count = {"rollout": "rollout.actors", "reward": "reward.workers", "learner": "learner.ranks"}.get(worst.role)
+    fewer = f"; {worst.role} needs the most: lower {count}" if count and worst.workers > 1 else ""
+    smaller = ", or lower ray.object_store_bytes" if local else ", or add nodes"
+    remedy = fewer or f"; {worst.role} needs the most: {_remedy(config, worst.role, worst)}"
+    return Finding("memory", "change", f"{text}{remedy}{smaller}")
+
+
+def examine_store(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> Finding:
+    """The groups that may be waiting and the kept snapshots against the object store.
+
+    What it cannot hold Ray keeps on disk, and be it one object larger than the store (tried with Ray 2.60).
+    """
+    demand, offered = object_store_demand(config, sizes), sum(node.object_store for node in nodes)
+    key = "ray.object_store_bytes" if _is_local(nodes) else "ray start --object-store-memory of the nodes"
+    text = f"groups and snapshots fill {amount(demand)} of {amount(offered)}, prompts not counted"
+    if demand > offered:
+        return Finding(
+            "object store",
+            "note",
+            f"{text}: Ray writes the rest to disk, which is slow; raise {key} to {demand}, or lower weights.keep",
+        )
+    return Finding("object store", "ok", text)

@@ -1,0 +1,127 @@
+"""From a run's newest checkpoint to a folder that plain diffusers samples, or to the adapters alone."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from advdmd_ray.config import Config
+from advdmd_ray.errors import UserError
+from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
+from advdmd_ray.learner.worker import CHECKPOINTS
+from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
+from advdmd_ray.models.lora import merged_weights
+from advdmd_ray.models.pipeline import export_adapters, export_student, load_denoiser
+from advdmd_ray.runs.parts.inputs import prompts_of
+from advdmd_ray.runs.parts.networks import learning
+from advdmd_ray.runs.same_run import check_made_with
+
+MADE_WITH = ("model", "lora", "diffusion")
+"""Settings that an exported student hangs on, beside its checkpoint."""
+STUDENT = "student"
+"""Folder of the exported student in a run folder."""
+
+
+def export_ema(config: Config, out: Path | None = None) -> Path:
+    """Write the EMA of the newest checkpoint as a diffusers pipeline folder, adapters merged.
+
+    Args:
+        config: The run's configuration.
+        out: Where; default: `student` in the run folder, which replaces an earlier export.
+
+    Raises:
+        CheckpointError: the run has no intact checkpoint.
+        UserError: `out` exists, or the checkpoint was made with other settings.
+    """
+    checkpoint, model = latest_checkpoint(config.folder / CHECKPOINTS), config.model
+    student = student_of(config, checkpoint)
+    folder = config.folder / STUDENT if out is None else _free(out)
+    old = folder.with_name(f".{folder.name}-old")
+    _remove(old)
+    if folder.exists():
+        folder.rename(old)
+    export_student(
+        model.path,
+        merged_weights(student),
+        folder,
+        sigmas_before_shift=config.diffusion.sigmas,
+        kernel=config.diffusion.kernel,
+        sampling=SamplingSettings(
+            model.max_sequence_length,
+            model.height,
+            model.width,
+            config.diffusion.sigmas,
+            model.guidance if inspect_pipeline(model.path).embedded_guidance else None,
+        ),
+        guidance=model.guidance,
+        prompt=prompts_of(config)[0],
+        card=_card(config, checkpoint),
+        dtype=torch.bfloat16 if model.precision == "bfloat16" else torch.float32,
+    )
+    _remove(old)
+    return folder
+
+
+def export_adapter(config: Config, out: Path) -> Path:
+    """Write the EMA's adapters alone, as `load_lora_weights` of the family's pipeline reads them.
+
+    Args:
+        config: The configuration of a run with `lora.rank` above 0.
+        out: Folder to write; must not exist.
+
+    Raises:
+        CheckpointError: the run has no intact checkpoint.
+        UserError: the run has no adapters, `out` exists, or the checkpoint was made with other settings.
+    """
+    if not config.lora.rank:
+        raise UserError("--adapter: this run learns whole networks (lora.rank=0); export without --adapter")
+    _free(out)
+    student = student_of(config, latest_checkpoint(config.folder / CHECKPOINTS))
+    state = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    export_adapters(config.model.path, state, out, scale=config.lora.scale_alpha / config.lora.rank)
+    return out
+
+
+def student_of(config: Config, checkpoint: Checkpoint) -> TransformerDenoiser:
+    """The student with the averaged weights of a checkpoint, float32.
+
+    Raises:
+        UserError: the checkpoint was made with other settings than those that a student hangs on.
+    """
+    why = "the student was trained with that; export with the run's own settings"
+    check_made_with(config, checkpoint.path, checkpoint.facts, MADE_WITH, why)
+    student = learning(config, load_denoiser(config.model.path, config.model.guidance), "student")
+    average: dict[str, Tensor] = checkpoint.load("ema")
+    learnt = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    if learnt.keys() != average.keys():
+        raise ValueError(f"{checkpoint.path}: the EMA's tensors are not those of {config.model.path}")
+    with torch.no_grad():
+        for name, parameter in learnt.items():
+            parameter.copy_(average[name])
+    return student
+
+
+def _card(config: Config, checkpoint: Checkpoint) -> dict[str, str]:
+    lora = {"adapters": f"rank {config.lora.rank}, merged"} if config.lora.rank else {}
+    return {
+        "teacher": config.model.path,
+        "teacher guidance": f"{config.model.guidance:g}",
+        "student steps": str(config.steps),
+        **lora,
+        "learner cycles": str(checkpoint.step),
+        "run": config.run.name,
+        "seed": str(config.run.seed),
+    }
+
+
+def _free(out: Path) -> Path:
+    if out.exists():
+        raise UserError(f"--out {out}: exists; give a new folder")
+    return out
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

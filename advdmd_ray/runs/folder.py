@@ -1,0 +1,173 @@
+"""The run folder: what is in it, who holds it, and how a run begins there."""
+
+import fcntl
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from advdmd_ray.errors import CheckpointError, UserError
+
+logger = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints inside a run folder."""
+LOCK = "run.lock"
+"""File that a running run holds locked; the kernel lets go of it when the process ends, however it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a run begins.
+
+    Attributes:
+        folder: The run folder.
+        checkpoint: The intact checkpoint to go on from, or None to begin at cycle 0.
+        aside: Where an earlier run in `folder` is moved first, or None.
+        note: One line that tells the user.
+    """
+
+    folder: Path
+    checkpoint: Path | None
+    aside: Path | None
+    note: str
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that the run folder can be created and written, by a probe file where its first parent stands.
+
+    Asking for permission bits would not do: they do not bind root, and a read-only file system ignores them.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    hint = "choose another run.output"
+    try:
+        standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not standing.is_dir():
+            raise UserError(f"run folder {folder}: {standing} is a file, not a folder; {hint}")
+        with tempfile.TemporaryFile(dir=standing):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"run folder {folder} cannot be written: {reason}; {hint}") from None
+
+
+def plan_start(folder: Path, resume: str | None, *, fresh: bool) -> Start:
+    """Decide between a new run, a resumed one and a refusal. Nothing an earlier run wrote is ever overwritten.
+
+    | run folder | no option | `--fresh` | `--resume auto` |
+    |---|---|---|---|
+    | empty or absent | new | new | new, and says that there was nothing to resume |
+    | files, no checkpoint | refused | moved aside, new | moved aside, new |
+    | files and checkpoints | refused | moved aside, new | goes on from the newest intact one |
+    | in use by a process | refused | refused | refused |
+
+    `--resume PATH` goes on from that checkpoint in this folder, which must be its own or empty.
+
+    Raises:
+        UserError: if the start is refused, or `resume` names no checkpoint.
+    """
+    if resume is not None and fresh:
+        raise UserError("--resume and --fresh contradict each other; give one of them")
+    if is_live(folder):
+        raise UserError(f"{folder}: a process is writing this run now; wait for it, or set another run.name")
+    used = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    aside = free_name(folder) if used else None
+    if resume == "auto":
+        checkpoint = newest_checkpoint(folder / CHECKPOINTS) if (folder / CHECKPOINTS).is_dir() else None
+        if checkpoint is not None:
+            return Start(folder, checkpoint, None, f"resuming {folder} from {checkpoint.name}")
+        moved = f"; moving what is there to {aside}" if aside else ""
+        return Start(folder, None, aside, f"nothing to resume in {folder}: no checkpoint{moved}; starting fresh")
+    if resume is not None:
+        return _start_from(folder, Path(resume), used=used)
+    if not used:
+        return Start(folder, None, None, f"new run in {folder}")
+    if fresh:
+        return Start(folder, None, aside, f"new run in {folder}; the earlier one is moved to {aside}")
+    raise UserError(
+        f"{folder} has a run already; go on with it by --resume auto, keep it aside by --fresh, or set another run.name"
+    )
+
+
+def _start_from(folder: Path, source: Path, *, used: bool) -> Start:
+    inner = source / CHECKPOINTS
+    checkpoint = newest_checkpoint(inner if inner.is_dir() else source)
+    if checkpoint is None:
+        raise UserError(
+            f"--resume {source}: no checkpoint there; give a run folder, its {CHECKPOINTS} folder or one checkpoint "
+            "in it, or --resume auto"
+        )
+    own = checkpoint.resolve().is_relative_to(folder.resolve())
+    if used and not own:
+        raise UserError(f"{folder} has a run already, and {checkpoint} is not its own; set another run.name")
+    return Start(folder, checkpoint, None, f"resuming from {checkpoint} in {folder}")
+
+
+def newest_checkpoint(path: Path) -> Path | None:
+    """The checkpoint at `path`, or the newest intact one in it; None if there is none at all.
+
+    Raises:
+        UserError: if there are checkpoints and every one is damaged.
+    """
+    single = path.name.startswith("step-")
+    if not path.is_dir() or not (single or [*path.glob("step-*"), *path.glob(".replaced-step-*")]):
+        return None
+    from advdmd_ray.learner.checkpoint import latest_checkpoint, open_checkpoint  # noqa: PLC0415 - imports torch
+
+    try:
+        return (open_checkpoint(path) if single else latest_checkpoint(path)).path
+    except CheckpointError as error:
+        raise UserError(f"{error}; resume from another checkpoint, or start anew by --fresh") from None
+
+
+def is_live(folder: Path) -> bool:
+    """Whether a process holds the run folder."""
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        # No such file, or a file system without locks, which cannot tell.
+        return False
+    return False
+
+
+def free_name(folder: Path) -> Path:
+    """The first of `NAME.1`, `NAME.2`, ... that does not exist."""
+    number = 1
+    while (candidate := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return candidate
+
+
+@contextmanager
+def claim(start: Start) -> Iterator[Path]:
+    """Hold the run folder as this process's own: move an earlier run aside, create the folder, lock it.
+
+    Yields:
+        The run folder.
+
+    Raises:
+        UserError: if another process was faster.
+    """
+    if start.aside is not None:
+        try:
+            start.folder.rename(start.aside)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(
+                f"{start.folder}: could not be moved to {start.aside} ({reason}); is another process at work there?"
+            ) from None
+    start.folder.mkdir(parents=True, exist_ok=True)
+    with (start.folder / LOCK).open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{start.folder}: another process has just started here; set another run.name") from None
+        except OSError as error:
+            logger.warning("%s: no locks on this file system (%s); do not start this run twice", start.folder, error)
+        yield start.folder

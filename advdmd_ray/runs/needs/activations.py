@@ -1,0 +1,177 @@
+"""An upper estimate of activations, role by role, from the transformer's configuration; torch is not imported.
+
+What a block keeps is in `models/families/kept.py`. Two sums are made of it:
+
+* With a graph: what all blocks keep, or, with `learner.gradient_checkpointing`, one input a block and what the largest
+  block keeps; and beside it what one block works with.
+* Without a graph: what one block works with, 16 tensors of a token's width at most.
+
+A call has `micro_batch` rows at most; parts of a larger batch are made one after the other, and their activations are
+made again in the backward pass. A network that learns as a whole under bfloat16 is copied in half precision by
+autocast as long as a call lasts, and kept so by a graph. Not counted: embeddings of text on their way in, latents,
+discriminator heads, DeepSpeed's buckets, what an allocator leaves unused. `tests/models/families/test_kept.py` holds
+both sums against the tensors of real forwards and backwards, on CPUs; no GPU was at hand.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from advdmd_ray.config import Config
+from advdmd_ray.models.families.kept import ATTENTION, BFLOAT16, FLOAT32, Backbone, Kept
+from advdmd_ray.runs.needs.compute import Network, guided_forward, stochastic_actions
+
+WORKING = Kept(norms=4, rest=12)
+"""Most that a block works with at a time, in a forward, or in a backward pass beside what it kept (measured)."""
+OUTSIDE = Kept(norms=2, rest=2)
+"""Before the first block and after the last."""
+Call = tuple[int, Callable[[int], int]]
+"""Rows, and the bytes that so many rows need."""
+
+
+def graph_bytes(
+    backbone: Backbone,
+    rows: int,
+    product: int,
+    *,
+    depth: int | None = None,
+    adapted: bool = False,
+    checkpointing: bool = False,
+) -> int:
+    """Bytes of a forward with a graph and its backward pass, without weights and their gradients.
+
+    Args:
+        backbone: The transformer.
+        rows: Images in the call.
+        product: Bytes of an element of a matrix product.
+        depth: Blocks that run; None: all.
+        adapted: Whether no weights learn but adapters of attention.
+        checkpointing: Whether blocks keep their inputs only.
+    """
+    kept = [(block.adapted if adapted else block.whole).size(product) for block in backbone.first(depth)]
+    held = len(kept) * product + max(kept) if checkpointing else sum(kept) + OUTSIDE.size(product)
+    return _elements(backbone, rows) * (held + WORKING.size(product))
+
+
+def forward_bytes(backbone: Backbone, rows: int, product: int) -> int:
+    """Bytes of a forward without a graph, as in `graph_bytes`."""
+    return _elements(backbone, rows) * WORKING.size(product)
+
+
+def _elements(backbone: Backbone, rows: int) -> int:
+    # The scales, shifts and gates of a row are a token's worth at most.
+    return rows * (backbone.tokens + 1) * backbone.width
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Activations of a run's workers.
+
+    Args:
+        config: Batches, parts and precision.
+        backbone: The transformer.
+        network: The transformer as the count of compute has it.
+        weights: Its weights.
+    """
+
+    config: Config
+    backbone: Backbone
+    network: Network
+    weights: int
+
+    @property
+    def _product(self) -> int:
+        return BFLOAT16 if self.config.model.precision == "bfloat16" else FLOAT32
+
+    @property
+    def _depth(self) -> int:
+        return max(self.config.discriminator.blocks) + 1
+
+    @property
+    def _adapted(self) -> bool:
+        return bool(self.config.lora.rank) and ATTENTION.issuperset(self.config.lora.targets)
+
+    @property
+    def _judged(self) -> int:
+        """States of one trajectory that a discriminator sees."""
+        return self.config.steps - 1 + len(self.config.reward.final_levels)
+
+    def _copies(self, depth: int | None = None) -> int:
+        """Autocast's copies of the weights of a network that learns as a whole."""
+        if self.config.lora.rank or self._product == FLOAT32:
+            return 0
+        run, blocks = len(self.backbone.first(depth)), len(self.backbone.first(None))
+        return self.weights * BFLOAT16 * run // blocks
+
+    def _forward(self, rows: int, most: int | None) -> int:
+        return forward_bytes(self.backbone, rows if most is None else min(rows, most), self._product)
+
+    def rollout(self) -> int:
+        """Bytes of one rollout actor, which runs the trajectories of a group together."""
+        section = self.config.rollout
+        return self._copies() + self._forward(self.config.last_group_size, section.micro_batch)
+
+    def reward(self) -> int:
+        """Bytes of one reward worker, which judges all states of a group together; 0 where no network is asked."""
+        config = self.config
+        if config.rewarded_by != "discriminator" and not config.reward.oracle_agreement:
+            return 0
+        carried = self._copies(self._depth) if config.discriminator.backbone != "teacher" else 0
+        return carried + self._forward(config.last_group_size * self._judged, config.reward.micro_batch)
+
+    def learner(self) -> dict[str, int]:
+        """Bytes of one learner rank, by what it does; it does one thing after the other."""
+        config, ranks = self.config, self.config.learner.ranks
+        groups = config.rollout.groups_per_cycle // ranks
+        fake_rows = config.fake_score.batch_size // ranks
+        work = {"a fake-score update": self._held([(fake_rows, self._graph)])}
+        work["a DMD update"] = self._dmd(config.dmd.batch_size // ranks)
+        if config.policy_gradient.enabled:
+            actions = groups * stochastic_actions(config)
+            rows = actions * (config.rl_rows // config.policy_gradient.minibatches)
+            work["an RL update"] = self._held([(rows, self._graph)])
+        if config.cadence.discriminator_updates:
+            work["a discriminator update"] = self._discriminator(config.discriminator.batch_size // ranks)
+        if config.measures_auc:
+            rows = min(config.discriminator.auc_rows, config.last_group_size)
+            work["the AUC"] = self._forward(2 * rows * self._judged, config.learner.micro_batch)
+        return work
+
+    def _graph(self, rows: int) -> int:
+        """A graph of student or fake score."""
+        frugal = self.config.learner.gradient_checkpointing
+        held = graph_bytes(self.backbone, rows, self._product, adapted=self._adapted, checkpointing=frugal)
+        return self._copies() + held
+
+    def _features(self, rows: int) -> int:
+        """A graph through the discriminator's backbone. The frozen teacher makes no activations again."""
+        learns = self.config.discriminator.backbone != "teacher"
+        frugal = learns and self.config.learner.gradient_checkpointing
+        # Autocast's copies are kept by the graph wherever the weights are float32, frozen or not.
+        copies, adapted = self._copies(self._depth), self._adapted or not learns
+        held = graph_bytes(self.backbone, rows, self._product, depth=self._depth, adapted=adapted, checkpointing=frugal)
+        return copies + held
+
+    def _held(self, calls: Sequence[Call]) -> int:
+        """Bytes of graphs that are held together: whole ones, and one part of those that are made in parts."""
+        most = self.config.learner.micro_batch
+        whole = [size(rows) for rows, size in calls if most is None or rows <= most]
+        parts = [size(most) for rows, size in calls if most is not None and rows > most]
+        return sum(whole) + max(parts, default=0)
+
+    def _dmd(self, rows: int) -> int:
+        config, most = self.config, self.config.learner.micro_batch
+        teacher = self._forward(rows * guided_forward(config.model.guidance, self.network), most)
+        calls: list[Call] = [(rows, self._graph)]
+        if config.dmd.gan_weight > 0:
+            calls.append((rows, self._features))
+        return max(self._held(calls), self._held(calls[:1]) + teacher)
+
+    def _discriminator(self, rows: int) -> int:
+        section = self.config.discriminator
+        states, perturbed = rows * (2 + (section.mismatched_text > 0)), rows * 2
+        if section.backbone != "own":
+            return self._forward(states, self.config.learner.micro_batch)
+        calls: list[Call] = [(states, self._features)]
+        if section.gradient_penalty > 0:
+            calls.append((perturbed, self._features))
+        return self._held(calls)

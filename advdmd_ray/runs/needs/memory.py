@@ -1,0 +1,311 @@
+"""What a run will occupy, told before it starts: the workers of every role and the memory of each.
+
+Known from the configuration and the headers of the teacher's folder; nothing is loaded and torch is not imported.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from advdmd_ray.config import Config, Lora
+from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
+from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline, tensor_shapes
+from advdmd_ray.runs.needs.activations import Activations
+from advdmd_ray.runs.needs.compute import Network
+
+MIB, GIB = 2**20, 2**30
+PROCESS_BYTES = 350 * MIB
+"""Memory of its own of a worker before any network: Python, torch, Ray, diffusers (338 MiB measured, CPU build of
+torch 2.13; 359 MiB with deepspeed)."""
+ACTIVATIONS, GROUPS = "activations", "groups at hand"
+IN_HOST = " in host memory"
+_IN_HOST_MEMORY = frozenset({"process", "EMA", "averages of 2", GROUPS})
+"""Parts that are in host memory even where a worker has its networks on a GPU."""
+
+LIVE_BYTES = GIB
+"""Most that ZeRO 3 keeps gathered for its next use, where activations are made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """The workers of one role.
+
+    Attributes:
+        name: The role.
+        workers: Processes.
+        num_cpus: Logical CPUs reserved by each.
+        num_gpus: GPUs reserved by each.
+        where: Where they run.
+    """
+
+    name: str
+    workers: int
+    num_cpus: float
+    num_gpus: float
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes read from the teacher's pipeline folder.
+
+    Attributes:
+        transformer: Weights of the transformer, the network that is distilled.
+        others: Weights of all other components, loaded once, to encode the prompts.
+        latent: Shape of one latent.
+        backbone: The transformer by what its blocks keep.
+        network: The transformer as the count of compute has it.
+        adapters: Weights of one role's adapters; 0 where whole networks learn.
+        encoded_whole: Whether prompts are encoded beside the transformer, as SD3 without its T5 encoder must.
+    """
+
+    transformer: int
+    others: int
+    latent: LatentSpec
+    backbone: Backbone
+    network: Network
+    adapters: int = 0
+    encoded_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoleMemory:
+    """Memory of one worker of a role.
+
+    Attributes:
+        role: The role.
+        workers: Processes.
+        parts: What is held and its bytes, in one worker.
+        on_gpu: Whether its networks are on a GPU.
+        loaded: Bytes of the network that it reads from files; on its way to a GPU it is in host memory.
+    """
+
+    role: str
+    workers: int
+    parts: tuple[tuple[str, int], ...]
+    on_gpu: bool = False
+    loaded: int = 0
+
+    @property
+    def per_worker(self) -> int:
+        """Bytes of one worker."""
+        return sum(size for _, size in self.parts)
+
+    @property
+    def gpu(self) -> int:
+        """Bytes of one worker in GPU memory."""
+        if not self.on_gpu:
+            return 0
+        return sum(size for name, size in self.parts if name not in _IN_HOST_MEMORY and not name.endswith(IN_HOST))
+
+    @property
+    def host(self) -> int:
+        """Most bytes of one worker in host memory: while it starts, or while it works."""
+        return max(self.per_worker - self.gpu, PROCESS_BYTES + self.loaded)
+
+    @property
+    def largest(self) -> tuple[str, int]:
+        """The part that counts most."""
+        return max(self.parts, key=lambda part: part[1])
+
+
+def ray_address(config: Config) -> str | None:
+    """The cluster to join: `ray.address`, else RAY_ADDRESS; None for a local Ray."""
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
+def placement(config: Config) -> tuple[Role, ...]:
+    """All Ray actors of a run, role by role. The driver is not among them: it reserves nothing."""
+    address = ray_address(config)
+    where = "this machine, in a local Ray" if address is None else f"the cluster at {address}"
+    rollout, reward, learner = config.rollout, config.reward, config.learner
+    services = tuple(Role(name, 1, 0.0, 0.0, "beside the driver") for name in ("buffer", "weights", "metrics"))
+    return (
+        Role("rollout", rollout.actors, rollout.num_cpus, rollout.num_gpus, where),
+        Role("reward", reward.workers, reward.num_cpus, reward.num_gpus, where),
+        Role("learner", learner.ranks, learner.num_cpus, learner.num_gpus, where),
+        *services,
+    )
+
+
+def reserved(rows: Sequence[Role]) -> tuple[float, float]:
+    """Logical CPUs and GPUs that all workers of these roles reserve together."""
+    return sum(row.workers * row.num_cpus for row in rows), sum(row.workers * row.num_gpus for row in rows)
+
+
+def sizes_of(config: Config) -> Sizes:
+    """Read the sizes of the teacher.
+
+    Raises:
+        UserError: if the pipeline folder is missing or damaged.
+    """
+    info = inspect_pipeline(config.model.path, config.model.pixels)
+    transformer = info.component("transformer").parameters
+    others = sum(part.parameters for part in info.components) - transformer
+    return Sizes(
+        transformer=transformer,
+        others=others,
+        latent=info.latent,
+        backbone=backbone_of(info, config.model.max_sequence_length),
+        network=Network.of(info),
+        adapters=adapter_weights(info, config.lora),
+        encoded_whole=bool(info.dropped),
+    )
+
+
+def adapter_weights(info: PipelineInfo, lora: Lora) -> int:
+    """Weights of the adapters of one role: rank x (inputs + outputs) of every target layer, by the files' headers."""
+    if not lora.rank:
+        return 0
+    shapes = [tensor_shapes(file) for file in info.component("transformer").weight_files]
+    layers = {name.removesuffix(".weight"): shape for part in shapes for name, shape in part.items() if len(shape) == 2}  # noqa: PLR2004 - matrices
+    ends = tuple(f".{target}" for target in lora.targets)
+    return lora.rank * sum(sum(shape) for name, shape in layers.items() if f".{name}".endswith(ends))
+
+
+def weight_bytes(config: Config) -> int:
+    """Bytes of one weight of a network that does not learn as a whole."""
+    return BFLOAT16 if config.lora.rank and config.model.precision == "bfloat16" else FLOAT32
+
+
+def group_bytes(config: Config, latent: LatentSpec) -> int:
+    """Bytes of one group's record batch in the buffer."""
+    from advdmd_ray.stations.buffer.record_batch import encoded_bytes  # noqa: PLC0415 - imports numpy and pyarrow
+    from advdmd_ray.stations.buffer.schema import GroupShape  # noqa: PLC0415
+
+    shape = GroupShape(config.steps, *latent.shape, stochastic=config.diffusion.kernel != "ode")
+    return encoded_bytes(shape, config.last_group_size)
+
+
+def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
+    """Memory of each role, without discriminator heads; activations are an upper estimate (`activations.py`).
+
+    A learner rank holds the student, the fake score and the frozen teacher, whose features the discriminator reads; a
+    discriminator with a backbone of its own is one network more, counted whole, with its average that judges. Whole
+    networks are float32. Adapters share one base, and every role adds its own. The student has its EMA. What learns is
+    told by `learning_parts`. A learner rank does one thing after the other: of their activations the largest count.
+    """
+    base, learnt = sizes.transformer * weight_bytes(config), (sizes.adapters or sizes.transformer) * FLOAT32
+    own = int(config.discriminator.backbone == "own")
+    process = ("process", PROCESS_BYTES)
+    activations = Activations(config, sizes.backbone, sizes.network, sizes.transformer)
+    work, most = max(activations.learner().items(), key=lambda item: item[1])
+    group = group_bytes(config, sizes.latent)
+    learner = (
+        process,
+        ("base" if sizes.adapters else "teacher", base),
+        *learning_parts(config, learnt, "adapters" if sizes.adapters else "networks"),
+        ("EMA", learnt) if not own else ("averages of 2", 2 * learnt),
+        (f"{ACTIVATIONS} of {work}", most),
+        (GROUPS, config.rollout.groups_per_cycle // config.learner.ranks * group),
+    )
+    worker = base + sizes.adapters * FLOAT32
+    judge = base if config.discriminator.backbone == "teacher" else worker
+    half = BFLOAT16 if config.model.precision == "bfloat16" else FLOAT32
+    encoding = sizes.others + (sizes.transformer if sizes.encoded_whole else 0)
+    acting = (process, ("student", worker), (ACTIVATIONS, activations.rollout()), (GROUPS, group))
+    judging = (process, ("discriminator", judge), (ACTIVATIONS, activations.reward()), (GROUPS, group))
+    encoded = (process, ("pipeline, until they are encoded", encoding * half))
+    return (
+        RoleMemory("driver", 1, (process,)),
+        RoleMemory("services", 3, (process,)),
+        RoleMemory("prompts", 1, encoded, config.rollout.num_gpus > 0, encoding * half),
+        RoleMemory("rollout", config.rollout.actors, acting, config.rollout.num_gpus > 0, base),
+        RoleMemory("reward", config.reward.workers, judging, config.reward.num_gpus > 0, base),
+        RoleMemory("learner", config.learner.ranks, learner, config.learner.num_gpus > 0, base),
+    )
+
+
+def learning_parts(config: Config, learnt: int, kind: str) -> tuple[tuple[str, int], ...]:
+    """What one rank holds of the networks that learn, and its bytes.
+
+    Each has weights, gradients, Adam moments (two tensors a set; the student has one set for DMD and one for RL) and,
+    under ZeRO, an update copy. ZeRO 1 and 2 split moments and copies over the ranks, ZeRO 3 weights and gradients too.
+    Under ZeRO 3 there are, besides, the layers gathered for a pass: all of a network unless its activations are made
+    again, as autograd keeps them for the backward pass; or, if that is more, what is whole before it is split, at the
+    start. Offloaded, all but the weights in the network is in host memory, with a buffer of gradients and one more.
+
+    Args:
+        config: The configuration.
+        learnt: Bytes of the weights of one network that learns, or of its adapters.
+        kind: What they are.
+    """
+    learner = config.learner
+    learning = 2 + (config.discriminator.backbone == "own")
+    sets = learning + config.policy_gradient.enabled
+    ranks = learner.ranks if learner.partitions_optimizer else 1
+    all_weights = learning * learnt
+    split = learner.partitions_weights
+    held = all_weights // ranks if split else all_weights
+    where = IN_HOST if learner.offload_optimizer else ""
+    updates = (
+        (f"{sets} moment sets{where}", 2 * sets * learnt // ranks),
+        (f"update copies{where}", all_weights // ranks if learner.partitions_optimizer else 0),
+    )
+    gradients = f"gradients of {learning}{where if split else ''}"  # under ZeRO 3 they go where the moments are
+    parts = ((f"weights of {learning} {kind}", held), (gradients, held), *updates)
+    if learner.offload_optimizer:
+        buffers = 1 if split else 2  # of split gradients one is counted already
+        parts = (*parts, (f"gradient buffers{IN_HOST}", buffers * all_weights // ranks))
+    if not split:
+        return parts
+    gathered = min(learnt, LIVE_BYTES) if learner.gradient_checkpointing else learnt
+    whole = all_weights - sum(size for _, size in parts)
+    return (*parts, ("weights gathered, or whole at the start", max(gathered, whole)))
+
+
+def object_store_demand(config: Config, sizes: Sizes) -> int:
+    """Bytes the object store holds at most: groups not yet learned from and the kept snapshots. Ray spills the rest.
+
+    Pacing leases no more groups ahead than the age cap allows, and the buffer has its own cap. A snapshot of the
+    discriminator counts only where it carries a backbone beside its small heads.
+    """
+    networks = 1 if config.discriminator.backbone == "teacher" else 2
+    learnt = (sizes.adapters or sizes.transformer) * FLOAT32
+    ahead = (config.rollout.max_policy_age + 1) * config.rollout.groups_per_cycle * group_bytes(config, sizes.latent)
+    return min(ahead, config.buffer.max_bytes) + config.weights.keep * networks * learnt
+
+
+def total_bytes(config: Config, sizes: Sizes) -> int:
+    """Host memory of all roles together on one machine, with a local Ray's object store."""
+    return sum(row.workers * row.host for row in memory(config, sizes)) + config.ray.object_store_bytes
+
+
+def plan_text(config: Config) -> str:
+    """Placement and memory as text.
+
+    Raises:
+        UserError: if the pipeline folder is missing or damaged.
+    """
+    sizes = sizes_of(config)
+    lines = ["placement", f"  {'role':<9}{'workers':>8}{'CPUs':>7}{'GPUs':>7}  where"]
+    rows = placement(config)
+    lines += [f"  {r.name:<9}{r.workers:>8}{r.num_cpus:>7g}{r.num_gpus:>7g}  {r.where}" for r in rows]
+    cpus, gpus = reserved(rows)
+    lines += [f"  {'total':<9}{sum(r.workers for r in rows):>8}{cpus:>7g}{gpus:>7g}", ""]
+    adapters = f", a role's adapters {sizes.adapters:,}" if sizes.adapters else ""
+    lines.append(f"memory, estimated in MiB (the transformer has {sizes.transformer:,} weights{adapters})")
+    for row in memory(config, sizes):
+        parts = ", ".join(f"{name} {size / MIB:.1f}" for name, size in row.parts)
+        lines.append(f"  {row.role:<9}{row.workers:>3} x {row.per_worker / MIB:>9,.1f}  {parts}")
+    group = group_bytes(config, sizes.latent)
+    buffer, store = config.buffer.max_bytes, config.ray.object_store_bytes
+    lines += [
+        f"  {name:<9}{size / MIB:>15,.1f}  {text}"
+        for name, size, text in (
+            (
+                "buffer",
+                buffer,
+                f"cap; a group has {group / MIB:.2f} and a cycle {config.rollout.groups_per_cycle} groups",
+            ),
+            (
+                "store",
+                store,
+                f"of a local Ray; groups and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}",
+            ),
+            ("total", total_bytes(config, sizes), "without discriminator heads and Ray's own processes"),
+        )
+    ]
+    lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""The workers of every station: the one place that knows which class plays which role."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from advdmd_ray.config import Config
+from advdmd_ray.data.shapes.oracle import ShapesOracle
+from advdmd_ray.data.sources import build_judge
+from advdmd_ray.data.teacher_samples import SampleMaker, plan_samples
+from advdmd_ray.diffusion.schedule import teacher_sigmas
+from advdmd_ray.evaluation.judges.draws import StudentJudge
+from advdmd_ray.learner.checkpoint import Checkpoint
+from advdmd_ray.learner.gang import Gang
+from advdmd_ray.learner.learner import Learner
+from advdmd_ray.learner.worker import LearnerWorker
+from advdmd_ray.models.discriminator import Hold
+from advdmd_ray.models.families import adapter
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import image_decoder, load_pipeline
+from advdmd_ray.runs.parts.inputs import geometry, prompt_encoder, real_images
+from advdmd_ray.runs.parts.networks import (
+    base_digest,
+    build_denoiser,
+    build_discriminator,
+    build_networks,
+    device_of,
+    learning,
+)
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.reward import ImageOracle, RewardWorker
+from advdmd_ray.stations.rollout import RolloutWorker
+
+
+def build_rollout_worker(config: Config, name: str, table: PromptTable) -> RolloutWorker:
+    """A rollout worker; its weights come with the first lease."""
+    shapes = geometry(config)
+    return RolloutWorker(
+        name,
+        learning(config, build_denoiser(config, config.rollout), "student"),
+        table,
+        kernel=shapes.kernel,
+        sigmas=shapes.sigmas,
+        latent_shape=shapes.latent_shape,
+        group_size_of=config.group_size_of,
+        base_digest=base_digest(config),
+    )
+
+
+def build_sample_maker(config: Config, table: PromptTable) -> SampleMaker:
+    """Who draws the teacher's samples, with a rollout actor's resources."""
+    info = inspect_pipeline(config.model.path, config.model.pixels)
+    teacher = build_denoiser(config, config.rollout)
+    codec = load_pipeline(config.model.path, parts="codec").to(device_of(config.rollout))
+    return SampleMaker(
+        adapter(info.family).guided(teacher, table.unconditional, config.judged_guidance),
+        table.conditioning,
+        image_decoder(codec),
+        teacher_sigmas(config.data.teacher_steps, info.scheduler_shift),
+    )
+
+
+def draw_samples_here(config: Config, table: PromptTable) -> None:
+    """Draws what is missing of the teacher's samples in this process, if the configuration asks for any."""
+    if config.data.source != "teacher_samples":
+        return
+    plan = plan_samples(config)
+    missing = plan.missing()
+    if missing:
+        maker = build_sample_maker(config, table)
+        for shard in missing:
+            maker.make(plan, shard)
+
+
+def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
+    """A reward worker; its heads come with the first group, and its backbone too if that learns."""
+    held: dict[str, Hold] = {"teacher": "frozen", "fake_score": "carried", "own": "own"}
+    backbone = build_denoiser(config, config.reward)
+    if config.discriminator.backbone != "teacher":
+        backbone = learning(config, backbone, config.discriminator.backbone)
+    discriminator = build_discriminator(config, backbone, held[config.discriminator.backbone])
+    return RewardWorker(
+        name,
+        discriminator,
+        table,
+        final_levels=config.reward.final_levels,
+        source=config.rewarded_by,
+        oracle=build_oracle(config) if config.reward.kind == "oracle" or config.reward.oracle_agreement else None,
+        agreement=config.reward.oracle_agreement,
+        base_digest=base_digest(config),
+    )
+
+
+def build_oracle(config: Config) -> ImageOracle:
+    """The checker of the shapes, behind the pipeline's image codec."""
+    return ImageOracle(build_decoder(config), ShapesOracle())
+
+
+def build_learner_worker(
+    config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None
+) -> LearnerWorker:
+    """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
+    family, teacher = inspect_pipeline(config.model.path).family, build_denoiser(config, config.learner)
+    networks = build_networks(config, teacher, family, device_of(config.learner), base_digest(config))
+    shapes = geometry(config)
+    real = real_images(config, table.texts)
+    learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)
+    worker = LearnerWorker(config, gang, learner, table)
+    if checkpoint is not None:
+        worker.restore(checkpoint)
+    return worker
+
+
+def build_student_judge(config: Config) -> StudentJudge:
+    """The judge that looks at the student every `evaluation.judge_cycles`, its prompts encoded.
+
+    Its draws are those of the final judgement, of which it makes the first `evaluation.judge_samples`.
+    """
+    judge, samples = build_judge(config), config.evaluation.judge_samples
+    prompts = prompt_encoder(config)(judge.prompts[:samples])
+    return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed)
+
+
+def build_decoder(config: Config) -> Callable[[Tensor], Tensor]:
+    """The pipeline's image codec, where the learner is, as a function from latents to images in [-1, 1]."""
+    return image_decoder(load_pipeline(config.model.path, parts="codec").to(device_of(config.learner)))

@@ -1,0 +1,132 @@
+"""Pre-flight: whatever would make a run fail is found before the first Ray process starts.
+
+Each check raises `UserError` with one line: what came, what is allowed, what to do. Checks leave nothing behind;
+only `claim` changes the run folder.
+"""
+
+import os
+
+from advdmd_ray.config import Config
+from advdmd_ray.errors import UserError
+from advdmd_ray.models.folder import SAMPLING, PipelineInfo, inspect_pipeline
+from advdmd_ray.runs.folder import Start, check_writable, plan_start
+from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, reserved
+from advdmd_ray.runs.same_run import check_same_run
+
+
+def check(config: Config, resume: str | None = None, *, fresh: bool = False) -> Start:
+    """Make sure that a run can begin.
+
+    Args:
+        config: The resolved configuration.
+        resume: None, "auto", or the path of a run folder, a checkpoint folder or one checkpoint.
+        fresh: Move an earlier run of this name aside instead of refusing to start.
+
+    Raises:
+        UserError: for the first obstacle found.
+    """
+    from advdmd_ray.metrics import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
+
+    check_model(config)
+    check_prompts(config)
+    check_files(config)
+    check_writable(config.folder)
+    check_cores(config)
+    start = plan_start(config.folder, resume, fresh=fresh)
+    if start.checkpoint is not None:
+        check_same_run(config, start.checkpoint)
+    check_port_free(config.metrics.host, config.metrics.port)
+    return start
+
+
+def check_cores(config: Config) -> None:
+    """Make sure that a local Ray has the CPUs that the workers reserve; a cluster is asked when it is joined.
+
+    Raises:
+        UserError: if it has not.
+    """
+    if ray_address(config) is not None:
+        return
+    (demanded, _), cores = reserved(placement(config)), os.cpu_count() or 1
+    if demanded > cores:
+        raise UserError(
+            f"the workers reserve {demanded:g} CPUs, this machine has {cores}; lower rollout.actors, reward.workers, "
+            "learner.ranks or their num_cpus, or join a cluster"
+        )
+
+
+def check_model(config: Config) -> None:
+    """Read the headers of the teacher's pipeline folder and compare it with the configuration.
+
+    Raises:
+        UserError: if the folder or a component is missing, a weight file is truncated, the pipeline was trained with
+            another text length, the discriminator asks for a block that the transformer has not, or the buffer cannot
+            hold the groups of one learner cycle: the actors would wait for room and the learner for groups, for ever.
+    """
+    from advdmd_ray.stations.buffer.index import check_capacity  # noqa: PLC0415 - imports numpy
+
+    info = inspect_pipeline(config.model.path, config.model.pixels)
+    check_max_sequence_length(config, info)
+    if max(config.discriminator.blocks) >= info.layers:
+        raise UserError(
+            f"discriminator.blocks = {list(config.discriminator.blocks)}: the transformer in {info.folder} has blocks "
+            f"0 to {info.layers - 1}; name some of these"
+        )
+    check_capacity(config.buffer.max_bytes, group_bytes(config, info.latent), config.rollout.groups_per_cycle)
+
+
+def check_max_sequence_length(config: Config, info: PipelineInfo) -> None:
+    """Compare the configured text length with that of a pipeline folder; one that does not say fits any.
+
+    Raises:
+        UserError: if they differ, or the family's pipeline does not take so many tokens.
+    """
+    length, most = config.model.max_sequence_length, info.family.max_tokens
+    if length > most:
+        raise UserError(
+            f"model.max_sequence_length is {length}, but a {info.family.pipeline} takes at most {most} tokens; set it "
+            f"to {most} or less"
+        )
+    if info.sampling is not None and info.sampling.max_sequence_length != length:
+        trained = info.sampling.max_sequence_length
+        raise UserError(
+            f"model.max_sequence_length is {length}, but {info.folder / SAMPLING} says {trained}, which the pipeline "
+            f"was trained with; set model.max_sequence_length={trained}"
+        )
+
+
+def check_prompts(config: Config) -> None:
+    """Read the prompt file and match it with the real images.
+
+    Raises:
+        UserError: for a bad line, which is named with its number, a prompt without real images, one prompt alone where
+            the discriminator needs another for its mismatched texts, or too few images for the judge.
+    """
+    from advdmd_ray.data.prompt_file import load_prompts  # noqa: PLC0415
+
+    if config.data.prompts is None:
+        return
+    load_prompts(config.data.prompts)
+    if config.data.source == "files":
+        return  # any prompt will do: real images come with their own captions
+    from advdmd_ray.runs.parts.inputs import prompts_of  # noqa: PLC0415 - imports torch: only once the file itself is sound
+
+    prompts = prompts_of(config)
+    if config.data.source == "teacher_samples":
+        from advdmd_ray.evaluation.judges.thumbnails import check_count  # noqa: PLC0415
+
+        check_count(len(prompts) * config.data.teacher_samples)
+
+
+def check_files(config: Config) -> None:
+    """Look for the images of data.source=files without reading them.
+
+    Raises:
+        UserError: if there are none.
+    """
+    if config.data.path is None:
+        return
+    from advdmd_ray.data.files.shards import find_shards  # noqa: PLC0415 - imports pyarrow
+
+    data = config.data
+    find_shards(config.data.path, image_column=data.image_column, caption_column=data.caption_column)

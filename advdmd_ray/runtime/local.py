@@ -1,0 +1,148 @@
+"""The in-process shell: the same parts, the same Arrow bytes and the same controller, without Ray.
+
+For debugging and for most tests. A job is done when it is started, so the order of work is fixed.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.frontier import restored_frontier
+from advdmd_ray.controller.loop import CONSUMER, Controller
+from advdmd_ray.controller.protocols import Job, Published, Reference, Status
+from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
+from advdmd_ray.learner.gang import SoloGang
+from advdmd_ray.metrics.hub import MetricsHub
+from advdmd_ray.runs.parts.inputs import encode_table, geometry
+from advdmd_ray.runs.parts.workers import (
+    build_decoder,
+    build_learner_worker,
+    build_reward_worker,
+    build_rollout_worker,
+    build_student_judge,
+    draw_samples_here,
+)
+from advdmd_ray.stations.buffer.index import BufferIndex, check_capacity
+from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scored, from_bytes, to_bytes
+from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.stations.reward import group_info
+from advdmd_ray.stations.weights.snapshot import Snapshot
+from advdmd_ray.stations.weights.store import WeightStore
+
+
+class LocalShell:
+    """All workers in this process."""
+
+    def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
+        self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
+        self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
+        table = encode_table(config)
+        draw_samples_here(config, table)
+        self.prompts = table.rollouts
+        self._rollout = {name: build_rollout_worker(config, name, table) for name in self.rollout_workers}
+        self._reward = {name: build_reward_worker(config, name, table) for name in self.reward_workers}
+        self.learner = build_learner_worker(config, SoloGang(), table, checkpoint)
+        self._decode = build_decoder(config)
+        self._judge = build_student_judge(config) if config.evaluation.judge_cycles else None
+        self._done: dict[Job, Any] = {}
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+        """See `Shell`."""
+        began = time.monotonic()
+        load = self._rollout[worker].load(Snapshot(student.manifest, student.payload))
+        data = to_bytes(encode_group(self._rollout[worker].generate(lease)))
+        return self._finish(worker, WorkReport(worker, time.monotonic() - began, load), data)
+
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
+        """See `Shell`."""
+        began = time.monotonic()
+        load = self._reward[worker].load(Snapshot(discriminator.manifest, discriminator.payload))
+        scored = self._reward[worker].score(decode_group(from_bytes(group)))
+        data = to_bytes(encode_scored(scored))
+        report = WorkReport(worker, time.monotonic() - began, load)
+        return self._finish(worker, (report, group_info(scored, data.nbytes)), data)
+
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:  # noqa: ARG002 - all bytes are here
+        """See `Shell`."""
+        return self._finish("learner", ())
+
+    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+        """See `Shell`."""
+        outcome, student, discriminator = self.learner.cycle([info for info, _ in groups], [data for _, data in groups])
+        return self._finish("learner", outcome, (student, discriminator))
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> Job:
+        """See `Shell`."""
+        return self._finish("learner", self.learner.checkpoint(facts))
+
+    def grid(self) -> Job:
+        """See `Shell`."""
+        return self._finish("learner", self.learner.grid(self._decode))
+
+    def judge(self) -> Job:
+        """See `Shell`."""
+        if self._judge is None:
+            raise ValueError("evaluation.judge_cycles=0 makes no judge")
+        return self._finish("learner", self.learner.judge(self._judge))
+
+    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:  # noqa: ARG002 - every job is done
+        """See `Shell`: one job at a time, oldest first."""
+        return list(jobs[:1])
+
+    def outcome(self, job: Job) -> Any:
+        """See `Shell`."""
+        return self._done.pop(job)
+
+    def _finish(self, worker: str, outcome: Any, payload: Reference = None) -> Job:
+        job = Job(worker, (), payload)
+        self._done[job] = outcome
+        return job
+
+
+def run_locally(config: Config, resume: Path | None = None, display: Callable[[Status], None] = lambda _: None) -> int:
+    """Runs a whole configuration in this process and returns the last version.
+
+    Args:
+        config: `learner.ranks` must be 1.
+        resume: A checkpoints folder to continue from.
+        display: Called with the status several times a second.
+
+    Raises:
+        UserError: if the buffer cannot hold the groups of one cycle.
+    """
+    group_bytes = geometry(config).group_bytes
+    check_capacity(config.buffer.max_bytes, group_bytes, config.rollout.groups_per_cycle)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = None if resume is None else latest_checkpoint(resume)
+    shell = LocalShell(config, checkpoint)
+    version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
+    frontier = restored_frontier(
+        None if checkpoint is None else checkpoint.facts["controller"]["frontier"],
+        run_seed=config.run.seed,
+        prompts=shell.prompts,
+        lease_s=config.rollout.lease_s,
+    )
+    with MetricsHub(config.folder / "metrics.jsonl") as hub:
+        controller = Controller(
+            config,
+            frontier=frontier,
+            buffer=BufferIndex(
+                [CONSUMER],
+                max_bytes=config.buffer.max_bytes,
+                max_policy_age=config.rollout.max_policy_age,
+                start=frontier.first_unsettled,
+                settled=frontier.settled_beyond(),
+            ),
+            store=WeightStore(config.weights.keep, {"student": version, "discriminator": version}),
+            hub=hub,
+            shell=shell,
+            group_bytes=group_bytes,
+            version=version,
+            updates=None if checkpoint is None else checkpoint.facts["controller"]["updates"],
+            display=display,
+        )
+        for snapshot in shell.learner.learner.snapshots():
+            controller.publish(snapshot.manifest, snapshot.payload)
+        return controller.run()

@@ -1,0 +1,246 @@
+"""The command line: help at once, one line and exit code 2 for bad input, and nothing started by either."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advdmd_ray import cli, errors
+from advdmd_ray.cli.evaluate import judge_table
+from advdmd_ray.config import read_config
+from pipeline_folder import write_pipeline
+
+ROOT = Path(__file__).parent.parent
+
+# Runs a command in an interpreter of its own and fails if it imported what could start a Ray process.
+GUARDED = """
+import sys
+from advdmd_ray.cli import main
+code = main(sys.argv[1:])
+heavy = {"ray", "torch", "deepspeed"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else code)
+"""
+
+
+def advdmd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", GUARDED, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    write_pipeline(tmp_path / "teacher")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"run: {{output: {tmp_path / 'runs'}, name: r}}\n"
+        f"model: {{path: {tmp_path / 'teacher'}}}\n"
+        "metrics: {port: 0}\n"
+    )
+    return path
+
+
+def bad_input(case: str, folder: Path) -> list[str]:
+    """Arguments that spoil a sound run in one way."""
+    if case == "truncated pipeline":
+        file = folder / "teacher" / "transformer" / "diffusion_pytorch_model.safetensors"
+        file.write_bytes(file.read_bytes()[:-3])
+        return []
+    if case == "another text length":
+        (folder / "teacher" / "sampling.json").write_text('{"max_sequence_length": 1}')
+        return []
+    if case == "damaged sampling file":
+        (folder / "teacher" / "sampling.json").write_text('{"max_sequence_length": 1')
+        return []
+    if case == "prompt file with a bad line":
+        (folder / "prompts.txt").write_text("a seven\n\x07\nan eight\n")
+        return [f"data.prompts={folder / 'prompts.txt'}"]
+    if case == "earlier run":
+        (folder / "runs" / "r").mkdir(parents=True)
+        (folder / "runs" / "r" / "metrics.jsonl").touch()
+        return []
+    return {
+        "unknown key": ["rollout.actorz=2"],
+        "wrong type": ["rollout.actors=two"],
+        "out of range": ["rollout.actors=0"],
+        "one step with RL": ["diffusion.sigmas=[1.0]"],
+        "missing pipeline": [f"model.path={folder / 'absent'}"],
+        "output below a file": [f"run.output={folder / 'config.yaml'}/runs"],
+        "read-only output": ["run.output=/proc/runs"],
+        "no checkpoint": ["--resume", str(folder / "teacher")],
+        "unknown option": ["--restart"],
+        "dashed override": ["--rollout.actors=2"],
+    }[case]
+
+
+@pytest.mark.parametrize(
+    ("case", "names"),
+    [
+        ("unknown key", "rollout.actors?"),
+        ("wrong type", "'two'"),
+        ("out of range", "greater than or equal to 1"),
+        ("one step with RL", "at least 2 diffusion.sigmas"),
+        ("missing pipeline", "absent"),
+        ("truncated pipeline", "diffusion_pytorch_model.safetensors"),
+        ("another text length", "set model.max_sequence_length=1"),
+        ("damaged sampling file", "sampling.json: cannot be read as JSON"),
+        ("output below a file", "run.output"),
+        ("read-only output", "run.output"),
+        ("prompt file with a bad line", "line 2"),
+        ("earlier run", "--resume auto"),
+        ("no checkpoint", "no checkpoint there"),
+        ("unknown option", "--restart"),
+        ("dashed override", "overrides have no dashes: rollout.actors=2"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_before_ray_or_torch_is_imported(
+    config: Path, tmp_path: Path, case: str, names: str
+) -> None:
+    done = advdmd("run", "--config", str(config), *bad_input(case, tmp_path))
+    assert done.returncode == cli.BAD_INPUT, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("advdmd: error: ")
+    assert done.stderr.count("\n") == 1
+    assert names in done.stderr
+
+
+def test_a_bad_comparison_is_one_line_and_exit_code_2_before_ray_or_torch_is_imported(config: Path) -> None:
+    file = config.with_name("compare.yaml")
+    file.write_text("name: c\nbase: config.yaml\nbudget: 9\nrivals: [{name: a, overrides: {dmd.gan_weigth: 1}}]\n")
+    done = advdmd("compare", str(file))
+    assert done.returncode == cli.BAD_INPUT, done.stderr
+    assert "rival a: unknown key dmd.gan_weigth; did you mean dmd.gan_weight?" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("of", ["teacher", "student"])
+def test_a_folder_of_another_text_length_is_not_judged(config: Path, tmp_path: Path, of: str) -> None:
+    write_pipeline(tmp_path / "student")
+    (tmp_path / of / "sampling.json").write_text('{"max_sequence_length": 1}')
+    done = advdmd("evaluate", "--config", str(config), "--student", str(tmp_path / "student"))
+    assert done.returncode == cli.BAD_INPUT, done.stderr
+    assert f"model.max_sequence_length is 8, but {tmp_path / of / 'sampling.json'} says 1" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_comparison_with_another_text_length_than_its_teachers_is_one_line(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher" / "sampling.json").write_text('{"max_sequence_length": 1}')
+    file = config.with_name("compare.yaml")
+    file.write_text("name: c\nbase: config.yaml\nbudget: 9\nrivals: [{name: a}]\n")
+    done = advdmd("compare", str(file))
+    assert done.returncode == cli.BAD_INPUT, done.stderr
+    assert "c: rival a: model.max_sequence_length is 8, but" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_occupied_metrics_port_is_one_line_and_exit_code_2(config: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        port = other.getsockname()[1]
+        done = advdmd("run", "--config", str(config), f"metrics.port={port}")
+    assert (done.returncode, done.stderr.count("\n")) == (cli.BAD_INPUT, 1)
+    assert str(port) in done.stderr
+
+
+def test_a_dry_run_shows_everything_and_leaves_nothing(config: Path, tmp_path: Path) -> None:
+    done = advdmd("run", "--config", str(config), "rollout.actors=3", "--dry-run", "learner.ranks=2")
+    assert done.returncode == cli.DONE, done.stderr
+    for expected in ("actors: 3", "ranks: 2", "placement", "memory", "new run in"):
+        assert expected in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_configuration_a_dry_run_prints_is_the_one_it_read(config: Path, tmp_path: Path) -> None:
+    done = advdmd("run", "--config", str(config), "--dry-run", "dmd.learning_rate=0.5")
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(done.stdout.split("\nplacement\n")[0])
+    assert read_config(printed) == read_config(config, ["dmd.learning_rate=0.5"])
+
+
+def test_overrides_may_stand_anywhere_and_keep_their_order() -> None:
+    args = cli.parse_arguments(["run", "a.b=1", "--config", "x", "a.b=2", "--dry-run", "a.b=3"])
+    assert args.overrides == ["a.b=1", "a.b=2", "a.b=3"]
+    assert args.dry_run
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["frobnicate"], ["run"], ["run", "--conf", "x"], ["sample", "extra"], ["doctor", "run.name=a"]]
+)
+def test_wrong_arguments_are_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == cli.BAD_INPUT
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run", "pretrain", "sample", "evaluate", "compare", "doctor"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "usage: advdmd" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UserError("line one\nline two"), cli.BAD_INPUT),
+        (errors.WeightsMismatchError("digests differ"), cli.FAILED),
+        (errors.DeadlineError("ordinal 3"), cli.FAILED),
+        (KeyboardInterrupt(), cli.INTERRUPTED),
+    ],
+)
+def test_every_way_to_end_is_one_line_with_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+) -> None:
+    def read_config(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "read_config", read_config)
+    assert cli.main(["run", "--config", "x"]) == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_config(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "read_config", read_config)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", "--config", "x"])
+
+
+def test_the_module_entry_is_the_run_command(config: Path) -> None:
+    command = [sys.executable, "-m", "advdmd_ray.run", "--config", str(config), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert done.returncode == cli.DONE, done.stderr
+    assert "placement" in done.stdout
+
+
+def test_the_judges_table_has_a_row_for_every_sampler() -> None:
+    score: dict[str, Any] = {"figures": {"accuracy": 0.9, "frechet": 3.0}}
+    labels = [{"key": "frechet", "label": "distance"}, {"key": "accuracy", "label": "accuracy"}]
+    verdict = {"labels": labels, "teacher": {"40": score, "4": score}, "student": {**score, "steps": 4}, "real": score}
+    assert judge_table(verdict).row_count == 4
+    assert judge_table({"labels": labels, "teacher": {"40": score}, "real": score}).row_count == 2
+    assert [str(column.header) for column in judge_table(verdict).columns][2:] == ["distance", "accuracy"]
+
+
+def test_a_grid_without_a_place_is_drawn_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = [
+        "sample",
+        "--pipeline",
+        "builtin:digits",
+        "--prompt",
+        "a handwritten seven",
+        "--steps",
+        "2",
+        "--images",
+        "2",
+    ]
+    assert cli.main([*asked, "--grid"]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["grid.png"]
+    assert cli.main([*asked, "--grid", "other.png"]) == 0
+    assert (tmp_path / "other.png").read_bytes() == (tmp_path / "grid.png").read_bytes()

@@ -1,0 +1,72 @@
+"""The end of a run: the summary tells what metrics.jsonl says."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advdmd_ray.config import Config
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
+from advdmd_ray.evaluation.summary import Seconds
+from advdmd_ray.runs.finish import summarise
+from advdmd_ray.runs.verdict import Verdict
+from advdmd_ray.runtime.local import run_locally
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Config:
+    """A finished run of two cycles, RL in each."""
+    config = Config.model_validate(
+        {
+            "run": {"name": "end", "output": str(tmp_path_factory.mktemp("runs")), "cycles": 2},
+            "model": {"path": str(tiny_pipeline), "max_sequence_length": 5},
+            "diffusion": {"sigmas": (1.0, 0.5)},
+            "rollout": {"actors": 1, "group_size": 2, "groups_per_cycle": 2},
+            "learner": {"engine": "torch"},
+            "dmd": {"batch_size": 2},
+            "fake_score": {"batch_size": 2},
+            "discriminator": {"batch_size": 2, "auc_low": 0.0, "auc_high": 1.0},
+            "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1},
+        }
+    )
+    run_locally(config)
+    return config
+
+
+def _verdict() -> Verdict:
+    score = JudgeScore({"seen": 0.5}, images=100)
+    return Verdict(
+        figures=(Figure("seen", "seen prompts", "higher", share=True),),
+        headline="seen",
+        teacher={40: score, 4: score},
+        student=JudgeScore({"seen": 0.75}, images=100),
+        steps=2,
+        real=JudgeScore({"seen": 1.0}, images=100),
+        prompts=("a circle",),
+        images={"student, 2 steps": np.zeros((1, 1, 8, 8), np.float32)},
+    )
+
+
+def test_the_summary_counts_what_the_run_did(run: Config) -> None:
+    summary = summarise(run, _verdict(), Seconds(setup=1.0, train=2.0, judge=3.0))
+    assert summary.cycles == 2
+    assert summary.updates.model_dump() == {"dmd": 2, "rl": 2, "fake_score": 8, "discriminator": 4}
+    assert summary.trajectories.trained == 8
+    assert sum(summary.trajectories.dropped.values()) == 0
+    assert summary.weights.published.model_dump() == {"student": 3, "discriminator": 3}
+    assert summary.weights.mismatched.model_dump() == {"student": 0, "discriminator": 0}
+    assert summary.weights.verified.student >= 1
+    assert set(summary.weights.workers) == {"rollout-0", "reward-0"}
+    assert set(summary.discriminator.auc) == set(summary.discriminator.auc_while_rl) == {1, 2}
+    assert summary.ratio_deviation is not None
+    assert summary.ratio_deviation <= 1e-6
+    assert set(summary.roles) == {"rollout", "reward", "learner"}
+    assert (summary.judge.student.figures, summary.judge.student.steps) == ({"seen": 0.75}, 2)
+    assert summary.judge.headline_label.label == "seen prompts"
+
+
+def test_a_verdict_without_a_student_is_no_summary(run: Config) -> None:
+    nobody = dataclasses.replace(_verdict(), student=None)
+    with pytest.raises(ValueError, match="has a student"):
+        summarise(run, nobody, Seconds(setup=1.0, train=2.0, judge=3.0))

@@ -1,0 +1,164 @@
+"""From a configuration to the parts: prompts, their real images, and shapes."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from advdmd_ray import cli
+from advdmd_ray.config import Config, read_config
+from advdmd_ray.data.digits.images import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.shapes.checker import check
+from advdmd_ray.data.shapes.skills import all_prompts
+from advdmd_ray.diffusion.kernels import kernel_of
+from advdmd_ray.errors import UserError, WeightsMismatchError
+from advdmd_ray.models.pipeline import save_pipeline
+from advdmd_ray.models.tiny import build_tiny_pipeline
+from advdmd_ray.pretrain.recipe import shapes_recipe
+from advdmd_ray.runs.parts import inputs
+from advdmd_ray.runs.parts.inputs import encode_table, geometry, prompts_of, real_images
+from advdmd_ray.runs.parts.networks import base_digest
+from advdmd_ray.runs.parts.workers import build_decoder, build_reward_worker
+from advdmd_ray.runs.preflight import check_prompts
+from advdmd_ray.stations.weights.snapshot import digest_of, pack
+
+ROOT = Path(__file__).parents[2]
+SHAPES_YAML = str(ROOT / "configs" / "shapes.yaml")
+
+
+@pytest.fixture(scope="module")
+def shapes_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained teacher of the shapes."""
+    folder, recipe = tmp_path_factory.mktemp("teacher") / "shapes", shapes_recipe(1000, seed=0)
+    save_pipeline(build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=0), folder)
+    return folder
+
+
+def _with_prompts(path: Path, *texts: str) -> Config:
+    file = path / "prompts.txt"
+    file.write_text("\n".join(texts), encoding="utf-8")
+    return Config.model_validate({"data": {"prompts": str(file)}})
+
+
+def test_real_images_follow_the_order_of_the_prompts() -> None:
+    real, digits = real_images(Config(), (DIGIT_PROMPTS[7], DIGIT_PROMPTS[2])), load_digits("train")
+    for row, digit in enumerate((7, 2)):
+        assert torch.equal(real.latents[real.prompt_ids == row], digits.images[digits.labels == digit])
+    assert set(real.prompt_ids.tolist()) == {0, 1}
+
+
+def test_a_prompt_written_twice_has_real_images_in_both_rows() -> None:
+    real = real_images(Config(), (DIGIT_PROMPTS[3], DIGIT_PROMPTS[1], DIGIT_PROMPTS[3]))
+    assert torch.equal(real.latents[real.prompt_ids == 0], real.latents[real.prompt_ids == 2])
+    assert real.drawn(torch.tensor([0, 1, 2]), seed=0)[0].shape == (3, 1, 8, 8)
+
+
+def test_a_prompt_without_real_images_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no real image has the prompt 'a cat'"):
+        prompts_of(_with_prompts(tmp_path, DIGIT_PROMPTS[0], "a cat"))
+    assert prompts_of(_with_prompts(tmp_path, DIGIT_PROMPTS[4])) == (DIGIT_PROMPTS[4],)
+    assert prompts_of(Config()) == DIGIT_PROMPTS
+
+
+def test_mismatched_texts_need_a_second_prompt(tmp_path: Path) -> None:
+    config = _with_prompts(tmp_path, DIGIT_PROMPTS[0], DIGIT_PROMPTS[0])
+    assert prompts_of(config) == (DIGIT_PROMPTS[0],) * 2
+    weighted = config.discriminator.model_copy(update={"mismatched_text": 0.5})
+    with pytest.raises(UserError, match=r"has one prompt only, and discriminator\.mismatched_text needs another"):
+        prompts_of(config.model_copy(update={"discriminator": weighted}))
+
+
+def test_so_do_those_of_captioned_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    discriminator = {"mismatched_text": 0.5}
+    sampled = {"source": "teacher_samples", "prompts": str(tmp_path / "prompts.txt")}
+    with pytest.raises(UserError, match=r"prompts\.txt: has one prompt only"):
+        check_prompts(Config.model_validate({"data": sampled, "discriminator": discriminator}))
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    with pytest.raises(UserError, match="8 real images can be used, and the judge compares with at least 40"):
+        check_prompts(Config.model_validate({"data": {**sampled, "teacher_samples": 4}}))
+    monkeypatch.setattr(inputs, "files_data", lambda _: SimpleNamespace(captions=["a cat", "a cat"]))
+    with pytest.raises(UserError, match="images: has one prompt only"):
+        encode_table(
+            Config.model_validate({"data": {"source": "files", "path": "images"}, "discriminator": discriminator})
+        )
+
+
+def test_a_worker_with_another_teacher_on_its_disk_runs_no_weights(tmp_path: Path, tiny_pipeline: Path) -> None:
+    other = Path(shutil.copytree(tiny_pipeline, tmp_path / "teacher"))
+    file = other / "transformer" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    config, elsewhere = (Config.model_validate({"model": {"path": str(path)}}) for path in (tiny_pipeline, other))
+    worker = build_reward_worker(elsewhere, "reward-0", encode_table(config))
+    with pytest.raises(WeightsMismatchError, match=r"reward-0: discriminator 0 belongs to the teacher"):
+        worker._network.load(pack("discriminator", 0, {"head": torch.zeros(1)}, base_digest(config)))
+
+
+def test_the_kernel_is_the_configurations() -> None:
+    kernel = kernel_of(Config.model_validate({"diffusion": {"kernel": "cps", "eta": 0.4}}).diffusion)
+    assert (kernel.name, kernel.freshness) == ("cps", 0.4)
+
+
+def test_shapes_and_levels_come_from_the_folders_headers(tiny_pipeline: Path) -> None:
+    config = Config.model_validate({"model": {"path": str(tiny_pipeline)}})
+    shapes = geometry(config)
+    assert shapes.latent_shape == (1, 8, 8)
+    assert shapes.sigmas.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def test_every_worker_starts_with_the_same_discriminator(tiny_pipeline: Path) -> None:
+    config = Config.model_validate({"model": {"path": str(tiny_pipeline)}})
+    table = encode_table(config)
+
+    def heads(config: Config) -> str:
+        return digest_of(build_reward_worker(config, "reward-0", table)._network.module.state_dict())
+
+    other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})})
+    assert heads(config) == heads(config) != heads(other)
+
+
+def test_the_shapes_table_has_a_row_for_every_draw_and_none_held_out() -> None:
+    config = read_config(SHAPES_YAML, ["data.prompt_rows=200"])
+    texts, by_text = prompts_of(config), {prompt.text: prompt for prompt in all_prompts()}
+    assert 190 <= len(texts) <= 200
+    assert len(set(texts)) < len(texts)
+    assert not any(by_text[text].held_out for text in texts)
+    assert texts == prompts_of(config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})}))
+
+
+def test_real_scenes_of_a_table_row_fit_its_prompt(shapes_pipeline: Path) -> None:
+    config = read_config(SHAPES_YAML, [f"model.path={shapes_pipeline}", "data.images_per_prompt=3"])
+    by_text = {prompt.text: prompt for prompt in all_prompts()}
+    texts = ("two crosses", "a red circle and a blue cross", "two crosses", "a square above a cross")
+    real = real_images(config, texts)
+    assert real.prompt_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    images = build_decoder(config)(real.all()).numpy()
+    for row, image in zip(real.prompt_ids.tolist(), images, strict=True):
+        assert check(image, by_text[texts[row]]).correct
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+def test_a_shapes_prompt_nobody_can_draw_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red circle\nfive squares\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"no real image has the prompt 'five squares'"):
+        prompts_of(read_config(SHAPES_YAML, [f"data.prompts={file}"]))
+
+
+def test_the_shapes_recipe_passes_the_checks_before_a_run(
+    shapes_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [f"model.path={shapes_pipeline}", f"run.output={tmp_path}"]
+    assert cli.main(["run", "--config", SHAPES_YAML, "--dry-run", *places]) == cli.DONE
+    assert "source: shapes" in capsys.readouterr().out
+    shapes = geometry(read_config(SHAPES_YAML, places))
+    assert shapes.latent_shape == (22, 3, 3)
+
+
+@pytest.mark.skipif(not (ROOT / "advdmd_ray" / "assets" / "shapes").is_dir(), reason="no shapes teacher ships")
+def test_the_shapes_recipe_names_the_teacher_that_ships(tmp_path: Path) -> None:
+    assert cli.main(["run", "--config", SHAPES_YAML, "--dry-run", f"run.output={tmp_path}"]) == cli.DONE

@@ -1,0 +1,303 @@
+"""Pre-flight: whatever would make a run fail is one clear error before anything starts."""
+
+import fcntl
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from advdmd_ray.config import Config
+from advdmd_ray.errors import UserError
+from advdmd_ray.learner import worker as learner_worker
+from advdmd_ray.learner.checkpoint import save_checkpoint
+from advdmd_ray.models.folder import SAMPLING, SamplingSettings, write_sampling
+from advdmd_ray.runs import preflight
+from advdmd_ray.runs.folder import CHECKPOINTS, LOCK, claim
+from pipeline_folder import LAYERS, write_pipeline
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return make_config(tmp_path)
+
+
+def make_config(tmp_path: Path, **sections: dict[str, object]) -> Config:
+    tree: dict[str, dict[str, object]] = {
+        "model": {"path": str(tmp_path / "teacher")},
+        "run": {"output": str(tmp_path / "runs"), "name": "r"},
+        "metrics": {"port": 0},
+    }
+    for name, values in sections.items():
+        tree[name] = tree.get(name, {}) | values
+    if not (tmp_path / "teacher").exists():
+        write_pipeline(tmp_path / "teacher")
+    return Config.model_validate(tree)
+
+
+def save(config: Config, folder: Path, step: int = 3) -> Path:
+    facts = {"config": config.model_dump(mode="json")}
+    return save_checkpoint(folder / CHECKPOINTS, step, {"student": {"w": torch.ones(2)}}, facts, keep=2)
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_sound_configuration_starts_a_new_run_and_checking_leaves_nothing_behind(
+    config: Config, tmp_path: Path
+) -> None:
+    before = listing(tmp_path)
+    start = preflight.check(config)
+    assert (start.folder, start.checkpoint, start.aside) == (config.folder, None, None)
+    assert listing(tmp_path) == before
+    assert not config.folder.parent.exists()
+
+
+def test_a_truncated_weight_file_is_named(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "teacher" / "transformer" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"transformer/diffusion_pytorch_model\.safetensors"):
+        preflight.check(config)
+
+
+def test_discriminator_blocks_must_exist_in_the_transformer(tmp_path: Path) -> None:
+    preflight.check(make_config(tmp_path, discriminator={"blocks": (0, LAYERS - 1)}))
+    with pytest.raises(UserError, match=f"blocks 0 to {LAYERS - 1}"):
+        preflight.check(make_config(tmp_path, discriminator={"blocks": (1, LAYERS)}))
+
+
+@pytest.mark.parametrize(("configured", "trained"), [(8, 1), (1, 8)])
+def test_another_text_length_than_the_pipeline_was_trained_with_is_refused(
+    tmp_path: Path, configured: int, trained: int
+) -> None:
+    config = make_config(tmp_path, model={"max_sequence_length": configured})
+    preflight.check(config)
+    write_sampling(tmp_path / "teacher", SamplingSettings(trained))
+    with pytest.raises(UserError) as caught:
+        preflight.check(config)
+    assert str(caught.value) == (
+        f"model.max_sequence_length is {configured}, but {tmp_path / 'teacher' / SAMPLING} says {trained}, which the "
+        f"pipeline was trained with; set model.max_sequence_length={trained}"
+    )
+    preflight.check(make_config(tmp_path, model={"max_sequence_length": trained}))
+
+
+def test_more_text_tokens_than_the_family_takes_are_refused(tmp_path: Path) -> None:
+    preflight.check(make_config(tmp_path, model={"max_sequence_length": 512}))
+    with pytest.raises(UserError, match="StableDiffusion3Pipeline takes at most 512 tokens"):
+        preflight.check(make_config(tmp_path, model={"max_sequence_length": 513}))
+
+
+def test_a_size_of_images_that_the_model_has_not_is_refused(tmp_path: Path) -> None:
+    preflight.check(make_config(tmp_path, model={"height": 8, "width": 12}))
+    with pytest.raises(UserError, match="9 x 8 pixels do not divide into tokens of 2"):
+        preflight.check(make_config(tmp_path, model={"height": 9, "width": 8}))
+
+
+def test_files_are_looked_for_and_any_prompt_goes_with_them(tmp_path: Path) -> None:
+    images, prompts = tmp_path / "images", tmp_path / "prompts.txt"
+    images.mkdir()
+    prompts.write_text("what no caption says\n")
+    config = make_config(tmp_path, data={"source": "files", "path": str(images), "prompts": str(prompts)})
+    with pytest.raises(UserError, match=r"data\.path .* holds no image"):
+        preflight.check(config)
+    (images / "a.png").write_bytes(b"never opened here")
+    preflight.check(config)
+
+
+def test_a_buffer_that_cannot_hold_one_cycle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"buffer\.max_bytes"):
+        preflight.check(make_config(tmp_path, buffer={"max_bytes": 2**17}))
+
+
+def test_a_bad_prompt_line_is_named_with_its_number(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a handwritten one\n\na handwritten two\n")
+    with pytest.raises(UserError, match=r"prompts\.txt.*2"):
+        preflight.check(make_config(tmp_path, data={"prompts": str(prompts)}))
+
+
+def test_a_prompt_without_real_images_is_refused(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a handwritten one\na handwritten letter\n")
+    with pytest.raises(UserError, match="letter"):
+        preflight.check(make_config(tmp_path, data={"prompts": str(prompts)}))
+
+
+def test_an_occupied_metrics_port_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        with pytest.raises(UserError, match=r"metrics\.port"):
+            preflight.check(make_config(tmp_path, metrics={"port": other.getsockname()[1]}))
+
+
+@pytest.mark.parametrize("place", ["below_a_file", "read_only_file_system"])
+def test_a_folder_that_cannot_be_written_is_refused_even_for_root(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    output = {"below_a_file": tmp_path / "file" / "deep", "read_only_file_system": Path("/proc/nowhere")}[place]
+    with pytest.raises(UserError, match=r"run\.output"):
+        preflight.check(make_config(tmp_path, run={"output": str(output)}))
+
+
+def test_a_used_run_folder_is_refused_and_left_as_it_was(config: Config) -> None:
+    config.folder.mkdir(parents=True)
+    (config.folder / "metrics.jsonl").write_text("{}\n")
+    before = listing(config.folder)
+    with pytest.raises(UserError, match=r"--resume auto.*--fresh.*run\.name"):
+        preflight.check(config)
+    assert listing(config.folder) == before
+
+
+def test_resume_auto_goes_on_from_the_newest_intact_checkpoint(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newest = save(config, config.folder, 3), save(config, config.folder, 4)
+    assert preflight.check(config, "auto").checkpoint == newest
+    (newest / "student.safetensors").write_bytes(b"torn")
+    assert preflight.check(config, "auto").checkpoint == older
+    assert "damaged" in caplog.text
+
+
+def test_resume_auto_with_nothing_to_resume_starts_fresh_and_says_so(config: Config) -> None:
+    start = preflight.check(config, "auto")
+    assert start.checkpoint is None
+    assert start.aside is None
+    assert "nothing to resume" in start.note
+
+
+def test_resume_auto_keeps_the_remains_of_a_run_without_checkpoint(config: Config) -> None:
+    config.folder.mkdir(parents=True)
+    (config.folder / "metrics.jsonl").write_text("{}\n")
+    start = preflight.check(config, "auto")
+    with claim(start) as folder:
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+    assert start.aside is not None
+    assert (start.aside / "metrics.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("of", ["the run", "its checkpoints", "one checkpoint"])
+def test_resume_takes_a_run_its_checkpoints_or_one_checkpoint(config: Config, tmp_path: Path, of: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    save(config, elsewhere, 3)
+    newest = save(config, elsewhere, 4)
+    path = {"the run": elsewhere, "its checkpoints": newest.parent, "one checkpoint": newest}[of]
+    assert preflight.check(config, str(path)).checkpoint == newest
+
+
+def test_resume_of_something_else_is_refused(config: Config, tmp_path: Path) -> None:
+    for path in (tmp_path / "absent", tmp_path, tmp_path / "teacher"):
+        with pytest.raises(UserError, match="no checkpoint there"):
+            preflight.check(config, str(path))
+
+
+def test_resume_with_only_damaged_checkpoints_is_refused(config: Config) -> None:
+    (save(config, config.folder) / "student.safetensors").unlink()
+    for resume in ("auto", str(config.folder)):
+        with pytest.raises(UserError, match=r"student\.safetensors"):
+            preflight.check(config, resume)
+
+
+def test_a_foreign_checkpoint_is_not_mixed_into_a_used_folder(config: Config, tmp_path: Path) -> None:
+    save(config, config.folder)
+    foreign = save(config, tmp_path / "foreign")
+    with pytest.raises(UserError, match="not its own"):
+        preflight.check(config, str(foreign))
+
+
+def test_fresh_moves_every_earlier_run_aside_and_loses_none(config: Config) -> None:
+    for turn in range(3):
+        with claim(preflight.check(config, fresh=True)) as folder:
+            (folder / "summary.json").write_text(str(turn))
+    kept = [config.folder.with_name(name) / "summary.json" for name in ("r.1", "r.2", "r")]
+    assert [path.read_text() for path in kept] == ["0", "1", "2"]
+
+
+def test_fresh_and_resume_contradict_each_other(config: Config) -> None:
+    with pytest.raises(UserError, match="contradict"):
+        preflight.check(config, "auto", fresh=True)
+
+
+@pytest.mark.parametrize(("resume", "fresh"), [(None, False), (None, True), ("auto", False)])
+def test_a_run_in_progress_is_neither_joined_nor_moved(config: Config, resume: str | None, fresh: bool) -> None:
+    with claim(preflight.check(config)), pytest.raises(UserError, match="now"):
+        preflight.check(config, resume, fresh=fresh)
+    preflight.check(config)
+
+
+def test_of_two_that_passed_the_checks_one_gets_the_folder(config: Config) -> None:
+    first, second = preflight.check(config), preflight.check(config)
+    with claim(first), pytest.raises(UserError, match="another process"), claim(second):
+        pass
+
+
+def test_checkpoints_are_looked_for_where_the_learner_saves_them() -> None:
+    assert CHECKPOINTS == learner_worker.CHECKPOINTS
+
+
+def test_a_lock_that_nobody_holds_is_no_run(config: Config) -> None:
+    config.folder.mkdir(parents=True)
+    with (config.folder / LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    assert preflight.check(config).aside is None
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "key"),
+    [
+        ("rollout", {"groups_per_cycle": 4}, "rollout.groups_per_cycle"),
+        ("diffusion", {"sigmas": [1.0, 0.5]}, "diffusion"),
+        ("run", {"seed": 5}, "run.seed"),
+        ("discriminator", {"backbone": "fake_score"}, "discriminator.backbone"),
+        ("cadence", {"dmd_updates": 2}, "cadence.dmd_updates"),
+        ("lora", {"rank": 4, "alpha": 8.0}, "lora"),
+        ("discriminator", {"heldout_fraction": 0.5}, "discriminator.heldout_fraction"),
+    ],
+)
+def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
+    config: Config, section: str, values: dict[str, object], key: str
+) -> None:
+    save(config, config.folder)
+    tree = config.model_dump(mode="json")
+    tree[section] |= values
+    with pytest.raises(UserError, match=f"^{key} is .* a resumed run cannot change it"):
+        preflight.check(Config.model_validate(tree), "auto")
+
+
+def _save_with(config: Config, tree: dict[str, dict[str, object]]) -> Path:
+    """A checkpoint whose configuration was written by another version."""
+    folder = config.folder / CHECKPOINTS
+    return save_checkpoint(folder, 3, {"student": {"w": torch.ones(2)}}, {"config": tree}, keep=2)
+
+
+def test_a_setting_younger_than_the_checkpoint_had_its_default(config: Config) -> None:
+    tree = config.model_dump(mode="json")
+    del tree["discriminator"]["backbone"]
+    saved = _save_with(config, tree)
+    assert preflight.check(config, "auto").checkpoint == saved
+
+
+def test_a_checkpoint_with_a_setting_that_is_gone_is_refused_by_name(config: Config) -> None:
+    tree = config.model_dump(mode="json")
+    tree["discriminator"]["gone"] = 1
+    _save_with(config, tree)
+    with pytest.raises(UserError, match=r"does not take: discriminator\.gone; start anew by --fresh"):
+        preflight.check(config, "auto")
+
+
+def test_a_resumed_run_may_go_on_for_longer(config: Config) -> None:
+    newest = save(config, config.folder)
+    tree = config.model_dump(mode="json")
+    tree["run"]["cycles"] += 10
+    assert preflight.check(Config.model_validate(tree), "auto").checkpoint == newest
+
+
+def test_more_cpus_than_this_machine_has_are_refused_before_a_local_ray_starts(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    tree = config.model_dump(mode="json")
+    tree["rollout"]["num_cpus"] = 1000.0
+    with pytest.raises(UserError, match=r"the workers reserve 2000\.75 CPUs, this machine has"):
+        preflight.check(Config.model_validate(tree))

@@ -1,0 +1,133 @@
+"""What a user sees while a run goes on."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.protocols import Status
+from advdmd_ray.learner.cadence import CyclePlan
+from advdmd_ray.learner.outcome import CycleReport, UpdateReport
+from advdmd_ray.runtime import display
+from advdmd_ray.runtime.display import clock_text, line, panel, progress_display
+
+CONFIG = Config.model_validate({"run": {"name": "demo", "cycles": 10}})
+REPORT = CycleReport(
+    version=4,
+    plan=CyclePlan("ramp", 4, 2, 1, 1),
+    updates={"dmd": UpdateReport(1, 0, 0.5, 1.0)},
+    auc=(0.6, 0.7),
+    smoothed_auc=(0.61, 0.72),
+    open_levels=(True, True),
+    reward_mean=(-0.25, 1.5),
+    reward_spread=(1.0, 1.0),
+    policy=None,
+    fresh_deviation=0.0,
+    trajectories=8,
+    seconds=1.0,
+)
+
+
+def status(
+    version: int = 4, report: CycleReport | None = REPORT, remaining: float | None = 90.0, *, hacking: bool = False
+) -> Status:
+    return Status(
+        version=version,
+        cycles=10,
+        elapsed_s=61.0,
+        remaining_s=remaining,
+        report=report,
+        policy_age=2,
+        trajectories_per_s=12.4,
+        updates={"dmd": 4, "rl": 1},
+        waiting_for="ordinal 9 at rollout-0 for 3 s",
+        reward_hacking=hacking,
+    )
+
+
+def _drawn(shown: Status) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(panel(CONFIG, shown))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_the_line_says_phase_updates_rewards_age_speed_and_time_left() -> None:
+    text = line(CONFIG, status())
+    for part in (
+        "demo: cycle 4/10 ramp",
+        "dmd 4 rl 1",
+        "-0.25 +1.50",
+        "policy age 2",
+        "12 trajectories/s",
+        "1:30 left",
+    ):
+        assert part in text
+    assert "\n" not in text
+
+
+def test_the_panel_says_the_same_and_what_it_waits_for() -> None:
+    text = _drawn(status())
+    for part in (
+        "cycle 4 of 10",
+        "ramp",
+        "dmd 4",
+        "-0.25 (0.61)",
+        "+1.50 (0.72)",
+        "ordinal 9 at rollout-0",
+        "1:30 left",
+    ):
+        assert part in text
+
+
+def test_the_alarm_for_reward_hacking_is_shown_while_it_fires() -> None:
+    for draw in (lambda shown: line(CONFIG, shown), _drawn):
+        assert "while the judge's figures fall" in draw(status(hacking=True))
+        assert "judge" not in draw(status())
+
+
+def test_before_the_first_cycle_there_is_a_panel_and_a_line_too() -> None:
+    empty = status(version=0, report=None, remaining=None)
+    assert "starting" in line(CONFIG, empty)
+    assert "? left" in line(CONFIG, empty)
+    assert "starting" in _drawn(empty)
+
+
+@given(st.integers(0, 10**5), st.floats(-0.49, 0.49))
+def test_times_read_as_minutes_and_seconds(seconds: int, rest: float) -> None:
+    minutes, after = clock_text(max(0.0, seconds + rest)).split(":")
+    assert len(after) == 2
+    assert int(after) < 60
+    assert 60 * int(minutes) + int(after) == seconds
+
+
+def _plain_lines(
+    versions: dict[float, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """What a log shows of a run that has these versions at these seconds."""
+    seconds = iter(versions)
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(seconds))
+    with progress_display(CONFIG) as show:
+        for version in versions.values():
+            show(status(version=version))
+    return capsys.readouterr().err.splitlines()
+
+
+def test_without_a_terminal_a_line_comes_every_ten_seconds_and_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {0.0: 0, 1.0: 0, 2.0: 1, 11.0: 2, 12.0: 10, 13.0: 10}
+    lines = _plain_lines(versions, capsys, monkeypatch)
+    assert [text.split()[2] for text in lines] == ["0/10", "2/10", "10/10"]
+
+
+def test_without_a_terminal_a_run_that_stands_says_every_minute_what_it_waits_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = dict.fromkeys((0.0, 11.0, 59.0, 61.0, 90.0, 122.0), 3)
+    lines = _plain_lines(versions, capsys, monkeypatch)
+    assert ["waiting for ordinal 9 at rollout-0" in text for text in lines] == [False, True, True]

@@ -1,0 +1,258 @@
+"""A whole run in one process, with the real parts: repeatable, resumable, and verified to the byte."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.protocols import Job, Published, Status
+from advdmd_ray.errors import UserError, WeightsMismatchError
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
+from advdmd_ray.learner.checkpoint import latest_checkpoint
+from advdmd_ray.metrics.hub import last_values, read_entries
+from advdmd_ray.runs.parts import workers
+from advdmd_ray.runtime import local
+from advdmd_ray.runtime.local import LocalShell, run_locally
+from advdmd_ray.stations.weights.snapshot import digest_of
+
+CYCLES = 4
+
+
+def config(output: Path, pipeline: Path, **sections: Mapping[str, Any]) -> Config:
+    """Two groups of four a cycle, three steps, RL in every cycle."""
+    tree: dict[str, dict[str, Any]] = {
+        "run": {"name": "run", "output": str(output), "cycles": CYCLES, "seed": 7},
+        "model": {"path": str(pipeline)},
+        "diffusion": {"sigmas": (1.0, 0.6, 0.3)},
+        "rollout": {"actors": 1, "group_size": 4, "groups_per_cycle": 2, "max_policy_age": 0},
+        "learner": {"engine": "torch", "checkpoint_cycles": 3},
+        "dmd": {"batch_size": 4},
+        "fake_score": {"batch_size": 4},
+        "discriminator": {"batch_size": 4, "auc_low": 0.0, "auc_high": 1.0},
+        "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
+    }
+    for section, values in sections.items():
+        tree[section] = tree.get(section, {}) | dict(values)
+    return Config.model_validate(tree)
+
+
+def final_bytes(run: Config) -> tuple[int, dict[str, str]]:
+    """Version and digests of everything the newest checkpoint holds."""
+    checkpoint = latest_checkpoint(run.folder / "checkpoints")
+    return checkpoint.step, {stem: digest_of(checkpoint.load(stem)) for stem in checkpoint.stems}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Config:
+    """A run of four cycles with age cap 0, seed 7."""
+    run = config(tmp_path_factory.mktemp("runs"), tiny_pipeline)
+    assert run_locally(run) == CYCLES
+    return run
+
+
+@pytest.mark.parametrize("actors", [1, 2, 4])
+def test_with_age_cap_0_the_seed_decides_the_bytes_whatever_the_number_of_actors(
+    actors: int, finished: Config, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    run = config(tmp_path, tiny_pipeline, rollout={"actors": actors})
+    run_locally(run)
+    assert final_bytes(run) == final_bytes(finished)
+
+
+def test_another_seed_gives_another_student(finished: Config, tmp_path: Path, tiny_pipeline: Path) -> None:
+    run = config(tmp_path, tiny_pipeline, run={"seed": 8})
+    run_locally(run)
+    ours, theirs = final_bytes(run)[1], final_bytes(finished)[1]
+    assert all(ours[name] != theirs[name] for name in ("student", "fake_score", "discriminator", "ema"))
+
+
+def test_a_run_resumed_at_cycle_3_ends_with_the_bytes_of_one_that_never_stopped(
+    finished: Config, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    # What a run that was killed in its fourth cycle leaves.
+    left = tmp_path / "left"
+    shutil.copytree(finished.folder / "checkpoints" / "step-00000003", left / "step-00000003")
+    statuses: list[Status] = []
+    second = config(tmp_path, tiny_pipeline)
+    assert run_locally(second, resume=left, display=statuses.append) == CYCLES
+    assert final_bytes(second) == final_bytes(finished)
+    assert statuses[0].updates["dmd"] == 3
+    assert statuses[-1].updates["dmd"] == CYCLES
+    # Every ordinal was settled once over both parts.
+    frontier = latest_checkpoint(second.folder / "checkpoints").facts["controller"]["frontier"]
+    assert frontier["next_ordinal"] == 2 * CYCLES
+    assert frontier["unsettled"] == []
+
+
+def test_a_run_that_lags_is_repeatable_too_and_keeps_to_its_age_cap(tmp_path: Path, tiny_pipeline: Path) -> None:
+    runs = [
+        config(tmp_path, tiny_pipeline, rollout={"actors": 3, "max_policy_age": 1}, run={"cycles": 3, "name": name})
+        for name in ("one", "two")
+    ]
+    for run in runs:
+        run_locally(run)
+    assert final_bytes(runs[0]) == final_bytes(runs[1])
+    ages = _observations(runs[0], "advdmd_buffer_policy_age")
+    assert max(ages) == 1
+    assert len(ages) == 6
+
+
+def _observations(run: Config, name: str) -> list[float]:
+    entries, _ = read_entries(run.folder / "metrics.jsonl")
+    return [value for entry in entries for value in entry["values"].get(name, [])]
+
+
+def test_the_metrics_of_a_run_tell_its_story(finished: Config) -> None:
+    entries, torn = read_entries(finished.folder / "metrics.jsonl")
+    assert not torn
+    values = last_values(entries)
+    assert values["advdmd_run_cycle"] == CYCLES
+    for stream in ("student", "discriminator"):
+        label = f"{{stream={stream}}}"
+        assert values[f"advdmd_weights_published_total{label}"] == CYCLES + 1
+        assert (
+            values[f"advdmd_weights_verified_total{label}"] == values[f"advdmd_weights_loaded_total{label}"] == CYCLES
+        )
+        assert values.get(f"advdmd_weights_mismatched_total{label}", 0) == 0
+    updates = {name: values[f"advdmd_learner_updates_total{{objective={name}}}"] for name in ("dmd", "rl")}
+    assert updates == {"dmd": CYCLES, "rl": CYCLES}
+    for level in (1, 2, 3):
+        for series in ("reward_mean", "reward_spread", "learner_discriminator_auc"):
+            assert np.isfinite(values[f"advdmd_{series}{{level={level}}}"])
+    assert values["advdmd_learner_trajectories_trained_total"] == 8 * CYCLES
+    assert values["advdmd_buffer_bytes"] == values["advdmd_buffer_groups"] == 0
+    assert values.get("advdmd_buffer_dropped_groups_total{reason=age}", 0) == 0
+    ratios = [entry["values"]["advdmd_learner_ratio_deviation"] for entry in entries if _has_ratio(entry)]
+    assert len(ratios) == CYCLES
+    assert max(ratios) <= 1e-6
+
+
+def _has_ratio(entry: dict[str, Any]) -> bool:
+    return "advdmd_learner_ratio_deviation" in entry["values"]
+
+
+def test_the_files_of_a_run_are_where_the_report_looks(finished: Config) -> None:
+    assert [path.name for path in sorted((finished.folder / "checkpoints").iterdir())] == [
+        "step-00000003",
+        "step-00000004",
+    ]
+    facts = latest_checkpoint(finished.folder / "checkpoints").facts
+    assert facts["learner"]["version"] == CYCLES
+    assert facts["controller"]["updates"]["rl"] == CYCLES
+    assert json.loads(json.dumps(facts["config"])) == finished.model_dump(mode="json")
+
+
+def test_a_grid_is_drawn_when_it_is_due(tmp_path: Path, tiny_pipeline: Path) -> None:
+    run = config(tmp_path, tiny_pipeline, run={"cycles": 1}, evaluation={"grid_cycles": 1})
+    run_locally(run)
+    assert [path.name for path in (run.folder / "grids").iterdir()] == ["version-000001.png"]
+
+
+def _gauges(run: Config, name: str) -> list[float]:
+    entries, _ = read_entries(run.folder / "metrics.jsonl")
+    return [entry["values"][name] for entry in entries if name in entry["values"]]
+
+
+def test_the_student_is_judged_while_it_learns_by_the_judge_of_its_data(tmp_path: Path, tiny_pipeline: Path) -> None:
+    run = config(tmp_path, tiny_pipeline, evaluation={"judge_cycles": 2, "judge_samples": 20})
+    run_locally(run)
+    for figure in ("frechet", "accuracy", "diversity", "coverage"):
+        values = _gauges(run, f"advdmd_run_judge{{figure={figure}}}")
+        assert len(values) == 2
+        assert np.isfinite(values).all()
+    assert _gauges(run, "advdmd_run_reward_hack_alarm") == [0, 0]
+
+
+class _Fallen:
+    """A judge whose figure changes by a step at every judgement, whatever it sees."""
+
+    name = "fallen"
+    prompts = ("a handwritten zero", "a handwritten one")
+    figures = (Figure("quality", "quality", "higher", share=False),)
+    headline = "quality"
+
+    def __init__(self, step: float) -> None:
+        self._step, self._said = step, 0.0
+
+    def score(self, images: Tensor, rows: Tensor) -> JudgeScore:
+        assert images.shape[1:] == (1, 8, 8)
+        assert rows.tolist() == [0, 1] * 10
+        self._said += self._step
+        return JudgeScore({"quality": self._said}, len(images))
+
+    def ceiling(self) -> JudgeScore:
+        return JudgeScore({"quality": 1.0}, 20)
+
+
+class _Rising(LocalShell):
+    """Every cycle reports a higher reward of the final level than the one before."""
+
+    def cycle(self, groups: Any) -> Job:
+        job = super().cycle(groups)
+        outcome = self._done[job]
+        rewards = (*outcome.report.reward_mean[:-1], float(outcome.report.version))
+        self._done[job] = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, reward_mean=rewards))
+        return job
+
+
+@pytest.mark.parametrize(("step", "alarms"), [(-1.0, [0, 0, 0, 1, 1]), (1.0, [0, 0, 0, 0, 0])])
+def test_a_judge_that_falls_while_rewards_rise_raises_the_alarm_of_a_run(
+    step: float, alarms: list[int], tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LocalShell", _Rising)
+    monkeypatch.setattr(workers, "build_judge", lambda _: _Fallen(step))
+    run = config(tmp_path, tiny_pipeline, run={"cycles": 5}, evaluation={"judge_cycles": 1, "judge_samples": 20})
+    run_locally(run)
+    assert _gauges(run, "advdmd_run_reward_hack_alarm") == alarms
+
+
+def test_a_run_that_ends_before_its_first_cycle_can_be_resumed(
+    finished: Config, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    brief = config(tmp_path, tiny_pipeline, run={"time_limit_s": 1e-9})
+    assert run_locally(brief) == 0
+    run = config(tmp_path, tiny_pipeline)
+    assert run_locally(run, resume=brief.folder / "checkpoints") == CYCLES
+    assert final_bytes(run) == final_bytes(finished)
+
+
+class _Flipping(LocalShell):
+    """Damages one bit of the student's bytes on their way to a rollout worker, once it has version `at`."""
+
+    at = 1
+
+    def generate(self, worker: str, lease: Any, student: Published) -> Any:
+        if student.manifest.version == self.at:
+            payload = student.payload.copy()
+            payload[-3] ^= 4
+            student = Published(student.manifest, payload)
+        return super().generate(worker, lease, student)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_flipped_bit_of_a_published_snapshot_stops_the_run(
+    at: int, tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Flipping, "at", at)
+    monkeypatch.setattr(local, "LocalShell", _Flipping)
+    with pytest.raises(WeightsMismatchError, match=rf"rollout-0: student version {at}.*digest"):
+        run_locally(config(tmp_path, tiny_pipeline))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_buffer_that_cannot_hold_one_cycle_is_refused_at_once(tmp_path: Path, tiny_pipeline: Path) -> None:
+    run = config(
+        tmp_path,
+        tiny_pipeline,
+        buffer={"max_bytes": 2**16},
+        rollout={"group_size": 64},
+    )
+    with pytest.raises(UserError, match=r"buffer\.max_bytes = 65536"):
+        run_locally(run)
