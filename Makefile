@@ -43,7 +43,7 @@ pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
 	@$(BIN)/advdmd pretrain --config configs/digits.yaml
 
 bench-gpu: $(STAMP) ## Time rollouts and learner of SD3.5 medium's size on a GPU, into runs/bench; without one it says so
-	@$(BIN)/python -m advdmd_ray.bench $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 test: $(STAMP) ## Run the test suite, two files at a time
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from advdmd_ray.bench.sizes import SD3_MEDIUM, SD35_MEDIUM
 from advdmd_ray.models.diffusers_classes import transformer_class
 from advdmd_ray.models.families.registry import FAMILIES, Family
+from benchmarks.sizes import SD3_MEDIUM, SD35_MEDIUM
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}

@@ -5,23 +5,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from advdmd_ray.bench.flops import Flops, forward_flops, update_flops
-from advdmd_ray.bench.learning import TimedLearner
-from advdmd_ray.bench.parts import (
-    FAMILY,
-    Learns,
-    Settings,
-    base_dtype,
-    config_of,
-    random_images,
-    random_table,
-    random_teacher,
-    randomly_scored,
-    sigmas_of,
-)
-from advdmd_ray.bench.rollouts import time_rollouts
-from advdmd_ray.bench.sizes import FULL, TINY, Size
-from advdmd_ray.bench.timing import Stopwatch
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.learner.cadence import CyclePlan
@@ -34,6 +17,23 @@ from advdmd_ray.models.lora import add_lora
 from advdmd_ray.runs.needs.compute import Network, cycle_cost
 from advdmd_ray.runs.parts.networks import build_networks
 from advdmd_ray.stations.reward import group_info
+from benchmarks.flops import Flops, forward_flops, update_flops
+from benchmarks.learning import TimedLearner
+from benchmarks.parts import (
+    FAMILY,
+    Learns,
+    Settings,
+    base_dtype,
+    config_of,
+    random_images,
+    random_table,
+    random_teacher,
+    randomly_scored,
+    sigmas_of,
+)
+from benchmarks.rollouts import time_rollouts
+from benchmarks.sizes import FULL, TINY, Size
+from benchmarks.timing import Stopwatch
 
 CPU = torch.device("cpu")
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")

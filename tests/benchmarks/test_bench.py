@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from advdmd_ray.bench import command, learning
-from advdmd_ray.bench.command import main
-from advdmd_ray.bench.document import figures, table
-from advdmd_ray.bench.flops import forward_flops, update_flops
-from advdmd_ray.bench.learning import TimedLearner
-from advdmd_ray.bench.machine import PEAKS, peak_of
-from advdmd_ray.bench.parts import Settings, config_of, random_table, random_teacher, sigmas_of
-from advdmd_ray.bench.rollouts import plain_loop
-from advdmd_ray.bench.sizes import TINY
-from advdmd_ray.bench.timing import Stopwatch, Timing, timed
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.networks import Networks
+from benchmarks import command, learning
+from benchmarks.card import PEAKS, peak_of
+from benchmarks.command import main
+from benchmarks.document import figures, table
+from benchmarks.flops import forward_flops, update_flops
+from benchmarks.learning import TimedLearner
+from benchmarks.parts import Settings, config_of, random_table, random_teacher, sigmas_of
+from benchmarks.rollouts import plain_loop
+from benchmarks.sizes import TINY
+from benchmarks.timing import Stopwatch, Timing, timed
 from small_parts import SIGMAS as LEVELS
 from small_parts import Judge, Mixer, config, infos_of, learner, real_images, scored_groups
 from small_parts import table as small_table
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the command with its own engine leaves."""
     out = tmp_path_factory.mktemp("bench") / "new" / "tiny.json"
-    line = [sys.executable, "-m", "advdmd_ray.bench", *ARGUMENTS, "--out", str(out)]
+    line = [sys.executable, "-m", "benchmarks", *ARGUMENTS, "--out", str(out)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     written = json.loads(out.read_text())

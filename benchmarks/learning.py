@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advdmd_ray.bench.parts import FAMILY, Settings, random_images, randomly_scored, sigmas_of
-from advdmd_ray.bench.timing import Stopwatch, Timing
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.errors import RatioError
@@ -25,6 +23,8 @@ from advdmd_ray.runs.parts.networks import build_networks
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 from advdmd_ray.stations.reward import group_info
+from benchmarks.parts import FAMILY, Settings, random_images, randomly_scored, sigmas_of
+from benchmarks.timing import Stopwatch, Timing
 
 
 class TimedLearner(Learner):

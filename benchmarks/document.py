@@ -5,14 +5,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from advdmd_ray.bench.flops import forward_flops, update_flops
-from advdmd_ray.bench.learning import LearnerTimings
-from advdmd_ray.bench.machine import TERA, Hardware
-from advdmd_ray.bench.parts import Settings, config_of, sigmas_of
-from advdmd_ray.bench.sizes import FULL
-from advdmd_ray.bench.timing import Timing
 from advdmd_ray.config import Config
 from advdmd_ray.provenance import git_commit
+from benchmarks.card import TERA, Hardware
+from benchmarks.flops import forward_flops, update_flops
+from benchmarks.learning import LearnerTimings
+from benchmarks.parts import Settings, config_of, sigmas_of
+from benchmarks.sizes import FULL
+from benchmarks.timing import Timing
 
 SCHEMA = 2
 """Counted up whenever a field changes its name or its meaning."""

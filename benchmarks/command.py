@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from advdmd_ray.bench.sizes import FULL, SIZES
 from advdmd_ray.cli.arguments import Parser
 from advdmd_ray.errors import RatioError, UserError
+from benchmarks.sizes import FULL, SIZES
 
 if TYPE_CHECKING:
     import torch
 
-    from advdmd_ray.bench.parts import Learns, Settings
+    from benchmarks.parts import Learns, Settings
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 LEAST_REPEATS = 5
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings is None:
         sys.stdout.write(NO_DEVICE + "\n")
         return DONE
-    from advdmd_ray.bench.document import table  # noqa: PLC0415
+    from benchmarks.document import table  # noqa: PLC0415
 
     try:
         document = measure(settings)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m advdmd_ray.bench", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog="python -m benchmarks", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--size", choices=sorted(SIZES), default=FULL.name, help=f"of the networks ({FULL.name})")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu takes --size tiny only (cuda)")
     parser.add_argument("--learns", choices=["lora", "full", "both"], default="both", help="what learns (both)")
@@ -94,7 +94,7 @@ def _settings(args: argparse.Namespace) -> "Settings | None":
 
     if args.device == "cuda" and not torch.cuda.is_available():
         return None
-    from advdmd_ray.bench.parts import LEARNS, Settings  # noqa: PLC0415
+    from benchmarks.parts import LEARNS, Settings  # noqa: PLC0415
 
     return Settings(
         size=size,
@@ -111,11 +111,11 @@ def measure(settings: "Settings") -> dict[str, Any]:
     """The whole benchmark: the plain loop, then rollouts and learner of each kind; as a document."""
     import torch  # noqa: PLC0415 - takes seconds
 
-    from advdmd_ray.bench.document import header, rollout_figures  # noqa: PLC0415
-    from advdmd_ray.bench.machine import hardware  # noqa: PLC0415
-    from advdmd_ray.bench.parts import random_table, random_teacher  # noqa: PLC0415
-    from advdmd_ray.bench.rollouts import time_plain_loop  # noqa: PLC0415
-    from advdmd_ray.bench.timing import Stopwatch  # noqa: PLC0415
+    from benchmarks.card import hardware  # noqa: PLC0415
+    from benchmarks.document import header, rollout_figures  # noqa: PLC0415
+    from benchmarks.parts import random_table, random_teacher  # noqa: PLC0415
+    from benchmarks.rollouts import time_plain_loop  # noqa: PLC0415
+    from benchmarks.timing import Stopwatch  # noqa: PLC0415
 
     stopwatch, machine = Stopwatch(settings.device), hardware(settings.device)
     teacher = random_teacher(settings, torch.bfloat16)
@@ -131,11 +131,11 @@ def measure(settings: "Settings") -> dict[str, Any]:
 
 def _measure_kind(settings: "Settings", learns: "Learns", document: dict[str, Any], peak: float | None) -> None:
     """Adds rollouts and learner of one kind; what does not fit into the GPU's memory is said to be not measured."""
-    from advdmd_ray.bench.document import learner_figures, rollout_figures  # noqa: PLC0415
-    from advdmd_ray.bench.learning import time_learner  # noqa: PLC0415
-    from advdmd_ray.bench.parts import base_dtype, config_of, random_table, random_teacher  # noqa: PLC0415
-    from advdmd_ray.bench.rollouts import time_rollouts  # noqa: PLC0415
-    from advdmd_ray.bench.timing import Stopwatch  # noqa: PLC0415
+    from benchmarks.document import learner_figures, rollout_figures  # noqa: PLC0415
+    from benchmarks.learning import time_learner  # noqa: PLC0415
+    from benchmarks.parts import base_dtype, config_of, random_table, random_teacher  # noqa: PLC0415
+    from benchmarks.rollouts import time_rollouts  # noqa: PLC0415
+    from benchmarks.timing import Stopwatch  # noqa: PLC0415
 
     config, stopwatch, table = config_of(settings, learns), Stopwatch(settings.device), random_table(settings)
     teacher, why = _fitting(lambda: random_teacher(settings, base_dtype(learns)))

@@ -8,7 +8,6 @@ made again in a backward pass are no work of the model and are not counted (PaLM
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from advdmd_ray.bench.sizes import Size
 from advdmd_ray.config import Config
 from advdmd_ray.runs.needs.compute import (
     FORWARD,
@@ -18,6 +17,7 @@ from advdmd_ray.runs.needs.compute import (
     guided_forward,
     stochastic_actions,
 )
+from benchmarks.sizes import Size
 
 MULTIPLY_ADD = 2
 TIME_CHANNELS = 256

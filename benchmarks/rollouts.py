@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.bench.parts import Settings, config_of, sigmas_of
-from advdmd_ray.bench.timing import Stopwatch, Timing, timed
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import kernel_of
@@ -17,6 +15,8 @@ from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease, TrajectoryGroup
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import pack
+from benchmarks.parts import Settings, config_of, sigmas_of
+from benchmarks.timing import Stopwatch, Timing, timed
 
 LEASE = Lease(ordinal=0, attempt=0, prompt_id=0, seed=1, policy_version=0)
 

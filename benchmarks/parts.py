@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advdmd_ray.bench.sizes import SHIFT, Size
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
@@ -22,6 +21,7 @@ from advdmd_ray.models.families.registry import BY_PIPELINE
 from advdmd_ray.models.pipeline import quiet
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
+from benchmarks.sizes import SHIFT, Size
 
 FAMILY = BY_PIPELINE["StableDiffusion3Pipeline"]
 PROMPTS = ("one prompt", "another prompt")
