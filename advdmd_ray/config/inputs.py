@@ -22,7 +22,7 @@ Attention = Literal[
 """Those that gradients go through and that need no code from the network."""
 
 
-class Model(Section):
+class ModelSection(Section):
     """The teacher pipeline and how it is guided."""
 
     path: str = Field(
@@ -73,7 +73,7 @@ class Model(Section):
         return self
 
 
-class Data(Section):
+class DataSection(Section):
     """Real images for the discriminator and prompts for the rollouts."""
 
     source: Literal["digits", "shapes", "files", "teacher_samples"] = Field(
@@ -125,7 +125,7 @@ class Data(Section):
         return self
 
 
-class Lora(Section):
+class LoraSection(Section):
     """Low-rank adapters in place of whole networks: what learns, travels and is averaged are adapters of one base."""
 
     rank: Count = Field(default=0, description="Of the adapters; 0: whole networks learn.")

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from advdmd_ray.config.base import Count, Fraction, Positive, Rate, Seconds, Section, Weight
 
 
-class Run(Section):
+class RunSection(Section):
     """Where a run lives and what makes it repeatable."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run.")
@@ -22,7 +22,7 @@ class Run(Section):
     time_limit_s: float | None = Field(default=None, gt=0, description="Stop training after this many seconds, if set.")
 
 
-class Diffusion(Section):
+class DiffusionSection(Section):
     """The one transition kernel and the student's noise levels (ALGORITHM.md, section 1)."""
 
     kernel: Literal["renoise", "cps", "ode", "flow_sde"] = Field(default="renoise", description="Transition kernel.")
@@ -52,7 +52,7 @@ class Resources(Section):
     )
 
 
-class Rollout(Resources):
+class RolloutSection(Resources):
     """Actors that generate SDE trajectories with the student."""
 
     actors: Positive = Field(default=2, description="Rollout actors.")
@@ -70,7 +70,7 @@ class Rollout(Resources):
     )
 
 
-class Reward(Resources):
+class RewardSection(Resources):
     """Workers that score every reached state with the discriminator, or the final image with an oracle."""
 
     kind: Literal["discriminator", "oracle"] = Field(
@@ -102,20 +102,20 @@ class Reward(Resources):
         return self
 
 
-class Buffer(Section):
+class BufferSection(Section):
     """The Arrow trajectory buffer."""
 
     max_bytes: int = Field(default=256 * 2**20, ge=2**16, description="Serialised bytes held before actors are paced.")
     take_timeout_s: Seconds = Field(default=300.0, description="The learner gives up waiting for groups after this.")
 
 
-class Weights(Section):
+class WeightsSection(Section):
     """Versioned, digest-verified weight snapshots."""
 
     keep: int = Field(default=4, ge=2, description="Snapshots kept per stream; must exceed rollout.max_policy_age.")
 
 
-class Learner(Resources):
+class LearnerSection(Resources):
     """The DeepSpeed gang that owns and trains the networks."""
 
     num_cpus: float = Field(default=0.5, ge=0, description="Logical CPUs reserved by one rank.")
@@ -188,7 +188,7 @@ class Learner(Resources):
         return self
 
 
-class DistributionMatching(Section):
+class DistributionMatchingSection(Section):
     """The student's DMD update (DMD2, arXiv 2405.14867)."""
 
     learning_rate: Rate = Field(default=1e-4, description="Student learning rate for DMD.")
@@ -206,14 +206,14 @@ class DistributionMatching(Section):
         return self
 
 
-class FakeScore(Section):
+class FakeScoreSection(Section):
     """The score of the student's own distribution, on the faster time scale."""
 
     learning_rate: Rate = Field(default=2e-4, description="Learning rate.")
     batch_size: Positive = Field(default=128, description="Generated x0 per update, over all ranks.")
 
 
-class Discriminator(Section):
+class DiscriminatorSection(Section):
     """The adversarial discriminator, which is also the reward model."""
 
     learning_rate: Rate = Field(default=1e-3, description="Learning rate.")
@@ -253,7 +253,7 @@ class Discriminator(Section):
     )
 
 
-class PolicyGradient(Section):
+class PolicyGradientSection(Section):
     """GRPO on the discriminator's rewards (ALGORITHM.md, sections 4 and 5)."""
 
     enabled: bool = Field(default=True, description="False: no RL update; DMD alone.")
@@ -296,7 +296,7 @@ class PolicyGradient(Section):
     )
 
 
-class Cadence(Section):
+class CadenceSection(Section):
     """When which network learns: warm (no RL), ramp (RL every m-th DMD), full (RL in every cycle)."""
 
     fake_score_updates: Positive = Field(default=4, description="Fake-score updates per DMD update.")
@@ -311,14 +311,14 @@ class Cadence(Section):
     ramp_rl_turns: Positive = Field(default=4, description="RL turns at each interval of the ramp.")
 
 
-class Metrics(Section):
+class MetricsSection(Section):
     """Prometheus endpoint and metrics.jsonl."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address /metrics listens on.")
     port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics; 0 picks a free one and prints it.")
 
 
-class Evaluation(Section):
+class EvaluationSection(Section):
     """The judge, the grids and the report."""
 
     samples: int = Field(default=1000, ge=20, description="Images per judged sampler.")
@@ -346,7 +346,7 @@ class RaySection(Section):
     start_timeout_s: Seconds = Field(default=300.0, description="All workers must be up within this time.")
 
 
-class TwinFlow(Section):
+class TwinFlowSection(Section):
     """The rival trainer of a comparison: self-adversarial twin trajectories (TwinFlow, arXiv 2512.05150)."""
 
     learning_rate: Rate = Field(default=2e-4, description="Learning rate of the one network.")
@@ -368,7 +368,7 @@ class TwinFlow(Section):
     bound: float = Field(default=1.0, gt=0, description="Largest absolute element of velocity gap and residual.")
 
 
-class Pretrain(Section):
+class PretrainSection(Section):
     """Training of the small teacher of `data.source` (`advdmd pretrain`)."""
 
     images: int = Field(default=60_000, ge=1000, description="shapes: about how many scenes are drawn to train on.")

@@ -5,52 +5,52 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from advdmd_ray.config.inputs import Data, Lora, Model
+from advdmd_ray.config.inputs import DataSection, LoraSection, ModelSection
 from advdmd_ray.config.sections import (
-    Buffer,
-    Cadence,
-    Diffusion,
-    Discriminator,
-    DistributionMatching,
-    Evaluation,
-    FakeScore,
-    Learner,
-    Metrics,
-    PolicyGradient,
-    Pretrain,
+    BufferSection,
+    CadenceSection,
+    DiffusionSection,
+    DiscriminatorSection,
+    DistributionMatchingSection,
+    EvaluationSection,
+    FakeScoreSection,
+    LearnerSection,
+    MetricsSection,
+    PolicyGradientSection,
+    PretrainSection,
     RaySection,
-    Reward,
-    Rollout,
-    Run,
+    RewardSection,
+    RolloutSection,
+    RunSection,
     Section,
-    TwinFlow,
-    Weights,
+    TwinFlowSection,
+    WeightsSection,
 )
 
 
 class Config(Section):
     """The whole configuration, one section a station."""
 
-    run: Run = Run()
-    model: Model = Model()
-    lora: Lora = Lora()
-    data: Data = Data()
-    diffusion: Diffusion = Diffusion()
-    rollout: Rollout = Rollout()
-    reward: Reward = Reward()
-    buffer: Buffer = Buffer()
-    weights: Weights = Weights()
-    learner: Learner = Learner()
-    dmd: DistributionMatching = DistributionMatching()
-    fake_score: FakeScore = FakeScore()
-    discriminator: Discriminator = Discriminator()
-    policy_gradient: PolicyGradient = PolicyGradient()
-    cadence: Cadence = Cadence()
-    metrics: Metrics = Metrics()
-    evaluation: Evaluation = Evaluation()
+    run: RunSection = RunSection()
+    model: ModelSection = ModelSection()
+    lora: LoraSection = LoraSection()
+    data: DataSection = DataSection()
+    diffusion: DiffusionSection = DiffusionSection()
+    rollout: RolloutSection = RolloutSection()
+    reward: RewardSection = RewardSection()
+    buffer: BufferSection = BufferSection()
+    weights: WeightsSection = WeightsSection()
+    learner: LearnerSection = LearnerSection()
+    dmd: DistributionMatchingSection = DistributionMatchingSection()
+    fake_score: FakeScoreSection = FakeScoreSection()
+    discriminator: DiscriminatorSection = DiscriminatorSection()
+    policy_gradient: PolicyGradientSection = PolicyGradientSection()
+    cadence: CadenceSection = CadenceSection()
+    metrics: MetricsSection = MetricsSection()
+    evaluation: EvaluationSection = EvaluationSection()
     ray: RaySection = RaySection()
-    pretrain: Pretrain = Pretrain()
-    twinflow: TwinFlow = TwinFlow()
+    pretrain: PretrainSection = PretrainSection()
+    twinflow: TwinFlowSection = TwinFlowSection()
 
     @property
     def steps(self) -> int:

@@ -17,7 +17,7 @@ One thread, one event loop, four stations:
 * **Time.** Overdue leases and leases of dead workers are issued again with the same seeds. Every wait has a deadline
   and says what it waits for.
 
-The same loop runs in one process (`local.py`) and on Ray (`runtime/`): a `Shell` starts jobs and says which are done.
+The same loop runs in one process (`local.py`) and on Ray (`runtime/`): a `Shell` starts tasks and says which are done.
 """
 
 import logging
@@ -30,7 +30,7 @@ from typing import Any, Literal
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
-from advdmd_ray.controller.protocols import Buffer, Hub, Job, Published, Reference, Shell, Status, Store
+from advdmd_ray.controller.protocols import Buffer, Hub, Published, Reference, Shell, Status, Store, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement
@@ -49,9 +49,9 @@ CONSUMER = "learner"
 class _State:
     """What the loops share; owned by one thread."""
 
-    jobs: dict[Job, Callable[[Any], None]] = field(default_factory=dict)
-    failed: dict[Job, Callable[[WorkerLostError], None]] = field(default_factory=dict)
-    groups: dict[Job, tuple[Lease, float]] = field(default_factory=dict)  # what a worker makes or scores, since when
+    tasks: dict[Task, Callable[[Any], None]] = field(default_factory=dict)
+    failed: dict[Task, Callable[[WorkerLostError], None]] = field(default_factory=dict)
+    groups: dict[Task, tuple[Lease, float]] = field(default_factory=dict)  # what a worker makes or scores, since when
     unscored: deque[tuple[Lease, Reference]] = field(default_factory=deque)
     idle_rollout: list[str] = field(default_factory=list)
     idle_reward: list[str] = field(default_factory=list)
@@ -144,10 +144,10 @@ class Controller:
             self._state.idle_rollout.pop(0)
             self._stations.busy(worker)
             began = self._clock()
-            job = self._shell.generate(worker, lease, student)
-            self._state.groups[job] = (lease, began)
+            task = self._shell.generate(worker, lease, student)
+            self._state.groups[task] = (lease, began)
             self._begin(
-                job, lambda report, job=job, lease=lease: self._generated(job, lease, report), self._rollout_lost
+                task, lambda report, task=task, lease=lease: self._generated(task, lease, report), self._rollout_lost
             )
             self._telemetry.leased()
 
@@ -161,22 +161,24 @@ class Controller:
             return self._frontier.next_ordinal
         return limit
 
-    def _generated(self, job: Job, lease: Lease, report: WorkReport) -> None:
+    def _generated(self, task: Task, lease: Lease, report: WorkReport) -> None:
         self._verify(report)
-        self._stations.idle(job.worker, "waiting")
-        self._state.idle_rollout.append(job.worker)
+        self._stations.idle(task.worker, "waiting")
+        self._state.idle_rollout.append(task.worker)
         # The group is out of the actor's hands: its death would not lose it any more.
         self._frontier.renew(lease, self._clock(), "reward")
-        self._state.unscored.append((lease, job.payload))
+        self._state.unscored.append((lease, task.payload))
         self._telemetry.generated(report, self._config.group_size_of(lease.ordinal))
 
-    def _rollout_lost(self, job: Job, error: WorkerLostError) -> None:
-        self._state.idle_rollout.append(job.worker)
-        self._lost("rollout", job, error, self._frontier.lost(job.worker))
+    def _rollout_lost(self, task: Task, error: WorkerLostError) -> None:
+        self._state.idle_rollout.append(task.worker)
+        self._lost("rollout", task, error, self._frontier.lost(task.worker))
 
-    def _lost(self, role: Literal["rollout", "reward"], job: Job, error: WorkerLostError, again: Sequence[int]) -> None:
+    def _lost(
+        self, role: Literal["rollout", "reward"], task: Task, error: WorkerLostError, again: Sequence[int]
+    ) -> None:
         logger.warning("%s; its ordinals %s are issued again", error, list(again))
-        self._telemetry.lost(role, job.worker, len(again), died=not isinstance(error, BytesLostError))
+        self._telemetry.lost(role, task.worker, len(again), died=not isinstance(error, BytesLostError))
 
     # Reward station -------------------------------------------------------------------------------------------------
 
@@ -193,31 +195,31 @@ class Controller:
                 self._state.idle_reward.insert(0, worker)
                 continue  # another attempt was faster
             self._stations.busy(worker)
-            job = self._shell.score(worker, group, discriminator)
-            self._state.groups[job] = (lease, began)
+            task = self._shell.score(worker, group, discriminator)
+            self._state.groups[task] = (lease, began)
             self._begin(
-                job,
-                lambda outcome, job=job: self._scored(job, *outcome),
-                lambda job, error, lease=lease: self._reward_lost(job, lease, error),
+                task,
+                lambda outcome, task=task: self._scored(task, *outcome),
+                lambda task, error, lease=lease: self._reward_lost(task, lease, error),
             )
 
-    def _scored(self, job: Job, report: WorkReport, info: GroupInfo) -> None:
+    def _scored(self, task: Task, report: WorkReport, info: GroupInfo) -> None:
         self._verify(report)
-        self._stations.idle(job.worker, "waiting")
-        self._state.idle_reward.append(job.worker)
-        result = self._buffer.commit(info, job.payload)
+        self._stations.idle(task.worker, "waiting")
+        self._state.idle_reward.append(task.worker)
+        result = self._buffer.commit(info, task.payload)
         if result is CommitResult.ACCEPTED:
             self._frontier.complete(info.ordinal)
             self._deadlines.committed()
         self._telemetry.scored(report, result)
 
-    def _reward_lost(self, job: Job, lease: Lease, error: WorkerLostError) -> None:
+    def _reward_lost(self, task: Task, lease: Lease, error: WorkerLostError) -> None:
         # An overdue lease may have been issued again meanwhile, and its ordinal even settled.
         held = [status.lease for status in self._frontier.outstanding(self._clock())]
         reissued = [lease.ordinal] if lease in held else []
         self._frontier.reissue(reissued)
-        self._state.idle_reward.append(job.worker)
-        self._lost("reward", job, error, reissued)
+        self._state.idle_reward.append(task.worker)
+        self._lost("reward", task, error, reissued)
 
     # Learner station ------------------------------------------------------------------------------------------------
 
@@ -252,11 +254,11 @@ class Controller:
             return
         infos = [info for info, _ in groups]
         self._telemetry.taken(infos)
-        job = self._shell.cycle(groups)
-        self._begin(job, lambda outcome: self._cycled(job, infos, outcome), self._learner_lost)
+        task = self._shell.cycle(groups)
+        self._begin(task, lambda outcome: self._cycled(task, infos, outcome), self._learner_lost)
 
-    def _cycled(self, job: Job, infos: Sequence[GroupInfo], outcome: CycleOutcome) -> None:
-        student, discriminator = job.payload
+    def _cycled(self, task: Task, infos: Sequence[GroupInfo], outcome: CycleOutcome) -> None:
+        student, discriminator = task.payload
         self.publish(outcome.student, student)
         self.publish(outcome.discriminator, discriminator)
         ordinals = [info.ordinal for info in infos]
@@ -279,9 +281,9 @@ class Controller:
         self._telemetry.published(manifest)
 
     def _start_checkpoint(self) -> None:
-        job = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": dict(self._telemetry.updates)})
+        task = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": dict(self._telemetry.updates)})
         version = self._version
-        self._begin(job, lambda path: self._checkpointed(version, path), self._learner_lost)
+        self._begin(task, lambda path: self._checkpointed(version, path), self._learner_lost)
 
     def _checkpointed(self, version: int, path: str) -> None:
         logger.info("checkpoint %s", path)
@@ -295,8 +297,8 @@ class Controller:
             self._collect()
 
     def _start_grid(self) -> None:
-        job = self._shell.grid()
-        self._begin(job, lambda _: self._free_learner(), self._learner_lost)
+        task = self._shell.grid()
+        self._begin(task, lambda _: self._free_learner(), self._learner_lost)
 
     def _start_judge(self) -> None:
         self._begin(self._shell.judge(), self._judged, self._learner_lost)
@@ -318,33 +320,33 @@ class Controller:
         self._deadlines.learner(busy=False)
         self._stations.idle("learner", "waiting")
 
-    def _learner_lost(self, _: Job, error: WorkerLostError) -> None:
+    def _learner_lost(self, _: Task, error: WorkerLostError) -> None:
         raise WorkerLostError(
             f"{error}; the learner's gang cannot go on without it: start again with --resume auto"
         ) from error
 
     # The event loop -------------------------------------------------------------------------------------------------
 
-    def _begin(self, job: Job, done: Callable[[Any], None], lost: Callable[[Job, WorkerLostError], None]) -> None:
-        self._state.jobs[job] = done
-        self._state.failed[job] = lambda error: lost(job, error)
+    def _begin(self, task: Task, done: Callable[[Any], None], lost: Callable[[Task, WorkerLostError], None]) -> None:
+        self._state.tasks[task] = done
+        self._state.failed[task] = lambda error: lost(task, error)
 
     def _collect(self) -> None:
-        if not self._state.jobs:
+        if not self._state.tasks:
             raise DeadlineError(
                 f"nothing is under way and nothing can begin after version {self._version}: the buffer holds "
                 f"{self._buffer.stats(self._version).groups} groups, the next ordinal is {self._frontier.next_ordinal}"
             )
-        for job in self._shell.wait(list(self._state.jobs), timeout_s=0.5):
-            done, lost = self._state.jobs.pop(job), self._state.failed.pop(job)
-            self._state.groups.pop(job, None)
+        for task in self._shell.wait(list(self._state.tasks), timeout_s=0.5):
+            done, lost = self._state.tasks.pop(task), self._state.failed.pop(task)
+            self._state.groups.pop(task, None)
             try:
-                outcome = self._shell.outcome(job)
+                outcome = self._shell.outcome(task)
             except WorkerLostError as error:
                 lost(error)
                 continue
             except WeightsMismatchError:
-                self._telemetry.mismatched("student" if job.worker in self._shell.rollout_workers else "discriminator")
+                self._telemetry.mismatched("student" if task.worker in self._shell.rollout_workers else "discriminator")
                 raise
             done(outcome)
         self._deadlines.check(self._waiting_for())
@@ -352,10 +354,10 @@ class Controller:
     def _waiting_for(self) -> str:
         if self._deadlines.learner_busy:
             return f"the learner's work after version {self._version}"
-        # The first in order: the learner takes it first. A job whose ordinal others have made holds nobody up.
+        # The first in order: the learner takes it first. A task whose ordinal others have made holds nobody up.
         wanted = [
-            (lease.ordinal, began, lease, job.worker)
-            for job, (lease, began) in self._state.groups.items()
+            (lease.ordinal, began, lease, task.worker)
+            for task, (lease, began) in self._state.groups.items()
             if self._frontier.wants(lease.ordinal)
         ]
         if not wanted:

@@ -1,4 +1,4 @@
-"""Where the controller's work runs, as protocols: a `Shell` starts jobs, a buffer, a store and a hub keep the facts.
+"""Where the controller's work runs, as protocols: a `Shell` starts tasks, a buffer, a store and a hub keep the facts.
 
 `local.py` implements them in one process, `runtime/` on Ray.
 """
@@ -27,13 +27,13 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """Work under way. `eq=False`: a job is itself, whatever it carries.
+class Task:
+    """Work under way. `eq=False`: a task is itself, whatever it carries.
 
     Attributes:
         worker: Name of the worker that does it.
         tickets: What the shell waits for.
-        payload: Reference of the bytes the job will have made, if any.
+        payload: Reference of the bytes the task will have made, if any.
         join: Makes the outcome from the values of all tickets, in their order.
     """
 
@@ -44,47 +44,47 @@ class Job:
 
 
 class Shell(Protocol):
-    """Where the work runs. Starting a job never blocks; `outcome` raises WorkerLostError for a dead worker."""
+    """Where the work runs. Starting a task never blocks; `outcome` raises WorkerLostError for a dead worker."""
 
     @property
     def rollout_workers(self) -> Sequence[str]: ...  # noqa: D102
     @property
     def reward_workers(self) -> Sequence[str]: ...  # noqa: D102
 
-    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         """Starts a rollout; outcome WorkReport, payload the group's bytes."""
         ...
 
-    def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """Starts scoring; outcome (WorkReport, GroupInfo), payload the scored group's bytes."""
         ...
 
-    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """Starts bringing the bytes of a cycle to the learner; outcome the ordinals whose bytes are gone, ascending."""
         ...
 
-    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """Starts a cycle on fetched groups; outcome CycleOutcome, payload (student bytes, discriminator bytes)."""
         ...
 
-    def checkpoint(self, facts: Mapping[str, Any]) -> Job:
+    def checkpoint(self, facts: Mapping[str, Any]) -> Task:
         """Starts writing a checkpoint; outcome its path as text."""
         ...
 
-    def grid(self) -> Job:
+    def grid(self) -> Task:
         """Starts a sample grid of the EMA student; outcome its path as text."""
         ...
 
-    def judge(self) -> Job:
+    def judge(self) -> Task:
         """Starts a judgement of the EMA student; outcome Judgement."""
         ...
 
-    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
-        """The jobs that are done, waiting at most `timeout_s` for the first."""
+    def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:
+        """The tasks that are done, waiting at most `timeout_s` for the first."""
         ...
 
-    def outcome(self, job: Job) -> Any:
-        """The result of a done job."""
+    def outcome(self, task: Task) -> Any:
+        """The result of a done task."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from advdmd_ray.config import Config, Data
+from advdmd_ray.config import Config, DataSection
 from advdmd_ray.data.digits.images import DIGIT_PROMPTS, load_digits
 from advdmd_ray.data.digits.judge import DigitsJudge
 from advdmd_ray.data.files.dataset import files_data
@@ -102,7 +102,7 @@ class ShapesSource:
         return RealPart(torch.from_numpy(draw_images(drawn, TRAINING_SEED)), rows, torch.arange(len(rows)))
 
 
-def build_source(data: Data) -> Source:
+def build_source(data: DataSection) -> Source:
     """The built-in source that the configuration names.
 
     Raises:

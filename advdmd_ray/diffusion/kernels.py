@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.config import Diffusion
+from advdmd_ray.config import DiffusionSection
 
 KernelName: TypeAlias = Literal["renoise", "cps", "ode", "flow_sde"]
 Level: TypeAlias = float | Float[Tensor, ""]
@@ -116,7 +116,7 @@ class LogProb(NamedTuple):
     per_element: Float[Tensor, " b"]
 
 
-def kernel_of(section: Diffusion) -> Kernel:
+def kernel_of(section: DiffusionSection) -> Kernel:
     """The one transition kernel of the run."""
     return Kernel(section.kernel, eta=section.eta, noise=section.flow_sde_noise)
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from advdmd_ray.config import Cadence as CadenceConfig
-from advdmd_ray.config import Config
+from advdmd_ray.config import CadenceSection, Config
 
 Phase = Literal["warm", "ramp", "full"]
 CHANCE = 0.5
@@ -91,7 +90,7 @@ class CadenceState:
 class Cadence:
     """The automaton. `plan` moves it by one cycle and says what this cycle does."""
 
-    def __init__(self, config: CadenceConfig, *, policy_gradient: bool) -> None:
+    def __init__(self, config: CadenceSection, *, policy_gradient: bool) -> None:
         self._config = config
         self._policy_gradient = policy_gradient
         self.state = CadenceState(phase="warm", interval=config.ramp_interval)

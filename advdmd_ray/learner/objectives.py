@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from advdmd_ray.config import Config, PolicyGradient
+from advdmd_ray.config import Config, PolicyGradientSection
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity, kl_per_element, log_ratio, transition
@@ -291,7 +291,7 @@ def policy_update_loss(
     student: Denoiser, setting: Setting, batch: LearnerBatch, actions: Actions
 ) -> tuple[Float[Tensor, ""], PolicyReport]:
     """The policy-gradient loss of the given actions."""
-    config: PolicyGradient = setting.config.policy_gradient
+    config: PolicyGradientSection = setting.config.policy_gradient
     means = policy_means(student, setting, batch, actions)
     numel = means[0, 0, 0].numel()
     old, new = actions.means.flatten(0, 2), means.flatten(0, 2)

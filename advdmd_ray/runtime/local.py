@@ -1,6 +1,6 @@
 """The in-process shell: the same parts, the same Arrow bytes and the same controller, without Ray.
 
-For debugging and for most tests. A job is done when it is started, so the order of work is fixed.
+For debugging and for most tests. A task is done when it is started, so the order of work is fixed.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import restored_frontier
 from advdmd_ray.controller.loop import CONSUMER, Controller
-from advdmd_ray.controller.protocols import Job, Published, Reference, Status
+from advdmd_ray.controller.protocols import Published, Reference, Status, Task
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.metrics.hub import MetricsHub
@@ -46,16 +46,16 @@ class LocalShell:
         self.learner = build_learner_worker(config, SoloGang(), table, checkpoint)
         self._decode = build_decoder(config)
         self._judge = build_student_judge(config) if config.evaluation.judge_cycles else None
-        self._done: dict[Job, Any] = {}
+        self._done: dict[Task, Any] = {}
 
-    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         """See `Shell`."""
         began = time.monotonic()
         load = self._rollout[worker].load(Snapshot(student.manifest, student.payload))
         data = to_bytes(encode_group(self._rollout[worker].generate(lease)))
         return self._finish(worker, WorkReport(worker, time.monotonic() - began, load), data)
 
-    def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell`."""
         began = time.monotonic()
         load = self._reward[worker].load(Snapshot(discriminator.manifest, discriminator.payload))
@@ -64,41 +64,41 @@ class LocalShell:
         report = WorkReport(worker, time.monotonic() - began, load)
         return self._finish(worker, (report, group_info(scored, data.nbytes)), data)
 
-    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:  # noqa: ARG002 - all bytes are here
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:  # noqa: ARG002 - all bytes are here
         """See `Shell`."""
         return self._finish("learner", ())
 
-    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """See `Shell`."""
         outcome, student, discriminator = self.learner.cycle([info for info, _ in groups], [data for _, data in groups])
         return self._finish("learner", outcome, (student, discriminator))
 
-    def checkpoint(self, facts: Mapping[str, Any]) -> Job:
+    def checkpoint(self, facts: Mapping[str, Any]) -> Task:
         """See `Shell`."""
         return self._finish("learner", self.learner.checkpoint(facts))
 
-    def grid(self) -> Job:
+    def grid(self) -> Task:
         """See `Shell`."""
         return self._finish("learner", self.learner.grid(self._decode))
 
-    def judge(self) -> Job:
+    def judge(self) -> Task:
         """See `Shell`."""
         if self._judge is None:
             raise ValueError("evaluation.judge_cycles=0 makes no judge")
         return self._finish("learner", self.learner.judge(self._judge))
 
-    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:  # noqa: ARG002 - every job is done
-        """See `Shell`: one job at a time, oldest first."""
-        return list(jobs[:1])
+    def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:  # noqa: ARG002 - every task is done
+        """See `Shell`: one task at a time, oldest first."""
+        return list(tasks[:1])
 
-    def outcome(self, job: Job) -> Any:
+    def outcome(self, task: Task) -> Any:
         """See `Shell`."""
-        return self._done.pop(job)
+        return self._done.pop(task)
 
-    def _finish(self, worker: str, outcome: Any, payload: Reference = None) -> Job:
-        job = Job(worker, (), payload)
-        self._done[job] = outcome
-        return job
+    def _finish(self, worker: str, outcome: Any, payload: Reference = None) -> Task:
+        task = Task(worker, (), payload)
+        self._done[task] = outcome
+        return task
 
 
 def run_locally(config: Config, resume: Path | None = None, display: Callable[[Status], None] = lambda _: None) -> int:

@@ -1,4 +1,4 @@
-"""The Ray shell: starts the workers, hands jobs to them and says which are done.
+"""The Ray shell: starts the workers, hands tasks to them and says which are done.
 
 Rollout and reward actors are elastic and stateless: one that dies is replaced under its name, and the controller
 issues its work again. The learner's gang is placed together and is not replaced; a run continues from its checkpoint.
@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.protocols import Job, Published, Reference
+from advdmd_ray.controller.protocols import Published, Reference, Task
 from advdmd_ray.data.teacher_samples import plan_samples
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runs.parts.inputs import encode_table
@@ -124,7 +124,7 @@ class RayShell:
         _, student, discriminator = results[0]
         return manifests, student, discriminator
 
-    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         """See `Shell`.
 
         Raises:
@@ -132,26 +132,26 @@ class RayShell:
         """
         call = self._live(worker).generate.options(num_returns=2)
         report, payload = call.remote(lease, student.manifest, student.payload)
-        return Job(worker, (report,), payload)
+        return Task(worker, (report,), payload)
 
-    def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell` and `generate`."""
         call = self._live(worker).score.options(num_returns=2)
         outcome, payload = call.remote(group, discriminator.manifest, discriminator.payload)
-        return Job(worker, (outcome,), payload)
+        return Task(worker, (outcome,), payload)
 
     def _shares(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> list[Sequence[tuple[GroupInfo, Reference]]]:
         """What each rank gets, its own share only: on several nodes the others' bytes need not travel to it."""
         return [groups[index :: len(self._ranks)] for index in range(len(self._ranks))]
 
-    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """See `Shell`."""
         # In their list the references are handed over as they are: the loss of one does not end the call.
         shares = zip(self._ranks, self._shares(groups), strict=True)
         tickets = tuple(rank.fetch.remote(list(share)) for rank, share in shares)
-        return Job("learner", tickets, join=lambda lost: tuple(sorted(chain(*lost))))
+        return Task("learner", tickets, join=lambda lost: tuple(sorted(chain(*lost))))
 
-    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """See `Shell`."""
         infos = [info for info, _ in groups]
         results = [
@@ -159,35 +159,35 @@ class RayShell:
             for rank, share in zip(self._ranks, self._shares(groups), strict=True)
         ]
         _, student, discriminator = results[0]
-        return Job("learner", tuple(outcome for outcome, _, _ in results), (student, discriminator))
+        return Task("learner", tuple(outcome for outcome, _, _ in results), (student, discriminator))
 
-    def checkpoint(self, facts: Mapping[str, Any]) -> Job:
+    def checkpoint(self, facts: Mapping[str, Any]) -> Task:
         """See `Shell`."""
-        return Job("learner", tuple(rank.checkpoint.remote(facts) for rank in self._ranks))
+        return Task("learner", tuple(rank.checkpoint.remote(facts) for rank in self._ranks))
 
-    def grid(self) -> Job:
+    def grid(self) -> Task:
         """See `Shell`."""
-        return Job("learner", (self._ranks[0].grid.remote(),))
+        return Task("learner", (self._ranks[0].grid.remote(),))
 
-    def judge(self) -> Job:
+    def judge(self) -> Task:
         """See `Shell`."""
-        return Job("learner", (self._ranks[0].judge.remote(),))
+        return Task("learner", (self._ranks[0].judge.remote(),))
 
-    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
-        """See `Shell`. A job of several tickets is done when all are, or when one has failed."""
+    def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:
+        """See `Shell`. A task of several tickets is done when all are, or when one has failed."""
         # Only for what has not landed: the first rank to finish would end every further wait at once.
-        tickets = [ticket for job in jobs for ticket in job.tickets if ticket not in self._landed]
+        tickets = [ticket for task in tasks for ticket in task.tickets if ticket not in self._landed]
         ready, _ = ray.wait(tickets, num_returns=1, timeout=timeout_s)
         if not ready:
             return []
         ready, _ = ray.wait(tickets, num_returns=len(tickets), timeout=0)
         self._landed.update(ready)
         done = []
-        for job in jobs:
-            landed = [ticket for ticket in job.tickets if ticket in self._landed]
-            if len(landed) == len(job.tickets) or any(self._failed(ticket) for ticket in landed):
-                done.append(job)
-                self._landed.difference_update(job.tickets)
+        for task in tasks:
+            landed = [ticket for ticket in task.tickets if ticket in self._landed]
+            if len(landed) == len(task.tickets) or any(self._failed(ticket) for ticket in landed):
+                done.append(task)
+                self._landed.difference_update(task.tickets)
         return done
 
     @staticmethod
@@ -198,32 +198,32 @@ class RayShell:
             return True
         return False
 
-    def outcome(self, job: Job) -> Any:
+    def outcome(self, task: Task) -> Any:
         """See `Shell`. A failed ticket's error goes first, before all have landed. A dead worker is replaced."""
-        done, _ = ray.wait(list(job.tickets), num_returns=len(job.tickets), timeout=0)
+        done, _ = ray.wait(list(task.tickets), num_returns=len(task.tickets), timeout=0)
         try:
-            values = {ticket: answer(ticket, job.worker) for ticket in done}
+            values = {ticket: answer(ticket, task.worker) for ticket in done}
         except RayTaskError:
-            self._say_who_died(job)
+            self._say_who_died(task)
             raise
         except WorkerLostError as error:
-            if job.worker in self._make and not isinstance(error, BytesLostError):
-                self._replace(job.worker)
+            if task.worker in self._make and not isinstance(error, BytesLostError):
+                self._replace(task.worker)
             raise
-        self._losses.pop(job.worker, None)
-        return job.join([values[ticket] for ticket in job.tickets])
+        self._losses.pop(task.worker, None)
+        return task.join([values[ticket] for ticket in task.tickets])
 
     @staticmethod
-    def _say_who_died(job: Job) -> None:
+    def _say_who_died(task: Task) -> None:
         """A rank that loses another fails in its own collective, often before Ray knows of the death: that is the news.
 
         Raises:
-            WorkerLostError: if another ticket of the job is of a dead worker.
+            WorkerLostError: if another ticket of the task is of a dead worker.
         """
-        landed, _ = ray.wait(list(job.tickets), num_returns=len(job.tickets), timeout=DEATH_S)
+        landed, _ = ray.wait(list(task.tickets), num_returns=len(task.tickets), timeout=DEATH_S)
         for ticket in landed:
             with suppress(RayTaskError):
-                answer(ticket, job.worker)
+                answer(ticket, task.worker)
 
     def _live(self, worker: str) -> Handle:
         if self._losses[worker] >= LOSSES_IN_A_ROW:

@@ -197,7 +197,7 @@ def test_every_way_to_end_is_one_line_with_its_exit_code(
     def read_config(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "read_config", read_config)
+    monkeypatch.setattr("advdmd_ray.cli.run.read_config", read_config)
     assert cli.main(["run", "--config", "x"]) == code
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -206,7 +206,7 @@ def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     def read_config(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "read_config", read_config)
+    monkeypatch.setattr("advdmd_ray.cli.run.read_config", read_config)
     with pytest.raises(ZeroDivisionError):
         cli.main(["run", "--config", "x"])
 

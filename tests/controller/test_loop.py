@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.protocols import Job, Published, Reference
+from advdmd_ray.controller.protocols import Published, Reference, Task
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 from fake_shell import GROUP_BYTES, FakeShell, Stage
@@ -128,12 +128,12 @@ class _LoseOnce(FakeShell):
     kind, at = "rollout", 1
     error: type[WorkerLostError] = WorkerLostError
 
-    def outcome(self, job: Job) -> Any:
-        value = super().outcome(job)
-        if job.worker.startswith(self.kind):
+    def outcome(self, task: Task) -> Any:
+        value = super().outcome(task)
+        if task.worker.startswith(self.kind):
             self.at -= 1
             if self.at == 0:
-                raise self.error(f"{job.worker}: its process ended")
+                raise self.error(f"{task.worker}: its process ended")
         return value
 
 
@@ -189,7 +189,7 @@ def test_bytes_that_are_gone_before_they_are_scored_are_made_again_and_no_worker
 
 
 class _NothingLasts(FakeShell):
-    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         self.gone.append(groups[0][0].ordinal)
         return self._start("learner", (self.gone[-1],), seconds=0.0)
 
@@ -230,7 +230,7 @@ def test_a_hanging_reward_worker_ends_the_run_though_rollouts_go_on(lease_s: flo
 
 
 @pytest.mark.parametrize("worker", ["rollout-0", "reward-0"])
-def test_a_worker_that_dies_at_every_job_ends_the_run(worker: str) -> None:
+def test_a_worker_that_dies_at_every_task_ends_the_run(worker: str) -> None:
     stage = Stage(config(rollout={"actors": 1}, reward={"workers": 1}), dead=[worker])
     with pytest.raises(DeadlineError, match=r"6\d s: "):
         stage.run()
@@ -309,13 +309,13 @@ def test_a_checkpoint_lists_exactly_the_ordinals_that_are_leased_and_not_settled
 
 
 class _WrongBytes(FakeShell):
-    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
-        job = super().generate(worker, lease, student)
-        report: WorkReport = self._outcomes[job]
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
+        task = super().generate(worker, lease, student)
+        report: WorkReport = self._outcomes[task]
         if lease.ordinal == 2 and report.load is not None:
             load = type(report.load)(worker, "student", report.load.version, "0" * 64)
-            self._outcomes[job] = WorkReport(worker, 1.0, load)
-        return job
+            self._outcomes[task] = WorkReport(worker, 1.0, load)
+        return task
 
 
 def test_a_worker_that_loaded_other_bytes_stops_the_run_and_is_counted() -> None:

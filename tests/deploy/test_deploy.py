@@ -15,7 +15,7 @@ import yaml
 
 from advdmd_ray import __version__
 from advdmd_ray.cli import parse_arguments
-from advdmd_ray.config import Config, Discriminator, Metrics, Resources, read_config
+from advdmd_ray.config import Config, DiscriminatorSection, MetricsSection, Resources, read_config
 from advdmd_ray.metrics import CATALOGUE, LABEL_VALUES, Kind, Station
 
 ROOT = Path(__file__).parents[2]
@@ -145,12 +145,12 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
 def test_the_auc_thresholds_are_the_configured_gate() -> None:
     (panel,) = [panel for panel in dashboard_panels() if "AUC" in panel["title"]]
     steps = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
-    assert steps == [None, Discriminator().auc_low, Discriminator().auc_high]
+    assert steps == [None, DiscriminatorSection().auc_low, DiscriminatorSection().auc_high]
 
 
 def test_prometheus_scrapes_the_port_of_the_config() -> None:
     jobs = {job["job_name"]: job for job in yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]}
-    assert jobs["advdmd"]["static_configs"] == [{"targets": [f"{Metrics().host}:{Metrics().port}"]}]
+    assert jobs["advdmd"]["static_configs"] == [{"targets": [f"{MetricsSection().host}:{MetricsSection().port}"]}]
     assert jobs["ray"]["file_sd_configs"] == [{"files": ["/tmp/ray/prom_metrics_service_discovery.json"]}]  # noqa: S108
 
 
@@ -171,7 +171,7 @@ def test_the_submitted_command_is_accepted_by_the_command_line_and_the_config() 
 def test_ports_of_the_pods_are_those_that_the_programs_listen_on() -> None:
     cluster = rayjob()["spec"]["rayClusterSpec"]
     head = ports(containers()["head"])
-    assert head["run-metrics"] == submitted_config().metrics.port == Metrics().port
+    assert head["run-metrics"] == submitted_config().metrics.port == MetricsSection().port
     for name, container in containers().items():
         assert ports(container)["metrics"] == RAY_METRICS_PORT, name
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
@@ -240,7 +240,7 @@ def test_what_the_image_copies_exists_and_is_in_the_build_context() -> None:
     for source in copied:
         assert (ROOT / source).exists(), source
     assert "-c constraints.txt" in dockerfile
-    assert f"EXPOSE {Metrics().port}" in dockerfile
+    assert f"EXPOSE {MetricsSection().port}" in dockerfile
 
 
 def test_the_image_starts_a_command_that_is_accepted() -> None:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.config import Cadence as CadenceConfig
-from advdmd_ray.config import Config
+from advdmd_ray.config import CadenceSection, Config
 from advdmd_ray.learner.cadence import Cadence, Every, Health, Phase, initial_health, smoothed_health
 from advdmd_ray.metrics.catalogue import PHASES
 
@@ -17,7 +16,7 @@ BLIND = Health(auc=(0.5, 0.5), low=0.55, high=0.98)
 OVERPOWERING = Health(auc=(0.99, 0.995), low=0.55, high=0.98)
 
 
-def run(config: CadenceConfig, health: Health, cycles: int) -> list[int]:
+def run(config: CadenceSection, health: Health, cycles: int) -> list[int]:
     cadence = Cadence(config, policy_gradient=True)
     return [cadence.plan(health).policy_gradient for _ in range(cycles)]
 
@@ -27,7 +26,7 @@ def test_the_curves_know_every_phase_in_its_order() -> None:
 
 
 def test_rl_waits_for_the_minimum_of_dmd_updates() -> None:
-    turns = run(CadenceConfig(warm_dmd_updates=5, ramp_interval=1), HEALTHY, 8)
+    turns = run(CadenceSection(warm_dmd_updates=5, ramp_interval=1), HEALTHY, 8)
     assert turns == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
@@ -62,40 +61,40 @@ def test_without_rl_all_groups_are_small_and_without_a_small_size_all_are_alike(
 
 
 def test_rl_waits_for_a_discriminator_that_sees() -> None:
-    cadence = Cadence(CadenceConfig(warm_dmd_updates=2, ramp_interval=1), policy_gradient=True)
+    cadence = Cadence(CadenceSection(warm_dmd_updates=2, ramp_interval=1), policy_gradient=True)
     assert all(cadence.plan(BLIND).policy_gradient == 0 for _ in range(10))
     assert cadence.state.phase == "warm"
     assert cadence.plan(HEALTHY).policy_gradient == 1
 
 
 def test_the_ramp_halves_its_interval_to_one_and_ends() -> None:
-    config = CadenceConfig(warm_dmd_updates=0, ramp_interval=4, ramp_rl_turns=2)
+    config = CadenceSection(warm_dmd_updates=0, ramp_interval=4, ramp_rl_turns=2)
     turns = run(config, HEALTHY, 14)
     assert turns == [1, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 1, 1, 1]
 
 
 def test_the_phase_is_full_once_rl_runs_in_every_cycle() -> None:
-    cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=2, ramp_rl_turns=1), policy_gradient=True)
+    cadence = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=2, ramp_rl_turns=1), policy_gradient=True)
     assert [cadence.plan(HEALTHY).phase for _ in range(3)] == ["full", "full", "full"]
 
 
 def test_without_policy_gradient_the_run_stays_warm() -> None:
-    cadence = Cadence(CadenceConfig(warm_dmd_updates=0), policy_gradient=False)
+    cadence = Cadence(CadenceSection(warm_dmd_updates=0), policy_gradient=False)
     assert all(cadence.plan(HEALTHY).policy_gradient == 0 for _ in range(20))
     assert cadence.state.phase == "warm"
 
 
 def test_a_run_that_goes_on_without_policy_gradient_makes_no_more_turns() -> None:
-    before = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
+    before = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
     before.plan(HEALTHY)
-    after = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=False)
+    after = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=1), policy_gradient=False)
     after.state = before.state
     assert [after.plan(HEALTHY).policy_gradient for _ in range(3)] == [0, 0, 0]
     assert after.state.gated_turns == 0
 
 
 def test_a_due_turn_without_an_open_level_is_counted_and_stays_due() -> None:
-    cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
+    cadence = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
     cadence.plan(HEALTHY)
     assert cadence.plan(BLIND).policy_gradient == 0
     assert cadence.state.gated_turns == 1
@@ -103,14 +102,14 @@ def test_a_due_turn_without_an_open_level_is_counted_and_stays_due() -> None:
 
 
 def test_an_overpowering_discriminator_rests() -> None:
-    cadence = Cadence(CadenceConfig(), policy_gradient=True)
+    cadence = Cadence(CadenceSection(), policy_gradient=True)
     assert cadence.plan(OVERPOWERING).discriminator == 0
     assert cadence.plan(HEALTHY).discriminator > 0
 
 
 @given(cut=st.integers(0, 30), warm=st.integers(0, 5), interval=st.sampled_from([1, 2, 3, 8]), dmd=st.integers(1, 3))
 def test_a_restored_automaton_continues_as_if_never_stopped(cut: int, warm: int, interval: int, dmd: int) -> None:
-    config = CadenceConfig(warm_dmd_updates=warm, ramp_interval=interval, dmd_updates=dmd)
+    config = CadenceSection(warm_dmd_updates=warm, ramp_interval=interval, dmd_updates=dmd)
     healths = [HEALTHY if i % 5 else BLIND for i in range(40)]
     straight = Cadence(config, policy_gradient=True)
     expected = [straight.plan(health) for health in healths]
@@ -147,17 +146,17 @@ def test_an_oracles_last_level_is_open_and_the_others_shut_whatever_the_auc(auc:
     health = initial_health(Config.model_validate({"reward": {"kind": "oracle"}, "data": {"source": "shapes"}}))
     measured = smoothed_health(health, (auc,) * 4, decay=0.0)
     assert measured.open_levels == (False, False, False, True)
-    cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
+    cadence = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
     assert cadence.plan(measured).policy_gradient == 1
 
 
 def test_a_discriminator_that_is_not_used_is_never_updated() -> None:
-    cadence = Cadence(CadenceConfig(discriminator_updates=0, dmd_updates=3), policy_gradient=False)
+    cadence = Cadence(CadenceSection(discriminator_updates=0, dmd_updates=3), policy_gradient=False)
     assert {cadence.plan(HEALTHY).discriminator for _ in range(5)} == {0}
 
 
 def test_a_level_that_no_advantage_reads_does_not_start_rl() -> None:
-    cadence = Cadence(CadenceConfig(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
+    cadence = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
     only_first_open = Health(auc=(0.7, 0.5), low=0.55, high=0.98)
     assert cadence.plan(only_first_open, used=(False, True)).policy_gradient == 0
     assert cadence.plan(only_first_open, used=(True, False)).policy_gradient == 1

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from advdmd_ray.config import Metrics
+from advdmd_ray.config import MetricsSection
 from advdmd_ray.errors import UserError
 from advdmd_ray.metrics import (
     CATALOGUE,
@@ -192,7 +192,7 @@ def test_a_closed_hub_frees_its_port() -> None:
 
 
 def test_metrics_listen_on_this_machine_only_unless_told_otherwise() -> None:
-    assert Metrics().host == "127.0.0.1"
+    assert MetricsSection().host == "127.0.0.1"
 
 
 @pytest.mark.parametrize("phase", PHASES)

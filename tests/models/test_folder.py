@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors import safe_open
 
-from advdmd_ray.config import Model
+from advdmd_ray.config import ModelSection
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import (
     SAMPLING,
@@ -181,7 +181,7 @@ def test_the_lengths_that_a_folder_takes_are_those_of_the_configuration(
     folder = tmp_path_factory.mktemp("pipeline")
     write_sampling(folder, SamplingSettings(length))
     try:
-        configured = Model(max_sequence_length=length).max_sequence_length
+        configured = ModelSection(max_sequence_length=length).max_sequence_length
     except ValidationError:
         with pytest.raises(UserError, match=f"max_sequence_length is {length};"):
             read_sampling(folder)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 
-from advdmd_ray.config import Lora
+from advdmd_ray.config import LoraSection
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel
@@ -177,7 +177,7 @@ def test_a_broadcast_at_the_size_of_sd35_medium_is_under_two_per_cent_of_its_bas
             qk_norm="rms_norm",
         )
         base_bytes = 2 * sum(parameter.numel() for parameter in transformer.parameters())
-        targets = Lora().targets
+        targets = LoraSection().targets
         role = add_lora(SD3Denoiser(transformer), rank=rank, alpha=float(rank), targets=targets, seed=0)
     adapters = 4 * sum(parameter.numel() for name, parameter in role.named_parameters() if is_adapter(name))
     assert 2.2e9 < base_bytes / 2 < 2.3e9

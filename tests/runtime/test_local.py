@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.protocols import Job, Published, Status
+from advdmd_ray.controller.protocols import Published, Status, Task
 from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.learner.checkpoint import latest_checkpoint
@@ -194,12 +194,12 @@ class _Fallen:
 class _Rising(LocalShell):
     """Every cycle reports a higher reward of the final level than the one before."""
 
-    def cycle(self, groups: Any) -> Job:
-        job = super().cycle(groups)
-        outcome = self._done[job]
+    def cycle(self, groups: Any) -> Task:
+        task = super().cycle(groups)
+        outcome = self._done[task]
         rewards = (*outcome.report.reward_mean[:-1], float(outcome.report.version))
-        self._done[job] = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, reward_mean=rewards))
-        return job
+        self._done[task] = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, reward_mean=rewards))
+        return task
 
 
 @pytest.mark.parametrize(("step", "alarms"), [(-1.0, [0, 0, 0, 1, 1]), (1.0, [0, 0, 0, 0, 0])])

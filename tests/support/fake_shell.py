@@ -1,4 +1,4 @@
-"""A shell without workers: jobs finish, hang or die as a test says, on a clock that only waiting moves."""
+"""A shell without workers: tasks finish, hang or die as a test says, on a clock that only waiting moves."""
 
 import copy
 from collections import deque
@@ -11,7 +11,7 @@ import torch
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.loop import CONSUMER, Controller
-from advdmd_ray.controller.protocols import Job, Published, Reference, Status
+from advdmd_ray.controller.protocols import Published, Reference, Status, Task
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
@@ -56,15 +56,15 @@ class RecordingHub:
 
 
 class FakeShell:
-    """Takes the controller's jobs, checks each against the laws, and ends them in an order drawn by the test.
+    """Takes the controller's tasks, checks each against the laws, and ends them in an order drawn by the test.
 
     Args:
         config: The run.
         clock: Moved by waiting.
-        random: Decides what ends when; None: the oldest job first, one by one.
-        lose: Probability that a rollout or reward job ends with the loss of its worker.
-        hang: Workers whose jobs never end.
-        dead: Workers whose every job ends with their loss.
+        random: Decides what ends when; None: the oldest task first, one by one.
+        lose: Probability that a rollout or reward task ends with the loss of its worker.
+        hang: Workers whose tasks never end.
+        dead: Workers whose every task ends with their loss.
         judge: What the judge says of a version: its headline.
         reward: Mean reward of the final level in the cycle that makes a version.
         cycle_s: Seconds of a learner cycle.
@@ -102,8 +102,8 @@ class FakeShell:
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         self._rollout_s = rollout_s
         self.version = 0
-        self._outcomes: dict[Job, Any] = {}
-        self._ready_at: dict[Job, float] = {}
+        self._outcomes: dict[Task, Any] = {}
+        self._ready_at: dict[Task, float] = {}
         self._running: dict[str, tuple[Stream, int]] = {}
         self.busy: set[str] = set()
         self.leases: list[Lease] = []
@@ -118,13 +118,13 @@ class FakeShell:
         self.scored = 0
         self.before_lease: Callable[[Lease], None] = lambda _: None
 
-    def _start(self, worker: str, outcome: Any, payload: Reference = None, seconds: float = 1.0) -> Job:
-        assert worker not in self.busy, f"{worker} has a job already"
+    def _start(self, worker: str, outcome: Any, payload: Reference = None, seconds: float = 1.0) -> Task:
+        assert worker not in self.busy, f"{worker} has a task already"
         self.busy.add(worker)
-        job = Job(worker, (), payload)
-        self._outcomes[job] = outcome
-        self._ready_at[job] = self.clock.now + seconds
-        return job
+        task = Task(worker, (), payload)
+        self._outcomes[task] = outcome
+        self._ready_at[task] = self.clock.now + seconds
+        return task
 
     def _load(self, worker: str, snapshot: Published) -> LoadReport | None:
         running = (snapshot.manifest.stream, snapshot.manifest.version)
@@ -133,7 +133,7 @@ class FakeShell:
         self._running[worker] = running
         return LoadReport(worker, *running, snapshot.manifest.digest)
 
-    def generate(self, worker: str, lease: Lease, student: Published) -> Job:
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         rollout = self.config.rollout
         assert student.manifest.version == lease.policy_version == self.version
         assert lease.ordinal < lease_limit(self.version, rollout.groups_per_cycle, rollout.max_policy_age)
@@ -141,11 +141,11 @@ class FakeShell:
         self.before_lease(lease)
         self.leases.append(lease)
         report = WorkReport(worker, 1.0, self._load(worker, student))
-        job = self._start(worker, report, ("group", lease), self._rollout_s)
+        task = self._start(worker, report, ("group", lease), self._rollout_s)
         self.most_busy = max(self.most_busy, len(self.busy & set(self.rollout_workers)))
-        return job
+        return task
 
-    def score(self, worker: str, group: Reference, discriminator: Published) -> Job:
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         kind, lease = group
         assert kind == "group"
         self.scored += 1
@@ -163,7 +163,7 @@ class FakeShell:
             worker, (WorkReport(worker, 1.0, self._load(worker, discriminator)), info), ("scored", lease)
         )
 
-    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         ordinals = tuple(info.ordinal for info, _ in groups)
         lost = tuple(o for o in ordinals if o not in self.gone and self.draws_loss())
         self.gone.extend(lost)
@@ -173,7 +173,7 @@ class FakeShell:
     def draws_loss(self) -> bool:
         return self._random is not None and self._random.random() < self._gone
 
-    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Job:
+    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         assert self._fetched == tuple(info.ordinal for info, _ in groups), "a cycle is of groups that were fetched"
         self._fetched = ()
         self.cycles.append(tuple(info.ordinal for info, _ in groups))
@@ -197,24 +197,24 @@ class FakeShell:
         outcome = CycleOutcome(report, manifest("student", version), manifest("discriminator", version))
         return self._start("learner", outcome, (b"student", b"discriminator"), self._cycle_s)
 
-    def checkpoint(self, facts: Mapping[str, Any]) -> Job:
+    def checkpoint(self, facts: Mapping[str, Any]) -> Task:
         self.checkpoints.append(self.version)
         self.facts.append(copy.deepcopy(dict(facts)))
         return self._start("learner", f"step-{self.version}")
 
-    def grid(self) -> Job:
+    def grid(self) -> Task:
         self.grids.append(self.version)
         return self._start("learner", f"version-{self.version}.png")
 
-    def judge(self) -> Job:
+    def judge(self) -> Task:
         self.judged.append(self.version)
         headline = self._judge(self.version)
         return self._start("learner", Judgement(JudgeScore({"quality": 2 * headline}, 20), headline))
 
-    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
-        assert set(jobs) == set(self._outcomes), "every job that runs is waited for"
+    def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:
+        assert set(tasks) == set(self._outcomes), "every task that runs is waited for"
         assert self.clock.now < 3e3, "the run never ends"
-        ready = [job for job in jobs if job.worker not in self._hang and self._ready_at[job] <= self.clock.now]
+        ready = [task for task in tasks if task.worker not in self._hang and self._ready_at[task] <= self.clock.now]
         if self._random is None:
             ready = ready[:1]
         elif ready:
@@ -223,13 +223,13 @@ class FakeShell:
             self.clock.now += timeout_s
         return ready
 
-    def outcome(self, job: Job) -> Any:
-        self.busy.remove(job.worker)
-        outcome = self._outcomes.pop(job)
-        unlucky = self._random is not None and job.worker != "learner" and self._random.random() < self._lose
-        if job.worker in self._dead or unlucky:
-            self._running.pop(job.worker, None)
-            raise WorkerLostError(f"{job.worker}: its process ended")
+    def outcome(self, task: Task) -> Any:
+        self.busy.remove(task.worker)
+        outcome = self._outcomes.pop(task)
+        unlucky = self._random is not None and task.worker != "learner" and self._random.random() < self._lose
+        if task.worker in self._dead or unlucky:
+            self._running.pop(task.worker, None)
+            raise WorkerLostError(f"{task.worker}: its process ended")
         if isinstance(outcome, CycleOutcome):
             self.version = outcome.report.version
         return outcome

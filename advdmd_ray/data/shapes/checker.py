@@ -54,7 +54,7 @@ _CENTRE_OF_MASS = {"circle": 0.0, "square": 0.0, "triangle": 1 / 6, "cross": 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Correctness:
     """What the checker says of one image and one prompt.
 
     Attributes:
@@ -82,12 +82,12 @@ def read_scene(image: Float[np.ndarray, "3 24 24"]) -> Scene:
     return Scene(tuple(BACKGROUNDS)[background], tuple(items))
 
 
-def check(image: Float[np.ndarray, "3 24 24"], prompt: ShapePrompt) -> Verdict:
+def check(image: Float[np.ndarray, "3 24 24"], prompt: ShapePrompt) -> Correctness:
     """Read an image and compare it with a prompt."""
     return compare(read_scene(image), prompt)
 
 
-def compare(scene: Scene, prompt: ShapePrompt) -> Verdict:
+def compare(scene: Scene, prompt: ShapePrompt) -> Correctness:
     """Compare a scene with a prompt: every assignment of its objects to the phrases is tried.
 
     Of more than six objects the largest six are tried: the number of assignments grows with the fourth power, and a
@@ -100,7 +100,7 @@ def compare(scene: Scene, prompt: ShapePrompt) -> Verdict:
         default=0,
     )
     exact = len(scene.items) == len(prompt.phrases) and best == prompt.facts
-    return Verdict(exact, best / prompt.facts)
+    return Correctness(exact, best / prompt.facts)
 
 
 def score(image: Float[np.ndarray, "3 24 24"], prompt: ShapePrompt) -> float:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advdmd_ray.config import Config, Lora
+from advdmd_ray.config import Config, LoraSection
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
 from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline, tensor_shapes
 from advdmd_ray.runs.needs.activations import Activations
@@ -154,7 +154,7 @@ def sizes_of(config: Config) -> Sizes:
     )
 
 
-def adapter_weights(info: PipelineInfo, lora: Lora) -> int:
+def adapter_weights(info: PipelineInfo, lora: LoraSection) -> int:
     """Weights of the adapters of one role: rank x (inputs + outputs) of every target layer, by the files' headers."""
     if not lora.rank:
         return 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from scipy import ndimage
 
-from advdmd_ray.data.shapes.checker import UNKNOWN, Verdict, check, compare, read_scene, score
+from advdmd_ray.data.shapes.checker import UNKNOWN, Correctness, check, compare, read_scene, score
 from advdmd_ray.data.shapes.render import render, render_all
 from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIDE, Item, Scene
 from advdmd_ray.data.shapes.scenes import draw_scene, draw_scenes
@@ -71,12 +71,12 @@ def test_a_scene_of_another_prompt_is_seldom_right() -> None:
 @given(prompts, seeds)
 def test_an_object_too_few_or_too_many_is_wrong(prompt: ShapePrompt, seed: int) -> None:
     scene = drawn(prompt, seed)
-    assert compare(scene, prompt) == Verdict(correct=True, facts=1.0)
+    assert compare(scene, prompt) == Correctness(correct=True, facts=1.0)
     fewer = compare(replace(scene, items=scene.items[1:]), prompt)
     assert not fewer.correct
     assert fewer.facts < 1
     more = compare(replace(scene, items=(*scene.items, Item("cross", "red", 6.5, 20.0, 20.0))), prompt)
-    assert more == Verdict(correct=False, facts=1.0)
+    assert more == Correctness(correct=False, facts=1.0)
 
 
 @given(of_skill("binding"), seeds)
@@ -84,7 +84,7 @@ def test_a_binding_with_its_colours_swapped_is_all_wrong(prompt: ShapePrompt, se
     first, second = prompt.phrases
     swapped = replace(prompt, phrases=(replace(first, colour=second.colour), replace(second, colour=first.colour)))
     image = render(drawn(prompt, seed))
-    assert check(image, swapped) == Verdict(correct=False, facts=0.0)
+    assert check(image, swapped) == Correctness(correct=False, facts=0.0)
     other = compare(drawn(swapped, seed), prompt)
     assert not other.correct
 
@@ -107,7 +107,7 @@ def test_naming_the_shapes_the_other_way_round_needs_the_opposite_relation(promp
     assert prompt.relation is not None
     turned = replace(prompt, phrases=first[::-1], relation=opposite[prompt.relation])
     assert compare(scene, turned).correct
-    assert compare(scene, replace(turned, relation=prompt.relation)) == Verdict(correct=False, facts=2 / 3)
+    assert compare(scene, replace(turned, relation=prompt.relation)) == Correctness(correct=False, facts=2 / 3)
 
 
 @given(prompts, seeds, st.integers(-3, 3), st.integers(-3, 3))
@@ -131,7 +131,7 @@ def test_among_many_crumbs_the_facts_still_hold_but_the_scene_is_wrong(prompt: S
     scene = drawn(prompt, seed)
     crumbs = tuple(Item(UNKNOWN, "red", 3.0, float(place), 1.0) for place in range(20))
     for items in (scene.items + crumbs, crumbs + scene.items):
-        assert compare(replace(scene, items=items), prompt) == Verdict(correct=False, facts=1.0)
+        assert compare(replace(scene, items=items), prompt) == Correctness(correct=False, facts=1.0)
 
 
 @pytest.mark.parametrize("background", sorted(BACKGROUNDS))
@@ -140,7 +140,7 @@ def test_a_blank_image_satisfies_no_fact_but_its_background(background: str) -> 
     assert read_scene(blank) == Scene(background, ())
     for prompt in PROMPTS:
         facts = 1 / prompt.facts if prompt.background == background else 0.0
-        assert compare(Scene(background, ()), prompt) == Verdict(correct=False, facts=facts)
+        assert compare(Scene(background, ()), prompt) == Correctness(correct=False, facts=facts)
         assert score(blank, prompt) == (facts if prompt.skill == "dense" else 0.0)
 
 
@@ -152,7 +152,7 @@ def test_objects_are_counted(there: int, wanted: int, word: str) -> None:
     items = [Item("cross", colour, 7.0, *place) for colour, place in zip(colours, places, strict=True)]
     image = render(Scene("white", tuple(items[:there])))
     prompt = BY_TEXT[f"{word} crosses"]
-    assert check(image, prompt) == Verdict(correct=there == wanted, facts=min(there, wanted) / wanted)
+    assert check(image, prompt) == Correctness(correct=there == wanted, facts=min(there, wanted) / wanted)
     assert not check(image, BY_TEXT[f"{word} circles"]).correct
 
 
@@ -181,7 +181,7 @@ CIRCLE, CROSS = Item("circle", "red", 6.5, 6.0, 12.0), Item("cross", "blue", 4.0
 )
 def test_each_fact_counts_once(scene: Scene, held: int) -> None:
     assert DENSE.facts == 6
-    expected = Verdict(correct=held == 6, facts=held / 6)
+    expected = Correctness(correct=held == 6, facts=held / 6)
     assert compare(scene, DENSE) == expected
     assert check(render(scene), DENSE) == expected
     assert score(render(scene), DENSE) == held / 6
