@@ -128,7 +128,7 @@ class CycleOutcome:
     report: CycleReport
     student: Manifest
     discriminator: Manifest
-    resident_bytes: int = 0
+    resident_bytes: int
 
 
 def mean_agreement(infos: Sequence[GroupInfo]) -> tuple[float, ...]:

@@ -3,7 +3,6 @@
 For debugging and for most tests. A task is done when it is started, so the order of work is fixed.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,9 @@ from advdmd_ray.runs.parts.workers import (
     build_student_judge,
     draw_samples_here,
 )
+from advdmd_ray.stations import work
 from advdmd_ray.stations.buffer.index import BufferIndex, check_capacity
-from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scored, from_bytes, to_bytes
-from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
-from advdmd_ray.stations.reward import group_info
+from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Snapshot
 from advdmd_ray.stations.weights.store import WeightStore
 
@@ -50,19 +48,13 @@ class LocalShell:
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         """See `Shell`."""
-        began = time.monotonic()
-        load = self._rollout[worker].load(Snapshot(student.manifest, student.payload))
-        data = to_bytes(encode_group(self._rollout[worker].generate(lease)))
-        return self._finish(worker, WorkReport(worker, time.monotonic() - began, load), data)
+        snapshot = Snapshot(student.manifest, student.payload)
+        return self._finish(worker, *work.generate(self._rollout[worker], lease, snapshot))
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell`."""
-        began = time.monotonic()
-        load = self._reward[worker].load(Snapshot(discriminator.manifest, discriminator.payload))
-        scored = self._reward[worker].score(decode_group(from_bytes(group)))
-        data = to_bytes(encode_scored(scored))
-        report = WorkReport(worker, time.monotonic() - began, load)
-        return self._finish(worker, (report, group_info(scored, data.nbytes)), data)
+        snapshot = Snapshot(discriminator.manifest, discriminator.payload)
+        return self._finish(worker, *work.score(self._reward[worker], group, snapshot))
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:  # noqa: ARG002 - all bytes are here
         """See `Shell`."""

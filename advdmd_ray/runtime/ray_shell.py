@@ -26,9 +26,8 @@ from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.display import samples_progress
 from advdmd_ray.runtime.learner_rank import LearnerRank
-from advdmd_ray.runtime.reward_actor import RewardActor
-from advdmd_ray.runtime.rollout_actor import RolloutActor
 from advdmd_ray.runtime.samples import draw_samples
+from advdmd_ray.runtime.worker_actors import RewardActor, RolloutActor
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Manifest, pack

@@ -128,10 +128,10 @@ class WorkReport:
         worker: Name of the worker.
         seconds: Wall time spent inside the call.
         load: The weights in use, reported when this call loaded them, else None.
-        resident_bytes: Resident memory of the worker's process after the work; 0 where it is not known.
+        resident_bytes: Resident memory of the worker's process after the work.
     """
 
     worker: str
     seconds: float
     load: LoadReport | None
-    resident_bytes: int = 0
+    resident_bytes: int

@@ -314,7 +314,7 @@ class _WrongBytes(FakeShell):
         report: WorkReport = self._outcomes[task]
         if lease.ordinal == 2 and report.load is not None:
             load = type(report.load)(worker, "student", report.load.version, "0" * 64)
-            self._outcomes[task] = WorkReport(worker, 1.0, load)
+            self._outcomes[task] = WorkReport(worker, 1.0, load, 1)
         return task
 
 

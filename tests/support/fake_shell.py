@@ -22,7 +22,7 @@ from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest, Stream, pack
 from advdmd_ray.stations.weights.store import WeightStore
 
-GROUP_BYTES = 2**14
+GROUP_BYTES, RESIDENT = 2**14, 2**20
 
 
 def manifest(stream: Stream, version: int) -> Manifest:
@@ -140,7 +140,7 @@ class FakeShell:
         assert lease.ordinal < self.config.run.cycles * rollout.groups_per_cycle
         self.before_lease(lease)
         self.leases.append(lease)
-        report = WorkReport(worker, 1.0, self._load(worker, student))
+        report = WorkReport(worker, 1.0, self._load(worker, student), RESIDENT)
         task = self._start(worker, report, ("group", lease), self._rollout_s)
         self.most_busy = max(self.most_busy, len(self.busy & set(self.rollout_workers)))
         return task
@@ -160,7 +160,7 @@ class FakeShell:
             (1.0,),
         )
         return self._start(
-            worker, (WorkReport(worker, 1.0, self._load(worker, discriminator)), info), ("scored", lease)
+            worker, (WorkReport(worker, 1.0, self._load(worker, discriminator), RESIDENT), info), ("scored", lease)
         )
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
@@ -194,7 +194,7 @@ class FakeShell:
             trajectories=4 * len(groups),
             seconds=1.0,
         )
-        outcome = CycleOutcome(report, manifest("student", version), manifest("discriminator", version))
+        outcome = CycleOutcome(report, manifest("student", version), manifest("discriminator", version), RESIDENT)
         return self._start("learner", outcome, (b"student", b"discriminator"), self._cycle_s)
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:

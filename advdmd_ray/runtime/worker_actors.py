@@ -1,0 +1,69 @@
+"""The Ray actors around `RolloutWorker` and `RewardWorker`; they hold nothing that is lost when they die."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Generic, TypeVar
+
+import numpy as np
+import ray
+import torch
+
+from advdmd_ray.config import Config
+from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker
+from advdmd_ray.stations import work
+from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.stations.reward import RewardWorker
+from advdmd_ray.stations.rollout import RolloutWorker
+from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, unpack
+
+Worker = TypeVar("Worker", RolloutWorker, RewardWorker)
+
+
+class _WorkerActor(Generic[Worker]):
+    def __init__(
+        self, build: Callable[[PromptTable], Worker], threads: int, texts: tuple[str, ...], prompts: Snapshot
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._build, self._texts, self._prompts = build, texts, prompts
+
+    @cached_property
+    def _worker(self) -> Worker:
+        # Built by the first call and not by the constructor, whose errors Ray hands on as text only.
+        return self._build(PromptTable.from_state(self._texts, unpack(self._prompts)))
+
+    def ready(self) -> str:
+        """Name of the worker, once it is built."""
+        return self._worker.name
+
+
+@ray.remote
+class RolloutActor(_WorkerActor[RolloutWorker]):
+    """Generates groups."""
+
+    def __init__(
+        self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray
+    ) -> None:
+        build = partial(build_rollout_worker, config, name)
+        super().__init__(build, config.rollout.threads, texts, Snapshot(manifest, payload))
+
+    def generate(self, lease: Lease, manifest: Manifest, payload: np.ndarray) -> tuple[WorkReport, np.ndarray]:
+        """See `work.generate`."""
+        return work.generate(self._worker, lease, Snapshot(manifest, payload))
+
+
+@ray.remote
+class RewardActor(_WorkerActor[RewardWorker]):
+    """Scores groups."""
+
+    def __init__(
+        self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray
+    ) -> None:
+        build = partial(build_reward_worker, config, name)
+        super().__init__(build, config.reward.threads, texts, Snapshot(manifest, payload))
+
+    def score(
+        self, group: np.ndarray, manifest: Manifest, payload: np.ndarray
+    ) -> tuple[tuple[WorkReport, GroupInfo], np.ndarray]:
+        """See `work.score`."""
+        return work.score(self._worker, group, Snapshot(manifest, payload))
