@@ -46,7 +46,7 @@ from advdmd_ray.diffusion.kernels import clean_from_velocity, kernel_of, transit
 from advdmd_ray.diffusion.seeds import derive_seed, noise, uniform
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.ema import Ema
-from advdmd_ray.learner.learner import rate_factor
+from advdmd_ray.learner.updates import rate_factor
 from advdmd_ray.losses.fake_score import flow_matching_loss, noised
 from advdmd_ray.losses.twinflow import CONSISTENCY_STEP, consistency_residual, steering_loss, velocity_gap
 from advdmd_ray.runs.needs.compute import FORWARD, WITH_BACKWARD, Network, guided_forward

@@ -9,7 +9,7 @@ were made with. Afterwards the version is one higher and the weights are ready t
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +25,8 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
-from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
-from advdmd_ray.learner.cadence import Cadence, CyclePlan, Health, initial_health, smoothed_health
+from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
+from advdmd_ray.learner.cadence import Cadence, Health, initial_health, smoothed_health
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.ema import Ema
 from advdmd_ray.learner.engine import Engine, build_engine
@@ -46,10 +46,10 @@ from advdmd_ray.learner.objectives import (
 from advdmd_ray.learner.outcome import (
     CycleReport,
     PolicyCycleReport,
-    UpdateReport,
     mean_agreement,
 )
 from advdmd_ray.learner.signal import RewardSignal
+from advdmd_ray.learner.updates import Updates, rate_factor
 from advdmd_ray.losses.advantage import GroupSummary, merge, within_std
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, ScoredGroup
@@ -140,7 +140,7 @@ class Learner:
             RatioError: if a fresh group's importance ratio is not 1 within 1e-6 before the student's first
                 update of the cycle.
         """
-        began = time.monotonic()
+        began, setting = time.monotonic(), self._setting
         batch = collate(groups, self.version)
         summaries = [GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos]
         moments, spread = merge(summaries), within_std(summaries)
@@ -148,20 +148,32 @@ class Learner:
         unknown = (math.nan,) * self._config.steps
         self._signal.follow(spread)
         plan = self._cadence.plan(self._health, self._signal.used_levels)
-        updates = self._train_critics(batch, plan)
-        policy, deviation = None, float("nan")
+        student, fake_score, discriminator = self._engines.values()
+        clean = clean_predictions(batch, setting.kernel)
+        fake_score_updates = self._updates("fake_score", "fake_score", plan.fake_score)
+        for path in fake_score_updates:
+            fake_score_updates.step(fake_score_loss(fake_score, setting, batch, clean, path))
+        discriminator_updates = self._updates("discriminator", "discriminator", plan.discriminator)
+        for path in discriminator_updates:
+            discriminator_updates.step(discriminator_update_loss(discriminator, setting, batch, path))
+        turns, policy, deviation = [], None, math.nan
         if plan.policy_gradient:
-            updates["rl"], policy, deviation = self._policy_turn(batch, spread)
+            turn, policy, deviation = self._policy_turn(batch, spread)
+            turns.append(turn)
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
-        updates["dmd"] = self._repeat("student", "dmd", plan.dmd, lambda path: self._dmd_loss(batch, path))
-        self._ema.update(self._engines["student"].state_dict())
-        self._judge.update(self._engines["discriminator"].state_dict())
+        dmd_updates = self._updates("student", "dmd", plan.dmd)
+        critics = (fake_score.module, discriminator.module)
+        for path in dmd_updates:
+            dmd_updates.step(dmd_update_loss(student, *critics, setting, batch, path))
+        self._ema.update(student.state_dict())
+        self._judge.update(discriminator.state_dict())
         self.version += 1
+        made = (fake_score_updates, discriminator_updates, *turns, dmd_updates)
         return CycleReport(
             version=self.version,
             plan=plan,
-            updates=updates,
+            updates={each.objective: each.report(self._gang) for each in made},
             auc=unknown if measured is None else measured,
             smoothed_auc=unknown if measured is None else self._health.auc,
             open_levels=self._health.open_levels,
@@ -174,6 +186,10 @@ class Learner:
             agreement=mean_agreement(infos),
         )
 
+    def _updates(self, network: str, objective: str, count: int) -> Updates:
+        rate = rate_factor(self.version, self._config.run.cycles, self._config.learner.final_rate)
+        return Updates(self._engines[network], objective, count, version=self.version, rate=rate)
+
     def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
         """Measures and smooths the AUC per level of the weights that judge: the mean over all groups of all ranks."""
         with self._engines["discriminator"].wearing(self._judge.state()) as judge:
@@ -181,44 +197,6 @@ class Learner:
         measured = tuple(self._gang.mean(local).tolist())
         self._health = smoothed_health(self._health, measured, self._config.discriminator.auc_decay)
         return measured
-
-    def _train_critics(self, batch: LearnerBatch, plan: CyclePlan) -> dict[str, UpdateReport]:
-        """Fake score and discriminator: the two networks that follow the student's distribution."""
-        clean = clean_predictions(batch, self._setting.kernel)
-        fake_score, discriminator = self._engines["fake_score"], self._engines["discriminator"]
-        return {
-            "fake_score": self._repeat(
-                "fake_score",
-                "fake_score",
-                plan.fake_score,
-                lambda path: fake_score_loss(fake_score, self._setting, batch, clean, path),
-            ),
-            "discriminator": self._repeat(
-                "discriminator",
-                "discriminator",
-                plan.discriminator,
-                lambda path: discriminator_update_loss(discriminator, self._setting, batch, path),
-            ),
-        }
-
-    def _dmd_loss(self, batch: LearnerBatch, path: Path) -> Tensor:
-        fake_score = self._engines["fake_score"].module
-        return dmd_update_loss(self._engines["student"], fake_score, self._discriminator, self._setting, batch, path)
-
-    def _repeat(self, engine: str, objective: str, count: int, loss_of: Callable[[Path], Tensor]) -> UpdateReport:
-        """Makes `count` updates of one engine; the path of each names its draws."""
-        losses, norm, skipped = [], 0.0, 0
-        for update in range(count):
-            loss = loss_of((objective, self.version, update))
-            step = self._engines[engine].step(loss, objective, self._rate_factor)
-            losses.append(loss.detach())
-            norm, skipped = step.grad_norm, skipped + step.skipped
-        mean = float(self._gang.mean(torch.stack(losses).mean())) if losses else math.nan
-        return UpdateReport(updates=count - skipped, skipped=skipped, loss=mean, gradient_norm=norm)
-
-    @property
-    def _rate_factor(self) -> float:
-        return rate_factor(self.version, self._config.run.cycles, self._config.learner.final_rate)
 
     def _check_ratio(self, batch: LearnerBatch) -> float:
         """Asserts ratio 1 on fresh groups in a cycle without an RL turn; once a run is enough there."""
@@ -241,30 +219,25 @@ class Learner:
         self._ratio_checked = True
         return deviation
 
-    def _policy_turn(self, batch: LearnerBatch, std: Tensor) -> tuple[UpdateReport, PolicyCycleReport, float]:
+    def _policy_turn(self, batch: LearnerBatch, std: Tensor) -> tuple[Updates, PolicyCycleReport, float]:
         """One RL turn: `minibatches` updates, each on its share of the chosen rows of every group."""
         config = self._config.policy_gradient
         scaled, spread = self._signal.advantages(batch, std, self._health.open_levels)
+        # Without any advantage the gradient is 0, and Adam would go on by its momentum alone.
+        if float(self._gang.mean(scaled.abs().max())) == 0:
+            return self._updates("student", "rl", 0), PolicyCycleReport(0.0, 0.0, 0.0, 0), math.nan
         actions = Actions.of(batch, scaled)
         if config.group_rows is not None:
             actions = actions.chosen(strongest(scaled, config.group_rows))
-        shares = minibatch_slices(actions.advantages.shape[1], config.minibatches)
         reports: list[PolicyReport] = []
-
-        def loss_of(path: Path) -> Tensor:
-            share = actions.share(shares[int(path[-1])])
-            loss, report = policy_update_loss(self._engines["student"], self._setting, batch, share)
+        turn = self._updates("student", "rl", config.minibatches)
+        shares = minibatch_slices(actions.advantages.shape[1], config.minibatches)
+        for _, share in zip(turn, shares, strict=True):
+            loss, report = policy_update_loss(self._engines["student"], self._setting, batch, actions.share(share))
             if not reports:
                 self._assert_ratio(report.fresh_deviation)
             reports.append(report)
-            return loss
-
-        # Without any advantage the gradient is 0, and Adam would go on by its momentum alone.
-        blind = float(self._gang.mean(scaled.abs().max())) == 0
-        count = 0 if blind else config.minibatches
-        update = self._repeat("student", "rl", count, loss_of)
-        if blind:
-            return update, PolicyCycleReport(0.0, 0.0, 0.0, 0), float("nan")
+            turn.step(loss)
         figures = torch.stack(
             [
                 torch.stack([report.gradient.clipped_fraction for report in reports]).mean(),
@@ -281,11 +254,7 @@ class Learner:
             stale_terms=round(stale * self._gang.size),
         )
         fresh = reports[0].fresh_deviation
-        return update, policy, float("nan") if fresh is None else fresh
-
-    @property
-    def _discriminator(self) -> nn.Module:
-        return self._engines["discriminator"].module
+        return turn, policy, math.nan if fresh is None else fresh
 
     def published(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights of student and discriminator that rollout actors and reward workers run. Collective.
@@ -370,8 +339,3 @@ class Learner:
         self._cadence.restore(facts["cadence"])
         self._health = replace(self._health, auc=tuple(facts["auc"]))
         self.version = facts["version"]
-
-
-def rate_factor(version: int, cycles: int, final: float) -> float:
-    """Factor of every learning rate in the cycle after `version`: linear from 1 in the first to `final` in the last."""
-    return 1 - (1 - final) * min(1.0, version / max(cycles - 1, 1))

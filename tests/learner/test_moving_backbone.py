@@ -67,7 +67,7 @@ def _by_the_learner(play: Play, group: TrajectoryGroup) -> torch.Tensor:
     states, levels = judged_states(latents, torch.tensor(group.sigmas), final, eps)
     with torch.no_grad():
         ids = torch.full((len(latents),), group.prompt_id)
-        logits = score_states(play.learner._discriminator, play.table, ids, states, levels)
+        logits = score_states(play.learner._engines["discriminator"].module, play.table, ids, states, levels)
     return level_scores(logits, intermediate=latents.shape[1] - 2)
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.learner.learner import rate_factor
+from advdmd_ray.learner.updates import rate_factor
 
 
 @given(cycles=st.integers(2, 10_000), final=st.floats(0.01, 1.0))

@@ -1,0 +1,53 @@
+"""The updates of one objective in one cycle: their paths, their steps and what came of them."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from advdmd_ray.learner.batch import Path
+from advdmd_ray.learner.engine import Engine
+from advdmd_ray.learner.gang import Gang
+from advdmd_ray.learner.outcome import UpdateReport
+
+
+class Updates:
+    """So many updates. Iterating gives the path of each, which names its draws; each path wants one `step`.
+
+    Args:
+        engine: Whose network learns.
+        objective: One of the engine's.
+        count: How many updates.
+        version: The learner's.
+        rate: Factor of the objective's learning rate.
+
+    Attributes:
+        objective: As given.
+    """
+
+    def __init__(self, engine: Engine, objective: str, count: int, *, version: int, rate: float) -> None:
+        self._engine, self._count, self._version, self._rate = engine, count, version, rate
+        self.objective = objective
+        self._losses: list[Tensor] = []
+        self._norm, self._skipped = 0.0, 0
+
+    def __iter__(self) -> Iterator[Path]:
+        return ((self.objective, self._version, update) for update in range(self._count))
+
+    def step(self, loss: Tensor) -> None:
+        """One update that lowers a loss. Collective."""
+        step = self._engine.step(loss, self.objective, self._rate)
+        self._losses.append(loss.detach())
+        self._norm, self._skipped = step.grad_norm, self._skipped + step.skipped
+
+    def report(self, gang: Gang) -> UpdateReport:
+        """What the steps did, averaged over the ranks. Collective, unless there were none."""
+        mean = float(gang.mean(torch.stack(self._losses).mean())) if self._losses else math.nan
+        made = len(self._losses) - self._skipped
+        return UpdateReport(updates=made, skipped=self._skipped, loss=mean, gradient_norm=self._norm)
+
+
+def rate_factor(version: int, cycles: int, final: float) -> float:
+    """Factor of every learning rate in the cycle after `version`: linear from 1 in the first to `final` in the last."""
+    return 1 - (1 - final) * min(1.0, version / max(cycles - 1, 1))
