@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from advdmd_ray.config import Config, dump_config, read_config
+from advdmd_ray.config import Config, Resume, dump_config, read_config
 from advdmd_ray.errors import UserError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -173,6 +173,17 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00run")
     with pytest.raises(UserError, match="UTF-8"):
         read_config(path)
+
+
+def test_every_setting_says_whether_a_resumed_run_may_change_it() -> None:
+    said = {
+        f"{section}.{name}": [kind for kind in field.metadata if isinstance(kind, Resume)]
+        for section, part in Config()
+        for name, field in type(part).model_fields.items()
+    }
+    assert [name for name, kinds in said.items() if len(kinds) != 1] == []
+    assert [".".join(key) for key in Config.settings(*Resume)] == list(said)
+    assert Config.settings(Resume.PLACE) == (("run", "output"), ("model", "embeddings"), ("data", "cache"))
 
 
 def test_the_teacher_is_judged_as_the_student_matches_it_unless_told_otherwise() -> None:

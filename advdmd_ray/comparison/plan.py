@@ -19,14 +19,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from advdmd_ray.config import Config
+from advdmd_ray.config import Config, Resume
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest, write_atomically
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.runs.needs.compute import COST_VERSION, Network, cycles_within
 from advdmd_ray.runs.preflight import check_max_sequence_length
-from advdmd_ray.runs.same_run import PLACES
 
 JUDGE_SEED = 20260428
 """Of the noise that every judged sampler starts from: the same in all jobs, so that seeds differ by training alone."""
@@ -225,9 +224,8 @@ def _config_read(trainer: str, config: Config) -> dict[str, Any]:
     else:
         read = config.model_dump(mode="json", exclude={*_NO_MATTER, "run"})
         read["run"] = {"seed": config.run.seed}  # its cycles follow from the budget
-    for section, keys in PLACES.items():
-        for key in keys:
-            del read[section][key]
+    for section, name in Config.settings(Resume.PLACE):
+        read.get(section, {}).pop(name, None)
     return read
 
 

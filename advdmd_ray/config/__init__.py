@@ -3,20 +3,22 @@
 It imports neither torch nor ray, so that `--help` and bad input answer at once.
 """
 
-from advdmd_ray.config.base import Section
+from advdmd_ray.config.base import Resume, Section
 from advdmd_ray.config.inputs import DataSection, LoraSection, ModelSection
+from advdmd_ray.config.objectives import (
+    CadenceSection,
+    DiscriminatorSection,
+    DistributionMatchingSection,
+    FakeScoreSection,
+    PolicyGradientSection,
+)
 from advdmd_ray.config.reading import dump_config, read_config
 from advdmd_ray.config.sections import (
     BufferSection,
-    CadenceSection,
     DiffusionSection,
-    DiscriminatorSection,
-    DistributionMatchingSection,
     EvaluationSection,
-    FakeScoreSection,
     LearnerSection,
     MetricsSection,
-    PolicyGradientSection,
     PretrainSection,
     RaySection,
     Resources,
@@ -46,6 +48,7 @@ __all__ = [
     "PretrainSection",
     "RaySection",
     "Resources",
+    "Resume",
     "RewardSection",
     "RolloutSection",
     "RunSection",

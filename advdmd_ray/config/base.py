@@ -1,8 +1,11 @@
 """What all sections of the configuration share."""
 
-from typing import Annotated
+from enum import Enum
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -11,6 +14,21 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+
+
+class Resume(Enum):
+    """Whether a resumed run may have another value of a setting; every setting of `Config` says it in its type."""
+
+    FREE = "It may."
+    PLACE = "It may: this is where things are kept, and no result hangs on it."
+    FIXED = "It may not: the prompt stream, the pace, the groups or what a checkpoint holds hang on it."
+    STUDENT = "It may not, and an export neither: the student hangs on it, beside its weights."
+
+
+Free = Annotated[T, Resume.FREE]
+Place = Annotated[T, Resume.PLACE]
+Fixed = Annotated[T, Resume.FIXED]
+OfStudent = Annotated[T, Resume.STUDENT]
 
 
 class Section(BaseModel):

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from advdmd_ray.config.base import Count, PixelSide, Positive, Section
+from advdmd_ray.config.base import Count, Fixed, Free, OfStudent, PixelSide, Place, Positive, Section
 
 Attention = Literal[
     "native",
@@ -25,36 +25,38 @@ Attention = Literal[
 class ModelSection(Section):
     """The teacher pipeline and how it is guided."""
 
-    path: str = Field(
+    path: OfStudent[str] = Field(
         default="builtin:digits",
         min_length=1,
         description="A diffusers folder, builtin:NAME, or owner/name on the Hugging Face hub, downloaded.",
     )
-    max_sequence_length: int = Field(
+    max_sequence_length: OfStudent[int] = Field(
         default=8,
         ge=1,
         le=1024,
         description="Most text tokens, as in sampling.json; of SD3 pipelines the length of the T5 slot.",
     )
-    embeddings: str | None = Field(
+    embeddings: Place[str | None] = Field(
         default=None,
         min_length=1,
         description="Folder that keeps encoded prompts, so that a prompt is encoded once for all runs and the text "
         "encoders are not even loaded; default: prompts are encoded whenever a run starts.",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: OfStudent[Literal["float32", "bfloat16"]] = Field(
         default="float32",
         description="bfloat16: of matrix products, and of a base that adapters are learned on. Solver, latents, losses "
         "and what is learned are float32.",
     )
-    attention: Attention | None = Field(
+    attention: Free[Attention | None] = Field(
         default=None,
         description="Attention backend by diffusers' name, of families whose attention diffusers dispatches (not SD3); "
         "default: torch's own choice. Of those with kernels outside torch few take text masks, as Qwen-Image has.",
     )
-    height: PixelSide | None = Field(default=None, description="Pixels of an image; default: the model's own size.")
-    width: PixelSide | None = Field(default=None, description="As model.height; give both or neither.")
-    guidance: float = Field(
+    height: OfStudent[PixelSide | None] = Field(
+        default=None, description="Pixels of an image; default: the model's own size."
+    )
+    width: OfStudent[PixelSide | None] = Field(default=None, description="As model.height; give both or neither.")
+    guidance: OfStudent[float] = Field(
         default=1.0,
         ge=1,
         le=20,
@@ -76,36 +78,42 @@ class ModelSection(Section):
 class DataSection(Section):
     """Real images for the discriminator and prompts for the rollouts."""
 
-    source: Literal["digits", "shapes", "files", "teacher_samples"] = Field(
+    source: Fixed[Literal["digits", "shapes", "files", "teacher_samples"]] = Field(
         default="digits",
         description="Where real images come from; files: data.path; teacher_samples: the guided teacher's own, drawn "
         "by the actors for data.prompts before they train.",
     )
-    path: str | None = Field(
+    path: Fixed[str | None] = Field(
         default=None,
         min_length=1,
         description="files: a folder of captioned images, or Parquet files, or WebDataset tars.",
     )
-    image_column: str = Field(default="image", min_length=1, description="files: Parquet column of encoded images.")
-    caption_column: str = Field(default="text", min_length=1, description="files: Parquet column of captions.")
-    cache: str | None = Field(
+    image_column: Fixed[str] = Field(
+        default="image", min_length=1, description="files: Parquet column of encoded images."
+    )
+    caption_column: Fixed[str] = Field(default="text", min_length=1, description="files: Parquet column of captions.")
+    cache: Place[str | None] = Field(
         default=None,
         min_length=1,
         description="files, teacher_samples: folder of latents; default: run.output/latents.",
     )
-    most_skipped: Count = Field(
+    most_skipped: Free[Count] = Field(
         default=100, description="files: images that may be unreadable, too small or without a caption before it stops."
     )
-    most_upscaling: float = Field(
+    most_upscaling: Fixed[float] = Field(
         default=1.5, ge=1, description="files: an image that must grow by more than this factor is left out."
     )
-    prompts: str | None = Field(default=None, description="Text file of prompts, one a line; default: the data's own.")
-    teacher_samples: Positive = Field(default=4, description="teacher_samples: images drawn for each prompt.")
-    teacher_steps: Positive = Field(default=40, description="teacher_samples: steps of each, of the teacher's Euler.")
-    prompt_rows: Positive = Field(
+    prompts: Fixed[str | None] = Field(
+        default=None, description="Text file of prompts, one a line; default: the data's own."
+    )
+    teacher_samples: Fixed[Positive] = Field(default=4, description="teacher_samples: images drawn for each prompt.")
+    teacher_steps: Fixed[Positive] = Field(
+        default=40, description="teacher_samples: steps of each, of the teacher's Euler."
+    )
+    prompt_rows: Fixed[Positive] = Field(
         default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
     )
-    images_per_prompt: int = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
+    images_per_prompt: Fixed[int] = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
 
     @property
     def is_captioned(self) -> bool:
@@ -128,9 +136,11 @@ class DataSection(Section):
 class LoraSection(Section):
     """Low-rank adapters in place of whole networks: what learns, travels and is averaged are adapters of one base."""
 
-    rank: Count = Field(default=0, description="Of the adapters; 0: whole networks learn.")
-    alpha: float | None = Field(default=None, gt=0, description="Adapters count alpha / rank; default: the rank.")
-    targets: tuple[str, ...] = Field(
+    rank: OfStudent[Count] = Field(default=0, description="Of the adapters; 0: whole networks learn.")
+    alpha: OfStudent[float | None] = Field(
+        default=None, gt=0, description="Adapters count alpha / rank; default: the rank."
+    )
+    targets: OfStudent[tuple[str, ...]] = Field(
         default=("to_q", "to_k", "to_v", "to_out.0"),
         min_length=1,
         description="Linear layers of the transformer that have an adapter, by the ends of their names.",

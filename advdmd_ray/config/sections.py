@@ -1,34 +1,46 @@
-"""The configuration: frozen, typed, bounded. One YAML file, overridden by `section.key=value`.
+"""Sections of the run, the stations and what is around them; the learner's objectives are in `objectives`.
 
 Every default is ours; docs/ALGORITHM.md has the formulas and their sources.
 This module imports neither torch nor ray, so that `--help` and bad input answer at once.
 """
 
 import itertools
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from advdmd_ray.config.base import Count, Fraction, Positive, Rate, Seconds, Section, Weight
+from advdmd_ray.config.base import Count, Fixed, Fraction, Free, OfStudent, Place, Positive, Rate, Seconds, Section
 
 
 class RunSection(Section):
     """Where a run lives and what makes it repeatable."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run.")
-    output: str = Field(default="runs", min_length=1, description="Folder that holds the run folders.")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
-    cycles: Positive = Field(default=100, description="Learner cycles; each consumes rollout.groups_per_cycle groups.")
-    time_limit_s: float | None = Field(default=None, gt=0, description="Stop training after this many seconds, if set.")
+    name: Free[str] = Field(
+        default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run."
+    )
+    output: Place[str] = Field(default="runs", min_length=1, description="Folder that holds the run folders.")
+    seed: Fixed[int] = Field(default=0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
+    cycles: Free[Positive] = Field(
+        default=100, description="Learner cycles; each consumes rollout.groups_per_cycle groups."
+    )
+    time_limit_s: Free[float | None] = Field(
+        default=None, gt=0, description="Stop training after this many seconds, if set."
+    )
 
 
 class DiffusionSection(Section):
     """The one transition kernel and the student's noise levels (ALGORITHM.md, section 1)."""
 
-    kernel: Literal["renoise", "cps", "ode", "flow_sde"] = Field(default="renoise", description="Transition kernel.")
-    eta: float = Field(default=0.9, gt=0, lt=1, description="Stochasticity of cps.")
-    flow_sde_noise: float = Field(default=0.7, gt=0, le=5, description="a in g = a sqrt(t / (1 - t)) of flow_sde.")
-    sigmas: tuple[float, ...] = Field(default=(1.0, 0.75, 0.5, 0.25), description="K noise levels before the shift.")
+    kernel: OfStudent[Literal["renoise", "cps", "ode", "flow_sde"]] = Field(
+        default="renoise", description="Transition kernel."
+    )
+    eta: OfStudent[float] = Field(default=0.9, gt=0, lt=1, description="Stochasticity of cps.")
+    flow_sde_noise: OfStudent[float] = Field(
+        default=0.7, gt=0, le=5, description="a in g = a sqrt(t / (1 - t)) of flow_sde."
+    )
+    sigmas: OfStudent[tuple[float, ...]] = Field(
+        default=(1.0, 0.75, 0.5, 0.25), description="K noise levels before the shift."
+    )
 
     @model_validator(mode="after")
     def _levels_descend(self) -> Self:
@@ -42,10 +54,10 @@ class DiffusionSection(Section):
 class Resources(Section):
     """Ray resources of one worker of a role."""
 
-    num_cpus: float = Field(default=0.25, ge=0, description="Logical CPUs reserved by one worker.")
-    num_gpus: float = Field(default=0.0, ge=0, description="GPUs of one worker; above 0 its networks are there.")
-    threads: Positive = Field(default=1, description="CPU threads of one worker's tensor operations.")
-    micro_batch: Positive | None = Field(
+    num_cpus: Free[float] = Field(default=0.25, ge=0, description="Logical CPUs reserved by one worker.")
+    num_gpus: Free[float] = Field(default=0.0, ge=0, description="GPUs of one worker; above 0 its networks are there.")
+    threads: Free[Positive] = Field(default=1, description="CPU threads of one worker's tensor operations.")
+    micro_batch: Free[Positive | None] = Field(
         default=None,
         description="Most rows in one call of a network; in the learner, activations of one such part are held at a "
         "time and made again in the backward pass. Default: all rows at once.",
@@ -55,17 +67,17 @@ class Resources(Section):
 class RolloutSection(Resources):
     """Actors that generate SDE trajectories with the student."""
 
-    actors: Positive = Field(default=2, description="Rollout actors.")
-    group_size: int = Field(default=16, ge=2, description="Trajectories of one prompt in one group.")
-    warm_group_size: int | None = Field(
+    actors: Free[Positive] = Field(default=2, description="Rollout actors.")
+    group_size: Fixed[int] = Field(default=16, ge=2, description="Trajectories of one prompt in one group.")
+    warm_group_size: Fixed[int | None] = Field(
         default=None,
         ge=2,
         description="The same in cycles before cadence.warm_dmd_updates, and in all where RL is off: it alone needs "
         "many of one prompt. Default: group_size.",
     )
-    groups_per_cycle: Positive = Field(default=8, description="Groups that one learner cycle consumes.")
-    max_policy_age: Count = Field(default=2, description="Largest learner version minus group version at take.")
-    lease_s: Seconds = Field(
+    groups_per_cycle: Fixed[Positive] = Field(default=8, description="Groups that one learner cycle consumes.")
+    max_policy_age: Free[Count] = Field(default=2, description="Largest learner version minus group version at take.")
+    lease_s: Free[Seconds] = Field(
         default=120.0, description="A group not committed this long after its lease is issued again."
     )
 
@@ -73,25 +85,25 @@ class RolloutSection(Resources):
 class RewardSection(Resources):
     """Workers that score every reached state with the discriminator, or the final image with an oracle."""
 
-    kind: Literal["discriminator", "oracle"] = Field(
+    kind: Fixed[Literal["discriminator", "oracle"]] = Field(
         default="discriminator",
         description="Who gives the rewards. oracle: the exact checker of data.source=shapes looks at the final image; "
         "a diagnostic and an upper bound, not AdvDMD.",
     )
-    oracle_agreement: bool = Field(
+    oracle_agreement: Free[bool] = Field(
         default=False,
         description="Measures how often the discriminator orders a group's trajectories as the oracle of "
         "data.source=shapes does.",
     )
-    ema_decay: float = Field(
+    ema_decay: Free[float] = Field(
         default=0.0,
         ge=0,
         lt=1,
         description="Per cycle, of the average of the discriminator's trained weights that gives the rewards; "
         "0: as they are.",
     )
-    workers: Positive = Field(default=1, description="Reward workers.")
-    final_levels: tuple[float, ...] = Field(
+    workers: Free[Positive] = Field(default=1, description="Reward workers.")
+    final_levels: Free[tuple[float, ...]] = Field(
         default=(0.05, 0.15, 0.3), min_length=1, description="Noise levels at which the final latent is judged."
     )
 
@@ -105,63 +117,71 @@ class RewardSection(Resources):
 class BufferSection(Section):
     """The Arrow trajectory buffer."""
 
-    max_bytes: int = Field(default=256 * 2**20, ge=2**16, description="Serialised bytes held before actors are paced.")
-    take_timeout_s: Seconds = Field(default=300.0, description="The learner gives up waiting for groups after this.")
+    max_bytes: Free[int] = Field(
+        default=256 * 2**20, ge=2**16, description="Serialised bytes held before actors are paced."
+    )
+    take_timeout_s: Free[Seconds] = Field(
+        default=300.0, description="The learner gives up waiting for groups after this."
+    )
 
 
 class WeightsSection(Section):
     """Versioned, digest-verified weight snapshots."""
 
-    keep: int = Field(default=4, ge=2, description="Snapshots kept per stream; must exceed rollout.max_policy_age.")
+    keep: Free[int] = Field(
+        default=4, ge=2, description="Snapshots kept per stream; must exceed rollout.max_policy_age."
+    )
 
 
 class LearnerSection(Resources):
     """The DeepSpeed gang that owns and trains the networks."""
 
-    num_cpus: float = Field(default=0.5, ge=0, description="Logical CPUs reserved by one rank.")
-    ranks: Positive = Field(default=1, description="Ranks of the gang; divides rollout.groups_per_cycle.")
-    engine: Literal["deepspeed", "torch"] = Field(default="deepspeed", description="torch: one rank, for debugging.")
-    zero_stage: Literal[0, 1, 2, 3] = Field(
+    num_cpus: Free[float] = Field(default=0.5, ge=0, description="Logical CPUs reserved by one rank.")
+    ranks: Free[Positive] = Field(default=1, description="Ranks of the gang; divides rollout.groups_per_cycle.")
+    engine: Free[Literal["deepspeed", "torch"]] = Field(
+        default="deepspeed", description="torch: one rank, for debugging."
+    )
+    zero_stage: Free[Literal[0, 1, 2, 3]] = Field(
         default=1,
         description="DeepSpeed ZeRO stage. What is split over the ranks: 1 moments and update copies, 2 gradients too, "
         "3 weights too, gathered layer by layer. With 3, gradient_checkpointing lets gathered layers go at once.",
     )
-    offload_optimizer: bool = Field(
+    offload_optimizer: Free[bool] = Field(
         default=False, description="Moments and update copies live in host memory; needs ZeRO 1, 2 or 3."
     )
-    offload_activations: bool = Field(
+    offload_activations: Free[bool] = Field(
         default=False,
         description="What gradient_checkpointing keeps for the backward pass, the inputs of blocks, lives in host "
         "memory.",
     )
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
-    betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clip of every update.")
-    gradient_checkpointing: bool = Field(
+    weight_decay: Free[float] = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
+    betas: Free[tuple[Fraction, Fraction]] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
+    max_grad_norm: Free[float] = Field(default=1.0, gt=0, description="Gradient clip of every update.")
+    gradient_checkpointing: Free[bool] = Field(
         default=False,
         description="Keep the inputs of blocks only, and make activations again in the backward pass.",
     )
-    late_steps: float = Field(
+    late_steps: Free[float] = Field(
         default=2.0,
         ge=1,
         le=8,
         description="Emphasis e of every draw of steps: P(step < k) = (k / K)^e in fake score, discriminator and DMD; "
         "1 is uniform.",
     )
-    final_rate: Rate = Field(
+    final_rate: Free[Rate] = Field(
         default=1.0,
         description="Share of every learning rate left in cycle run.cycles; linear from the first. A run that "
         "time_limit_s ends stops earlier on the line.",
     )
-    ema_decay: float = Field(
+    ema_decay: Free[float] = Field(
         default=0.98,
         ge=0,
         lt=1,
         description="Per cycle, however many updates it makes, of the student's EMA; per update of TwinFlow.",
     )
-    checkpoint_cycles: Positive = Field(default=50, description="Cycles between checkpoints.")
-    keep_checkpoints: Positive = Field(default=2, description="Checkpoints kept.")
-    cycle_timeout_s: Seconds = Field(default=600.0, description="A cycle that takes longer stops the run.")
+    checkpoint_cycles: Free[Positive] = Field(default=50, description="Cycles between checkpoints.")
+    keep_checkpoints: Free[Positive] = Field(default=2, description="Checkpoints kept.")
+    cycle_timeout_s: Free[Seconds] = Field(default=600.0, description="A cycle that takes longer stops the run.")
 
     @property
     def partitions_optimizer(self) -> bool:
@@ -188,152 +208,31 @@ class LearnerSection(Resources):
         return self
 
 
-class DistributionMatchingSection(Section):
-    """The student's DMD update (DMD2, arXiv 2405.14867)."""
-
-    learning_rate: Rate = Field(default=1e-4, description="Student learning rate for DMD.")
-    batch_size: Positive = Field(default=128, description="Stored states of a cycle used per update, over all ranks.")
-    t_min: float = Field(default=0.02, ge=0, lt=1, description="Smallest noise level of the score comparison.")
-    t_max: float = Field(default=0.98, gt=0, le=1, description="Largest noise level of the score comparison.")
-    gan_weight: float = Field(
-        default=0.0, ge=0, le=10, description="Direct GAN term, relative to the DMD gradient norm."
-    )
-
-    @model_validator(mode="after")
-    def _range_is_open(self) -> Self:
-        if self.t_min >= self.t_max:
-            raise ValueError(f"t_min must be below t_max, got {self.t_min} and {self.t_max}")
-        return self
-
-
-class FakeScoreSection(Section):
-    """The score of the student's own distribution, on the faster time scale."""
-
-    learning_rate: Rate = Field(default=2e-4, description="Learning rate.")
-    batch_size: Positive = Field(default=128, description="Generated x0 per update, over all ranks.")
-
-
-class DiscriminatorSection(Section):
-    """The adversarial discriminator, which is also the reward model."""
-
-    learning_rate: Rate = Field(default=1e-3, description="Learning rate.")
-    batch_size: Positive = Field(default=128, description="Fake states per update, over all ranks; as many real.")
-    width: Positive = Field(default=64, description="Channels of each head.")
-    backbone: Literal["teacher", "fake_score", "own"] = Field(
-        default="teacher",
-        description="Whose features the heads read: the frozen teacher's, those of the fake score as it is now, or "
-        "those of an own copy of the teacher that learns with the heads.",
-    )
-    blocks: tuple[Count, ...] = Field(
-        default=(1, 3), min_length=1, description="Backbone blocks whose features are read."
-    )
-    auc_low: Fraction = Field(default=0.55, description="Below this held-out AUC a level gives no RL signal.")
-    auc_high: Fraction = Field(
-        default=0.98,
-        description="Above this smoothed AUC a level gives no RL signal; D rests while all levels are above.",
-    )
-    auc_decay: Fraction = Field(default=0.9, description="Smoothing of the held-out AUC from cycle to cycle.")
-    heldout_fraction: float = Field(
-        default=0.2, gt=0, lt=1, description="Share of the real images used only for the AUC."
-    )
-    auc_rows: Count = Field(
-        default=4,
-        description="Trajectories of each group, and reals, judged for the AUC of a cycle; 0 measures none, so that "
-        "the discriminator never rests, which RL on its rewards does not allow.",
-    )
-    gradient_penalty: float = Field(default=0.0, ge=0, description="Weight of the R1-style term on noised samples.")
-    pairing: Literal["independent", "relativistic"] = Field(
-        default="independent",
-        description="Whether each logit is compared with 0, or with that of its partner of the same prompt and level.",
-    )
-    mismatched_text: float = Field(
-        default=0.0,
-        ge=0,
-        description="Weight of real images with another prompt's text, which count as generated; 0 leaves them out.",
-    )
-
-
-class PolicyGradientSection(Section):
-    """GRPO on the discriminator's rewards (ALGORITHM.md, sections 4 and 5)."""
-
-    enabled: bool = Field(default=True, description="False: no RL update; DMD alone.")
-    learning_rate: Rate = Field(default=1e-4, description="Student learning rate for RL, with its own Adam moments.")
-    advantage: Literal["reward_to_go", "own_step", "final_only", "potential"] = Field(
-        default="reward_to_go", description="How level scores become step advantages."
-    )
-    gamma: Fraction = Field(default=1.0, description="Discount over steps.")
-    final_weight: float = Field(default=1.0, ge=0, description="Weight of the final level's score.")
-    intermediate_weight: Weight | tuple[Weight, ...] = Field(
-        default=1.0, description="Weight of the intermediate levels' scores: one for all, or one for each of the K - 1."
-    )
-    std_decay: Fraction = Field(
-        default=0.95, description="Smoothing of a level's running reward std from cycle to cycle."
-    )
-    std_floor: float = Field(default=0.5, ge=0, description="Floor of a level's std, as a share of its running std.")
-    clip: float = Field(default=5.0, gt=0, description="Bound on the absolute advantage, in standard deviations.")
-    trust_region: Literal["flow_dppo", "ppo_clip", "grpo_guard"] = Field(
-        default="flow_dppo", description="Trust region."
-    )
-    kl_nats: float = Field(
-        default=1.0, gt=0, description="flow_dppo: divergence of a whole latent above which to mask."
-    )
-    clip_nats: float = Field(default=1.0, gt=0, description="ppo_clip, grpo_guard: clip of a whole latent's log-ratio.")
-    stale_nats: float = Field(
-        default=50.0, gt=0, description="Actions whose policy is farther than this from the learner's are dropped."
-    )
-    step_weight_power: Literal[0, 1, 2] = Field(
-        default=2, description="p of the step weight std_k^p, std_k the step's standard deviation."
-    )
-    minibatches: Positive = Field(default=1, description="Policy updates per RL turn; each on its share of the batch.")
-    group_rows: Annotated[int, Field(ge=2, multiple_of=2)] | None = Field(
-        default=None,
-        description="Rows of each group and step that RL learns from, those with the largest and smallest advantages; "
-        "default: all. The learner pays for these alone, whatever rollout.group_size is.",
-    )
-    shuffle_rewards: bool = Field(
-        default=False,
-        description="Gives each trajectory the rewards of another one of its group: a control that must not help.",
-    )
-
-
-class CadenceSection(Section):
-    """When which network learns: warm (no RL), ramp (RL every m-th DMD), full (RL in every cycle)."""
-
-    fake_score_updates: Positive = Field(default=4, description="Fake-score updates per DMD update.")
-    discriminator_updates: Count = Field(
-        default=2,
-        description="Discriminator updates per DMD update; 0: it is not used at all, and rewards that it would give "
-        "are 0.",
-    )
-    dmd_updates: Positive = Field(default=1, description="DMD updates per cycle.")
-    warm_dmd_updates: Count = Field(default=60, description="DMD updates before RL may begin.")
-    ramp_interval: Positive = Field(default=8, description="DMD updates per RL turn when the ramp begins; halves to 1.")
-    ramp_rl_turns: Positive = Field(default=4, description="RL turns at each interval of the ramp.")
-
-
 class MetricsSection(Section):
     """Prometheus endpoint and metrics.jsonl."""
 
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address /metrics listens on.")
-    port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics; 0 picks a free one and prints it.")
+    host: Free[str] = Field(default="127.0.0.1", min_length=1, description="Address /metrics listens on.")
+    port: Free[int] = Field(
+        default=9464, ge=0, le=65535, description="Port of /metrics; 0 picks a free one and prints it."
+    )
 
 
 class EvaluationSection(Section):
     """The judge, the grids and the report."""
 
-    samples: int = Field(default=1000, ge=20, description="Images per judged sampler.")
-    teacher_guidance: float | None = Field(
+    samples: Free[int] = Field(default=1000, ge=20, description="Images per judged sampler.")
+    teacher_guidance: Free[float | None] = Field(
         default=None,
         ge=1,
         le=20,
         description="CFG scale at which the teacher is judged; default: model.guidance, which the student matches.",
     )
-    grid_cycles: Count = Field(default=50, description="Cycles between sample grids; 0: none.")
-    judge_cycles: Count = Field(
+    grid_cycles: Free[Count] = Field(default=50, description="Cycles between sample grids; 0: none.")
+    judge_cycles: Free[Count] = Field(
         default=0, description="Cycles between judgements of the student's EMA while it learns; 0: only at the end."
     )
-    judge_samples: int = Field(default=200, ge=20, description="Images of a judgement while the student learns.")
-    alarm_window: int = Field(
+    judge_samples: Free[int] = Field(default=200, ge=20, description="Images of a judgement while the student learns.")
+    alarm_window: Free[int] = Field(
         default=4, ge=4, le=100, description="Judgements that the alarm for reward hacking looks at."
     )
 
@@ -341,44 +240,54 @@ class EvaluationSection(Section):
 class RaySection(Section):
     """How the run meets a Ray cluster."""
 
-    address: str | None = Field(default=None, description="Cluster to join; default: RAY_ADDRESS, else a local Ray.")
-    object_store_bytes: int = Field(default=512 * 2**20, ge=80 * 2**20, description="Object store of a local Ray.")
-    start_timeout_s: Seconds = Field(default=300.0, description="All workers must be up within this time.")
+    address: Free[str | None] = Field(
+        default=None, description="Cluster to join; default: RAY_ADDRESS, else a local Ray."
+    )
+    object_store_bytes: Free[int] = Field(
+        default=512 * 2**20, ge=80 * 2**20, description="Object store of a local Ray."
+    )
+    start_timeout_s: Free[Seconds] = Field(default=300.0, description="All workers must be up within this time.")
 
 
 class TwinFlowSection(Section):
     """The rival trainer of a comparison: self-adversarial twin trajectories (TwinFlow, arXiv 2512.05150)."""
 
-    learning_rate: Rate = Field(default=2e-4, description="Learning rate of the one network.")
-    batch_size: Positive = Field(default=64, description="Rows of each part of an update: generated ones, real ones.")
-    warm_updates: Count = Field(
+    learning_rate: Free[Rate] = Field(default=2e-4, description="Learning rate of the one network.")
+    batch_size: Free[Positive] = Field(
+        default=64, description="Rows of each part of an update: generated ones, real ones."
+    )
+    warm_updates: Free[Count] = Field(
         default=20,
         description="First updates without rectification, in which the branches of other times form; real_velocity=own "
         "needs more of them.",
     )
-    twin_updates: Positive = Field(
+    twin_updates: Free[Positive] = Field(
         default=1, description="Optimizer steps of the twin per update; the last is shared with the other losses."
     )
-    real_velocity: Literal["teacher", "own"] = Field(
+    real_velocity: Free[Literal["teacher", "own"]] = Field(
         default="teacher",
         description="Whose velocity the twin is compared with: the guided teacher's, or the network's own copy of it.",
     )
-    rectification: float = Field(default=1.0, ge=0, le=100, description="Weight of the rectification loss.")
-    consistency: float = Field(default=0.5, ge=0, le=100, description="Weight of the consistency of jumps to time 0.")
-    bound: float = Field(default=1.0, gt=0, description="Largest absolute element of velocity gap and residual.")
+    rectification: Free[float] = Field(default=1.0, ge=0, le=100, description="Weight of the rectification loss.")
+    consistency: Free[float] = Field(
+        default=0.5, ge=0, le=100, description="Weight of the consistency of jumps to time 0."
+    )
+    bound: Free[float] = Field(default=1.0, gt=0, description="Largest absolute element of velocity gap and residual.")
 
 
 class PretrainSection(Section):
     """Training of the small teacher of `data.source` (`advdmd pretrain`)."""
 
-    images: int = Field(default=60_000, ge=1000, description="shapes: about how many scenes are drawn to train on.")
-    steps: Positive = Field(default=3000, description="Optimizer steps.")
-    batch_size: Positive = Field(default=128, description="Images per step.")
-    learning_rate: Rate = Field(default=1e-3, description="Peak learning rate of AdamW.")
-    muon_learning_rate: Rate | None = Field(
+    images: Free[int] = Field(
+        default=60_000, ge=1000, description="shapes: about how many scenes are drawn to train on."
+    )
+    steps: Free[Positive] = Field(default=3000, description="Optimizer steps.")
+    batch_size: Free[Positive] = Field(default=128, description="Images per step.")
+    learning_rate: Free[Rate] = Field(default=1e-3, description="Peak learning rate of AdamW.")
+    muon_learning_rate: Free[Rate | None] = Field(
         default=None, description="Peak learning rate of Muon on the blocks' matrices; null: AdamW trains them too."
     )
-    checkpoint_steps: Positive = Field(
+    checkpoint_steps: Free[Positive] = Field(
         default=1000, description="Steps between checkpoints; a training that was stopped goes on from the last."
     )
-    folder: str = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")
+    folder: Free[str] = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")

@@ -5,24 +5,26 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from advdmd_ray.config.base import Resume, Section
 from advdmd_ray.config.inputs import DataSection, LoraSection, ModelSection
-from advdmd_ray.config.sections import (
-    BufferSection,
+from advdmd_ray.config.objectives import (
     CadenceSection,
-    DiffusionSection,
     DiscriminatorSection,
     DistributionMatchingSection,
-    EvaluationSection,
     FakeScoreSection,
+    PolicyGradientSection,
+)
+from advdmd_ray.config.sections import (
+    BufferSection,
+    DiffusionSection,
+    EvaluationSection,
     LearnerSection,
     MetricsSection,
-    PolicyGradientSection,
     PretrainSection,
     RaySection,
     RewardSection,
     RolloutSection,
     RunSection,
-    Section,
     TwinFlowSection,
     WeightsSection,
 )
@@ -51,6 +53,16 @@ class Config(Section):
     ray: RaySection = RaySection()
     pretrain: PretrainSection = PretrainSection()
     twinflow: TwinFlowSection = TwinFlowSection()
+
+    @classmethod
+    def settings(cls, *kinds: Resume) -> tuple[tuple[str, str], ...]:
+        """Section and name of every setting that says one of `kinds` in its type, in order."""
+        return tuple(
+            (section, name)
+            for section, part in cls()
+            for name, field in type(part).model_fields.items()
+            if any(said in kinds for said in field.metadata)
+        )
 
     @property
     def steps(self) -> int:

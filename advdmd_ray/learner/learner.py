@@ -337,5 +337,6 @@ class Learner:
         seen = "reward_statistics" in checkpoint.stems
         self._signal.running_std = checkpoint.load("reward_statistics")["std"] if seen else None
         self._cadence.restore(facts["cadence"])
-        self._health = replace(self._health, auc=tuple(facts["auc"]))
+        if self._config.measures_auc:  # or the discriminator might rest for ever on what was measured once
+            self._health = replace(self._health, auc=tuple(facts["auc"]))
         self.version = facts["version"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advdmd_ray.config import Config
+from advdmd_ray.config import Config, Resume
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.worker import CHECKPOINTS
@@ -18,8 +18,6 @@ from advdmd_ray.runs.parts.inputs import prompts_of
 from advdmd_ray.runs.parts.networks import learning
 from advdmd_ray.runs.same_run import check_made_with
 
-MADE_WITH = ("model", "lora", "diffusion")
-"""Settings that an exported student hangs on, beside its checkpoint."""
 STUDENT = "student"
 """Folder of the exported student in a run folder."""
 
@@ -91,7 +89,7 @@ def student_of(config: Config, checkpoint: Checkpoint) -> TransformerDenoiser:
         UserError: the checkpoint was made with other settings than those that a student hangs on.
     """
     why = "the student was trained with that; export with the run's own settings"
-    check_made_with(config, checkpoint.path, checkpoint.facts, MADE_WITH, why)
+    check_made_with(config, checkpoint, (Resume.STUDENT,), why)
     student = learning(config, load_denoiser(config.model.path, config.model.guidance), "student")
     average: dict[str, Tensor] = checkpoint.load("ema")
     learnt = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}

@@ -5,6 +5,7 @@ only `claim` changes the run folder.
 """
 
 import os
+from dataclasses import replace
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
@@ -33,8 +34,9 @@ def check(config: Config, resume: str | None = None, *, fresh: bool = False) -> 
     check_writable(config.folder)
     check_cores(config)
     start = plan_start(config.folder, resume, fresh=fresh)
-    if start.checkpoint is not None:
-        check_same_run(config, start.checkpoint)
+    if start.checkpoint is not None and not check_same_run(config, start.checkpoint):
+        finished = f"all {config.run.cycles} cycles are made; what follows them, export and judgement, is made again"
+        start = replace(start, note=f"{start.note}: {finished}")
     check_port_free(config.metrics.host, config.metrics.port)
     return start
 

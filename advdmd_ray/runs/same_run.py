@@ -1,79 +1,72 @@
 """What a resumed run, or an export, may not change: settings held against those that a checkpoint was made with."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from advdmd_ray.config import Config
+from advdmd_ray.config import Config, Resume
 from advdmd_ray.errors import UserError
 
-FIXED = (
-    "run.seed",
-    "model",
-    "lora",
-    "data",
-    "diffusion",
-    "rollout.group_size",
-    "rollout.warm_group_size",
-    "rollout.groups_per_cycle",
-    "discriminator.blocks",
-    "discriminator.width",
-    "discriminator.backbone",
-    "discriminator.heldout_fraction",
-    "cadence.dmd_updates",
-)
-"""Settings that a resumed run must keep: the prompt stream, the pace, the groups and the networks hang on them."""
-PLACES = {"model": {"embeddings"}, "data": {"cache"}}
-"""Settings of where things are kept, section by section; no result hangs on them."""
-FREE = {"model": PLACES["model"] | {"attention"}, "data": PLACES["data"] | {"most_skipped"}}
-"""What may change in sections that are fixed otherwise: places, and what differs by rounding or not at all."""
+if TYPE_CHECKING:
+    from advdmd_ray.learner.checkpoint import Checkpoint
 
 
-def check_same_run(config: Config, checkpoint: Path) -> None:
-    """Compare what a resumed run may not change with the configuration that its checkpoint was made with.
+def check_same_run(config: Config, path: Path) -> int:
+    """Compare the settings of a run that is to be resumed with those that its checkpoint was made with.
+
+    Args:
+        config: The configuration to go on with.
+        path: The checkpoint.
+
+    Returns:
+        How many of `run.cycles` are left, 0 or more.
 
     Raises:
-        UserError: naming the first setting that differs.
+        UserError: naming the first setting that a resumed run may not change and that differs, or if the checkpoint
+            has more cycles than `run.cycles`.
     """
     from advdmd_ray.learner.checkpoint import open_checkpoint  # noqa: PLC0415 - imports torch
 
+    checkpoint = open_checkpoint(path)
     why = "a resumed run cannot change it; set it back, or start anew by --fresh"
-    check_made_with(config, checkpoint, open_checkpoint(checkpoint).facts, FIXED, why)
+    check_made_with(config, checkpoint, (Resume.FIXED, Resume.STUDENT), why)
+    left = config.run.cycles - checkpoint.step
+    if left < 0:
+        raise UserError(
+            f"run.cycles is {config.run.cycles}, but {path.name} has {checkpoint.step} cycles; set run.cycles="
+            f"{checkpoint.step} or more, name an older checkpoint by --resume, or start anew by --fresh"
+        )
+    return left
 
 
-def check_made_with(config: Config, checkpoint: Path, facts: Mapping[str, Any], fixed: Sequence[str], why: str) -> None:
+def check_made_with(config: Config, checkpoint: "Checkpoint", kinds: tuple[Resume, ...], why: str) -> None:
     """Compare settings with those that a checkpoint was made with.
 
     Args:
         config: The configuration.
-        checkpoint: Where the checkpoint is.
-        facts: Its facts.
-        fixed: Sections and settings that must be the same.
+        checkpoint: What was made.
+        kinds: Settings of these kinds must be the same.
         why: Says why to the user, and what to do.
 
     Raises:
         UserError: naming the first setting that differs.
     """
-    if "config" not in facts:
-        raise UserError(f"{checkpoint} was not made by a run; name another by --resume, or start anew by --fresh")
+    if "config" not in checkpoint.facts:
+        raise UserError(f"{checkpoint.path} was not made by a run; name another by --resume, or start anew by --fresh")
     # Read as a configuration, so that a setting younger than the checkpoint has the default it was made with.
     try:
-        then = Config.model_validate(facts["config"]).model_dump(mode="json")
+        then = Config.model_validate(checkpoint.facts["config"]).model_dump(mode="json")
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(
-            f"{checkpoint.name} was made with a setting that this version does not take: {key}; start anew by --fresh"
+            f"{checkpoint.path.name} was made with a setting that this version does not take: {key}; start anew by "
+            "--fresh"
         ) from None
     now = config.model_dump(mode="json")
-    for key in fixed:
-        section, _, name = key.partition(".")
-        before, after = then[section], now[section]
-        if name:
-            before, after = before[name], after[name]
-        else:
-            free = FREE.get(section, set())
-            before, after = ({k: v for k, v in tree.items() if k not in free} for tree in (before, after))
+    for section, name in Config.settings(*kinds):
+        before, after = then[section][name], now[section][name]
         if before != after:
-            raise UserError(f"{key} is {after!r}, but {checkpoint.name} was made with {before!r}: {why}")
+            raise UserError(
+                f"{section}.{name} is {after!r}, but {checkpoint.path.name} was made with {before!r}: {why}"
+            )

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from advdmd_ray.config import Config, dump_config
+from advdmd_ray.config import Config, Resume, dump_config
 from advdmd_ray.controller.frontier import PromptFrontier, restored_frontier
 from advdmd_ray.controller.loop import CONSUMER, Controller
 from advdmd_ray.errors import DeadlineError, WorkerLostError
@@ -18,7 +18,6 @@ from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
 from advdmd_ray.runs.finish import Phases, finish_run
 from advdmd_ray.runs.parts.inputs import geometry
-from advdmd_ray.runs.same_run import PLACES
 from advdmd_ray.runtime.buffer_actor import BufferActor, RemoteBuffer
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.cluster import connected
@@ -104,13 +103,13 @@ def train(config: Config, hub: RemoteHub, checkpoint: Checkpoint | None = None, 
 
 def located(config: Config) -> Config:
     """The same configuration with absolute places to write: workers of a joined cluster stand in another folder."""
-    sections = {}
-    for name, keys in {"run": {"output"}, **PLACES}.items():
+    for name, key in Config.settings(Resume.PLACE):
         section = getattr(config, name)
-        given = {key: getattr(section, key) for key in keys}
-        absolute = {key: str(Path(place).absolute()) for key, place in given.items() if place is not None}
-        sections[name] = section.model_copy(update=absolute)
-    return config.model_copy(update=sections)
+        place = getattr(section, key)
+        if place is not None:
+            absolute = section.model_copy(update={key: str(Path(place).absolute())})
+            config = config.model_copy(update={name: absolute})
+    return config
 
 
 def _say(line: str) -> None:

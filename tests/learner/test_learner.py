@@ -369,6 +369,17 @@ def test_a_checkpoint_of_another_teacher_is_refused(tmp_path: Path) -> None:
     after.restore(_saved(before, tmp_path))
 
 
+def test_a_discriminator_that_is_measured_no_longer_does_not_rest_on_what_was_measured_before(tmp_path: Path) -> None:
+    student, critic = Mixer(1), Judge(2)
+    before = learner(config(), student=Mixer(1), critic=Judge(2))
+    before._health = dataclasses.replace(before._health, auc=(0.999,) * 3)
+    without = {"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0, "auc_high": 0.98}}
+    after = learner(config(**without), student=student, critic=critic)
+    after.restore(_saved(before, tmp_path))
+    groups = scored_groups(student, critic)
+    assert after.cycle(groups, infos_of(groups)).updates["discriminator"].updates == 1
+
+
 def _everything(taught: Learner) -> dict[str, str]:
     return {name: digest_of(dict(state)) for name, state in taught.tensors().items()}
 

@@ -247,12 +247,14 @@ def test_a_lock_that_nobody_holds_is_no_run(config: Config) -> None:
     ("section", "values", "key"),
     [
         ("rollout", {"groups_per_cycle": 4}, "rollout.groups_per_cycle"),
-        ("diffusion", {"sigmas": [1.0, 0.5]}, "diffusion"),
+        ("diffusion", {"sigmas": [1.0, 0.5]}, "diffusion.sigmas"),
         ("run", {"seed": 5}, "run.seed"),
         ("discriminator", {"backbone": "fake_score"}, "discriminator.backbone"),
         ("cadence", {"dmd_updates": 2}, "cadence.dmd_updates"),
-        ("lora", {"rank": 4, "alpha": 8.0}, "lora"),
+        ("cadence", {"ramp_interval": 1}, "cadence.ramp_interval"),
+        ("lora", {"rank": 4, "alpha": 8.0}, "lora.rank"),
         ("discriminator", {"heldout_fraction": 0.5}, "discriminator.heldout_fraction"),
+        ("data", {"images_per_prompt": 4}, "data.images_per_prompt"),
     ],
 )
 def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
@@ -291,6 +293,46 @@ def test_a_resumed_run_may_go_on_for_longer(config: Config) -> None:
     tree = config.model_dump(mode="json")
     tree["run"]["cycles"] += 10
     assert preflight.check(Config.model_validate(tree), "auto").checkpoint == newest
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("run", {"name": "another"}),
+        ("model", {"embeddings": "elsewhere", "attention": "native"}),
+        ("data", {"cache": "elsewhere", "most_skipped": 0}),
+        ("learner", {"zero_stage": 0, "checkpoint_cycles": 1}),
+        ("cadence", {"warm_dmd_updates": 0}),
+        ("policy_gradient", {"learning_rate": 1e-5}),
+    ],
+)
+def test_a_resumed_run_may_change_places_machines_and_rates(
+    config: Config, section: str, values: dict[str, object]
+) -> None:
+    newest = save(config, config.folder)
+    tree = config.model_dump(mode="json")
+    tree[section] |= values
+    assert preflight.check(Config.model_validate(tree), str(newest)).checkpoint == newest
+
+
+def test_a_checkpoint_of_more_cycles_than_the_run_shall_have_is_refused(config: Config) -> None:
+    save(config, config.folder, 7)
+    tree = config.model_dump(mode="json")
+    tree["run"]["cycles"] = 6
+    with pytest.raises(
+        UserError, match=r"^run\.cycles is 6, but step-00000007 has 7 cycles; set run\.cycles=7 or more"
+    ):
+        preflight.check(Config.model_validate(tree), "auto")
+
+
+def test_a_finished_run_that_is_resumed_says_that_nothing_is_left_to_train(config: Config) -> None:
+    tree = config.model_dump(mode="json")
+    tree["run"]["cycles"] = 7
+    finished = Config.model_validate(tree)
+    newest = save(finished, finished.folder, 7)
+    start = preflight.check(finished, "auto")
+    assert start.checkpoint == newest
+    assert "all 7 cycles are made; what follows them, export and judgement, is made again" in start.note
 
 
 def test_more_cpus_than_this_machine_has_are_refused_before_a_local_ray_starts(

@@ -1,0 +1,144 @@
+"""What the learner learns by: the objective of each network, and when which learns."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from advdmd_ray.config.base import Count, Fixed, Fraction, Free, Positive, Rate, Section, Weight
+
+
+class DistributionMatchingSection(Section):
+    """The student's DMD update (DMD2, arXiv 2405.14867)."""
+
+    learning_rate: Free[Rate] = Field(default=1e-4, description="Student learning rate for DMD.")
+    batch_size: Free[Positive] = Field(
+        default=128, description="Stored states of a cycle used per update, over all ranks."
+    )
+    t_min: Free[float] = Field(default=0.02, ge=0, lt=1, description="Smallest noise level of the score comparison.")
+    t_max: Free[float] = Field(default=0.98, gt=0, le=1, description="Largest noise level of the score comparison.")
+    gan_weight: Free[float] = Field(
+        default=0.0, ge=0, le=10, description="Direct GAN term, relative to the DMD gradient norm."
+    )
+
+    @model_validator(mode="after")
+    def _range_is_open(self) -> Self:
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min must be below t_max, got {self.t_min} and {self.t_max}")
+        return self
+
+
+class FakeScoreSection(Section):
+    """The score of the student's own distribution, on the faster time scale."""
+
+    learning_rate: Free[Rate] = Field(default=2e-4, description="Learning rate.")
+    batch_size: Free[Positive] = Field(default=128, description="Generated x0 per update, over all ranks.")
+
+
+class DiscriminatorSection(Section):
+    """The adversarial discriminator, which is also the reward model."""
+
+    learning_rate: Free[Rate] = Field(default=1e-3, description="Learning rate.")
+    batch_size: Free[Positive] = Field(default=128, description="Fake states per update, over all ranks; as many real.")
+    width: Fixed[Positive] = Field(default=64, description="Channels of each head.")
+    backbone: Fixed[Literal["teacher", "fake_score", "own"]] = Field(
+        default="teacher",
+        description="Whose features the heads read: the frozen teacher's, those of the fake score as it is now, or "
+        "those of an own copy of the teacher that learns with the heads.",
+    )
+    blocks: Fixed[tuple[Count, ...]] = Field(
+        default=(1, 3), min_length=1, description="Backbone blocks whose features are read."
+    )
+    auc_low: Free[Fraction] = Field(default=0.55, description="Below this held-out AUC a level gives no RL signal.")
+    auc_high: Free[Fraction] = Field(
+        default=0.98,
+        description="Above this smoothed AUC a level gives no RL signal; D rests while all levels are above.",
+    )
+    auc_decay: Free[Fraction] = Field(default=0.9, description="Smoothing of the held-out AUC from cycle to cycle.")
+    heldout_fraction: Fixed[float] = Field(
+        default=0.2, gt=0, lt=1, description="Share of the real images used only for the AUC."
+    )
+    auc_rows: Free[Count] = Field(
+        default=4,
+        description="Trajectories of each group, and reals, judged for the AUC of a cycle; 0 measures none, so that "
+        "the discriminator never rests, which RL on its rewards does not allow.",
+    )
+    gradient_penalty: Free[float] = Field(
+        default=0.0, ge=0, description="Weight of the R1-style term on noised samples."
+    )
+    pairing: Free[Literal["independent", "relativistic"]] = Field(
+        default="independent",
+        description="Whether each logit is compared with 0, or with that of its partner of the same prompt and level.",
+    )
+    mismatched_text: Free[float] = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of real images with another prompt's text, which count as generated; 0 leaves them out.",
+    )
+
+
+class PolicyGradientSection(Section):
+    """GRPO on the discriminator's rewards (ALGORITHM.md, sections 4 and 5)."""
+
+    enabled: Free[bool] = Field(default=True, description="False: no RL update; DMD alone.")
+    learning_rate: Free[Rate] = Field(
+        default=1e-4, description="Student learning rate for RL, with its own Adam moments."
+    )
+    advantage: Free[Literal["reward_to_go", "own_step", "final_only", "potential"]] = Field(
+        default="reward_to_go", description="How level scores become step advantages."
+    )
+    gamma: Free[Fraction] = Field(default=1.0, description="Discount over steps.")
+    final_weight: Free[float] = Field(default=1.0, ge=0, description="Weight of the final level's score.")
+    intermediate_weight: Free[Weight | tuple[Weight, ...]] = Field(
+        default=1.0, description="Weight of the intermediate levels' scores: one for all, or one for each of the K - 1."
+    )
+    std_decay: Free[Fraction] = Field(
+        default=0.95, description="Smoothing of a level's running reward std from cycle to cycle."
+    )
+    std_floor: Free[float] = Field(
+        default=0.5, ge=0, description="Floor of a level's std, as a share of its running std."
+    )
+    clip: Free[float] = Field(default=5.0, gt=0, description="Bound on the absolute advantage, in standard deviations.")
+    trust_region: Free[Literal["flow_dppo", "ppo_clip", "grpo_guard"]] = Field(
+        default="flow_dppo", description="Trust region."
+    )
+    kl_nats: Free[float] = Field(
+        default=1.0, gt=0, description="flow_dppo: divergence of a whole latent above which to mask."
+    )
+    clip_nats: Free[float] = Field(
+        default=1.0, gt=0, description="ppo_clip, grpo_guard: clip of a whole latent's log-ratio."
+    )
+    stale_nats: Free[float] = Field(
+        default=50.0, gt=0, description="Actions whose policy is farther than this from the learner's are dropped."
+    )
+    step_weight_power: Free[Literal[0, 1, 2]] = Field(
+        default=2, description="p of the step weight std_k^p, std_k the step's standard deviation."
+    )
+    minibatches: Free[Positive] = Field(
+        default=1, description="Policy updates per RL turn; each on its share of the batch."
+    )
+    group_rows: Free[Annotated[int, Field(ge=2, multiple_of=2)] | None] = Field(
+        default=None,
+        description="Rows of each group and step that RL learns from, those with the largest and smallest advantages; "
+        "default: all. The learner pays for these alone, whatever rollout.group_size is.",
+    )
+    shuffle_rewards: Free[bool] = Field(
+        default=False,
+        description="Gives each trajectory the rewards of another one of its group: a control that must not help.",
+    )
+
+
+class CadenceSection(Section):
+    """When which network learns: warm (no RL), ramp (RL every m-th DMD), full (RL in every cycle)."""
+
+    fake_score_updates: Free[Positive] = Field(default=4, description="Fake-score updates per DMD update.")
+    discriminator_updates: Free[Count] = Field(
+        default=2,
+        description="Discriminator updates per DMD update; 0: it is not used at all, and rewards that it would give "
+        "are 0.",
+    )
+    dmd_updates: Fixed[Positive] = Field(default=1, description="DMD updates per cycle.")
+    warm_dmd_updates: Free[Count] = Field(default=60, description="DMD updates before RL may begin.")
+    ramp_interval: Fixed[Positive] = Field(
+        default=8, description="DMD updates per RL turn when the ramp begins; halves to 1."
+    )
+    ramp_rl_turns: Free[Positive] = Field(default=4, description="RL turns at each interval of the ramp.")
