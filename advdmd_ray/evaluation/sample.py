@@ -9,8 +9,9 @@ import torch
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.pictures.grids import save_grid
 from advdmd_ray.models.families import adapter
-from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
+from advdmd_ray.models.sampling_settings import SamplingSettings
 
 DEFAULT_SEQUENCE_LENGTH = 256
 """What diffusers takes as the length of the T5 slot if it is told none."""

@@ -19,8 +19,9 @@ from advdmd_ray.models import codec  # noqa: F401
 from advdmd_ray.models.diffusers_classes import FlowMatchEulerDiscreteScheduler, pipeline_class, transformer_class
 from advdmd_ray.models.families import adapter, adapter_of
 from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
-from advdmd_ray.models.folder import PipelineInfo, SamplingSettings, inspect_pipeline, write_sampling
+from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.lora import adapter_weights
+from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
 Parts = Literal["all", "text", "codec"]

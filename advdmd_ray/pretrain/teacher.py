@@ -20,8 +20,8 @@ from advdmd_ray.evaluation.judges.contract import JudgeScore
 from advdmd_ray.evaluation.judges.pipelines import judge_pipeline
 from advdmd_ray.files import drafted_folder
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
-from advdmd_ray.models.folder import SamplingSettings, write_sampling
 from advdmd_ray.models.pipeline import save_pipeline
+from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
 from advdmd_ray.pretrain.recipe import build_recipe

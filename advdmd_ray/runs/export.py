@@ -11,9 +11,10 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.models.families.base import TransformerDenoiser
-from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.pipeline import export_adapters, export_student, load_denoiser
+from advdmd_ray.models.sampling_settings import SamplingSettings
 from advdmd_ray.runs.parts.inputs import prompts_of
 from advdmd_ray.runs.parts.networks import learning
 from advdmd_ray.runs.same_run import check_made_with

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.models.folder import SAMPLING, PipelineInfo, inspect_pipeline
+from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
+from advdmd_ray.models.sampling_settings import SAMPLING
 from advdmd_ray.runs.folder import Start, check_writable, plan_start
 from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, reserved
 from advdmd_ray.runs.same_run import check_same_run

@@ -14,7 +14,7 @@ from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs,
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.data.teacher_samples import plan_samples
 from advdmd_ray.errors import UserError
-from advdmd_ray.models.folder import SamplingSettings, write_sampling
+from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.runs.needs.compute import cycles_within, expected_costs
 from comparison_files import ADVDMD, CONFIGS, DMD, RESULTS, TWINFLOW, write_comparison
 

@@ -12,7 +12,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation import sample
 from advdmd_ray.evaluation.sample import sample_grid, uniform_levels
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
-from advdmd_ray.models.folder import SAMPLING, SamplingSettings, write_sampling
+from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, write_sampling
 
 SETTINGS: dict[str, Any] = {"steps": 2, "guidance": 1.0, "images": 3}
 CLIP_TOKENS = 8

@@ -15,14 +15,9 @@ from safetensors import safe_open
 
 from advdmd_ray.config import ModelSection
 from advdmd_ray.errors import UserError
-from advdmd_ray.models.folder import (
-    SAMPLING,
-    SamplingSettings,
-    check_safetensors,
-    inspect_pipeline,
-    read_sampling,
-    write_sampling,
-)
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.headers import check_safetensors
+from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, read_sampling, write_sampling
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 

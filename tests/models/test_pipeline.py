@@ -19,7 +19,7 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.models.families.sd3 import SD3Denoiser
-from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline, read_sampling, write_sampling
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import (
     KernelName,
     export_student,
@@ -27,6 +27,7 @@ from advdmd_ray.models.pipeline import (
     load_transformer,
     quiet,
 )
+from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling, write_sampling
 from advdmd_ray.models.text import encode_prompts
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,9 @@ from advdmd_ray.data.shapes.checker import check
 from advdmd_ray.data.shapes.skills import all_prompts
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.pipelines import judge_pipeline
-from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline, read_sampling
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
+from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
 from advdmd_ray.pretrain.recipe import digits_recipe, shapes_recipe

@@ -10,8 +10,8 @@ from advdmd_ray import cli
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import latest_checkpoint
-from advdmd_ray.models.folder import SamplingSettings, read_sampling
 from advdmd_ray.models.lora import merged_weights
+from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
 from advdmd_ray.runs.export import export_adapter, export_ema, student_of
 from advdmd_ray.runtime.local import run_locally
 

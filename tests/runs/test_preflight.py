@@ -11,7 +11,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner import worker as learner_worker
 from advdmd_ray.learner.checkpoint import save_checkpoint
-from advdmd_ray.models.folder import SAMPLING, SamplingSettings, write_sampling
+from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, write_sampling
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import CHECKPOINTS, LOCK, claim
 from pipeline_folder import LAYERS, write_pipeline

@@ -14,8 +14,9 @@ from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.evaluation.judges.thumbnails import coloured
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Execution
-from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
+from advdmd_ray.models.sampling_settings import SamplingSettings
 from advdmd_ray.models.text import encode_prompts, unconditional
 
 DEFAULT_LENGTH, DEFAULT_STEPS = 256, 40

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from advdmd_ray.config import Config, LoraSection
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
-from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline, tensor_shapes
+from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline
+from advdmd_ray.models.headers import tensor_shapes
 from advdmd_ray.runs.needs.activations import Activations
 from advdmd_ray.runs.needs.compute import Network
 

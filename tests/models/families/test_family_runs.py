@@ -17,7 +17,7 @@ from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.learner.learner import RATIO_TOLERANCE
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import packed
-from advdmd_ray.models.folder import SamplingSettings, inspect_pipeline
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, is_adapter
 from advdmd_ray.models.pipeline import (
     denoiser_of,
@@ -27,6 +27,7 @@ from advdmd_ray.models.pipeline import (
     load_denoiser,
     load_pipeline,
 )
+from advdmd_ray.models.sampling_settings import SamplingSettings
 from advdmd_ray.models.text import encode_prompts
 
 PROMPTS = ["a red fox above the boat", "a fox"]
