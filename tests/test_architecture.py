@@ -70,6 +70,17 @@ def test_help_and_configuration_answer_in_a_second_without_torch_or_ray(argument
     assert not {"torch", "ray", "deepspeed", "diffusers", "numpy"} & imported
 
 
+def test_the_driver_and_an_idle_worker_are_spared_the_libraries_of_networks() -> None:
+    """They take seconds to import, and most of a run's processes start side by side on few cores."""
+    asked = "import sys, advdmd_ray.runtime.launch, advdmd_ray.runtime.learner_rank; print(*sys.modules)"
+    traced = subprocess.run(
+        [sys.executable, "-c", asked], check=True, capture_output=True, text=True, timeout=60, cwd=PACKAGE.parent
+    )
+    imported = set(traced.stdout.split())
+    assert "advdmd_ray.models.pipeline" in imported
+    assert not {"diffusers", "transformers", "peft", "deepspeed", "sklearn", "torch._dynamo"} & imported
+
+
 def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str | None]]:
     for name, field in section.model_fields.items():
         inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from diffusers.models.attention_dispatch import attention_backend
-
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.pipeline import quiet
 
@@ -21,6 +19,8 @@ def choose_attention(transformer: Any, backend: str) -> None:
     Raises:
         UserError: if the family's attention has no such choice, or the backend is not installed.
     """
+    from diffusers.models.attention_dispatch import attention_backend
+
     processors = [part.processor for part in transformer.modules() if hasattr(part, "processor")]
     if not any(hasattr(processor, "_attention_backend") for processor in processors):
         raise UserError(

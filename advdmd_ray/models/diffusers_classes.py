@@ -1,46 +1,22 @@
-"""The classes of diffusers that are named in code, imported without the notices that their import sends.
+"""The classes of diffusers that are named in code, imported when they are first asked for and without notices.
 
-Importing a pipeline makes transformers announce, several times, that torchvision is not installed. It is not needed:
-no image processor is used. Its verbosity is the user's again once the imports are done.
+Importing diffusers takes seconds, most of them for what no network of ours uses, so a process that loads no pipeline
+is spared them. Importing a pipeline makes transformers announce, several times, that torchvision is not installed. It
+is not needed: no image processor is used. Its verbosity is the user's again once the imports are done.
 """
 
+import gc
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from transformers.utils import logging as _transformers_logging
+from typing import TYPE_CHECKING, Any
 
 from advdmd_ray.models.families.registry import Family
 
-
-@contextmanager
-def _without_notices() -> Iterator[None]:
-    verbosity = _transformers_logging.get_verbosity()
-    _transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        _transformers_logging.set_verbosity(verbosity)
-
-
-with _without_notices():
-    import diffusers
+if TYPE_CHECKING:
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
     from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-
-
-def pipeline_class(family: Family) -> Any:
-    """A family's pipeline class; diffusers imports it when it is asked for."""
-    with _without_notices():
-        return getattr(diffusers, family.pipeline)
-
-
-def transformer_class(family: Family) -> Any:
-    """A family's transformer class."""
-    with _without_notices():
-        return getattr(diffusers, family.transformer)
-
 
 __all__ = [
     "FlowMatchEulerDiscreteScheduler",
@@ -49,3 +25,45 @@ __all__ = [
     "pipeline_class",
     "transformer_class",
 ]
+
+
+def pipeline_class(family: Family) -> Any:
+    """A family's pipeline class."""
+    # diffusers takes a component's class only from modules that are imported already.
+    _named("PixelCodec", "advdmd_ray.models.codec")
+    return _named(family.pipeline)
+
+
+def transformer_class(family: Family) -> Any:
+    """A family's transformer class."""
+    return _named(family.transformer)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return _named(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _named(name: str, module: str = "diffusers") -> Any:
+    with _importing():
+        return getattr(importlib.import_module(module), name)
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Without notices, and with no search for garbage among what an import makes: all of it stays, and it is much."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        from transformers.utils import logging
+
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+    finally:
+        if collects:
+            gc.enable()

@@ -41,8 +41,8 @@ def _shipped(path: str) -> Path:
 
 def _downloaded(name: str) -> Path:
     """The snapshot at the revision that `main` had when it was downloaded."""
-    from huggingface_hub import constants, snapshot_download  # noqa: PLC0415 - takes a third of a second
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, local_files_only=True))

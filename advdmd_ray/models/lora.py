@@ -9,8 +9,6 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
 from advdmd_ray.errors import UserError
@@ -46,6 +44,8 @@ def add_lora(
     Raises:
         UserError: if the network has no layer of one of these names.
     """
+    from peft import LoraConfig, inject_adapter_in_model
+
     linear = [name for name, module in denoiser.transformer.named_modules() if isinstance(module, nn.Linear)]
     wanted: list[str] = []  # whole names: by their ends peft would adapt convolutions too, which are not merged
     for target in targets:
@@ -74,6 +74,8 @@ def is_adapter(name: str) -> bool:
 
 def merged_weights(denoiser: TransformerDenoiser) -> dict[str, Tensor]:
     """The transformer's whole weights with its adapters added, by the names that it has without them."""
+    from peft.tuners.lora.layer import Linear as LoraLinear
+
     state = {
         name.replace(BASE, ""): tensor
         for name, tensor in denoiser.transformer.state_dict().items()

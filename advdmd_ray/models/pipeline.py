@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
 
 from advdmd_ray.files import drafted_folder
-
-# diffusers takes a component's class only from modules that are imported already.
-from advdmd_ray.models import codec  # noqa: F401
-from advdmd_ray.models.diffusers_classes import FlowMatchEulerDiscreteScheduler, pipeline_class, transformer_class
+from advdmd_ray.models.diffusers_classes import pipeline_class, transformer_class
 from advdmd_ray.models.families import adapter, adapter_of
 from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
@@ -34,6 +29,9 @@ of every pixel: a latent of 128 x 128 or hundreds of small ones; and of images t
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence diffusers' and transformers' notices and progress bars inside, and restore their settings."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
     libraries = (diffusers_logging, transformers_logging)
     levels = [library.get_verbosity() for library in libraries]
     bars = transformers_logging.is_progress_bar_enabled()
@@ -200,6 +198,8 @@ def export_student(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it or choose another folder")
+    from advdmd_ray.models.diffusers_classes import FlowMatchEulerDiscreteScheduler
+
     info = inspect_pipeline(pipeline_path, sampling.pixels)
     transformer = load_transformer(info.folder, dtype)
     transformer.load_state_dict(dict(state))

@@ -178,6 +178,6 @@ def test_the_log_of_a_run_is_free_of_traces_and_of_noise(run: Run) -> None:
     expected = re.compile(
         r"new run in |started a local Ray|metrics at http|2 rollout actors, |two: cycle |\(judge pid=|look at "
         # Two workers were killed: Ray says that processes died, the controller what it does about it.
-        r"|\(raylet\) A worker died or was killed|WARNING advdmd_ray\.controller: (rollout|reward)-\d: "
+        r"|\(raylet\) A worker died or was killed|WARNING advdmd_ray\.controller\.loop: (rollout|reward)-\d: "
     )
     assert [line for line in run.log.splitlines() if line.strip() and not expected.match(line)] == []

@@ -9,7 +9,6 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.evaluation.judges.contract import Judge, JudgeScore
 from advdmd_ray.evaluation.judges.draws import judge_sampler
-from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.families import adapter_of
 from advdmd_ray.models.families.base import Execution, Pipeline
 from advdmd_ray.models.pipeline import denoiser_of, image_decoder
@@ -19,7 +18,7 @@ TEACHER_STEPS = (40, 8, 4, 2)
 
 
 def judge_pipeline(
-    pipeline: StableDiffusion3Pipeline,
+    pipeline: Pipeline,
     judge: Judge,
     *,
     guidance: float,
