@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from advdmd_ray.config import Config
+from advdmd_ray.runs.folder import RunFolder
 
 PACKAGE = Path(__file__).parent.parent / "advdmd_ray"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -149,6 +150,25 @@ def test_only_the_cadence_counts_steps() -> None:
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and last_word(node.left) in counters
     ]
+    assert found == []
+
+
+def test_only_the_run_folder_spells_the_names_in_it() -> None:
+    """Other modules are handed paths, or ask `RunFolder`. `student` alone is a role unless it ends a path."""
+    folder = RunFolder(Path("run"))
+    properties = [name for name, value in vars(RunFolder).items() if isinstance(value, property)]
+    names = {getattr(folder, name).name for name in properties} | {folder.grid(0).parent.name}
+    assert {"metrics.jsonl", "checkpoints", "grids", "run.lock"} <= names
+    found = []
+    for path in set(MODULES) - {PACKAGE / "runs" / "folder.py"}:
+        nodes = list(ast.walk(tree_of(path)))
+        joined = [node.right for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)]
+        for node in nodes:
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
+            is_role = node.value == folder.student.name and node not in joined
+            if names & set(node.value.split("/")) and not is_role:
+                found.append(f"{name_of(path)}:{node.lineno}: {node.value!r}")
     assert found == []
 
 

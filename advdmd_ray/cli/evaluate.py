@@ -11,7 +11,7 @@ from advdmd_ray.cli.arguments import DONE, Command, add_config, positive
 from advdmd_ray.config import read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import check_writable
+from advdmd_ray.runs.folder import RunFolder, check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +56,7 @@ def run_command(args: argparse.Namespace) -> int:
     if args.config is None:
         raise UserError("evaluate needs --config to judge, --suite to draw a benchmark, or --collect for a table")
     config = read_config(args.config, args.overrides)
-    out = Path(args.out) if args.out else config.folder / "judge.json"
+    out = Path(args.out) if args.out else RunFolder(config.folder).judge
     preflight.check_model(config)
     check_writable(out.parent)
     if args.student is not None:

@@ -17,9 +17,9 @@ from advdmd_ray.config import Config
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.outcome import CycleReport
-from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.compute import Cost, cycle_cost
 from advdmd_ray.runs.parts.inputs import encode_table, geometry, real_images
 from advdmd_ray.runs.parts.networks import build_denoiser
@@ -167,7 +167,7 @@ class TwinFlowRival:
     def save(self, facts: Mapping[str, Any]) -> None:
         """See `Trainer`."""
         save_checkpoint(
-            self._config.folder / CHECKPOINTS,
+            RunFolder(self._config.folder).checkpoints,
             self.version,
             {TWINFLOW: self._trainer.state_dict()},
             {"controller": {**facts, "notes": self._notes}},

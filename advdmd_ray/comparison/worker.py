@@ -26,9 +26,8 @@ from advdmd_ray.comparison.plan import LOG, POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.trainers import Trainer, build_trainer
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import open_checkpoint
-from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.provenance import made_here
-from advdmd_ray.runs.folder import newest_checkpoint
+from advdmd_ray.runs.folder import RunFolder, newest_checkpoint
 
 CHECKPOINT_S = 60.0
 """Training between two checkpoints, seconds, beside those that each judgement makes."""
@@ -98,7 +97,7 @@ def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool])
             return False
         _keep_student(job, trainer.student())
     _write_result(job, examiner, points, made)
-    shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(RunFolder(job.folder).checkpoints, ignore_errors=True)
     return True
 
 
@@ -110,7 +109,7 @@ def _train(
     stopped: Callable[[], bool],
 ) -> Trainer | None:
     """Trains until the budget is spent and appends to `points`; None if it was stopped before."""
-    path = newest_checkpoint(job.folder / CHECKPOINTS)
+    path = newest_checkpoint(RunFolder(job.folder).checkpoints)
     checkpoint = None if path is None else open_checkpoint(path)
     trainer = build_trainer(job, checkpoint)
     clock = _Clock({} if checkpoint is None else checkpoint.facts["controller"])

@@ -142,9 +142,9 @@ class Summary(_Part):
     commit: str
 
 
-def write_summary(folder: Path, summary: Summary) -> Path:
-    """Writes `folder/summary.json`, whole or not at all, and returns its path."""
-    return write_atomically(Path(folder) / "summary.json", (summary.model_dump_json(indent=2) + "\n").encode())
+def write_summary(path: Path, summary: Summary) -> Path:
+    """Writes a summary.json, whole or not at all, and returns its path."""
+    return write_atomically(path, (summary.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_summary(path: Path) -> Summary:

@@ -1,6 +1,7 @@
 """One rank as a worker: bytes in, bytes and a report out. The same on Ray and in one process."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,6 @@ from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
 
-CHECKPOINTS = "checkpoints"
-GRIDS = "grids"
 GRID_ROWS, GRID_COLUMNS = 6, 10
 
 Publication = tuple[tuple[Manifest, Manifest], np.ndarray, np.ndarray]
@@ -33,10 +32,29 @@ CycleResult = tuple[CycleOutcome, np.ndarray, np.ndarray] | Nothing
 
 
 class LearnerWorker:
-    """A learner rank with its share of every cycle; rank 0 publishes, saves and draws."""
+    """A learner rank with its share of every cycle; rank 0 publishes, saves and draws.
 
-    def __init__(self, config: Config, gang: Gang, learner: Learner, table: PromptTable) -> None:
+    Args:
+        config: The configuration.
+        gang: Of all ranks.
+        learner: This rank's.
+        table: The encoded prompts.
+        checkpoints: Folder of the checkpoints.
+        grid_path: From a version to where its grid goes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        gang: Gang,
+        learner: Learner,
+        table: PromptTable,
+        *,
+        checkpoints: Path,
+        grid_path: Callable[[int], Path],
+    ) -> None:
         self._config, self._gang, self._learner, self._table = config, gang, learner, table
+        self._checkpoints, self._grid_path = checkpoints, grid_path
 
     @property
     def learner(self) -> Learner:
@@ -78,7 +96,7 @@ class LearnerWorker:
         if self._gang.rank != 0:
             return ""
         path = save_checkpoint(
-            self._config.folder / CHECKPOINTS,
+            self._checkpoints,
             self._learner.version,
             tensors,
             {"learner": own, "controller": dict(facts), "config": self._config.model_dump(mode="json")},
@@ -103,7 +121,7 @@ class LearnerWorker:
         ids = torch.arange(count).repeat(GRID_ROWS)
         seeds = [derive_seed(self._config.run.seed, "grid", index) for index in range(ids.numel())]
         latents = self._learner.sample_ema(self._table.rows(ids), seeds)
-        path = self._config.folder / GRIDS / f"version-{self._learner.version:06d}.png"
+        path = self._grid_path(self._learner.version)
         label = f"student, {self._config.steps} steps, cycle {self._learner.version}"
         return str(comparison_grid(path, {label: decode(latents).numpy()}, column_labels(self._table.texts[:count])))
 

@@ -9,18 +9,15 @@ from torch import Tensor
 from advdmd_ray.config import Config, Resume
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
-from advdmd_ray.learner.worker import CHECKPOINTS
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.pipeline import export_adapters, export_student, load_denoiser
 from advdmd_ray.models.sampling_settings import SamplingSettings
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import prompts_of
 from advdmd_ray.runs.parts.networks import learning
 from advdmd_ray.runs.same_run import check_made_with
-
-STUDENT = "student"
-"""Folder of the exported student in a run folder."""
 
 
 def export_ema(config: Config, out: Path | None = None) -> Path:
@@ -34,9 +31,9 @@ def export_ema(config: Config, out: Path | None = None) -> Path:
         CheckpointError: the run has no intact checkpoint.
         UserError: `out` exists, or the checkpoint was made with other settings.
     """
-    checkpoint, model = latest_checkpoint(config.folder / CHECKPOINTS), config.model
+    checkpoint, model = latest_checkpoint(RunFolder(config.folder).checkpoints), config.model
     student = student_of(config, checkpoint)
-    folder = config.folder / STUDENT if out is None else _free(out)
+    folder = RunFolder(config.folder).student if out is None else _free(out)
     old = folder.with_name(f".{folder.name}-old")
     _remove(old)
     if folder.exists():
@@ -77,7 +74,7 @@ def export_adapter(config: Config, out: Path) -> Path:
     if not config.lora.rank:
         raise UserError("--adapter: this run learns whole networks (lora.rank=0); export without --adapter")
     _free(out)
-    student = student_of(config, latest_checkpoint(config.folder / CHECKPOINTS))
+    student = student_of(config, latest_checkpoint(RunFolder(config.folder).checkpoints))
     state = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
     export_adapters(config.model.path, state, out, scale=config.lora.scale_alpha / config.lora.rank)
     return out

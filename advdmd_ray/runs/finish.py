@@ -25,11 +25,11 @@ from advdmd_ray.evaluation.summary import (
     WeightsSummary,
     write_summary,
 )
-from advdmd_ray.learner.worker import GRIDS
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.series import parse_key
 from advdmd_ray.provenance import made_here
-from advdmd_ray.runs.export import STUDENT, export_ema
+from advdmd_ray.runs.export import export_ema
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.verdict import Verdict, judge_samplers
 
 
@@ -57,20 +57,23 @@ def finish_run(
         clock: Monotonic clock, for the time of the judge.
         progress: Told what is being done.
     """
-    began, folder = clock(), config.folder
+    began, folder = clock(), RunFolder(config.folder)
     progress("exporting the student")
-    export_ema(config)
-    verdict = judge_samplers(config, folder / STUDENT, progress)
+    verdict = judge_samplers(config, export_ema(config), progress)
     progress("drawing")
-    comparison = comparison_grid(folder / "comparison.png", _rows(verdict), column_labels(verdict.prompts))
+    comparison = comparison_grid(folder.comparison, _rows(verdict), column_labels(verdict.prompts))
     gate = (config.discriminator.auc_low, config.discriminator.auc_high)
-    curves = plot_curves(folder / "metrics.jsonl", folder / "curves.png", gate=gate, title=config.run.name)
+    curves = plot_curves(folder.metrics, folder.curves, gate=gate, title=config.run.name)
     seconds = Seconds(setup=phases.setup, train=phases.train, judge=clock() - began)
     summary = summarise(config, verdict, seconds)
-    write_summary(folder, summary)
-    grids = [(int(path.stem.removeprefix("version-")), path) for path in sorted((folder / GRIDS).glob("*.png"))]
+    write_summary(folder.summary, summary)
     return write_report(
-        folder, summary, config_text=dump_config(config), comparison=comparison, curves=curves, grids=grids
+        folder.report,
+        summary,
+        config_text=dump_config(config),
+        comparison=comparison,
+        curves=curves,
+        grids=folder.grids(),
     )
 
 
@@ -82,7 +85,7 @@ def _rows(verdict: Verdict) -> dict[str, Any]:
 
 def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
     """The summary of a run from the judge's verdict and the last values of metrics.jsonl."""
-    jsonl = config.folder / "metrics.jsonl"
+    jsonl = RunFolder(config.folder).metrics
     figures = _Figures(last_values(read_entries(jsonl)[0]))
     series = read_series(jsonl)
     if verdict.student is None:

@@ -11,10 +11,81 @@ from pathlib import Path
 from advdmd_ray.errors import CheckpointError, UserError
 
 logger = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"
-"""Folder of the checkpoints inside a run folder."""
-LOCK = "run.lock"
-"""File that a running run holds locked; the kernel lets go of it when the process ends, however it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The names in a run folder, which nobody else spells.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration, resolved."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """All series, a line for each record."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def student(self) -> Path:
+        """The exported student, a diffusers folder."""
+        return self.path / "student"
+
+    @property
+    def summary(self) -> Path:
+        """What the run achieved, see `evaluation.summary`."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The page to look at."""
+        return self.path / "report.html"
+
+    @property
+    def comparison(self) -> Path:
+        """Teacher and student side by side."""
+        return self.path / "comparison.png"
+
+    @property
+    def curves(self) -> Path:
+        """The series over the cycles."""
+        return self.path / "curves.png"
+
+    @property
+    def judge(self) -> Path:
+        """What `advdmd evaluate` said."""
+        return self.path / "judge.json"
+
+    @property
+    def failure(self) -> Path:
+        """Traceback of a worker's unexpected error."""
+        return self.path / "failure.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held locked by a running run; the kernel lets go of it when the process ends, however it ends."""
+        return self.path / "run.lock"
+
+    def grid(self, version: int) -> Path:
+        """Samples of the student's EMA after `version` cycles."""
+        return self.path / "grids" / f"version-{version:06d}.png"
+
+    def grids(self) -> list[tuple[int, Path]]:
+        """Version and path of every grid that was drawn, in order."""
+        drawn = self.grid(0).parent.glob("version-*.png")
+        return sorted((int(path.stem.removeprefix("version-")), path) for path in drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +144,11 @@ def plan_start(folder: Path, resume: str | None, *, fresh: bool) -> Start:
         raise UserError("--resume and --fresh contradict each other; give one of them")
     if is_live(folder):
         raise UserError(f"{folder}: a process is writing this run now; wait for it, or set another run.name")
-    used = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    run = RunFolder(folder)
+    used = folder.is_dir() and any(path != run.lock for path in folder.iterdir())
     aside = free_name(folder) if used else None
     if resume == "auto":
-        checkpoint = newest_checkpoint(folder / CHECKPOINTS) if (folder / CHECKPOINTS).is_dir() else None
+        checkpoint = newest_checkpoint(run.checkpoints) if run.checkpoints.is_dir() else None
         if checkpoint is not None:
             return Start(folder, checkpoint, None, f"resuming {folder} from {checkpoint.name}")
         moved = f"; moving what is there to {aside}" if aside else ""
@@ -93,12 +165,12 @@ def plan_start(folder: Path, resume: str | None, *, fresh: bool) -> Start:
 
 
 def _start_from(folder: Path, source: Path, *, used: bool) -> Start:
-    inner = source / CHECKPOINTS
+    inner = RunFolder(source).checkpoints
     checkpoint = newest_checkpoint(inner if inner.is_dir() else source)
     if checkpoint is None:
         raise UserError(
-            f"--resume {source}: no checkpoint there; give a run folder, its {CHECKPOINTS} folder or one checkpoint "
-            "in it, or --resume auto"
+            f"--resume {source}: no checkpoint there; give a run folder, its {inner.name} folder or one checkpoint in "
+            "it, or --resume auto"
         )
     own = checkpoint.resolve().is_relative_to(folder.resolve())
     if used and not own:
@@ -126,7 +198,7 @@ def newest_checkpoint(path: Path) -> Path | None:
 def is_live(folder: Path) -> bool:
     """Whether a process holds the run folder."""
     try:
-        with (folder / LOCK).open("rb") as lock:
+        with RunFolder(folder).lock.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -163,7 +235,7 @@ def claim(start: Start) -> Iterator[Path]:
                 f"{start.folder}: could not be moved to {start.aside} ({reason}); is another process at work there?"
             ) from None
     start.folder.mkdir(parents=True, exist_ok=True)
-    with (start.folder / LOCK).open("wb") as lock:
+    with RunFolder(start.folder).lock.open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,6 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from advdmd_ray.config import Config
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runtime.calls import Handle, answer
 
 LAST_RECORDS_S = 5.0
@@ -74,7 +75,7 @@ class RemoteHub:
 def metrics_hub(config: Config) -> Iterator[RemoteHub]:
     """A hub on this node that writes into the run folder; it serves nothing yet."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    hub = RemoteHub(HubActor.options(scheduling_strategy=here).remote(config.folder.absolute() / "metrics.jsonl"))
+    hub = RemoteHub(HubActor.options(scheduling_strategy=here).remote(RunFolder(config.folder.absolute()).metrics))
     try:
         yield hub
     except BaseException:  # Ctrl-C too: what was measured until then is kept

@@ -17,6 +17,7 @@ from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
 from advdmd_ray.runs.finish import Phases, finish_run
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import geometry
 from advdmd_ray.runtime.buffer_actor import BufferActor, RemoteBuffer
 from advdmd_ray.runtime.calls import Handle, answer
@@ -29,8 +30,6 @@ from advdmd_ray.stations.buffer.index import check_capacity
 
 FINISH_S = 3600.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-FAILURE = "failure.log"
-"""File in the run folder with the traceback of a worker's unexpected error."""
 
 
 def run_on_ray(config: Config, resume: Path | None = None) -> int:
@@ -46,7 +45,7 @@ def run_on_ray(config: Config, resume: Path | None = None) -> int:
     try:
         with connected(config) as joined:
             _say("joined the Ray cluster" if joined else "started a local Ray")
-            write_atomically(config.folder / "config.yaml", dump_config(config).encode())
+            write_atomically(RunFolder(config.folder).config, dump_config(config).encode())
             with metrics_hub(config) as hub:
                 port = hub.serve(config.metrics.host, config.metrics.port)
                 _say(f"metrics at http://{config.metrics.host}:{port}/metrics")
@@ -55,19 +54,20 @@ def run_on_ray(config: Config, resume: Path | None = None) -> int:
                 page = _finish(config, phases)
     except RayTaskError as error:
         # An error that a worker did not expect: its traceback is for the developer, the line for the user.
-        _say(f"advdmd: failed: {type(error.cause).__name__}: {_line(error.cause)}; {_noted(config.folder, error)}")
+        where = _noted(RunFolder(config.folder).failure, error)
+        _say(f"advdmd: failed: {type(error.cause).__name__}: {_line(error.cause)}; {where}")
         return 1
     _say(f"look at {page}")
     return 0
 
 
-def _noted(folder: Path, error: RayTaskError) -> str:
-    """Keeps a worker's traceback in the run folder and says where, or why it could not be kept."""
+def _noted(path: Path, error: RayTaskError) -> str:
+    """Keeps a worker's traceback and says where, or why it could not be kept."""
     text = _COLOUR.sub("", f"{error}\n")
     try:
-        return f"see {write_atomically(folder / FAILURE, text.encode())}"
+        return f"see {write_atomically(path, text.encode())}"
     except OSError as refused:
-        return f"its traceback could not be written to {folder / FAILURE}: {_line(refused)}"
+        return f"its traceback could not be written to {path}: {_line(refused)}"
 
 
 def _line(error: BaseException) -> str:
@@ -167,13 +167,13 @@ def _loop(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoin
 # It must run beside the driver, where a cluster's head often offers no CPU. Ray does not try it again: what ended it
 # once would end it again, and nobody would be told.
 @ray.remote(num_cpus=0, max_retries=0)
-def finished(config: Config, phases: Phases) -> str:
+def finished(config: Config, phases: Phases) -> None:
     """`finish_run` away from the driver, which moves no tensors."""
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
-    return str(finish_run(config, phases, time.monotonic, say))
+    finish_run(config, phases, time.monotonic, say)
 
 
 def _gpus_here(config: Config) -> int:
@@ -183,15 +183,15 @@ def _gpus_here(config: Config) -> int:
     return int(on_this_node and config.learner.num_gpus > 0)
 
 
-def _finish(config: Config, phases: Phases) -> str:
+def _finish(config: Config, phases: Phases) -> Path:
     reference = finished.options(scheduling_strategy=_here(), name="judge", num_gpus=_gpus_here(config)).remote(
         located(config), phases
     )
     try:
-        page = answer(reference, "the judge and the report", FINISH_S)
+        answer(reference, "the judge and the report", FINISH_S)
     except (DeadlineError, WorkerLostError) as error:
         raise type(error)(
             f"{error}; the training is done and in its checkpoint, `advdmd export` writes the student and `advdmd "
             "evaluate` judges it; lower evaluation.samples, or give this node a GPU"
         ) from None
-    return str(config.folder / Path(page).name)
+    return RunFolder(config.folder).report

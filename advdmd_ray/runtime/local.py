@@ -14,6 +14,7 @@ from advdmd_ray.controller.protocols import Published, Reference, Status, Task
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.metrics.hub import MetricsHub
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table, geometry
 from advdmd_ray.runs.parts.workers import (
     build_decoder,
@@ -116,7 +117,7 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
         prompts=shell.prompts,
         lease_s=config.rollout.lease_s,
     )
-    with MetricsHub(config.folder / "metrics.jsonl") as hub:
+    with MetricsHub(RunFolder(config.folder).metrics) as hub:
         controller = Controller(
             config,
             frontier=frontier,

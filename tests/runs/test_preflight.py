@@ -9,11 +9,10 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.learner import worker as learner_worker
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, write_sampling
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import CHECKPOINTS, LOCK, claim
+from advdmd_ray.runs.folder import RunFolder, claim
 from pipeline_folder import LAYERS, write_pipeline
 
 
@@ -37,7 +36,7 @@ def make_config(tmp_path: Path, **sections: dict[str, object]) -> Config:
 
 def save(config: Config, folder: Path, step: int = 3) -> Path:
     facts = {"config": config.model_dump(mode="json")}
-    return save_checkpoint(folder / CHECKPOINTS, step, {"student": {"w": torch.ones(2)}}, facts, keep=2)
+    return save_checkpoint(RunFolder(folder).checkpoints, step, {"student": {"w": torch.ones(2)}}, facts, keep=2)
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -172,7 +171,7 @@ def test_resume_auto_keeps_the_remains_of_a_run_without_checkpoint(config: Confi
     (config.folder / "metrics.jsonl").write_text("{}\n")
     start = preflight.check(config, "auto")
     with claim(start) as folder:
-        assert [path.name for path in folder.iterdir()] == [LOCK]
+        assert list(folder.iterdir()) == [RunFolder(folder).lock]
     assert start.aside is not None
     assert (start.aside / "metrics.jsonl").read_text() == "{}\n"
 
@@ -232,13 +231,9 @@ def test_of_two_that_passed_the_checks_one_gets_the_folder(config: Config) -> No
         pass
 
 
-def test_checkpoints_are_looked_for_where_the_learner_saves_them() -> None:
-    assert CHECKPOINTS == learner_worker.CHECKPOINTS
-
-
 def test_a_lock_that_nobody_holds_is_no_run(config: Config) -> None:
     config.folder.mkdir(parents=True)
-    with (config.folder / LOCK).open("wb") as lock:
+    with RunFolder(config.folder).lock.open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
     assert preflight.check(config).aside is None
 
@@ -269,7 +264,7 @@ def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
 
 def _save_with(config: Config, tree: dict[str, dict[str, object]]) -> Path:
     """A checkpoint whose configuration was written by another version."""
-    folder = config.folder / CHECKPOINTS
+    folder = RunFolder(config.folder).checkpoints
     return save_checkpoint(folder, 3, {"student": {"w": torch.ones(2)}}, {"config": tree}, keep=2)
 
 

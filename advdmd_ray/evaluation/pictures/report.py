@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about a finished run."""
+"""The report: one self-contained page about a finished run."""
 
 import base64
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from advdmd_ray.files import write_atomically
 
 
 def write_report(
-    folder: Path,
+    path: Path,
     summary: Summary,
     *,
     config_text: str,
@@ -19,12 +19,12 @@ def write_report(
     curves: Path | None = None,
     grids: Sequence[tuple[int, Path]] = (),
 ) -> Path:
-    """Writes `folder/report.html`: verdict, pictures, curves, timings, versions, configuration.
+    """Writes the page of a run: verdict, pictures, curves, timings, versions, configuration.
 
     The page needs no other file and no network: pictures are data URIs, the style is in the page.
 
     Args:
-        folder: The run folder.
+        path: Where it goes.
         summary: What the run achieved.
         config_text: The resolved configuration as YAML.
         comparison: PNG of the samplers side by side.
@@ -32,7 +32,7 @@ def write_report(
         grids: Learner cycle and PNG of each sample grid, in the order to show.
 
     Returns:
-        Path of the page.
+        The path.
 
     Raises:
         FileNotFoundError: if a named picture is not there.
@@ -55,7 +55,7 @@ def write_report(
         curves=None if curves is None else data_uri(curves),
         grids=[(cycle, data_uri(path)) for cycle, path in grids],
     )
-    return write_atomically(Path(folder) / "report.html", page.encode("utf-8"))
+    return write_atomically(path, page.encode("utf-8"))
 
 
 def data_uri(path: Path) -> str:

@@ -18,6 +18,7 @@ from advdmd_ray.models.discriminator import Hold
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import geometry, prompt_encoder, real_images
 from advdmd_ray.runs.parts.networks import (
     base_digest,
@@ -105,7 +106,8 @@ def build_learner_worker(
     shapes = geometry(config)
     real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)
-    worker = LearnerWorker(config, gang, learner, table)
+    folder = RunFolder(config.folder)
+    worker = LearnerWorker(config, gang, learner, table, checkpoints=folder.checkpoints, grid_path=folder.grid)
     if checkpoint is not None:
         worker.restore(checkpoint)
     return worker

@@ -91,7 +91,7 @@ class Page(HTMLParser):
 
 def write_page(tmp_path: Path, summary: Summary | None = None, **options: Any) -> str:
     options = {"config_text": dump_config(Config()), **options}
-    return write_report(tmp_path, summary or summary_with(), **options).read_text(encoding="utf-8")
+    return write_report(tmp_path / "report.html", summary or summary_with(), **options).read_text(encoding="utf-8")
 
 
 def picture(path: Path) -> Path:
@@ -204,9 +204,8 @@ def test_a_summary_whose_figures_do_not_fit_its_labels_is_refused(change: dict[s
 
 
 def test_summary_json_has_the_promised_keys_and_reads_back(tmp_path: Path) -> None:
-    path = write_summary(tmp_path / "run", summary_with())
+    path = write_summary(tmp_path / "run" / "summary.json", summary_with())
     raw = json.loads(path.read_text())
-    assert path.name == "summary.json"
     assert read_summary(path) == summary_with()
     assert set(raw["judge"]["teacher"]) == {"40", "8", "4", "2"}
     assert all(set(score["figures"]) == {"accuracy", "frechet"} for score in raw["judge"]["teacher"].values())
