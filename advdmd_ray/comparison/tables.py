@@ -93,8 +93,9 @@ def page(results: Results, command: str, *, signals: bool) -> str:
     how = (
         f"Compared by: {figure.label} ({figure.better} is better), after {compute_text(results.budget)} "
         "forward-equivalents of learner compute (one forward of the transformer for one image; "
-        "`advdmd_ray/compute.py`). Mean and sample standard deviation over seeds, of the last judgement and not of the "
-        f"best; {results.samples} images each, of the student's EMA, with the same prompts and noise for all."
+        "`advdmd_ray/runs/needs/compute.py`). Mean and sample standard deviation over seeds, of the last judgement and "
+        f"not of the best; {results.samples} images each, of the student's EMA, with the same prompts and noise "
+        "for all."
     )
     parts = [
         f"## {results.name}",

@@ -1,13 +1,15 @@
 """What the documents say of files, targets, commands and settings is true."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from advdmd_ray import cli
-from advdmd_ray.config import Config
+from advdmd_ray.cli.entry import COMMANDS
+from advdmd_ray.config import Config, read_config
 from advdmd_ray.metrics import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
@@ -57,16 +59,50 @@ def test_series_in_code_marks_are_in_the_catalogue(text: str, path: Path) -> Non
     assert named <= set(CATALOGUE), path
 
 
-def test_commands_of_the_readme_parse() -> None:
-    lines = re.findall(
-        r"^    (?:advdmd |.*python -m advdmd_ray\.run )(.*)$", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
-    assert len(lines) > 5
-    for line in lines:
-        words = re.sub(r"\[[^]]*\]", "", line)
-        argv = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|(\S+)', words)]
-        commands = {"run", "pretrain", "sample", "export", "evaluate", "compare", "doctor"}
-        cli.parse_arguments(argv if argv[0] in commands else ["run", *argv])
+@pytest.mark.parametrize(("text", "path"), texts())
+def test_files_of_the_repository_that_are_named_exist(text: str, path: Path) -> None:
+    named = set(re.findall(r"(?<![\w/.~])((?:\w+/)*\w+\.py|configs/[\w/]+\.yaml)(?!\w)(?!`?†)", text))
+    assert sorted(name for name in named if not stands(name)) == [], path
+
+
+def stands(name: str) -> bool:
+    """Whether a file is there: from the root, from the package, or by a bare name anywhere in the package."""
+    package = ROOT / "advdmd_ray"
+    return (ROOT / name).is_file() or (package / name).is_file() or ("/" not in name and any(package.rglob(name)))
+
+
+@pytest.mark.parametrize(("text", "path"), texts())
+def test_commands_parse_and_their_settings_are_valid(text: str, path: Path) -> None:
+    for line in commands_in(text):
+        args = cli.parse_arguments(words_of(line))
+        if getattr(args, "config", None) and (ROOT / args.config).exists():
+            read_config(ROOT / args.config, args.overrides)
+
+
+def test_commands_are_found_where_they_stand() -> None:
+    readme, commands = (ROOT / "README.md").read_text(), (ROOT / "docs/guides/commands.md").read_text()
+    assert commands_in(readme)
+    assert {words_of(line)[0] for line in commands_in(commands)} == {command.name for command in COMMANDS}
+    assert words_of('python -m advdmd_ray.run --config a.yaml run.name="b" [--fresh]') == [
+        *("run", "--config", "a.yaml", "run.name=b")
+    ]
+
+
+def commands_in(text: str) -> list[str]:
+    """Lines of code, and code marks with arguments, that call the program."""
+    whole = text.replace("\\\n", " ")
+    lines = re.findall(r"^    (?:[^#`\n]* )?(advdmd \w.*|python -m advdmd_ray\.run .*)$", whole, re.MULTILINE)
+    return lines + re.findall(r"`(advdmd \w+ [^`]+)`", whole)
+
+
+def words_of(line: str) -> list[str]:
+    """A command line's arguments, without what is optional, a comment, or the program's name."""
+    words = shlex.split(re.sub(r" \[[^]]*\]", "", line), comments=True)
+    return words[1:] if words[0] == "advdmd" else ["run", *words[3:]]
+
+
+def test_the_readme_has_at_most_1200_words() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1200
 
 
 def test_layers_in_the_design_are_those_that_are_checked() -> None:
