@@ -13,10 +13,10 @@ from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import (
-    build_learner_worker,
     build_reward_worker,
     build_rollout_worker,
     draw_samples_here,
+    learner_parts,
 )
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease
@@ -32,7 +32,7 @@ class SerialRun:
         table: The encoded prompts, if the caller has them already.
 
     Attributes:
-        worker: The learner with its checkpoints and grids.
+        worker: The learner with its checkpoints.
         table: The encoded prompts.
     """
 
@@ -40,7 +40,7 @@ class SerialRun:
         self._config = config
         self.table = encode_table(config) if table is None else table
         draw_samples_here(config, self.table)
-        self.worker: LearnerWorker = build_learner_worker(config, SoloGang(), self.table, checkpoint)
+        self.worker = LearnerWorker(**learner_parts(config, SoloGang(), self.table, checkpoint, watched=False))
         self._rollout = build_rollout_worker(config, "rollout", self.table)
         self._reward = build_reward_worker(config, "reward", self.table)
 

@@ -139,6 +139,11 @@ class PromptFrontier:
         """Ordinals leased or queued: groups that are still to be committed."""
         return len(self._held) + len(self._queued)
 
+    @property
+    def leased(self) -> int:
+        """Leases that are not complete."""
+        return len(self._held)
+
     def settled_beyond(self) -> tuple[int, ...]:
         """The settled ordinals above `first_unsettled`."""
         return tuple(o for o in range(self.first_unsettled, self._next) if o not in self._issues)

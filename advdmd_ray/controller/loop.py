@@ -10,14 +10,14 @@ One thread, one event loop, four stations:
   version, a settled cycle.
 * **Reward.** An idle worker gets the oldest unscored group and the newest discriminator. Produces one scored record
   batch, which is committed; the first commit of an ordinal wins. Unblocked by: a generated group.
-* **Learner.** The idle gang takes the next `groups_per_cycle` groups in ordinal order, all or none, and fetches their
-  bytes; if a node took some of them with it, those are issued again and the take is undone. It trains one cycle and
-  returns new weights, which are published as the next version. Then the groups are settled. Checkpoints, sample grids
-  and judgements are made between cycles. Unblocked by: a commit.
+* **Learner** (`learner_station.py`). The idle gang takes the next `groups_per_cycle` groups in ordinal order, all or
+  none, and fetches their bytes; if a node took some of them with it, those are issued again and the take is undone. It
+  trains one cycle and returns new weights, which are published as the next version. Then the groups are settled.
+  Checkpoints, sample grids and judgements are made between cycles. Unblocked by: a commit.
 * **Time.** Overdue leases and leases of dead workers are issued again with the same seeds. Every wait has a deadline
   and says what it waits for.
 
-The same loop runs in one process (`local.py`) and on Ray (`runtime/`): a `Shell` starts tasks and says which are done.
+The same loop runs on Ray and in one process: a `Shell` starts tasks and says which are done.
 """
 
 import logging
@@ -30,19 +30,14 @@ from typing import Any, Literal
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
+from advdmd_ray.controller.learner_station import LearnerStation
 from advdmd_ray.controller.protocols import Buffer, Hub, Published, Reference, Shell, Status, Store, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
-from advdmd_ray.evaluation.judges.contract import Judgement
-from advdmd_ray.learner.cadence import Every
-from advdmd_ray.learner.outcome import CycleOutcome
 from advdmd_ray.stations.buffer.index import CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
-from advdmd_ray.stations.weights.snapshot import Manifest
 
 logger = logging.getLogger(__name__)
-
-CONSUMER = "learner"
 
 
 @dataclass(slots=True)
@@ -55,8 +50,6 @@ class _State:
     unscored: deque[tuple[Lease, Reference]] = field(default_factory=deque)
     idle_rollout: list[str] = field(default_factory=list)
     idle_reward: list[str] = field(default_factory=list)
-    checkpointed: int = -1
-    chores: deque[Callable[[], None]] = field(default_factory=deque)
 
 
 class Controller:
@@ -80,11 +73,8 @@ class Controller:
         self._config = config
         self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
         self._group_bytes = group_bytes
-        self._version = version
         self._display, self._clock, self._deadlines = display, clock, Deadlines(config, clock)
         self._state = _State(idle_rollout=list(shell.rollout_workers), idle_reward=list(shell.reward_workers))
-        self._checkpoints, self._grids = Every(config.learner.checkpoint_cycles), Every(config.evaluation.grid_cycles)
-        self._judgements = Every(config.evaluation.judge_cycles)
         self._telemetry = Telemetry(
             config,
             hub,
@@ -94,6 +84,17 @@ class Controller:
             clock=clock,
         )
         self._stations = self._telemetry.stations
+        self._learner = LearnerStation(
+            config,
+            frontier=frontier,
+            buffer=buffer,
+            store=store,
+            shell=shell,
+            telemetry=self._telemetry,
+            deadlines=self._deadlines,
+            begin=self._begin,
+            version=version,
+        )
 
     def run(self) -> int:
         """Runs to the end and returns the last version; the last thing it does is a checkpoint.
@@ -104,11 +105,12 @@ class Controller:
             WeightsMismatchError: if a worker loaded other bytes than were published.
             WorkerLostError: if the learner died, or groups are lost with their nodes over and over.
         """
+        self._learner.publish_first()
         self._deadlines.learner(busy=False)
         self._telemetry.begin()
         while True:
-            self._start_learner()
-            if self._finished() and not self._deadlines.learner_busy:
+            self._learner.start()
+            if self._learner.finished and not self._deadlines.learner_busy:
                 break
             self._start_scoring()
             self._start_rollouts()
@@ -116,15 +118,11 @@ class Controller:
             self._expire()
             self._display(self._telemetry.status(self._waiting_for()))
         # What is still under way belongs to cycles that will not come; a resumed run makes it again.
-        if self._state.checkpointed != self._version:
-            self._finish_checkpoint()
-        self._gauges()
-        return self._version
-
-    def _finished(self) -> bool:
-        limit = self._config.run.time_limit_s
-        late = limit is not None and self._telemetry.elapsed_s >= limit
-        return self._version >= self._config.run.cycles or late
+        self._learner.save()
+        while self._deadlines.learner_busy:
+            self._collect()
+        self._learner.measure()
+        return self._learner.version
 
     # Rollout station ------------------------------------------------------------------------------------------------
 
@@ -136,7 +134,7 @@ class Controller:
         while self._state.idle_rollout:
             limit = self._lease_limit()
             worker = self._state.idle_rollout[0]
-            lease = self._frontier.lease(self._clock(), worker, self._version, limit)
+            lease = self._frontier.lease(self._clock(), worker, self._learner.version, limit)
             if lease is None:
                 for idle in self._state.idle_rollout:
                     self._stations.idle(idle, "blocked")
@@ -154,7 +152,7 @@ class Controller:
     def _lease_limit(self) -> int:
         """First new ordinal that may not be leased now: by the age cap, by the end of the run, by the byte cap."""
         per_cycle = self._config.rollout.groups_per_cycle
-        limit = lease_limit(self._version, per_cycle, self._config.rollout.max_policy_age)
+        limit = lease_limit(self._learner.version, per_cycle, self._config.rollout.max_policy_age)
         limit = min(limit, self._config.run.cycles * per_cycle)
         under_way = self._frontier.reserved
         if not self._buffer.room(self._group_bytes, under_way):
@@ -221,110 +219,6 @@ class Controller:
         self._state.idle_reward.append(task.worker)
         self._lost("reward", task, error, reissued)
 
-    # Learner station ------------------------------------------------------------------------------------------------
-
-    def _start_learner(self) -> None:
-        if self._deadlines.learner_busy:
-            return
-        if self._state.chores:
-            self._occupy_learner()
-            self._state.chores.popleft()()
-            return
-        if self._finished():
-            return
-        take = self._buffer.take(CONSUMER, self._config.rollout.groups_per_cycle, self._version)
-        if take.dropped:
-            logger.warning("groups %s were too old at take and are issued again", list(take.dropped))
-            self._frontier.reissue(take.dropped)
-            self._telemetry.dropped(len(take.dropped), "age")
-        if take.groups is None:
-            return
-        groups = take.groups
-        self._occupy_learner()
-        self._begin(self._shell.fetch(groups), lambda lost: self._fetched(groups, lost), self._learner_lost)
-
-    def _fetched(self, groups: Sequence[tuple[GroupInfo, Reference]], lost: Sequence[int]) -> None:
-        self._deadlines.fetched(len(lost))
-        if lost:
-            logger.warning("groups %s were lost with the node that held them and are issued again", list(lost))
-            self._buffer.give_back(CONSUMER, lost)
-            self._frontier.reissue(lost)
-            self._telemetry.dropped(len(lost), "lost")
-            self._free_learner()
-            return
-        infos = [info for info, _ in groups]
-        self._telemetry.taken(infos)
-        task = self._shell.cycle(groups)
-        self._begin(task, lambda outcome: self._cycled(task, infos, outcome), self._learner_lost)
-
-    def _cycled(self, task: Task, infos: Sequence[GroupInfo], outcome: CycleOutcome) -> None:
-        student, discriminator = task.payload
-        self.publish(outcome.student, student)
-        self.publish(outcome.discriminator, discriminator)
-        ordinals = [info.ordinal for info in infos]
-        self._buffer.settle(CONSUMER, ordinals)
-        self._frontier.settle(ordinals)
-        self._version = outcome.report.version
-        self._free_learner()
-        if self._checkpoints.due(self._version):
-            self._state.chores.append(self._start_checkpoint)
-        if self._grids.due(self._version):
-            self._state.chores.append(self._start_grid)
-        if self._judgements.due(self._version):
-            self._state.chores.append(self._start_judge)
-        self._telemetry.cycled(outcome.report, outcome.resident_bytes)
-        self._gauges()
-
-    def publish(self, manifest: Manifest, payload: Reference) -> None:
-        """Makes a snapshot the newest of its stream."""
-        self._store.publish(manifest, payload)
-        self._telemetry.published(manifest)
-
-    def _start_checkpoint(self) -> None:
-        task = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": dict(self._telemetry.updates)})
-        version = self._version
-        self._begin(task, lambda path: self._checkpointed(version, path), self._learner_lost)
-
-    def _checkpointed(self, version: int, path: str) -> None:
-        logger.info("checkpoint %s", path)
-        self._state.checkpointed = version
-        self._free_learner()
-
-    def _finish_checkpoint(self) -> None:
-        self._occupy_learner()
-        self._start_checkpoint()
-        while self._deadlines.learner_busy:
-            self._collect()
-
-    def _start_grid(self) -> None:
-        task = self._shell.grid()
-        self._begin(task, lambda _: self._free_learner(), self._learner_lost)
-
-    def _start_judge(self) -> None:
-        self._begin(self._shell.judge(), self._judged, self._learner_lost)
-
-    def _judged(self, judgement: Judgement) -> None:
-        self._free_learner()
-        if self._telemetry.judged(judgement):
-            logger.warning(
-                "the reward rises while the judge's figures fall (reward hacking?) at version %d; compare the pictures "
-                "in grids/ and lower policy_gradient.learning_rate",
-                self._version,
-            )
-
-    def _occupy_learner(self) -> None:
-        self._deadlines.learner(busy=True)
-        self._stations.busy("learner")
-
-    def _free_learner(self) -> None:
-        self._deadlines.learner(busy=False)
-        self._stations.idle("learner", "waiting")
-
-    def _learner_lost(self, _: Task, error: WorkerLostError) -> None:
-        raise WorkerLostError(
-            f"{error}; the learner's gang cannot go on without it: start again with --resume auto"
-        ) from error
-
     # The event loop -------------------------------------------------------------------------------------------------
 
     def _begin(self, task: Task, done: Callable[[Any], None], lost: Callable[[Task, WorkerLostError], None]) -> None:
@@ -333,9 +227,10 @@ class Controller:
 
     def _collect(self) -> None:
         if not self._state.tasks:
+            version = self._learner.version
             raise DeadlineError(
-                f"nothing is under way and nothing can begin after version {self._version}: the buffer holds "
-                f"{self._buffer.stats(self._version).groups} groups, the next ordinal is {self._frontier.next_ordinal}"
+                f"nothing is under way and nothing can begin after version {version}: the buffer holds "
+                f"{self._buffer.stats(version).groups} groups, the next ordinal is {self._frontier.next_ordinal}"
             )
         for task in self._shell.wait(list(self._state.tasks), timeout_s=0.5):
             done, lost = self._state.tasks.pop(task), self._state.failed.pop(task)
@@ -353,7 +248,7 @@ class Controller:
 
     def _waiting_for(self) -> str:
         if self._deadlines.learner_busy:
-            return f"the learner's work after version {self._version}"
+            return f"the learner's work after version {self._learner.version}"
         # The first in order: the learner takes it first. A task whose ordinal others have made holds nobody up.
         wanted = [
             (lease.ordinal, began, lease, task.worker)
@@ -379,7 +274,7 @@ class Controller:
         if overdue:
             self._telemetry.expired(len(overdue))
 
-    # Weights and figures --------------------------------------------------------------------------------------------
+    # Weights -------------------------------------------------------------------------------------------------------
 
     def _verify(self, report: WorkReport) -> None:
         """Checks the weights a worker says it loaded; a mismatch ends the run."""
@@ -391,7 +286,3 @@ class Controller:
             self._telemetry.mismatched(report.load.stream)
             raise
         self._telemetry.verified(report.load)
-
-    def _gauges(self) -> None:
-        outstanding = len(self._frontier.outstanding(self._clock()))
-        self._telemetry.gauges(self._buffer.stats(self._version), outstanding)

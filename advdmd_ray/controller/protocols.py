@@ -1,6 +1,6 @@
 """Where the controller's work runs, as protocols: a `Shell` starts tasks, a buffer, a store and a hub keep the facts.
 
-`local.py` implements them in one process, `runtime/` on Ray.
+`runtime/local.py` implements them in one process, the rest of `runtime/` on Ray.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,6 +50,14 @@ class Shell(Protocol):
     def rollout_workers(self) -> Sequence[str]: ...  # noqa: D102
     @property
     def reward_workers(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def prompts(self) -> int:
+        """Prompts that rollouts draw from."""
+        ...
+
+    def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
+        """The learner's present weights: manifests and payloads of student and discriminator. Waits for them."""
+        ...
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         """Starts a rollout; outcome WorkReport, payload the group's bytes."""
@@ -63,8 +71,8 @@ class Shell(Protocol):
         """Starts bringing the bytes of a cycle to the learner; outcome the ordinals whose bytes are gone, ascending."""
         ...
 
-    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
-        """Starts a cycle on fetched groups; outcome CycleOutcome, payload (student bytes, discriminator bytes)."""
+    def cycle(self, infos: Sequence[GroupInfo]) -> Task:
+        """Starts a cycle on the groups fetched last; outcome CycleOutcome, payload (student, discriminator) bytes."""
         ...
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:

@@ -14,7 +14,7 @@ from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.evaluation.judges.draws import StudentJudge
 from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid
-from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
+from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.outcome import CycleOutcome
@@ -32,7 +32,7 @@ CycleResult = tuple[CycleOutcome, np.ndarray, np.ndarray] | Nothing
 
 
 class LearnerWorker:
-    """A learner rank with its share of every cycle; rank 0 publishes, saves and draws.
+    """A learner rank with its share of every cycle; rank 0 publishes, saves, draws and judges.
 
     Args:
         config: The configuration.
@@ -41,6 +41,11 @@ class LearnerWorker:
         table: The encoded prompts.
         checkpoints: Folder of the checkpoints.
         grid_path: From a version to where its grid goes.
+        decode: Turns latents `[b, c, h, w]` into images in [-1, 1]; only rank 0 needs it, for its grids.
+        judge: Rank 0's, if the student is judged while it learns.
+
+    Attributes:
+        learner: As given.
     """
 
     def __init__(
@@ -52,38 +57,41 @@ class LearnerWorker:
         *,
         checkpoints: Path,
         grid_path: Callable[[int], Path],
+        decode: Callable[[Tensor], Tensor] | None,
+        judge: StudentJudge | None,
     ) -> None:
-        self._config, self._gang, self._learner, self._table = config, gang, learner, table
+        self._config, self._gang, self.learner, self._table = config, gang, learner, table
         self._checkpoints, self._grid_path = checkpoints, grid_path
-
-    @property
-    def learner(self) -> Learner:
-        """What this worker runs."""
-        return self._learner
+        self._decode, self._judge = decode, judge
+        self._share: Sequence[np.ndarray] = ()
 
     def publication(self) -> Publication | Nothing:
         """On rank 0 manifests and payloads of the current student and discriminator, else nothing. Collective."""
         helps = self._config.learner.partitions_weights  # whole weights are copied on rank 0 alone
         if self._gang.rank != 0 and not helps:
             return NOTHING
-        weights = self._learner.published()
+        weights = self.learner.published()
         if self._gang.rank != 0:
             return NOTHING
-        student, discriminator = self._learner.packed(*weights)
+        student, discriminator = self.learner.packed(*weights)
         return (student.manifest, discriminator.manifest), student.payload, discriminator.payload
 
-    def cycle(self, infos: Sequence[GroupInfo], payloads: Sequence[np.ndarray]) -> CycleResult:
-        """Trains one cycle on this rank's share, which is groups rank, rank + size, ... of the cycle.
+    def hold(self, share: Sequence[np.ndarray]) -> None:
+        """Keeps the Arrow bytes of groups rank, rank + size, ... of the next cycle until it takes them."""
+        self._share = share
+
+    def cycle(self, infos: Sequence[GroupInfo]) -> CycleResult:
+        """Trains one cycle on the share that is held.
 
         Args:
             infos: Metadata of all groups of the cycle, in ordinal order.
-            payloads: Arrow bytes of this rank's share, views of shared memory.
 
         Returns:
             On rank 0 the outcome and the payloads of the new student and discriminator, else nothing.
         """
-        share = [decode_scored(from_bytes(data)) for data in payloads]
-        report = self._learner.cycle(share, infos)
+        share = [decode_scored(from_bytes(data)) for data in self._share]
+        self._share = ()
+        report = self.learner.cycle(share, infos)
         publication = self.publication()
         if publication[0] is None:
             return NOTHING
@@ -92,39 +100,44 @@ class LearnerWorker:
 
     def checkpoint(self, facts: Mapping[str, Any]) -> str:
         """Saves the learner and the controller's facts as one checkpoint. Collective; rank 0 writes."""
-        tensors, own = self._learner.tensors(), self._learner.facts()
+        tensors, own = self.learner.tensors(), self.learner.facts()
         if self._gang.rank != 0:
             return ""
         path = save_checkpoint(
             self._checkpoints,
-            self._learner.version,
+            self.learner.version,
             tensors,
             {"learner": own, "controller": dict(facts), "config": self._config.model_dump(mode="json")},
             self._config.learner.keep_checkpoints,
         )
         return str(path)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Continues from a checkpoint. Collective."""
-        self._learner.restore(checkpoint)
-
-    def grid(self, decode: Callable[[Tensor], Tensor]) -> str:
+    def grid(self) -> str:
         """Samples the student's EMA with fixed seeds, so that grids of different versions compare.
-
-        Args:
-            decode: Turns latents `[b, C, H, W]` into images in [-1, 1].
 
         Returns:
             Path of the picture.
+
+        Raises:
+            ValueError: on a rank that has no decoder.
         """
+        if self._decode is None:
+            raise ValueError(f"rank {self._gang.rank} draws no grids; ask rank 0")
         count = min(GRID_COLUMNS, self._table.rollouts)
         ids = torch.arange(count).repeat(GRID_ROWS)
         seeds = [derive_seed(self._config.run.seed, "grid", index) for index in range(ids.numel())]
-        latents = self._learner.sample_ema(self._table.rows(ids), seeds)
-        path = self._grid_path(self._learner.version)
-        label = f"student, {self._config.steps} steps, cycle {self._learner.version}"
-        return str(comparison_grid(path, {label: decode(latents).numpy()}, column_labels(self._table.texts[:count])))
+        latents = self.learner.sample_ema(self._table.rows(ids), seeds)
+        path = self._grid_path(self.learner.version)
+        label = f"student, {self._config.steps} steps, cycle {self.learner.version}"
+        images = self._decode(latents).numpy()
+        return str(comparison_grid(path, {label: images}, column_labels(self._table.texts[:count])))
 
-    def judge(self, judge: StudentJudge) -> Judgement:
-        """Judges the student's EMA; the same prompts and seeds at every version."""
-        return judge.judged(self._learner.sample_ema)
+    def judge(self) -> Judgement:
+        """Judges the student's EMA; the same prompts and seeds at every version.
+
+        Raises:
+            ValueError: on a rank that has no judge.
+        """
+        if self._judge is None:
+            raise ValueError(f"rank {self._gang.rank} has no judge; set evaluation.judge_cycles and ask rank 0")
+        return self._judge.judged(self.learner.sample_ema)

@@ -12,7 +12,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config, Resume, dump_config
 from advdmd_ray.controller.frontier import PromptFrontier, restored_frontier
-from advdmd_ray.controller.loop import CONSUMER, Controller
+from advdmd_ray.controller.learner_station import CONSUMER
+from advdmd_ray.controller.loop import Controller
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
@@ -154,10 +155,6 @@ def _loop(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoin
                 updates=None if checkpoint is None else checkpoint.facts["controller"]["updates"],
                 display=display,
             )
-            (student, discriminator), student_bytes, discriminator_bytes = shell.publication()
-            controller.publish(student, student_bytes)
-            controller.publish(discriminator, discriminator_bytes)
-            del student_bytes, discriminator_bytes  # or Ray would keep the first snapshots to the end
             controller.run()
     finally:
         for actor in (buffer, store):

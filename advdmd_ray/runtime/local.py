@@ -9,25 +9,25 @@ from typing import Any
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import restored_frontier
-from advdmd_ray.controller.loop import CONSUMER, Controller
+from advdmd_ray.controller.learner_station import CONSUMER
+from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Published, Reference, Status, Task
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.gang import SoloGang
+from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table, geometry
 from advdmd_ray.runs.parts.workers import (
-    build_decoder,
-    build_learner_worker,
     build_reward_worker,
     build_rollout_worker,
-    build_student_judge,
     draw_samples_here,
+    learner_parts,
 )
 from advdmd_ray.stations import work
 from advdmd_ray.stations.buffer.index import BufferIndex, check_capacity
 from advdmd_ray.stations.records import GroupInfo, Lease
-from advdmd_ray.stations.weights.snapshot import Snapshot
+from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot
 from advdmd_ray.stations.weights.store import WeightStore
 
 
@@ -42,9 +42,7 @@ class LocalShell:
         self.prompts = table.rollouts
         self._rollout = {name: build_rollout_worker(config, name, table) for name in self.rollout_workers}
         self._reward = {name: build_reward_worker(config, name, table) for name in self.reward_workers}
-        self.learner = build_learner_worker(config, SoloGang(), table, checkpoint)
-        self._decode = build_decoder(config)
-        self._judge = build_student_judge(config) if config.evaluation.judge_cycles else None
+        self.learner = LearnerWorker(**learner_parts(config, SoloGang(), table, checkpoint))
         self._done: dict[Task, Any] = {}
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
@@ -57,13 +55,19 @@ class LocalShell:
         snapshot = Snapshot(discriminator.manifest, discriminator.payload)
         return self._finish(worker, *work.score(self._reward[worker], group, snapshot))
 
-    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:  # noqa: ARG002 - all bytes are here
+    def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """See `Shell`."""
+        student, discriminator = self.learner.learner.snapshots()
+        return (student.manifest, discriminator.manifest), student.payload, discriminator.payload
+
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
+        """See `Shell`; all bytes are here."""
+        self.learner.hold([data for _, data in groups])
         return self._finish("learner", ())
 
-    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
+    def cycle(self, infos: Sequence[GroupInfo]) -> Task:
         """See `Shell`."""
-        outcome, student, discriminator = self.learner.cycle([info for info, _ in groups], [data for _, data in groups])
+        outcome, student, discriminator = self.learner.cycle(infos)
         return self._finish("learner", outcome, (student, discriminator))
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:
@@ -72,13 +76,11 @@ class LocalShell:
 
     def grid(self) -> Task:
         """See `Shell`."""
-        return self._finish("learner", self.learner.grid(self._decode))
+        return self._finish("learner", self.learner.grid())
 
     def judge(self) -> Task:
         """See `Shell`."""
-        if self._judge is None:
-            raise ValueError("evaluation.judge_cycles=0 makes no judge")
-        return self._finish("learner", self.learner.judge(self._judge))
+        return self._finish("learner", self.learner.judge())
 
     def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:  # noqa: ARG002 - every task is done
         """See `Shell`: one task at a time, oldest first."""
@@ -136,6 +138,4 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
             updates=None if checkpoint is None else checkpoint.facts["controller"]["updates"],
             display=display,
         )
-        for snapshot in shell.learner.learner.snapshots():
-            controller.publish(snapshot.manifest, snapshot.payload)
         return controller.run()

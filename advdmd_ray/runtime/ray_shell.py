@@ -139,24 +139,17 @@ class RayShell:
         outcome, payload = call.remote(group, discriminator.manifest, discriminator.payload)
         return Task(worker, (outcome,), payload)
 
-    def _shares(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> list[Sequence[tuple[GroupInfo, Reference]]]:
-        """What each rank gets, its own share only: on several nodes the others' bytes need not travel to it."""
-        return [groups[index :: len(self._ranks)] for index in range(len(self._ranks))]
-
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """See `Shell`."""
-        # In their list the references are handed over as they are: the loss of one does not end the call.
-        shares = zip(self._ranks, self._shares(groups), strict=True)
-        tickets = tuple(rank.fetch.remote(list(share)) for rank, share in shares)
+        # Each rank gets its own share only: on several nodes the others' bytes need not travel to it. In their list
+        # the references are handed over as they are: the loss of one does not end the call.
+        ranks = len(self._ranks)
+        tickets = tuple(rank.fetch.remote(list(groups[index::ranks])) for index, rank in enumerate(self._ranks))
         return Task("learner", tickets, join=lambda lost: tuple(sorted(chain(*lost))))
 
-    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
+    def cycle(self, infos: Sequence[GroupInfo]) -> Task:
         """See `Shell`."""
-        infos = [info for info, _ in groups]
-        results = [
-            rank.cycle.options(num_returns=3).remote(infos, *(payload for _, payload in share))
-            for rank, share in zip(self._ranks, self._shares(groups), strict=True)
-        ]
+        results = [rank.cycle.options(num_returns=3).remote(infos) for rank in self._ranks]
         _, student, discriminator = results[0]
         return Task("learner", tuple(outcome for outcome, _, _ in results), (student, discriminator))
 

@@ -138,7 +138,7 @@ class _LoseOnce(FakeShell):
 
 
 def _with(stage: Stage, shell: FakeShell) -> Stage:
-    stage.shell = stage.controller._shell = shell
+    stage.shell = stage.controller._shell = stage.controller._learner._shell = shell
     return stage
 
 

@@ -99,14 +99,14 @@ RayShell.publication = publication
 """
 
 OTHER_MEANS = """
-cycle = RayShell.cycle
+fetch = RayShell.fetch
 
 def spoiled(payload):
     scored = decode_scored(from_bytes(ray.get(payload)))
     group = replace(scored.group, means=scored.group.means + np.float32(0.1))
     return ray.put(to_bytes(encode_scored(replace(scored, group=group))))
 
-RayShell.cycle = lambda shell, groups: cycle(shell, [(info, spoiled(payload)) for info, payload in groups])
+RayShell.fetch = lambda shell, groups: fetch(shell, [(info, spoiled(payload)) for info, payload in groups])
 """
 
 

@@ -12,7 +12,7 @@ from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.networks import base_digest
-from advdmd_ray.runs.parts.workers import build_learner_worker, build_reward_worker, build_rollout_worker
+from advdmd_ray.runs.parts.workers import build_learner, build_reward_worker, build_rollout_worker
 from advdmd_ray.stations.records import Lease, TrajectoryGroup
 from advdmd_ray.stations.reward import (
     RewardWorker,
@@ -45,7 +45,7 @@ class Play:
 
     def __init__(self, settings: Config) -> None:
         self.settings, self.table = settings, encode_table(settings)
-        self.learner: Learner = build_learner_worker(settings, SoloGang(), self.table, None)._learner
+        self.learner: Learner = build_learner(settings, SoloGang(), self.table, None)
         self.actor = build_rollout_worker(settings, "rollout-0", self.table)
         self.judge = build_reward_worker(settings, "reward-0", self.table)
 

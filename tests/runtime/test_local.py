@@ -194,8 +194,8 @@ class _Fallen:
 class _Rising(LocalShell):
     """Every cycle reports a higher reward of the final level than the one before."""
 
-    def cycle(self, groups: Any) -> Task:
-        task = super().cycle(groups)
+    def cycle(self, infos: Any) -> Task:
+        task = super().cycle(infos)
         outcome = self._done[task]
         rewards = (*outcome.report.reward_mean[:-1], float(outcome.report.version))
         self._done[task] = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, reward_mean=rewards))

@@ -10,7 +10,8 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
-from advdmd_ray.controller.loop import CONSUMER, Controller
+from advdmd_ray.controller.learner_station import CONSUMER
+from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Published, Reference, Status, Task
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
@@ -133,6 +134,13 @@ class FakeShell:
         self._running[worker] = running
         return LoadReport(worker, *running, snapshot.manifest.digest)
 
+    @property
+    def prompts(self) -> int:
+        return 10
+
+    def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
+        return (manifest("student", 0), manifest("discriminator", 0)), b"student", b"discriminator"
+
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         rollout = self.config.rollout
         assert student.manifest.version == lease.policy_version == self.version
@@ -165,6 +173,7 @@ class FakeShell:
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         ordinals = tuple(info.ordinal for info, _ in groups)
+        assert all(reference == ("scored", reference[1]) for _, reference in groups)
         lost = tuple(o for o in ordinals if o not in self.gone and self.draws_loss())
         self.gone.extend(lost)
         self._fetched = () if lost else ordinals
@@ -173,12 +182,11 @@ class FakeShell:
     def draws_loss(self) -> bool:
         return self._random is not None and self._random.random() < self._gone
 
-    def cycle(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
-        assert self._fetched == tuple(info.ordinal for info, _ in groups), "a cycle is of groups that were fetched"
+    def cycle(self, infos: Sequence[GroupInfo]) -> Task:
+        assert self._fetched == tuple(info.ordinal for info in infos), "a cycle is of groups that were fetched"
         self._fetched = ()
-        self.cycles.append(tuple(info.ordinal for info, _ in groups))
-        self.ages.extend(self.version - info.policy_version for info, _ in groups)
-        assert all(reference == ("scored", reference[1]) for _, reference in groups)
+        self.cycles.append(tuple(info.ordinal for info in infos))
+        self.ages.extend(self.version - info.policy_version for info in infos)
         version = self.version + 1
         report = CycleReport(
             version=version,
@@ -191,7 +199,7 @@ class FakeShell:
             reward_spread=(1.0,),
             policy=None,
             fresh_deviation=0.0,
-            trajectories=4 * len(groups),
+            trajectories=4 * len(infos),
             seconds=1.0,
         )
         outcome = CycleOutcome(report, manifest("student", version), manifest("discriminator", version), RESIDENT)
@@ -258,8 +266,6 @@ class Stage:
             display=self.statuses.append,
             clock=self.clock,
         )
-        self.controller.publish(manifest("student", 0), b"student")
-        self.controller.publish(manifest("discriminator", 0), b"discriminator")
 
     def run(self) -> int:
         """The whole run."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from advdmd_ray.config import Config
 from advdmd_ray.learner.gang import Gang, TorchDistributedGang
 from advdmd_ray.runs.parts.inputs import encode_table
-from advdmd_ray.runs.parts.workers import build_learner_worker, build_reward_worker, build_rollout_worker
+from advdmd_ray.runs.parts.workers import build_learner, build_reward_worker, build_rollout_worker
 from advdmd_ray.stations.records import Lease
 from advdmd_ray.stations.reward import group_info
 
@@ -44,7 +44,7 @@ def config(pipeline: Path, backbone: str, **learner: Any) -> Config:
 def learned(settings: Config, gang: Gang, cycles: int) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """What is published after some cycles, the average and a sample of it, and what each cycle reported."""
     table = encode_table(settings)
-    learner = build_learner_worker(settings, gang, table, None).learner
+    learner = build_learner(settings, gang, table, None)
     actor, judge = build_rollout_worker(settings, "actor", table), build_reward_worker(settings, "judge", table)
     facts = []
     for cycle in range(cycles):

@@ -1,6 +1,8 @@
 """The workers of every station: the one place that knows which class plays which role."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -13,7 +15,6 @@ from advdmd_ray.evaluation.judges.draws import StudentJudge
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
-from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.models.discriminator import Hold
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
@@ -61,16 +62,27 @@ def build_sample_maker(config: Config, table: PromptTable) -> SampleMaker:
     )
 
 
-def draw_samples_here(config: Config, table: PromptTable) -> None:
-    """Draws what is missing of the teacher's samples in this process, if the configuration asks for any."""
+def draw_samples_here(
+    config: Config, table: PromptTable, progress: Callable[[int, int], None] = lambda _done, _of: None
+) -> None:
+    """Draws what is missing of the teacher's samples in this process, if the configuration asks for any.
+
+    Args:
+        config: The run's.
+        table: Encoded prompts.
+        progress: Told how many of all images are there.
+    """
     if config.data.source != "teacher_samples":
         return
     plan = plan_samples(config)
     missing = plan.missing()
     if missing:
         maker = build_sample_maker(config, table)
+        done = plan.images - sum(len(plan.rows(shard)) for shard in missing)
         for shard in missing:
-            maker.make(plan, shard)
+            progress(done, plan.images)
+            done += maker.make(plan, shard)
+        progress(done, plan.images)
 
 
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
@@ -97,20 +109,54 @@ def build_oracle(config: Config) -> ImageOracle:
     return ImageOracle(build_decoder(config), ShapesOracle())
 
 
-def build_learner_worker(
-    config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None
-) -> LearnerWorker:
+def build_learner(config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None) -> Learner:
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
     family, teacher = inspect_pipeline(config.model.path).family, build_denoiser(config, config.learner)
     networks = build_networks(config, teacher, family, device_of(config.learner), base_digest(config))
     shapes = geometry(config)
     real = real_images(config, table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)
-    folder = RunFolder(config.folder)
-    worker = LearnerWorker(config, gang, learner, table, checkpoints=folder.checkpoints, grid_path=folder.grid)
     if checkpoint is not None:
-        worker.restore(checkpoint)
-    return worker
+        learner.restore(checkpoint)
+    return learner
+
+
+class LearnerParts(TypedDict):
+    """The arguments of `LearnerWorker`."""
+
+    config: Config
+    gang: Gang
+    learner: Learner
+    table: PromptTable
+    checkpoints: Path
+    grid_path: Callable[[int], Path]
+    decode: Callable[[Tensor], Tensor] | None
+    judge: StudentJudge | None
+
+
+def learner_parts(
+    config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None, *, watched: bool = True
+) -> LearnerParts:
+    """What a rank is made of.
+
+    Args:
+        config: The run's.
+        gang: Of all ranks.
+        table: The encoded prompts.
+        checkpoint: Where to go on from; None starts with the teacher.
+        watched: Whether rank 0 draws grids, and judges if `evaluation.judge_cycles` asks for it.
+    """
+    folder, eyes = RunFolder(config.folder), watched and gang.rank == 0
+    return LearnerParts(
+        config=config,
+        gang=gang,
+        learner=build_learner(config, gang, table, checkpoint),
+        table=table,
+        checkpoints=folder.checkpoints,
+        grid_path=folder.grid,
+        decode=build_decoder(config) if eyes else None,
+        judge=build_student_judge(config) if eyes and config.evaluation.judge_cycles else None,
+    )
 
 
 def build_student_judge(config: Config) -> StudentJudge:

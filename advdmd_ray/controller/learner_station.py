@@ -1,0 +1,196 @@
+"""The learner's station: takes groups in their order, trains, publishes, and does its chores between two cycles.
+
+The controller asks it to `start` in every turn of its loop. An idle gang gets a chore that is due (checkpoint, grid,
+judgement), else the groups of the next cycle to fetch; once it has their bytes, it trains on them.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.deadlines import Deadlines
+from advdmd_ray.controller.frontier import PromptFrontier
+from advdmd_ray.controller.protocols import Buffer, Reference, Shell, Store, Task
+from advdmd_ray.controller.telemetry import LEARNER, Telemetry
+from advdmd_ray.errors import WorkerLostError
+from advdmd_ray.evaluation.judges.contract import Judgement
+from advdmd_ray.learner.cadence import Every
+from advdmd_ray.learner.outcome import CycleOutcome
+from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.weights.snapshot import Manifest
+
+logger = logging.getLogger(__name__)
+
+CONSUMER = "learner"
+
+
+class Begin(Protocol):
+    """How the controller takes a task in: what to do with its outcome, and when its worker is lost."""
+
+    def __call__(  # noqa: D102
+        self, task: Task, done: Callable[[Any], None], lost: Callable[[Task, WorkerLostError], None]
+    ) -> None: ...
+
+
+class LearnerStation:
+    """Knows the version, and what the gang does next.
+
+    Args:
+        config: The run's.
+        frontier: Told which ordinals are settled and which must be issued again.
+        buffer: Where groups are taken.
+        store: Where weights are published.
+        shell: Does the work.
+        telemetry: Is told of it.
+        deadlines: The clock of the learner; it knows whether the gang is busy.
+        begin: The controller's.
+        version: The run's first version.
+
+    Attributes:
+        version: Of the newest weights; equals the cycles done.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        frontier: PromptFrontier,
+        buffer: Buffer,
+        store: Store,
+        shell: Shell,
+        telemetry: Telemetry,
+        deadlines: Deadlines,
+        begin: Begin,
+        version: int,
+    ) -> None:
+        self._config, self._frontier, self._buffer, self._store = config, frontier, buffer, store
+        self._shell, self._telemetry, self._deadlines, self._begin = shell, telemetry, deadlines, begin
+        self.version = version
+        self._checkpointed = -1
+        self._fetched: tuple[GroupInfo, ...] | None = None
+        self._due: deque[Callable[[], None]] = deque()
+        self._chores = (
+            (Every(config.learner.checkpoint_cycles), self._start_checkpoint),
+            (Every(config.evaluation.grid_cycles), self._start_grid),
+            (Every(config.evaluation.judge_cycles), self._start_judge),
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether no cycle is to begin any more: all are done, or the time is up."""
+        limit = self._config.run.time_limit_s
+        late = limit is not None and self._telemetry.elapsed_s >= limit
+        return self.version >= self._config.run.cycles or late
+
+    def publish_first(self) -> None:
+        """Publishes the weights that the learner begins with."""
+        (student, discriminator), *payloads = self._shell.publication()
+        self._publish(student, payloads[0])
+        self._publish(discriminator, payloads[1])
+
+    def start(self) -> None:
+        """Gives the gang its next work, if it can have any."""
+        if self._fetched is not None:
+            infos, self._fetched = self._fetched, None
+            task = self._shell.cycle(infos)
+            self._begin(task, lambda outcome: self._cycled(task, infos, outcome), self._lost)
+        elif self._deadlines.learner_busy:
+            return
+        elif self._due:
+            self._occupy()
+            self._due.popleft()()
+        elif not self.finished:
+            self._start_fetch()
+
+    def _start_fetch(self) -> None:
+        take = self._buffer.take(CONSUMER, self._config.rollout.groups_per_cycle, self.version)
+        if take.dropped:
+            logger.warning("groups %s were too old at take and are issued again", list(take.dropped))
+            self._frontier.reissue(take.dropped)
+            self._telemetry.dropped(len(take.dropped), "age")
+        if take.groups is None:
+            return
+        infos = tuple(info for info, _ in take.groups)
+        self._occupy()
+        self._begin(self._shell.fetch(take.groups), lambda lost: self._got(infos, lost), self._lost)
+
+    def _got(self, infos: tuple[GroupInfo, ...], lost: Sequence[int]) -> None:
+        self._deadlines.fetched(len(lost))
+        if lost:
+            logger.warning("groups %s were lost with the node that held them and are issued again", list(lost))
+            self._buffer.give_back(CONSUMER, lost)
+            self._frontier.reissue(lost)
+            self._telemetry.dropped(len(lost), "lost")
+            self._free()
+            return
+        self._telemetry.taken(infos)
+        self._fetched = infos
+
+    def _cycled(self, task: Task, infos: Sequence[GroupInfo], outcome: CycleOutcome) -> None:
+        student, discriminator = task.payload
+        self._publish(outcome.student, student)
+        self._publish(outcome.discriminator, discriminator)
+        ordinals = [info.ordinal for info in infos]
+        self._buffer.settle(CONSUMER, ordinals)
+        self._frontier.settle(ordinals)
+        self.version = outcome.report.version
+        self._free()
+        self._due.extend(start for every, start in self._chores if every.due(self.version))
+        self._telemetry.cycled(outcome.report, outcome.resident_bytes)
+        self.measure()
+
+    def _publish(self, manifest: Manifest, payload: Reference) -> None:
+        """Makes a snapshot the newest of its stream."""
+        self._store.publish(manifest, payload)
+        self._telemetry.published(manifest)
+
+    def measure(self) -> None:
+        """Records the state of the run between two cycles."""
+        self._telemetry.gauges(self._buffer.stats(self.version), self._frontier.leased)
+
+    # Chores ---------------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Starts the checkpoint of this version, unless there is one; the gang must be idle."""
+        if self._checkpointed != self.version:
+            self._occupy()
+            self._start_checkpoint()
+
+    def _start_checkpoint(self) -> None:
+        task = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": dict(self._telemetry.updates)})
+        self._begin(task, self._saved, self._lost)
+
+    def _saved(self, path: str) -> None:
+        logger.info("checkpoint %s", path)
+        self._checkpointed = self.version
+        self._free()
+
+    def _start_grid(self) -> None:
+        self._begin(self._shell.grid(), lambda _: self._free(), self._lost)
+
+    def _start_judge(self) -> None:
+        self._begin(self._shell.judge(), self._judged, self._lost)
+
+    def _judged(self, judgement: Judgement) -> None:
+        self._free()
+        if self._telemetry.judged(judgement):
+            logger.warning(
+                "the reward rises while the judge's figures fall (reward hacking?) at version %d; compare the pictures "
+                "in grids/ and lower policy_gradient.learning_rate",
+                self.version,
+            )
+
+    def _occupy(self) -> None:
+        self._deadlines.learner(busy=True)
+        self._telemetry.stations.busy(LEARNER)
+
+    def _free(self) -> None:
+        self._deadlines.learner(busy=False)
+        self._telemetry.stations.idle(LEARNER, "waiting")
+
+    def _lost(self, _: Task, error: WorkerLostError) -> None:
+        raise WorkerLostError(
+            f"{error}; the learner's gang cannot go on without it: start again with --resume auto"
+        ) from error
