@@ -1,5 +1,7 @@
 """What the documents say of files, targets, commands and settings is true."""
 
+import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -99,6 +101,15 @@ def words_of(line: str) -> list[str]:
     """A command line's arguments, without what is optional, a comment, or the program's name."""
     words = shlex.split(re.sub(r" \[[^]]*\]", "", line), comments=True)
     return words[1:] if words[0] == "advdmd" else ["run", *words[3:]]
+
+
+@pytest.mark.parametrize(("text", "path"), texts())
+def test_examples_in_python_import_what_exists(text: str, path: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("advdmd_ray"):
+                module = importlib.import_module(str(node.module))
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == [], path
 
 
 def test_the_readme_has_at_most_1200_words() -> None:
