@@ -1,7 +1,17 @@
-"""One learner cycle after the other in one process: rollout, score, learn. No Ray, no buffer, every group of age 0.
+"""The whole method on one page: load, roll out, score, learn, and again. No Ray, no buffer, no waiting.
 
-For comparisons and tuning, where equal compute must be spent on equal work. The parts are those of the other shells;
-the order of work is fixed, so a run is a function of its configuration and the number of threads.
+The place to begin reading. `SerialRun.cycle` makes one learner cycle, with the parts that also run as Ray actors:
+
+1. **Load.** The rollout worker takes the newest student, the reward worker the newest discriminator
+   (`stations/weights/`).
+2. **Roll out.** The student samples groups of SDE trajectories, several of one prompt (`stations/rollout.py`).
+3. **Score.** The discriminator gives a reward to every state of every trajectory (`stations/reward.py`).
+4. **Learn.** The trajectories train the fake score and the discriminator; then the student, by RL on the rewards and by
+   distribution matching (`learner/learner.py`). The next cycle begins with the new weights.
+
+The asynchronous run does the same with many workers and a buffer between them (`controller/loop.py`). Here all groups
+have age 0 and the order of work is fixed, so a run is a function of its configuration and the number of threads, as
+comparisons at equal compute need it.
 """
 
 from advdmd_ray.config import Config
@@ -55,15 +65,18 @@ class SerialRun:
         return self.learner.version
 
     def cycle(self) -> CycleReport:
-        """Makes the groups of one cycle with the newest weights, scores them and learns from them."""
+        """One cycle: the newest weights make its groups and score them, and the learner learns from them."""
         student, discriminator = self.learner.snapshots()
         self._rollout.load(student)
         self._reward.load(discriminator)
-        count = self._config.rollout.groups_per_cycle
-        groups = self._rollout.generate_together([self._lease(self.version * count + place) for place in range(count)])
+        groups = self._rollout.generate_together(self._leases())
         scored = [self._reward.score(group) for group in groups]
         return self.learner.cycle(scored, [group_info(group, size_bytes=0) for group in scored])
 
-    def _lease(self, ordinal: int) -> Lease:
-        work = work_of(self._config.run.seed, self.table.rollouts, ordinal)
-        return Lease(ordinal, 0, work.prompt_id, work.seed, self.version)
+    def _leases(self) -> list[Lease]:
+        """The work of this cycle: the next prompts of the stream, one group each, with their seeds."""
+        count, leases = self._config.rollout.groups_per_cycle, []
+        for ordinal in range(self.version * count, (self.version + 1) * count):
+            work = work_of(self._config.run.seed, self.table.rollouts, ordinal)
+            leases.append(Lease(ordinal, 0, work.prompt_id, work.seed, self.version))
+        return leases

@@ -87,7 +87,8 @@ def test_a_serial_run_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path: Pat
 def test_groups_generated_together_are_those_generated_alone(tmp_path: Path, tiny_pipeline: Path) -> None:
     run = SerialRun(config(tmp_path, tiny_pipeline))
     run._rollout.load(run.learner.snapshots()[0])
-    leases = [run._lease(ordinal) for ordinal in range(4)]
+    leases = run._leases()
+    assert [lease.ordinal for lease in leases] == [0, 1]
     together = run._rollout.generate_together(leases)
     for lease, group in zip(leases, together, strict=True):
         alone = run._rollout.generate(lease)
