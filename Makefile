@@ -40,7 +40,7 @@ demo: $(STAMP) ## Train the 4-step digits student on this machine into runs/demo
 	@$(BIN)/python -m advdmd_ray.run --config configs/digits.yaml --fresh run.name=demo $(ARGS)
 
 pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
-	@$(BIN)/advdmd pretrain --config configs/digits.yaml
+	@$(BIN)/advdmd pretrain --config configs/pretrain/digits.yaml
 
 bench-gpu: $(STAMP) ## Time rollouts and learner of SD3.5 medium's size on a GPU, into runs/bench; without one it says so
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from advdmd_ray.cli.arguments import DONE, Command, add_config
-from advdmd_ray.config import read_config
+from advdmd_ray.config.pretrain import read_pretrain
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.folder import check_writable
 
@@ -19,7 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Trains the teacher with a progress bar and prints its card."""
-    config = read_config(args.config, args.overrides)
+    config = read_pretrain(args.config, args.overrides)
     folder = Path(config.pretrain.folder)
     check_writable(folder)
     if folder.exists():

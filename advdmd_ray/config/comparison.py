@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from advdmd_ray.config.base import Positive, Section
-from advdmd_ray.config.reading import read_tree, set_value, validated
+from advdmd_ray.config.layers import layer_of, resolve
+from advdmd_ray.config.reading import base_of, read_layers, read_tree, validated
+from advdmd_ray.config.shipped import locate
 from advdmd_ray.config.whole import Config
-from advdmd_ray.errors import UserError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -48,7 +49,10 @@ class Comparison(Section):
     """Rivals x seeds at equal learner compute."""
 
     name: Name = Field(description="Folder of the results.")
-    base: str = Field(min_length=1, description="Configuration that all rivals start from, relative to this file.")
+    base: str = Field(
+        min_length=1,
+        description="Configuration that all rivals start from: a path relative to this file, or a name that ships.",
+    )
     seeds: Seeds = Field(default=(0, 1, 2), description="Each rival is trained once with each.")
     budget: Budget = Field(description="Learner forward-equivalents of a job; it ends in the cycle that spends them.")
     points: Positive = Field(default=8, description="Judgements of the student's EMA, equally far along the budget.")
@@ -81,15 +85,15 @@ def read_comparison(path: str | Path, *, quick: bool = False) -> Comparison:
     """Reads a comparison's YAML file.
 
     Args:
-        path: The file; its `base` may be relative to it and comes back as a path from here.
+        path: The file, or the name of one that ships; its `base` comes back as a path from here.
         quick: Whether the values under `quick` take the place of the file's.
 
     Raises:
         UserError: as `read_config`, one line each.
     """
-    path = Path(path)
-    comparison = validated(Comparison, read_tree(path), str(path))
-    comparison = comparison.model_copy(update={"base": str(path.parent / comparison.base)})
+    path = locate(path, "compare")
+    comparison = validated(Comparison, read_tree(path, "compare"), str(path))
+    comparison = comparison.model_copy(update={"base": str(base_of(path, comparison.base))})
     if quick:
         return comparison.rehearsal()
     return comparison.model_copy(update={"quick": Quick()})
@@ -109,8 +113,6 @@ def rival_config(comparison: Comparison, rival: Rival, seed: int, output: Path) 
     Raises:
         UserError: for an override that is no setting, or settings that contradict each other.
     """
-    source = f"{comparison.name}: rival {rival.name}"
-    tree = read_tree(Path(comparison.base))
     fixed = {
         "run.seed": seed,
         "run.output": str(output / rival.name),
@@ -118,10 +120,10 @@ def rival_config(comparison: Comparison, rival: Rival, seed: int, output: Path) 
         "learner.engine": "torch",
         "learner.ranks": 1,
     }
-    for overrides in (comparison.overrides, comparison.quick.overrides, rival.overrides, fixed):
-        for key, value in overrides.items():
-            try:
-                set_value(tree, key, value)
-            except UserError as error:
-                raise UserError(f"{source}: {error}") from None
-    return validated(Config, tree, source)
+    layers = (
+        layer_of(f"{comparison.name}: overrides", comparison.overrides),
+        layer_of(f"{comparison.name}: quick.overrides", comparison.quick.overrides),
+        layer_of(f"{comparison.name}: rival {rival.name}", rival.overrides),
+        layer_of(comparison.name, fixed),
+    )
+    return resolve(Config, [*read_layers(Path(comparison.base)), *layers])

@@ -122,8 +122,15 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _a_path_where_files_are(self) -> Self:
-        if (self.source == "files") != (self.path is not None):
-            raise ValueError(f"source=files and path belong together, got source={self.source} and path={self.path}")
+        if self.source == "files" and self.path is None:
+            raise ValueError(
+                "source=files needs data.path: a folder of captioned images, or Parquet files, or WebDataset tars"
+            )
+        if self.source != "files" and self.path is not None:
+            raise ValueError(
+                f"path={self.path} is read where data.source=files, got source={self.source}; set data.source=files, "
+                "or data.path=null"
+            )
         return self
 
     @model_validator(mode="after")

@@ -273,21 +273,3 @@ class TwinFlowSection(Section):
         default=0.5, ge=0, le=100, description="Weight of the consistency of jumps to time 0."
     )
     bound: Free[float] = Field(default=1.0, gt=0, description="Largest absolute element of velocity gap and residual.")
-
-
-class PretrainSection(Section):
-    """Training of the small teacher of `data.source` (`advdmd pretrain`)."""
-
-    images: Free[int] = Field(
-        default=60_000, ge=1000, description="shapes: about how many scenes are drawn to train on."
-    )
-    steps: Free[Positive] = Field(default=3000, description="Optimizer steps.")
-    batch_size: Free[Positive] = Field(default=128, description="Images per step.")
-    learning_rate: Free[Rate] = Field(default=1e-3, description="Peak learning rate of AdamW.")
-    muon_learning_rate: Free[Rate | None] = Field(
-        default=None, description="Peak learning rate of Muon on the blocks' matrices; null: AdamW trains them too."
-    )
-    checkpoint_steps: Free[Positive] = Field(
-        default=1000, description="Steps between checkpoints; a training that was stopped goes on from the last."
-    )
-    folder: Free[str] = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")

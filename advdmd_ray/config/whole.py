@@ -20,7 +20,6 @@ from advdmd_ray.config.sections import (
     EvaluationSection,
     LearnerSection,
     MetricsSection,
-    PretrainSection,
     RaySection,
     RewardSection,
     RolloutSection,
@@ -51,7 +50,6 @@ class Config(Section):
     metrics: MetricsSection = MetricsSection()
     evaluation: EvaluationSection = EvaluationSection()
     ray: RaySection = RaySection()
-    pretrain: PretrainSection = PretrainSection()
     twinflow: TwinFlowSection = TwinFlowSection()
 
     @classmethod
@@ -155,7 +153,8 @@ class Config(Section):
         if self.reward.kind == "oracle" and gradient.enabled and not final_is_read:
             raise ValueError(
                 "reward.kind=oracle judges the final image alone, which no advantage reads: choose another "
-                "policy_gradient.advantage than own_step, and final_weight and gamma above 0"
+                "policy_gradient.advantage than own_step, and policy_gradient.final_weight and policy_gradient.gamma "
+                "above 0"
             )
         return self
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from advdmd_ray.config import Config
+from advdmd_ray.config.pretrain import PretrainConfig
 from advdmd_ray.data.digits.images import DIGIT_PROMPTS, DIGIT_WORDS, load_digits
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.skills import all_prompts, prompt_words
@@ -39,7 +39,7 @@ class TeacherRecipe:
     real: RealImages
 
 
-def build_recipe(config: Config) -> TeacherRecipe:
+def build_recipe(config: PretrainConfig) -> TeacherRecipe:
     """The recipe for `data.source`; what it draws is seeded by `run.seed`.
 
     Raises:

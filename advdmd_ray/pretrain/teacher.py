@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.config.pretrain import PretrainConfig
 from advdmd_ray.data.sources import build_judge
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.contract import JudgeScore
@@ -54,7 +55,7 @@ def _judged(pipeline: StableDiffusion3Pipeline, config: Config) -> dict[str, Any
 
 
 def pretrain_teacher(
-    config: Config, *, command: str, progress: Callable[[int, float], None] | None = None
+    config: PretrainConfig, *, command: str, progress: Callable[[int, float], None] | None = None
 ) -> dict[str, Any]:
     """Build, train, judge and write the teacher of `data.source` into `pretrain.folder`.
 
@@ -114,7 +115,7 @@ def pretrain_teacher(
     return full
 
 
-def _settings(config: Config, images: int) -> dict[str, Any]:
+def _settings(config: PretrainConfig, images: int) -> dict[str, Any]:
     """What the record, and a checkpoint of the training, say of the configuration."""
     section = config.pretrain
     return {

@@ -12,6 +12,8 @@ import pytest
 from advdmd_ray import cli
 from advdmd_ray.cli.entry import COMMANDS
 from advdmd_ray.config import Config, read_config
+from advdmd_ray.config.pretrain import read_pretrain
+from advdmd_ray.config.shipped import shipped_names
 from advdmd_ray.metrics import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
@@ -77,8 +79,12 @@ def stands(name: str) -> bool:
 def test_commands_parse_and_their_settings_are_valid(text: str, path: Path) -> None:
     for line in commands_in(text):
         args = cli.parse_arguments(words_of(line))
-        if getattr(args, "config", None) and (ROOT / args.config).exists():
-            read_config(ROOT / args.config, args.overrides)
+        read = read_pretrain if args.command == "pretrain" else read_config
+        name = getattr(args, "config", None)
+        if name in shipped_names():
+            read(name, args.overrides)
+        elif name and (ROOT / name).exists():
+            read(ROOT / name, args.overrides)
 
 
 def test_commands_are_found_where_they_stand() -> None:

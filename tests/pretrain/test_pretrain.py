@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray import cli
-from advdmd_ray.config import Config
+from advdmd_ray.config.pretrain import PretrainConfig
 from advdmd_ray.data.digits.judge import DigitsJudge
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.shapes.checker import check
@@ -30,7 +30,7 @@ from advdmd_ray.pretrain.training import Checkpoints, learning_rate_factor, pret
 
 ASSETS = Path(str(resources.files("advdmd_ray"))) / "assets"
 SHIPPED = ASSETS / "digits"
-SHAPES_YAML = Path(__file__).parents[2] / "configs" / "shapes.yaml"
+SHAPES_YAML = Path(__file__).parents[2] / "configs" / "pretrain" / "shapes.yaml"
 has_shapes = pytest.mark.skipif(not (ASSETS / "shapes").is_dir(), reason="no shapes teacher ships")
 
 
@@ -152,7 +152,7 @@ def test_labels_do_not_matter_when_every_prompt_is_dropped() -> None:
 
 def test_a_trained_folder_holds_its_record(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "teacher"
-    config = Config.model_validate(
+    config = PretrainConfig.model_validate(
         {
             "run": {"seed": 4},
             "model": {"guidance": 1.5},

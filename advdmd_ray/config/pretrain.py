@@ -1,0 +1,42 @@
+"""The file of a teacher's training: a run's configuration with one section more. Read by `advdmd pretrain`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from advdmd_ray.config.base import Positive, Rate, Section
+from advdmd_ray.config.reading import read_as
+from advdmd_ray.config.whole import Config
+
+
+class PretrainSection(Section):
+    """Training of the small teacher of `data.source` (`advdmd pretrain`)."""
+
+    images: int = Field(default=60_000, ge=1000, description="shapes: about how many scenes are drawn to train on.")
+    steps: Positive = Field(default=3000, description="Optimizer steps.")
+    batch_size: Positive = Field(default=128, description="Images per step.")
+    learning_rate: Rate = Field(default=1e-3, description="Peak learning rate of AdamW.")
+    muon_learning_rate: Rate | None = Field(
+        default=None, description="Peak learning rate of Muon on the blocks' matrices; null: AdamW trains them too."
+    )
+    checkpoint_steps: Positive = Field(
+        default=1000, description="Steps between checkpoints; a training that was stopped goes on from the last."
+    )
+    folder: str = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")
+
+
+class PretrainConfig(Config):
+    """A run's configuration, and how its teacher is trained before there is a run."""
+
+    pretrain: PretrainSection = PretrainSection()
+
+
+def read_pretrain(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """Reads the configuration of a teacher's training; see `read_config`.
+
+    Args:
+        path: A YAML file, or the name of one that ships in configs/pretrain.
+        overrides: `section.key=value`, in order.
+    """
+    return read_as(PretrainConfig, path, overrides, "pretrain")

@@ -1,0 +1,47 @@
+"""The configurations that ship: `digits` is configs/digits.yaml, `compare/shapes` is configs/compare/shapes.yaml."""
+
+import difflib
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def shipped_folder() -> Path:
+    """`configs/`: inside an installed package, beside it in a checkout."""
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Every name, those of runs first."""
+    folder = shipped_folder()
+    files = sorted(folder.rglob("*.yaml"), key=lambda file: (file.parent != folder, file))
+    return tuple(file.relative_to(folder).with_suffix("").as_posix() for file in files)
+
+
+def shipped_path(name: str) -> Path:
+    """The file of one of `shipped_names`."""
+    return shipped_folder() / f"{name}.yaml"
+
+
+def locate(name: str | Path, kind: str = "", beside: Path | None = None) -> Path:
+    """The file that a user names: a path, which wins where there is such a file, or a shipped name.
+
+    Args:
+        name: What the user gave.
+        kind: Folder of the shipped ones that are meant, such as `compare`; empty: runs.
+        beside: Folder that paths are relative to; None: the working directory.
+    """
+    path = Path(name) if beside is None else beside / name
+    shipped = f"{kind}/{str(name).removeprefix(f'{kind}/')}" if kind else str(name)
+    return shipped_path(shipped) if shipped in shipped_names() and not path.is_file() else path
+
+
+def nearest_shipped(name: str | Path, kind: str = "") -> str:
+    """The shipped name of this kind that is most like `name`, as `locate` takes it."""
+    names = [shipped.removeprefix(f"{kind}/") for shipped in shipped_names() if _kind_of(shipped) == kind]
+    return difflib.get_close_matches(Path(name).stem, names, n=1, cutoff=0.0)[0]
+
+
+def _kind_of(name: str) -> str:
+    return name.rpartition("/")[0]

@@ -1,0 +1,117 @@
+"""The configurations that ship: found by name, read alike from anywhere, and nothing in them can be left out."""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from advdmd_ray.config import read_config
+from advdmd_ray.config.comparison import Comparison, read_comparison, rival_config
+from advdmd_ray.config.pretrain import read_pretrain
+from advdmd_ray.config.shipped import locate, nearest_shipped, shipped_folder, shipped_names, shipped_path
+from advdmd_ray.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+Read = Callable[[Path], Any]
+
+
+def read_rivals(path: Path) -> list[Any]:
+    """Everything that a comparison's file says: itself, and each rival's configuration, rehearsed or not."""
+    said: list[Any] = []
+    for quick in (False, True):
+        comparison = read_comparison(path, quick=quick)
+        said.append(
+            {name: getattr(comparison, name) for name in ("name", "seeds", "budget", "points", "judge_samples")}
+        )
+        said.append((comparison.teacher_steps, [(rival.title, rival.trainer) for rival in comparison.rivals]))
+        said += [rival_config(comparison, rival, 0, Path("nowhere")) for rival in comparison.rivals]
+    return said
+
+
+READERS: dict[str, Read] = {"": read_config, "compare": read_rivals, "pretrain": read_pretrain}
+
+
+def places(tree: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a file says something: every key, and every part of what it holds."""
+    parts = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in parts:
+        yield (*place, key)
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(part, dict) for part in value)):
+            yield from places(value, (*place, key))
+
+
+def without(tree: Any, place: tuple[Any, ...]) -> Any:
+    """A copy of a tree without one of its parts."""
+    left = copy.deepcopy(tree)
+    node = left
+    for key in place[:-1]:
+        node = node[key]
+    del node[place[-1]]
+    return left
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_nothing_in_a_shipped_file_can_be_left_out(name: str, tmp_path: Path) -> None:
+    path = shipped_path(name)
+    read = READERS[name.rpartition("/")[0]]
+    tree = yaml.safe_load(path.read_text())
+    if "base" in tree:
+        tree["base"] = str(path.parent / tree["base"])
+    probe, idle, whole = tmp_path / "probe.yaml", [], read(path)
+    for place in places(tree):
+        probe.write_text(yaml.safe_dump(without(tree, place)))
+        try:
+            idle += [place] if read(probe) == whole else []
+        except UserError:
+            continue  # without it the file says nothing sound: it is needed
+    assert idle == [], f"{name} has settings that are the defaults, or its base's"
+
+
+def test_the_two_step_recipe_differs_only_in_name_and_levels() -> None:
+    four, two = (read_config(name) for name in ("digits", "digits_2step"))
+    assert (four.steps, two.steps) == (4, 2)
+    assert two.model_copy(update={"run": four.run, "diffusion": four.diffusion}) == four
+    assert two.run.model_copy(update={"name": four.run.name}) == four.run
+    assert two.diffusion.model_copy(update={"sigmas": four.diffusion.sigmas}) == four.diffusion
+
+
+def test_the_names_are_those_of_the_files() -> None:
+    assert shipped_folder() == CONFIGS
+    assert {"digits", "sd3_medium", "compare/shapes", "pretrain/shapes"} <= set(shipped_names())
+    assert {shipped_path(name) for name in shipped_names()} == set(CONFIGS.rglob("*.yaml"))
+    for path in CONFIGS.glob("*.yaml"):
+        assert read_config(path.stem) == read_config(path)
+        assert read_config(path).run.name == path.stem
+
+
+def test_a_file_of_the_user_wins_over_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("digits") == CONFIGS / "digits.yaml"
+    (tmp_path / "digits").mkdir()
+    assert read_config("digits").run.name == "digits"
+    (tmp_path / "digits").rmdir()
+    (tmp_path / "digits").write_text("run: {name: own}")
+    assert read_config("digits").run.name == "own"
+
+
+def test_each_command_finds_its_own_kind() -> None:
+    assert locate("shapes", "compare") == locate("compare/shapes", "compare") == CONFIGS / "compare" / "shapes.yaml"
+    assert read_comparison("shapes").name == "shapes"
+    assert read_pretrain("shapes").pretrain.folder == "runs/shapes_teacher"
+    assert isinstance(read_comparison("shapes"), Comparison)
+    assert nearest_shipped("shape", "compare") == "shapes"
+    for read in (read_config, read_comparison):
+        with pytest.raises(UserError, match=r"did you mean .*`advdmd configs` lists them"):
+            read("oracel")
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes"])
+def test_a_teacher_is_trained_with_the_settings_of_its_run(name: str) -> None:
+    run, training = read_config(name).model_dump(), read_pretrain(name).model_dump()
+    del training["pretrain"]
+    assert training == run
+    # A run's own file will do too: its training has the defaults.
+    assert read_pretrain(CONFIGS / f"{name}.yaml", ["pretrain.steps=7"]).pretrain.steps == 7
