@@ -55,6 +55,12 @@ def test_a_library_is_imported_only_where_it_lives(libraries: set[str], home: st
 def test_help_and_configuration_answer_in_a_second_without_torch_or_ray(arguments: list[str]) -> None:
     assert min(processor_seconds([sys.executable, *arguments]) for _ in range(3)) < 1.0
     assert processor_seconds([str(Path(sys.executable).with_name("advdmd")), "--help"]) < 1.0
+    traced = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in traced.stderr.splitlines()}
+    assert "pydantic" in imported
+    assert not {"torch", "ray", "deepspeed", "diffusers", "numpy"} & imported
 
 
 def processor_seconds(command: list[str]) -> float:
