@@ -25,7 +25,6 @@ from advdmd_ray.config.sections import (
     RolloutSection,
     RunSection,
     TwinFlowSection,
-    WeightsSection,
 )
 from advdmd_ray.config.whole import Config
 
@@ -52,7 +51,6 @@ __all__ = [
     "RunSection",
     "Section",
     "TwinFlowSection",
-    "WeightsSection",
     "dump_config",
     "read_config",
 ]

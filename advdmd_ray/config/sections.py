@@ -125,14 +125,6 @@ class BufferSection(Section):
     )
 
 
-class WeightsSection(Section):
-    """Versioned, digest-verified weight snapshots."""
-
-    keep: Free[int] = Field(
-        default=4, ge=2, description="Snapshots kept per stream; must exceed rollout.max_policy_age."
-    )
-
-
 class LearnerSection(Resources):
     """The DeepSpeed gang that owns and trains the networks."""
 

@@ -25,7 +25,6 @@ from advdmd_ray.config.sections import (
     RolloutSection,
     RunSection,
     TwinFlowSection,
-    WeightsSection,
 )
 
 
@@ -40,7 +39,6 @@ class Config(Section):
     rollout: RolloutSection = RolloutSection()
     reward: RewardSection = RewardSection()
     buffer: BufferSection = BufferSection()
-    weights: WeightsSection = WeightsSection()
     learner: LearnerSection = LearnerSection()
     dmd: DistributionMatchingSection = DistributionMatchingSection()
     fake_score: FakeScoreSection = FakeScoreSection()
@@ -221,10 +219,5 @@ class Config(Section):
             raise ValueError(
                 f"learner.zero_stage=3 would split the base that all roles' adapters share, got lora.rank="
                 f"{self.lora.rank}; set learner.zero_stage=1, which splits the adapters' states, or lora.rank=0"
-            )
-        if self.weights.keep <= self.rollout.max_policy_age:
-            raise ValueError(
-                f"weights.keep must exceed rollout.max_policy_age, got {self.weights.keep} and "
-                f"{self.rollout.max_policy_age}"
             )
         return self

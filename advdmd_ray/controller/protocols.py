@@ -13,7 +13,6 @@ from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferStats, CommitResult, Take
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport
 from advdmd_ray.stations.weights.snapshot import Manifest, Stream
-from advdmd_ray.stations.weights.store import WeightStats
 
 Reference = Any
 
@@ -113,7 +112,6 @@ class Store(Protocol):
     def publish(self, manifest: Manifest, reference: Reference) -> int: ...  # noqa: D102
     def latest(self, stream: Stream) -> tuple[Manifest, Reference]: ...  # noqa: D102
     def verify(self, report: LoadReport) -> None: ...  # noqa: D102
-    def stats(self) -> WeightStats: ...  # noqa: D102
 
 
 class Hub(Protocol):

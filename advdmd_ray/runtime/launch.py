@@ -140,7 +140,7 @@ def _loop(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoin
         frontier.settled_beyond(),
     )
     first: Any = {"student": version, "discriminator": version}
-    store: Handle = StoreActor.options(scheduling_strategy=_here()).remote(config.weights.keep, first)
+    store: Handle = StoreActor.options(scheduling_strategy=_here()).remote(first)
     try:
         with progress_display(config) as display:
             controller = Controller(

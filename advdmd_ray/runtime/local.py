@@ -130,7 +130,7 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
                 start=frontier.first_unsettled,
                 settled=frontier.settled_beyond(),
             ),
-            store=WeightStore(config.weights.keep, {"student": version, "discriminator": version}),
+            store=WeightStore({"student": version, "discriminator": version}),
             hub=hub,
             shell=shell,
             group_bytes=group_bytes,

@@ -6,15 +6,15 @@ from ray import ObjectRef
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.stations.records import LoadReport
 from advdmd_ray.stations.weights.snapshot import Manifest, Stream
-from advdmd_ray.stations.weights.store import WeightStats, WeightStore
+from advdmd_ray.stations.weights.store import WeightStore
 
 
 @ray.remote(num_cpus=0)
 class StoreActor:
     """Holds manifests and references; the snapshots' bytes stay in Ray's object store."""
 
-    def __init__(self, keep: int, first: dict[Stream, int]) -> None:
-        self._store: WeightStore[ObjectRef] = WeightStore(keep, first)
+    def __init__(self, first: dict[Stream, int]) -> None:
+        self._store: WeightStore[ObjectRef] = WeightStore(first)
 
     def publish(self, manifest: Manifest, boxed: list[ObjectRef]) -> int:
         """See `WeightStore`; the reference comes boxed, so that Ray hands it over instead of fetching the bytes."""
@@ -27,10 +27,6 @@ class StoreActor:
     def verify(self, report: LoadReport) -> None:
         """See `WeightStore`."""
         self._store.verify(report)
-
-    def stats(self) -> WeightStats:
-        """See `WeightStore`."""
-        return self._store.stats()
 
 
 class RemoteStore:
@@ -53,7 +49,3 @@ class RemoteStore:
     def verify(self, report: LoadReport) -> None:
         """See `WeightStore`."""
         answer(self._actor.verify.remote(report), f"verifying the weights of {report.worker}")
-
-    def stats(self) -> WeightStats:
-        """See `WeightStore`."""
-        return answer(self._actor.stats.remote(), "the weight store's figures")

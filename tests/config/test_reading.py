@@ -63,7 +63,6 @@ def test_an_override_equals_the_same_value_in_the_file(cycles: int, rate: float)
         ("learner: {zero_stage: 0, offload_optimizer: true}", ["offload_optimizer", "zero_stage 1, 2 or 3", "0"]),
         ("learner: {engine: torch, offload_optimizer: true}", ["offload_optimizer", "engine=deepspeed", "torch"]),
         ("learner: {offload_activations: true}", ["offload_activations", "gradient_checkpointing=true"]),
-        ("weights: {keep: 2}", ["weights.keep", "rollout.max_policy_age"]),
         ("reward: {kind: oracle}", ["reward.kind=oracle", "data.source=shapes", "digits"]),
         (
             "{data: {source: shapes}, reward: {kind: oracle}, policy_gradient: {advantage: own_step}}",

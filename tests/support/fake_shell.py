@@ -253,7 +253,7 @@ class Stage:
         self.buffer: BufferIndex[Reference] = BufferIndex(
             [CONSUMER], max_bytes=config.buffer.max_bytes, max_policy_age=config.rollout.max_policy_age
         )
-        self.store: WeightStore[Reference] = WeightStore(config.weights.keep)
+        self.store: WeightStore[Reference] = WeightStore()
         self.statuses: deque[Status] = deque(maxlen=1000)
         self.controller = Controller(
             config,

@@ -157,7 +157,7 @@ def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> Findi
 
 
 def examine_store(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> Finding:
-    """The groups that may be waiting and the kept snapshots against the object store.
+    """The groups that may be waiting and the snapshots against the object store.
 
     What it cannot hold Ray keeps on disk, and be it one object larger than the store (tried with Ray 2.60).
     """
@@ -168,6 +168,7 @@ def examine_store(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> Findin
         return Finding(
             "object store",
             "note",
-            f"{text}: Ray writes the rest to disk, which is slow; raise {key} to {demand}, or lower weights.keep",
+            f"{text}: Ray writes the rest to disk, which is slow; raise {key} to {demand}, "
+            "or lower rollout.max_policy_age",
         )
     return Finding("object store", "ok", text)

@@ -19,6 +19,8 @@ PROCESS_BYTES = 350 * MIB
 """Memory of its own of a worker before any network: Python, torch, Ray, diffusers (338 MiB measured, CPU build of
 torch 2.13; 359 MiB with deepspeed)."""
 ACTIVATIONS, GROUPS = "activations", "groups at hand"
+SNAPSHOTS = 2
+"""Of one network in the object store at once: the newest, and the one before while workers still load it."""
 IN_HOST = " in host memory"
 _IN_HOST_MEMORY = frozenset({"process", "EMA", "averages of 2", GROUPS})
 """Parts that are in host memory even where a worker has its networks on a GPU."""
@@ -257,7 +259,7 @@ def learning_parts(config: Config, learnt: int, kind: str) -> tuple[tuple[str, i
 
 
 def object_store_demand(config: Config, sizes: Sizes) -> int:
-    """Bytes the object store holds at most: groups not yet learned from and the kept snapshots. Ray spills the rest.
+    """Bytes the object store holds at most: groups not yet learned from and snapshots. Ray spills the rest.
 
     Pacing leases no more groups ahead than the age cap allows, and the buffer has its own cap. A snapshot of the
     discriminator counts only where it carries a backbone beside its small heads.
@@ -265,7 +267,7 @@ def object_store_demand(config: Config, sizes: Sizes) -> int:
     networks = 1 if config.discriminator.backbone == "teacher" else 2
     learnt = (sizes.adapters or sizes.transformer) * FLOAT32
     ahead = (config.rollout.max_policy_age + 1) * config.rollout.groups_per_cycle * group_bytes(config, sizes.latent)
-    return min(ahead, config.buffer.max_bytes) + config.weights.keep * networks * learnt
+    return min(ahead, config.buffer.max_bytes) + SNAPSHOTS * networks * learnt
 
 
 def total_bytes(config: Config, sizes: Sizes) -> int:

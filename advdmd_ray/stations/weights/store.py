@@ -1,8 +1,7 @@
-"""The weight store: which versions were published, and what each worker proved to run."""
+"""The weight store: the newest snapshot of each network, and what each worker proved to have loaded."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from advdmd_ray.errors import WeightsMismatchError
@@ -14,52 +13,28 @@ Reference = TypeVar("Reference")
 _DIGESTS_KEPT = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class WeightStats:
-    """Counters per stream, and what runs where.
-
-    Attributes:
-        published: Versions published since the start.
-        verified: Load reports whose digest was the published one.
-        mismatched: Load reports whose digest was not.
-        running: For each stream, the version each worker reported last.
-    """
-
-    published: Mapping[Stream, int]
-    verified: Mapping[Stream, int]
-    mismatched: Mapping[Stream, int]
-    running: Mapping[Stream, Mapping[str, int]]
-
-
 class WeightStore(Generic[Reference]):
-    """Owner of the versions: manifests and references of the last `keep` snapshots of each stream.
+    """Owner of the versions: the newest snapshot of each stream, as manifest and reference, and all digests.
+
+    A snapshot that is no longer the newest lives on only as an argument of work that was begun with it.
 
     Args:
-        keep: Snapshots kept per stream, at least 1.
         first: Version that the next publish of a stream must have, when a run resumes; 0 where absent.
 
     Raises:
-        ValueError: for a `keep` below 1, an unknown stream or a negative version.
+        ValueError: for an unknown stream or a negative version.
     """
 
-    def __init__(self, keep: int, first: Mapping[Stream, int] | None = None) -> None:
+    def __init__(self, first: Mapping[Stream, int] | None = None) -> None:
         first = first or {}
-        if keep < 1 or not set(first) <= set(STREAMS) or any(version < 0 for version in first.values()):
-            raise ValueError(
-                f"a weight store needs keep >= 1 and versions of {list(STREAMS)}, got {keep}, {dict(first)}"
-            )
-        self._keep = keep
+        if not set(first) <= set(STREAMS) or any(version < 0 for version in first.values()):
+            raise ValueError(f"a weight store needs versions of {list(STREAMS)}, 0 or more, got {dict(first)}")
         self._next: dict[Stream, int] = {stream: first.get(stream, 0) for stream in STREAMS}
-        self._snapshots: dict[Stream, OrderedDict[int, tuple[Manifest, Reference]]]
-        self._snapshots = {stream: OrderedDict() for stream in STREAMS}
+        self._newest: dict[Stream, tuple[Manifest, Reference]] = {}
         self._digests: dict[Stream, OrderedDict[int, str]] = {stream: OrderedDict() for stream in STREAMS}
-        self._published = dict.fromkeys(STREAMS, 0)
-        self._verified = dict.fromkeys(STREAMS, 0)
-        self._mismatched = dict.fromkeys(STREAMS, 0)
-        self._running: dict[Stream, dict[str, int]] = {stream: {} for stream in STREAMS}
 
     def publish(self, manifest: Manifest, reference: Reference) -> int:
-        """Makes a snapshot the newest of its stream; the oldest beyond `keep` is forgotten.
+        """Makes a snapshot the newest of its stream, in place of the one before.
 
         Returns:
             Its version.
@@ -67,17 +42,14 @@ class WeightStore(Generic[Reference]):
         Raises:
             ValueError: if the version is not the stream's last one plus 1.
         """
-        stream, version = self._stream(manifest.stream), manifest.version
+        stream, version = _known(manifest.stream), manifest.version
         if version != self._next[stream]:
             raise ValueError(f"{stream} version {version} is published, {self._next[stream]} must come next")
-        self._snapshots[stream][version] = (manifest, reference)
+        self._newest[stream] = (manifest, reference)
         self._digests[stream][version] = manifest.digest
-        if len(self._snapshots[stream]) > self._keep:
-            self._snapshots[stream].popitem(last=False)
-        if len(self._digests[stream]) > max(_DIGESTS_KEPT, self._keep):
+        if len(self._digests[stream]) > _DIGESTS_KEPT:
             self._digests[stream].popitem(last=False)
         self._next[stream] += 1
-        self._published[stream] += 1
         return version
 
     def latest(self, stream: Stream) -> tuple[Manifest, Reference]:
@@ -86,50 +58,27 @@ class WeightStore(Generic[Reference]):
         Raises:
             LookupError: if nothing was published yet.
         """
-        if not self._snapshots[self._stream(stream)]:
+        if _known(stream) not in self._newest:
             raise LookupError(f"no {stream} weights were published yet")
-        return self._snapshots[stream][self._next[stream] - 1]
-
-    def get(self, stream: Stream, version: int) -> tuple[Manifest, Reference]:
-        """The snapshot of one version.
-
-        Raises:
-            LookupError: if it was never published or is no longer kept.
-        """
-        kept = self._snapshots[self._stream(stream)]
-        if version not in kept:
-            raise LookupError(f"{stream} version {version} is not kept; kept are {list(kept)}")
-        return kept[version]
+        return self._newest[stream]
 
     def verify(self, report: LoadReport) -> None:
-        """Compares what a worker loaded with what was published, and remembers what it runs.
+        """Compares what a worker loaded with what was published.
 
         Raises:
             WeightsMismatchError: naming worker, stream, version and both digests.
         """
-        stream = self._stream(report.stream)
+        stream = _known(report.stream)
         published = self._digests[stream].get(report.version)
         if report.digest != published:
-            self._mismatched[stream] += 1
             raise WeightsMismatchError(
                 f"{report.worker}: {stream} version {report.version}: loaded digest is {report.digest}, "
                 f"published was {published or 'no such version'}"
             )
-        self._verified[stream] += 1
-        self._running[stream][report.worker] = report.version
 
-    def forget(self, worker: str) -> None:
-        """Removes a worker that has left from what runs where."""
-        for running in self._running.values():
-            running.pop(worker, None)
 
-    def stats(self) -> WeightStats:
-        """Counters and what runs where, copied."""
-        running: dict[Stream, Mapping[str, int]] = {name: dict(workers) for name, workers in self._running.items()}
-        return WeightStats(dict(self._published), dict(self._verified), dict(self._mismatched), running)
-
-    def _stream(self, name: str) -> Stream:
-        for stream in STREAMS:
-            if stream == name:
-                return stream
-        raise ValueError(f"unknown stream {name!r}; known are {list(STREAMS)}")
+def _known(name: str) -> Stream:
+    for stream in STREAMS:
+        if stream == name:
+            return stream
+    raise ValueError(f"unknown stream {name!r}; known are {list(STREAMS)}")

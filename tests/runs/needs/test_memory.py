@@ -70,7 +70,7 @@ def test_a_discriminator_with_a_backbone_of_its_own_is_one_network_more() -> Non
     # weights, gradients, two moments, and the average that judges
     assert more - plain == 5 * 1000 * FLOAT32
     stored = [estimate.object_store_demand(config_with(**extra), SIZES) for extra in ({}, {"discriminator": own})]
-    assert stored[1] - stored[0] == Config().weights.keep * 1000 * FLOAT32
+    assert stored[1] - stored[0] == estimate.SNAPSHOTS * 1000 * FLOAT32
 
 
 def test_without_rl_the_student_has_one_moment_set_less() -> None:

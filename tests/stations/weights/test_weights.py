@@ -1,6 +1,7 @@
 """Weights prove themselves: any difference between what was published and what is loaded stops loudly."""
 
 import json
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -250,7 +251,7 @@ def manifest(version: int, stream: Any = "student", seed: int = 0) -> Manifest:
 
 
 def test_versions_of_a_stream_increase_by_one_and_streams_are_apart() -> None:
-    store: WeightStore[str] = WeightStore(keep=2)
+    store: WeightStore[str] = WeightStore()
     assert store.publish(manifest(0), "s0") == 0
     assert store.publish(manifest(1), "s1") == 1
     assert store.publish(manifest(0, "discriminator"), "d0") == 0
@@ -261,55 +262,54 @@ def test_versions_of_a_stream_increase_by_one_and_streams_are_apart() -> None:
     assert store.latest("discriminator")[1] == "d0"
     with pytest.raises(LookupError, match="no prompts weights"):
         store.latest("prompts")
-    assert store.stats().published == {"student": 2, "discriminator": 1, "prompts": 0}
 
 
-def test_the_store_keeps_the_last_snapshots_only_but_checks_late_reports() -> None:
-    store: WeightStore[str] = WeightStore(keep=2)
-    for version in range(4):
-        store.publish(manifest(version), f"s{version}")
-    assert [store.get("student", version)[1] for version in (2, 3)] == ["s2", "s3"]
-    with pytest.raises(LookupError, match=r"student version 1 is not kept; kept are \[2, 3\]"):
-        store.get("student", 1)
-    store.verify(LoadReport("rollout-0", "student", 1, manifest(1).digest))
-    assert store.stats().running["student"] == {"rollout-0": 1}
+class _Bytes:
+    """A reference that can be watched."""
+
+
+def test_only_the_newest_snapshot_is_held_and_late_reports_are_still_checked() -> None:
+    store: WeightStore[_Bytes] = WeightStore()
+    first = _Bytes()
+    held = weakref.ref(first)
+    store.publish(manifest(0), first)
+    argument = store.latest("student")  # as work that was begun with it has it
+    del first
+    store.publish(manifest(1), _Bytes())
+    assert held() is argument[1]
+    del argument
+    assert held() is None
+    store.verify(LoadReport("rollout-0", "student", 0, manifest(0).digest))
+    with pytest.raises(WeightsMismatchError):
+        store.verify(LoadReport("rollout-0", "student", 0, manifest(1).digest))
 
 
 def test_a_resumed_store_goes_on_where_it_was() -> None:
-    store: WeightStore[str] = WeightStore(keep=2, first={"student": 7})
+    store: WeightStore[str] = WeightStore(first={"student": 7})
     with pytest.raises(ValueError, match="7 must come next"):
         store.publish(manifest(0), "x")
     assert store.publish(manifest(7), "s7") == 7
     assert store.publish(manifest(0, "discriminator"), "d0") == 0
 
 
-def test_reports_are_compared_with_what_was_published_and_counted() -> None:
-    store: WeightStore[str] = WeightStore(keep=2)
+def test_reports_are_compared_with_what_was_published() -> None:
+    store: WeightStore[str] = WeightStore()
     store.publish(manifest(0), "s0")
     store.publish(manifest(1), "s1")
     store.verify(LoadReport("rollout-0", "student", 0, manifest(0).digest))
     store.verify(LoadReport("rollout-1", "student", 0, manifest(0).digest))
     store.verify(LoadReport("rollout-0", "student", 1, manifest(1).digest))
-    assert store.stats().running["student"] == {"rollout-0": 1, "rollout-1": 0}
     with pytest.raises(WeightsMismatchError, match="rollout-1: student version 1: loaded digest is") as error:
         store.verify(LoadReport("rollout-1", "student", 1, manifest(0).digest))
     for digest in (manifest(0).digest, manifest(1).digest):
         assert digest in str(error.value)
     with pytest.raises(WeightsMismatchError, match=r"student version 9: .* no such version"):
         store.verify(LoadReport("rollout-1", "student", 9, manifest(0).digest))
-    stats = store.stats()
-    assert stats.verified == {"student": 3, "discriminator": 0, "prompts": 0}
-    assert stats.mismatched == {"student": 2, "discriminator": 0, "prompts": 0}
-    assert stats.running["student"] == {"rollout-0": 1, "rollout-1": 0}
-    store.forget("rollout-0")
-    assert store.stats().running["student"] == {"rollout-1": 0}
 
 
 def test_unknown_streams_and_senseless_stores_are_refused() -> None:
-    with pytest.raises(ValueError, match="keep >= 1"):
-        WeightStore(keep=0)
     with pytest.raises(ValueError, match="versions"):
-        WeightStore(keep=1, first={"student": -1})
-    store: WeightStore[str] = WeightStore(keep=1)
+        WeightStore(first={"student": -1})
+    store: WeightStore[str] = WeightStore()
     with pytest.raises(ValueError, match="unknown stream 'teacher'"):
         store.verify(LoadReport("w", "teacher", 0, "x"))
