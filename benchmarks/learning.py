@@ -2,12 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.kernels import kernel_of
@@ -17,7 +16,7 @@ from advdmd_ray.learner.batch import Path, collate
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import RATIO_TOLERANCE, Learner
 from advdmd_ray.learner.objectives import policy_means, ratio_deviation
-from advdmd_ray.learner.outcome import UpdateReport
+from advdmd_ray.learner.updates import Updates
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.runs.parts.networks import build_networks
 from advdmd_ray.stations.prompt_table import PromptTable
@@ -60,20 +59,30 @@ class TimedLearner(Learner):
             means = policy_means(self._engines["student"].module, self._setting, batch, actions)
         return ratio_deviation(means, batch, actions)
 
-    def _repeat(self, engine: str, objective: str, count: int, loss_of: Callable[[Path], Tensor]) -> UpdateReport:
-        """See `Learner`; the loss of an update is the first thing that it asks for."""
-        marks: list[float] = []
+    def _updates(self, network: str, objective: str, count: int) -> Updates:
+        """See `Learner`; the loop over the paths is timed."""
+        return _TimedUpdates(super()._updates(network, objective, count), self._stopwatch, self._timed)
 
-        def begun(path: Path) -> Tensor:
-            marks.append(self._stopwatch.now())
-            return loss_of(path)
-
-        self._stopwatch.forget_peak()
-        report = super()._repeat(engine, objective, count, begun)
-        marks.append(self._stopwatch.now())
+    def _timed(self, objective: str, marks: Sequence[float]) -> None:
         self._seconds.setdefault(objective, []).extend(later - mark for mark, later in itertools.pairwise(marks))
         self._peaks[objective] = self._stopwatch.peak_bytes()
-        return report
+
+
+class _TimedUpdates(Updates):
+    """The same updates; `told` gets the objective and when each of them began, and when the last one ended."""
+
+    def __init__(self, updates: Updates, stopwatch: Stopwatch, told: Callable[[str, Sequence[float]], None]) -> None:
+        vars(self).update(vars(updates))
+        self._stopwatch, self._told = stopwatch, told
+
+    def __iter__(self) -> Iterator[Path]:
+        self._stopwatch.forget_peak()
+        marks: list[float] = []
+        for path in super().__iter__():
+            marks.append(self._stopwatch.now())
+            yield path
+        marks.append(self._stopwatch.now())
+        self._told(self.objective, marks)
 
 
 @dataclass(frozen=True, slots=True)
