@@ -17,6 +17,10 @@ class WorkerLostError(RuntimeError):
     """A worker died or became unreachable while it held work."""
 
 
+class WorkerFailedError(RuntimeError):
+    """A worker met an error that it did not expect; its traceback is in the run folder's failure.log."""
+
+
 class BytesLostError(WorkerLostError):
     """Bytes that a worker was to read ended with the node that held them. The worker itself lives."""
 

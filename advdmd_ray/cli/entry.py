@@ -29,6 +29,7 @@ _FAILURES = (
     errors.RatioError,
     errors.DeadlineError,
     errors.WorkerLostError,
+    errors.WorkerFailedError,
     errors.CheckpointError,
 )
 

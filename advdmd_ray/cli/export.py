@@ -22,9 +22,9 @@ def run_command(args: argparse.Namespace) -> int:
     config, out = read_config(args.config, args.overrides), Path(args.out)
     preflight.check_model(config)
     check_writable(out.parent)
-    from advdmd_ray.runs.export import export_adapter, export_ema
+    from advdmd_ray.runs.export import export, export_adapter
 
-    written = export_adapter(config, out) if args.adapter else export_ema(config, out)
+    written = export_adapter(config, out) if args.adapter else export(config, out)
     sys.stdout.write(f"{written}\n")
     return DONE
 

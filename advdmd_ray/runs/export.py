@@ -20,7 +20,7 @@ from advdmd_ray.runs.parts.networks import learning
 from advdmd_ray.runs.same_run import check_made_with
 
 
-def export_ema(config: Config, out: Path | None = None) -> Path:
+def export(config: Config, out: Path | None = None) -> Path:
     """Write the EMA of the newest checkpoint as a diffusers pipeline folder, adapters merged.
 
     Args:

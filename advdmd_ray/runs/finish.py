@@ -28,7 +28,7 @@ from advdmd_ray.evaluation.summary import (
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.metrics.series import parse_key
 from advdmd_ray.provenance import made_here
-from advdmd_ray.runs.export import export_ema
+from advdmd_ray.runs.export import export
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.verdict import Verdict, judge_samplers
 
@@ -59,7 +59,7 @@ def finish_run(
     """
     began, folder = clock(), RunFolder(config.folder)
     progress("exporting the student")
-    verdict = judge_samplers(config, export_ema(config), progress)
+    verdict = judge_samplers(config, export(config), progress)
     progress("drawing")
     comparison = comparison_grid(folder.comparison, _rows(verdict), column_labels(verdict.prompts))
     gate = (config.discriminator.auc_low, config.discriminator.auc_high)

@@ -14,7 +14,7 @@ from advdmd_ray.config import Config, Resume, dump_config
 from advdmd_ray.controller.frontier import PromptFrontier, restored_frontier
 from advdmd_ray.controller.learner_station import CONSUMER
 from advdmd_ray.controller.loop import Controller
-from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.errors import DeadlineError, WorkerFailedError, WorkerLostError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
 from advdmd_ray.runs.finish import Phases, finish_run
@@ -33,12 +33,16 @@ FINISH_S = 3600.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def run_on_ray(config: Config, resume: Path | None = None) -> int:
-    """Runs a configuration on the cluster it names, or on a local Ray, and returns the exit code.
+def run_on_ray(config: Config, resume: Path | None = None) -> None:
+    """Runs a configuration on the cluster it names, or on a local Ray.
 
     Args:
         config: The configuration.
         resume: An intact checkpoint to continue from.
+
+    Raises:
+        WorkerFailedError: if a worker meets an error that it does not expect; its traceback is for the developer, and
+            in the run folder, the line for the user.
     """
     began = time.monotonic()
     check_capacity(config.buffer.max_bytes, geometry(config).group_bytes, config.rollout.groups_per_cycle)
@@ -54,12 +58,9 @@ def run_on_ray(config: Config, resume: Path | None = None) -> int:
                 hub.flush()
                 page = _finish(config, phases)
     except RayTaskError as error:
-        # An error that a worker did not expect: its traceback is for the developer, the line for the user.
         where = _noted(RunFolder(config.folder).failure, error)
-        _say(f"advdmd: failed: {type(error.cause).__name__}: {_line(error.cause)}; {where}")
-        return 1
+        raise WorkerFailedError(f"{type(error.cause).__name__}: {_line(error.cause)}; {where}") from error
     _say(f"look at {page}")
-    return 0
 
 
 def _noted(path: Path, error: RayTaskError) -> str:

@@ -12,7 +12,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
-from advdmd_ray.runs.export import export_adapter, export_ema, student_of
+from advdmd_ray.runs.export import export, export_adapter, student_of
 from advdmd_ray.runtime.local import run_locally
 
 TRANSFORMER = "diffusion_pytorch_model.safetensors"
@@ -50,7 +50,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Co
 
 
 def test_the_exported_student_is_the_average_of_the_newest_checkpoint(run: Config) -> None:
-    folder = export_ema(run)
+    folder = export(run)
     average = latest_checkpoint(run.folder / "checkpoints").load("ema")
     exported = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
     for name, tensor in average.items():
@@ -58,30 +58,30 @@ def test_the_exported_student_is_the_average_of_the_newest_checkpoint(run: Confi
 
 
 def test_the_exported_student_says_the_length_of_its_text_slot(run: Config) -> None:
-    assert read_sampling(export_ema(run)) == SamplingSettings(5, sigmas=run.diffusion.sigmas)
+    assert read_sampling(export(run)) == SamplingSettings(5, sigmas=run.diffusion.sigmas)
 
 
 def test_a_second_export_replaces_the_first(run: Config) -> None:
-    folder = export_ema(run)
+    folder = export(run)
     (folder / "leftover").write_text("")
-    assert export_ema(run) == folder
+    assert export(run) == folder
     assert not (folder / "leftover").exists()
     assert sorted(path.name for path in run.folder.iterdir() if "student" in path.name) == ["student"]
 
 
 def test_an_export_elsewhere_leaves_the_runs_own_alone_and_replaces_nothing(run: Config, tmp_path: Path) -> None:
-    own = export_ema(run)
-    out = export_ema(run, tmp_path / "elsewhere")
+    own = export(run)
+    out = export(run, tmp_path / "elsewhere")
     assert load_file(out / "transformer" / TRANSFORMER).keys() == load_file(own / "transformer" / TRANSFORMER).keys()
     with pytest.raises(UserError, match="exists; give a new folder"):
-        export_ema(run, out)
+        export(run, out)
 
 
 def test_a_student_of_adapters_is_exported_merged_or_as_adapters(adapted: Config, tmp_path: Path) -> None:
     checkpoint = latest_checkpoint(adapted.folder / "checkpoints")
     average = checkpoint.load("ema")
     assert all(".lora_" in name for name in average)
-    merged = load_file(export_ema(adapted) / "transformer" / TRANSFORMER)
+    merged = load_file(export(adapted) / "transformer" / TRANSFORMER)
     teacher = load_file(Path(adapted.model.path) / "transformer" / TRANSFORMER)
     expected = merged_weights(student_of(adapted, checkpoint))
     assert merged.keys() == teacher.keys() == expected.keys()

@@ -1,0 +1,57 @@
+"""A configuration from its checks to its report: what `advdmd run` and the library's `run` do."""
+
+import os
+import sys
+
+from advdmd_ray.config import Config
+from advdmd_ray.runs import preflight
+from advdmd_ray.runs.folder import RunFolder, claim
+from advdmd_ray.runs.needs.memory import ray_address
+
+
+def run(config: Config, *, resume: str | None = None, fresh: bool = False) -> RunFolder:
+    """Trains a student on the Ray cluster that the configuration names, or on a local Ray, and judges it.
+
+    How far it is stands on stderr. A run folder is never overwritten.
+
+    Args:
+        config: The configuration, from `read_config` or `Config.model_validate`.
+        resume: None; "auto" to go on from the run's newest intact checkpoint, if it has one; or the path of a run
+            folder, a checkpoint folder or one checkpoint.
+        fresh: Whether an earlier run of this name is moved aside.
+
+    Returns:
+        The run folder: `student` is a diffusers folder, `summary` and `report` say what it achieved.
+
+    Raises:
+        UserError: for whatever would make the run fail, before anything is started.
+        WorkerFailedError: if a worker meets an error that it does not expect.
+        DeadlineError: if a wait takes longer than its deadline.
+        WorkerLostError: if the learner, or too many workers, are lost.
+    """
+    start = preflight.check(config, resume, fresh=fresh)
+    sys.stderr.write(start.note + "\n")
+    with claim(start):
+        _encode_files(config)
+        if ray_address(config) is not None:
+            # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        from advdmd_ray.runtime.launch import run_on_ray  # noqa: PLC0415 - imports ray, once the checks are passed
+
+        run_on_ray(config, resume=start.checkpoint)
+    return RunFolder(config.folder)
+
+
+def _encode_files(config: Config) -> None:
+    """Encodes the images of data.source=files that are not encoded yet, where everybody can see how far it is."""
+    if config.data.source != "files":
+        return
+    from rich.console import Console  # noqa: PLC0415 - with what follows slow to import, and seldom needed
+
+    from advdmd_ray.data.files.dataset import files_data  # noqa: PLC0415
+    from advdmd_ray.evaluation.judges.thumbnails import check_count  # noqa: PLC0415
+
+    with Console(stderr=True).status("looking for images") as status:
+        latents = files_data(config, lambda done, of: status.update(f"encoding images: {done} of {of} shards"))
+    check_count(len(latents))
+    sys.stderr.write(f"{len(latents)} real images with {len(set(latents.captions))} captions\n")
