@@ -41,7 +41,9 @@ class Command:
 
 def add_config(command: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds `--config` and the overrides that may follow it."""
-    command.add_argument("--config", required=required, metavar="PATH", help="YAML file, such as configs/digits.yaml")
+    command.add_argument(
+        "--config", required=required, metavar="FILE|NAME", help="YAML file, or one that ships: see `advdmd configs`"
+    )
     command.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="settings that override the file's, in order"
     )

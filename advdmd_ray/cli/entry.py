@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from advdmd_ray import __version__, errors
-from advdmd_ray.cli import compare, doctor, evaluate, export, pretrain, run, sample
+from advdmd_ray.cli import compare, configs, doctor, evaluate, export, pretrain, run, sample
 from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, Parser, end
 
 COMMANDS = (
@@ -21,6 +21,7 @@ COMMANDS = (
     evaluate.COMMAND,
     export.COMMAND,
     compare.COMMAND,
+    configs.COMMAND,
     doctor.COMMAND,
 )
 
@@ -66,9 +67,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """
     args, extras = _build_parser().parse_known_args(argv)
     if args.command is None:
-        raise errors.UserError(
-            "no command given: run, pretrain, sample, evaluate, export, compare or doctor; see advdmd --help"
-        )
+        names = ", ".join(command.name for command in COMMANDS)
+        raise errors.UserError(f"no command given: one of {names}; see advdmd --help")
     for extra in extras:
         if extra.startswith("-") and "=" in extra and "." in extra:
             raise errors.UserError(f"unknown option {extra}; overrides have no dashes: {extra.lstrip('-')}")

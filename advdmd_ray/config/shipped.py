@@ -1,6 +1,7 @@
 """The configurations that ship: `digits` is configs/digits.yaml, `compare/shapes` is configs/compare/shapes.yaml."""
 
 import difflib
+import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
@@ -22,6 +23,17 @@ def shipped_names() -> tuple[str, ...]:
 def shipped_path(name: str) -> Path:
     """The file of one of `shipped_names`."""
     return shipped_folder() / f"{name}.yaml"
+
+
+def shipped_text(name: str) -> str:
+    """The text of a shipped file as it can stand anywhere: its base is a shipped name."""
+    path = shipped_path(name)
+
+    def named(base: re.Match[str]) -> str:
+        file = (path.parent / base[1]).resolve()
+        return f"base: {file.relative_to(shipped_folder().resolve()).with_suffix('')}"
+
+    return re.sub(r"^base: (\S+)$", named, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def locate(name: str | Path, kind: str = "", beside: Path | None = None) -> Path:

@@ -1,6 +1,10 @@
 """The configurations that ship: found by name, read alike from anywhere, and nothing in them can be left out."""
 
 import copy
+import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,8 @@ from advdmd_ray.config.pretrain import read_pretrain
 from advdmd_ray.config.shipped import locate, nearest_shipped, shipped_folder, shipped_names, shipped_path
 from advdmd_ray.errors import UserError
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
 Read = Callable[[Path], Any]
 
 
@@ -115,3 +120,31 @@ def test_a_teacher_is_trained_with_the_settings_of_its_run(name: str) -> None:
     assert training == run
     # A run's own file will do too: its training has the defaults.
     assert read_pretrain(CONFIGS / f"{name}.yaml", ["pretrain.steps=7"]).pretrain.steps == 7
+
+
+def test_a_wheel_finds_them_outside_a_checkout(tmp_path: Path) -> None:
+    source, installed, elsewhere = tmp_path / "source", tmp_path / "installed", tmp_path / "elsewhere"
+    for folder in ("advdmd_ray", "configs"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    build = ["pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path), str(source)]
+    subprocess.run([sys.executable, "-m", *build], check=True, capture_output=True, timeout=200)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(installed)
+    elsewhere.mkdir()
+    program = (
+        f"import sys; sys.path.insert(0, {str(installed)!r})\n"
+        "from advdmd_ray.cli import main\n"
+        "from advdmd_ray.config.shipped import shipped_folder\n"
+        "print(shipped_folder())\n"
+        "sys.exit(main(['configs']) or main(['run', '--config', 'digits', '--dry-run', 'metrics.port=0']))"
+    )
+    command = [sys.executable, "-I", "-c", program]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{installed / 'advdmd_ray' / 'configs'}\n")
+    for name in shipped_names():
+        assert f"\n  {name} " in done.stdout
+    assert "new run in runs/digits" in done.stdout
+    assert list(elsewhere.iterdir()) == []
