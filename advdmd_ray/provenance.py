@@ -57,17 +57,24 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path | None = None) -> str:
-    """Commit of the checkout that holds `folder` (default: this package), `-dirty` if it has changes.
+    """Commit of the checkout that `folder` (default: this package) is tracked in, `-dirty` if it has changes.
 
-    `unknown` outside a checkout or without git.
+    `unknown` elsewhere, such as in an environment that stands inside somebody's checkout, or without git.
     """
     where = Path(__file__).parent if folder is None else Path(folder)
-    command = ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    if not _git(where, "ls-files", "."):
+        return "unknown"
+    return _git(where, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git answers; empty if it fails."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - fixed
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return answer.stdout.strip() if answer.returncode == 0 else "unknown"
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def _processor() -> str:

@@ -39,7 +39,7 @@ def run_command(args: argparse.Namespace) -> int:
         sys.stdout.write(_listed())
     elif args.name not in shipped_names():
         near = difflib.get_close_matches(args.name, shipped_names(), n=1, cutoff=0.0)[0]
-        raise UserError(f"{args.name}: no config that ships; did you mean {near}? `advdmd configs` lists them")
+        raise UserError(f"{args.name}: no config that ships; did you mean {near}? advdmd configs lists them")
     elif args.out is None:
         sys.stdout.write(shipped_text(args.name))
     else:

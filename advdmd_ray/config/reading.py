@@ -109,7 +109,7 @@ def read_tree(path: Path, kind: str = "") -> dict[str, Any]:
 def _missing(name: str | Path, kind: str = "") -> str:
     return (
         f"no such config file, and none that ships is called so; did you mean {nearest_shipped(name, kind)}? "
-        "`advdmd configs` lists them"
+        "advdmd configs lists them"
     )
 
 

@@ -54,9 +54,11 @@ def check_made_with(config: Config, checkpoint: "Checkpoint", kinds: tuple[Resum
     """
     if "config" not in checkpoint.facts:
         raise UserError(f"{checkpoint.path} was not made by a run; name another by --resume, or start anew by --fresh")
-    # Read as a configuration, so that a setting younger than the checkpoint has the default it was made with.
+    # Read as a configuration, so that a setting younger than the checkpoint has the default it was made with. A section
+    # that is gone was the teacher's training or a comparison's; no run hangs on it.
+    sections = {name: values for name, values in checkpoint.facts["config"].items() if name in Config.model_fields}
     try:
-        then = Config.model_validate(checkpoint.facts["config"]).model_dump(mode="json")
+        then = Config.model_validate(sections).model_dump(mode="json")
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(

@@ -174,7 +174,7 @@ def test_wrong_arguments_are_one_line(argv: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["run", "pretrain", "sample", "evaluate", "compare", "doctor"])
+@pytest.mark.parametrize("command", ["run", "pretrain", "sample", "evaluate", "export", "compare", "configs", "doctor"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, "--help"])

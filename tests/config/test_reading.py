@@ -121,7 +121,7 @@ def test_an_override_equals_the_same_value_in_the_file(cycles: int, rate: float)
         ("[run]", ["sections", "list"]),
         ("base: 3", ["base = 3", "a path relative to this file"]),
         ("base:", ["base = None"]),
-        ("base: digit", ["base = 'digit'", "did you mean digits?", "`advdmd configs` lists them"]),
+        ("base: digit", ["base = 'digit'", "did you mean digits?", "advdmd configs lists them"]),
         ("rollout: [", ["YAML"]),
     ],
 )

@@ -109,7 +109,7 @@ def test_each_command_finds_its_own_kind() -> None:
     assert isinstance(read_comparison("shapes"), Comparison)
     assert nearest_shipped("shape", "compare") == "shapes"
     for read in (read_config, read_comparison):
-        with pytest.raises(UserError, match=r"did you mean .*`advdmd configs` lists them"):
+        with pytest.raises(UserError, match=r"did you mean .*advdmd configs lists them"):
             read("oracel")
 
 

@@ -275,6 +275,11 @@ def test_a_setting_younger_than_the_checkpoint_had_its_default(config: Config) -
     assert preflight.check(config, "auto").checkpoint == saved
 
 
+def test_a_checkpoint_may_have_the_section_of_its_teachers_training(config: Config) -> None:
+    saved = _save_with(config, config.model_dump(mode="json") | {"pretrain": {"steps": 3}})
+    assert preflight.check(config, "auto").checkpoint == saved
+
+
 def test_a_checkpoint_with_a_setting_that_is_gone_is_refused_by_name(config: Config) -> None:
     tree = config.model_dump(mode="json")
     tree["discriminator"]["gone"] = 1

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,20 @@ def test_facts_of_the_machine_and_versions_are_there_and_fit_the_summary() -> No
 def test_outside_a_checkout_the_commit_is_unknown(tmp_path: Path) -> None:
     assert git_commit(tmp_path) == "unknown"
     assert git_commit(tmp_path / "none") == "unknown"
+
+
+def test_the_commit_of_a_checkout_is_that_of_what_it_tracks(tmp_path: Path) -> None:
+    tracked, installed = tmp_path / "package", tmp_path / "environment"
+    for folder in (tracked, installed):
+        folder.mkdir()
+        (folder / "module.py").write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "package"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", git_commit(tracked))
+    assert git_commit(installed) == "unknown"
+    (tracked / "module.py").write_text("changed")
+    assert git_commit(tracked).endswith("-dirty")
 
 
 @pytest.mark.parametrize(
