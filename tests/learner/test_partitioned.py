@@ -16,6 +16,7 @@ from torch import Tensor
 import partitioned_scenario as scenario
 from advdmd_ray.learner.gang import SoloGang
 from ports import free_port
+from tiny_digits import write_tiny_digits
 
 SCRIPT = Path(scenario.__file__)
 ROOT = SCRIPT.parents[2]
@@ -31,12 +32,17 @@ class Learned:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Path:
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two blocks: each is gathered, released and gathered again, in a first and in a last place."""
+    return write_tiny_digits(tmp_path_factory.mktemp("teacher") / "shallow", layers=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, pipeline: Path) -> Path:
     """Two ranks, once for all backbones."""
     folder, port = tmp_path_factory.mktemp("partitioned"), free_port()
     jobs = [
-        {"rank": rank, "size": 2, "port": port, "folder": str(folder), "pipeline": str(tiny_pipeline)}
-        for rank in range(2)
+        {"rank": rank, "size": 2, "port": port, "folder": str(folder), "pipeline": str(pipeline)} for rank in range(2)
     ]
     ranks = [
         subprocess.Popen(
@@ -58,8 +64,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Pat
 
 
 @pytest.fixture(scope="module", params=scenario.CYCLES)
-def learned(request: pytest.FixtureRequest, folder: Path, tiny_pipeline: Path) -> Learned:
-    settings = scenario.config(tiny_pipeline, request.param, engine="torch")
+def learned(request: pytest.FixtureRequest, folder: Path, pipeline: Path) -> Learned:
+    settings = scenario.config(pipeline, request.param, engine="torch")
     plain, reports = scenario.learned(settings, SoloGang(), scenario.CYCLES[request.param])
     other = json.loads((folder / f"{request.param}.json").read_text())
     return Learned(load_file(folder / f"{request.param}.safetensors"), plain, (other, reports))

@@ -5,6 +5,7 @@ through all variants; it writes states as safetensors and reports as JSON for th
 """
 
 import dataclasses
+import gc
 import json
 import sys
 from contextlib import nullcontext
@@ -203,6 +204,7 @@ def main(job: dict[str, str | int]) -> None:
         gang = TorchDistributedGang(rank, size, address="127.0.0.1", port=int(job["port"]), timeout_s=DEADLINE_S)
     reports = {}
     for variant in VARIANTS:
+        gc.freeze()  # DeepSpeed collects garbage when it builds an engine: not among all that is imported
         reports[f"train-{variant}"] = uninterrupted(folder, variant, gang)
         reports[f"poisoned-{variant}"] = poisoned(folder, variant, gang)
         looked_at(folder, variant, gang)

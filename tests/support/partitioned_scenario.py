@@ -4,6 +4,7 @@ Each rank makes the groups of every cycle with the published weights, which are 
 its share. What rank 0 says is compared with one process in plain torch.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -35,7 +36,14 @@ def config(pipeline: Path, backbone: str, **learner: Any) -> Config:
             "reward": {"final_levels": (0.1,)},
             "dmd": {"batch_size": 4, "gan_weight": 0.5},
             "fake_score": {"batch_size": 4},
-            "discriminator": {"batch_size": 4, "backbone": backbone, "auc_low": 0.0, "auc_high": 1.0, "auc_rows": 2},
+            "discriminator": {
+                "batch_size": 4,
+                "backbone": backbone,
+                "blocks": (0, 1),
+                "auc_low": 0.0,
+                "auc_high": 1.0,
+                "auc_rows": 2,
+            },
             "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
         }
     )
@@ -44,6 +52,7 @@ def config(pipeline: Path, backbone: str, **learner: Any) -> Config:
 def learned(settings: Config, gang: Gang, cycles: int) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """What is published after some cycles, the average and a sample of it, and what each cycle reported."""
     table = encode_table(settings)
+    gc.freeze()  # DeepSpeed collects garbage when it builds an engine: not among all that is imported
     learner = build_learner(settings, gang, table, None)
     actor, judge = build_rollout_worker(settings, "actor", table), build_reward_worker(settings, "judge", table)
     facts = []
