@@ -31,7 +31,7 @@ with connected(configs[-1]):
         with metrics_hub(config) as hub:
             train(config, hub)
 """
-OVERRIDES = ["rollout.max_policy_age=0", f"run.cycles={CYCLES}", "run.seed=11"]
+OVERRIDES = ["rollout.max_policy_age=0", f"run.cycles={CYCLES}", "run.seed=11", "learner.engine=torch"]
 
 
 def student_digest(run_folder: Path) -> str:

@@ -28,7 +28,7 @@ from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.ray_shell import RayShell
-from advdmd_ray.controller.protocols import Job
+from advdmd_ray.controller.protocols import Task
 
 
 @ray.remote(num_cpus=0)
@@ -83,7 +83,7 @@ except BytesLostError as error:
     found["line"] = str(error)
 alive, dying = Rank.remote(), Rank.remote()
 together, alone = (alive.lose_the_other.remote(), dying.die.remote()), (alive.lose_the_other.remote(),)
-for job in (Job("learner", together), Job("learner", alone)):
+for job in (Task("learner", together), Task("learner", alone)):
     while not shell.wait([job], 60.0):
         pass
     try:

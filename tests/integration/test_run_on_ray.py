@@ -91,6 +91,7 @@ def run() -> Iterator[Run]:
         started = place.run(
             config,
             f"run.cycles={CYCLES}",
+            "rollout.actors=2",
             "learner.ranks=2",
             "learner.zero_stage=1",
             "learner.checkpoint_cycles=4",

@@ -131,7 +131,7 @@ def test_what_must_never_happen_stops_the_run_with_one_clear_line(spoil: str, li
         config = write_config(place.folder, "spoiled")
         script = place.folder / "spoiled.py"
         script.write_text(SPOILING.replace("SPOIL\n", spoil))
-        run = place.start([sys.executable, str(script), "--config", str(config), "rollout.actors=1"])
+        run = place.start([sys.executable, str(script), "--config", str(config), "learner.engine=torch"])
         assert run.ended(240) == 1, run.log()
         assert re.fullmatch(line, run.log().splitlines()[-1]), run.log()
         assert "Traceback" not in run.log()

@@ -23,9 +23,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 MARK = "ADVDMD_TEST_PROCESS"
 
-# The smallest run in which every network learns and both RL and DMD make updates.
+# The smallest run in which every network learns and both RL and DMD make updates. A process of it costs as much as all
+# its cycles, so there is one of each kind.
 SMALL: dict[str, Any] = {
-    "rollout": {"group_size": 4, "groups_per_cycle": 4},
+    "rollout": {"actors": 1, "group_size": 4, "groups_per_cycle": 4},
     "dmd": {"batch_size": 16},
     "fake_score": {"batch_size": 16},
     "discriminator": {"batch_size": 16, "auc_low": 0.0, "auc_high": 1.0},
