@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.registry import SOURCES
 from advdmd_ray.runs.folder import RunFolder
 
 PACKAGE = Path(__file__).parent.parent / "advdmd_ray"
@@ -187,4 +188,23 @@ def test_no_error_is_swallowed() -> None:
         and (node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"})
         and not isinstance(node.body[-1], ast.Raise)
     ]
+    assert found == []
+
+
+def test_no_file_outside_data_knows_a_source_by_name() -> None:
+    """A new source touches its own files and the registry: nobody compares `data.source` or imports a source's code."""
+    homes = {place.partition(":")[0].rpartition(".")[0] for place in SOURCES.values()}
+    # The tables of a comparison tell the shapes' skills from other figures.
+    known = {("comparison/results.py", "advdmd_ray.data.shapes.skills")}
+    found = []
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            chosen = {ast.Compare: "left", ast.Match: "subject", ast.Subscript: "slice"}.get(type(node))
+            sides = [*([node.__dict__[chosen]] if chosen else []), *node.__dict__.get("comparators", [])]
+            if any(ast.unparse(side).endswith(("data.source", "self.source")) for side in sides):
+                found.append(f"{name_of(path)}:{ast.unparse(node)[:60]}")
+            module = node.module if isinstance(node, ast.ImportFrom) and node.module else ""
+            foreign = module.rpartition(".")[0] in homes and not name_of(path).startswith("data/")
+            if foreign and (name_of(path), module) not in known:
+                found.append(f"{name_of(path)}: {module}")
     assert found == []

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.comparison.plan import JUDGE_SEED, Job
-from advdmd_ray.data.sources import build_judge
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
@@ -31,7 +31,7 @@ class Examiner:
     def __init__(self, job: Job) -> None:
         config = job.config
         self._job = job
-        self._judge = build_judge(config)
+        self._judge = source_of(config).judge()
         pipeline, length = load_pipeline(config.model.path), config.model.max_sequence_length
         self._prompts = encode_prompts(pipeline, self._judge.prompts[: job.judge_samples], length)
         self._empty = unconditional(pipeline, length)

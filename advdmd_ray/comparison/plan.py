@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from advdmd_ray.config import Config, Resume
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest, write_atomically
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
@@ -38,9 +39,6 @@ _NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "weights")
 
 _REVISIONS = {"none": 1, "advdmd": 1, "twinflow": 2}
 """Of each trainer, counted up whenever it learns otherwise from the same settings, so that results of two never mix."""
-
-_JUDGE_REVISIONS = {"digits": 1, "shapes": 1, "files": 1, "teacher_samples": 1}
-"""Of each judge, counted up whenever it judges the same images otherwise."""
 
 _NOT_READ = {
     "none": frozenset[str](),
@@ -176,10 +174,10 @@ def _check_rival(config: Config, info: PipelineInfo) -> None:
         )
     if config.lora.rank:
         raise UserError(f"lora.rank = {config.lora.rank}: a comparison trains whole networks; set it to 0")
-    if config.data.source == "teacher_samples" and config.data.cache is None:
+    if source_of(config).made_by_workers and config.data.cache is None:
         raise UserError(
-            "a comparison draws no data.source=teacher_samples itself; set data.cache to the folder where `advdmd run` "
-            "has drawn them"
+            f"a comparison draws no data.source={config.data.source} itself; set data.cache to the folder where "
+            "`advdmd run` has drawn them"
         )
 
 
@@ -207,7 +205,7 @@ def settings_of(job: Job) -> dict[str, Any]:
         "points": job.points,
         "judge_samples": job.judge_samples,
         "judge_seed": JUDGE_SEED,
-        "judge_revision": _JUDGE_REVISIONS[job.config.data.source],
+        "judge_revision": source_of(job.config).judge_revision,
         "teacher_steps": list(job.teacher_steps),
         "teacher": _weights_digest(job.config.model.path),
         "pipeline": _rest_of(job.config.model.path),

@@ -25,8 +25,8 @@ from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import (
     build_reward_worker,
     build_rollout_worker,
-    draw_samples_here,
     learner_parts,
+    make_shards_here,
 )
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease
@@ -49,7 +49,7 @@ class SerialRun:
     def __init__(self, config: Config, checkpoint: Checkpoint | None = None, table: PromptTable | None = None) -> None:
         self._config = config
         self.table = encode_table(config) if table is None else table
-        draw_samples_here(config, self.table)
+        make_shards_here(config, self.table)
         self.worker = LearnerWorker(**learner_parts(config, SoloGang(), self.table, checkpoint, watched=False))
         self._rollout = build_rollout_worker(config, "rollout", self.table)
         self._reward = build_reward_worker(config, "reward", self.table)

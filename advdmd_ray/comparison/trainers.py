@@ -14,6 +14,7 @@ from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.comparison.signals import Signals
 from advdmd_ray.comparison.twinflow import TwinFlowTrainer, update_cost
 from advdmd_ray.config import Config
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
 from advdmd_ray.learner.outcome import CycleReport
@@ -21,7 +22,7 @@ from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.compute import Cost, cycle_cost
-from advdmd_ray.runs.parts.inputs import encode_table, geometry, real_images
+from advdmd_ray.runs.parts.inputs import encode_table, geometry
 from advdmd_ray.runs.parts.networks import build_denoiser
 
 TWINFLOW = "twinflow"
@@ -133,7 +134,7 @@ class TwinFlowRival:
             job.network,
             student,
             table,
-            real_images(config, table.texts),
+            source_of(config).real_images(table.texts),
             geometry(config).sigmas,
         )
         if checkpoint is not None:

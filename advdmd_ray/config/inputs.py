@@ -78,10 +78,11 @@ class ModelSection(Section):
 class DataSection(Section):
     """Real images for the discriminator and prompts for the rollouts."""
 
-    source: Fixed[Literal["digits", "shapes", "files", "teacher_samples"]] = Field(
+    source: Fixed[str] = Field(
         default="digits",
-        description="Where real images come from; files: data.path; teacher_samples: the guided teacher's own, drawn "
-        "by the actors for data.prompts before they train.",
+        min_length=1,
+        description="Where prompts and real images come from: digits; shapes; files: data.path; teacher_samples: the "
+        "guided teacher's own, drawn by the actors for data.prompts before they train; or package.module:Class.",
     )
     path: Fixed[str | None] = Field(
         default=None,
@@ -114,30 +115,6 @@ class DataSection(Section):
         default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
     )
     images_per_prompt: Fixed[int] = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
-
-    @property
-    def is_captioned(self) -> bool:
-        """Whether real images come as latents with captions of their own, and not for prompts that are asked for."""
-        return self.source in ("files", "teacher_samples")
-
-    @model_validator(mode="after")
-    def _a_path_where_files_are(self) -> Self:
-        if self.source == "files" and self.path is None:
-            raise ValueError(
-                "source=files needs data.path: a folder of captioned images, or Parquet files, or WebDataset tars"
-            )
-        if self.source != "files" and self.path is not None:
-            raise ValueError(
-                f"path={self.path} is read where data.source=files, got source={self.source}; set data.source=files, "
-                "or data.path=null"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _prompts_where_the_teacher_draws(self) -> Self:
-        if self.source == "teacher_samples" and self.prompts is None:
-            raise ValueError("source=teacher_samples needs data.prompts, a text file of what the teacher is to draw")
-        return self
 
 
 class LoraSection(Section):

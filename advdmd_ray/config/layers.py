@@ -1,6 +1,5 @@
 """Settings from several places, one over the other, and the one line that blames the place of a wrong one."""
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from advdmd_ray.config.named import nearest
 from advdmd_ray.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -108,15 +108,11 @@ def unknown(key: str, model: type[BaseModel]) -> str:
     settings = settings_of(model)
     homes = [setting for setting in settings if setting.endswith(f".{name or section}")]
     if not dot:
-        near = " or ".join(homes) or _nearest(key, list(model.model_fields))
+        near = " or ".join(homes) or nearest(key, list(model.model_fields))
     else:
         beside = [setting for setting in settings if setting.startswith(f"{section}.")]
-        near = _nearest(key, homes or beside or settings)
+        near = nearest(key, homes or beside or settings)
     return f"unknown key {key}; did you mean {near}?"
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
 
 
 def _settings(source: str, key: str, values: Any, section: type[BaseModel]) -> dict[str, Any]:
@@ -161,7 +157,7 @@ def _said(problem: ErrorDetails, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         parent, dot, name = key.rpartition(".")
         if dot and section_of(model, parent) is None:
-            return f"unknown key {key}; did you mean {parent}.{_nearest(name, fields)}?"
+            return f"unknown key {key}; did you mean {parent}.{nearest(name, fields)}?"
         return unknown(key, model)
     if problem["type"] == "missing":
         return f"{key} is missing"

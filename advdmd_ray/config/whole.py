@@ -113,6 +113,11 @@ class Config(Section):
         return self.reward.kind
 
     @property
+    def asks_oracle(self) -> bool:
+        """Whether a checker of single images is wanted, as the reward or to compare with."""
+        return self.reward.kind == "oracle" or self.reward.oracle_agreement
+
+    @property
     def measures_auc(self) -> bool:
         """Whether the learner measures the held-out AUC of a discriminator that it trains."""
         return self.cadence.discriminator_updates > 0 and self.discriminator.auc_rows > 0
@@ -140,12 +145,6 @@ class Config(Section):
             raise ValueError(
                 "discriminator.auc_rows=0 leaves RL without the AUC that opens a level; raise it, or set "
                 "reward.kind=oracle or policy_gradient.enabled=false"
-            )
-        if self.data.source != "shapes" and (self.reward.kind == "oracle" or self.reward.oracle_agreement):
-            key = "reward.kind=oracle" if self.reward.kind == "oracle" else "reward.oracle_agreement"
-            raise ValueError(
-                f"{key} needs data.source=shapes, whose images can be checked, got {self.data.source}; "
-                "set reward.kind=discriminator and reward.oracle_agreement=false"
             )
         final_is_read = gradient.advantage != "own_step" and gradient.final_weight > 0 and gradient.gamma > 0
         if self.reward.kind == "oracle" and gradient.enabled and not final_is_read:

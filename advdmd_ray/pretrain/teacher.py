@@ -15,7 +15,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.pretrain import PretrainConfig
-from advdmd_ray.data.sources import build_judge
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.contract import JudgeScore
 from advdmd_ray.evaluation.judges.pipelines import judge_pipeline
@@ -25,7 +25,6 @@ from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
-from advdmd_ray.pretrain.recipe import build_recipe
 from advdmd_ray.pretrain.training import Checkpoints, pretrain
 from advdmd_ray.stations.weights.snapshot import digest_of
 
@@ -36,7 +35,7 @@ RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "scikit-learn", "nump
 
 def _judged(pipeline: StableDiffusion3Pipeline, config: Config) -> dict[str, Any]:
     """The judge's part of the record: the teacher at each number of steps, and real held-out images."""
-    judge, samples = build_judge(config), config.evaluation.samples
+    judge, samples = source_of(config).judge(), config.evaluation.samples
     scores = judge_pipeline(
         pipeline,
         judge,
@@ -76,7 +75,7 @@ def pretrain_teacher(
     folder, section, seed = Path(config.pretrain.folder), config.pretrain, config.run.seed
     _check_free(folder)
     start = time.perf_counter()
-    recipe = build_recipe(config)
+    recipe = source_of(config).teacher_recipe(section.images, seed)
     pipeline = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=seed)
     conditioning = encode_prompts(pipeline, [*recipe.prompts, ""], config.model.max_sequence_length)
     settings = _settings(config, len(recipe.real))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from advdmd_ray.config import Config, Resume
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.models.families.base import TransformerDenoiser
@@ -15,7 +16,6 @@ from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.pipeline import export_adapters, export_student, load_denoiser
 from advdmd_ray.models.sampling_settings import SamplingSettings
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.parts.inputs import prompts_of
 from advdmd_ray.runs.parts.networks import learning
 from advdmd_ray.runs.same_run import check_made_with
 
@@ -52,7 +52,7 @@ def export(config: Config, out: Path | None = None) -> Path:
             model.guidance if inspect_pipeline(model.path).embedded_guidance else None,
         ),
         guidance=model.guidance,
-        prompt=prompts_of(config)[0],
+        prompt=source_of(config).prompts()[0],
         card=_card(config, checkpoint),
         dtype=torch.bfloat16 if model.precision == "bfloat16" else torch.float32,
     )

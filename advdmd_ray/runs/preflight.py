@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.sampling_settings import SAMPLING
@@ -30,8 +31,7 @@ def check(config: Config, resume: str | None = None, *, fresh: bool = False) -> 
     from advdmd_ray.metrics import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
 
     check_model(config)
-    check_prompts(config)
-    check_files(config)
+    source_of(config).check()
     check_writable(config.folder)
     check_cores(config)
     start = plan_start(config.folder, resume, fresh=fresh)
@@ -96,40 +96,3 @@ def check_max_sequence_length(config: Config, info: PipelineInfo) -> None:
             f"model.max_sequence_length is {length}, but {info.folder / SAMPLING} says {trained}, which the pipeline "
             f"was trained with; set model.max_sequence_length={trained}"
         )
-
-
-def check_prompts(config: Config) -> None:
-    """Read the prompt file and match it with the real images.
-
-    Raises:
-        UserError: for a bad line, which is named with its number, a prompt without real images, one prompt alone where
-            the discriminator needs another for its mismatched texts, or too few images for the judge.
-    """
-    from advdmd_ray.data.prompt_file import load_prompts  # noqa: PLC0415
-
-    if config.data.prompts is None:
-        return
-    load_prompts(config.data.prompts)
-    if config.data.source == "files":
-        return  # any prompt will do: real images come with their own captions
-    from advdmd_ray.runs.parts.inputs import prompts_of  # noqa: PLC0415 - imports torch: only once the file itself is sound
-
-    prompts = prompts_of(config)
-    if config.data.source == "teacher_samples":
-        from advdmd_ray.evaluation.judges.thumbnails import check_count  # noqa: PLC0415
-
-        check_count(len(prompts) * config.data.teacher_samples)
-
-
-def check_files(config: Config) -> None:
-    """Look for the images of data.source=files without reading them.
-
-    Raises:
-        UserError: if there are none.
-    """
-    if config.data.path is None:
-        return
-    from advdmd_ray.data.files.shards import find_shards  # noqa: PLC0415 - imports pyarrow
-
-    data = config.data
-    find_shards(config.data.path, image_column=data.image_column, caption_column=data.caption_column)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from advdmd_ray.config import Config
-from advdmd_ray.data.sources import build_judge
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.evaluation.judges.contract import Figure, Judge, JudgeScore
@@ -62,7 +62,7 @@ def judge_samplers(config: Config, student: Path | None, progress: Callable[[str
         student: An exported student folder.
         progress: Told what is being sampled.
     """
-    judge, samples, seed = build_judge(config), config.evaluation.samples, config.run.seed
+    judge, samples, seed = source_of(config).judge(), config.evaluation.samples, config.run.seed
     kernel = kernel_of(config.diffusion)
     shown = shown_images(len(judge.prompts), samples)
     with _all_threads():

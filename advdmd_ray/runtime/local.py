@@ -21,8 +21,8 @@ from advdmd_ray.runs.parts.inputs import encode_table, geometry
 from advdmd_ray.runs.parts.workers import (
     build_reward_worker,
     build_rollout_worker,
-    draw_samples_here,
     learner_parts,
+    make_shards_here,
 )
 from advdmd_ray.stations import work
 from advdmd_ray.stations.buffer.index import BufferIndex, check_capacity
@@ -38,7 +38,7 @@ class LocalShell:
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         table = encode_table(config)
-        draw_samples_here(config, table)
+        make_shards_here(config, table)
         self.prompts = table.rollouts
         self._rollout = {name: build_rollout_worker(config, name, table) for name in self.rollout_workers}
         self._reward = {name: build_reward_worker(config, name, table) for name in self.reward_workers}

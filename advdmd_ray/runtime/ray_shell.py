@@ -20,13 +20,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Published, Reference, Task
-from advdmd_ray.data.teacher_samples import plan_samples
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.display import samples_progress
 from advdmd_ray.runtime.learner_rank import LearnerRank
-from advdmd_ray.runtime.samples import draw_samples
+from advdmd_ray.runtime.shards import make_shards
 from advdmd_ray.runtime.worker_actors import RewardActor, RolloutActor
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease
@@ -74,9 +74,10 @@ class RayShell:
         group = self._place_gang()
         self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
         texts, self.prompts, manifest = answer(facts_ref, "the encoding of the prompts", limit)
-        if config.data.source == "teacher_samples":
+        shards = source_of(config).shards()
+        if shards is not None:
             with samples_progress() as progress:
-                draw_samples(config, plan_samples(config), texts, manifest, payload, progress)
+                make_shards(config, shards, texts, manifest, payload, progress)
         for names, kind, section in (
             (self.rollout_workers, RolloutActor, config.rollout),
             (self.reward_workers, RewardActor, config.reward),

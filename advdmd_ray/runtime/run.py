@@ -4,6 +4,7 @@ import os
 import sys
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.needs.memory import ray_address
@@ -32,7 +33,7 @@ def run(config: Config, *, resume: str | None = None, fresh: bool = False) -> Ru
     start = preflight.check(config, resume, fresh=fresh)
     sys.stderr.write(start.note + "\n")
     with claim(start):
-        _encode_files(config)
+        _prepare_data(config)
         if ray_address(config) is not None:
             # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -42,16 +43,11 @@ def run(config: Config, *, resume: str | None = None, fresh: bool = False) -> Ru
     return RunFolder(config.folder)
 
 
-def _encode_files(config: Config) -> None:
-    """Encodes the images of data.source=files that are not encoded yet, where everybody can see how far it is."""
-    if config.data.source != "files":
-        return
-    from rich.console import Console  # noqa: PLC0415 - with what follows slow to import, and seldom needed
-
-    from advdmd_ray.data.files.dataset import files_data  # noqa: PLC0415
-    from advdmd_ray.evaluation.judges.thumbnails import check_count  # noqa: PLC0415
+def _prepare_data(config: Config) -> None:
+    """Makes what the data source has to make before any worker starts, where everybody can see how far it is."""
+    from rich.console import Console  # noqa: PLC0415 - slow to import
 
     with Console(stderr=True).status("looking for images") as status:
-        latents = files_data(config, lambda done, of: status.update(f"encoding images: {done} of {of} shards"))
-    check_count(len(latents))
-    sys.stderr.write(f"{len(latents)} real images with {len(set(latents.captions))} captions\n")
+        made = source_of(config).prepare(lambda done, of: status.update(f"encoding images: {done} of {of} shards"))
+    if made:
+        sys.stderr.write(f"{made}\n")

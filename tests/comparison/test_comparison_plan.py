@@ -12,7 +12,7 @@ import pytest
 
 from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs, settings_of
 from advdmd_ray.config.comparison import read_comparison
-from advdmd_ray.data.teacher_samples import plan_samples
+from advdmd_ray.data.teacher_samples.source import TeacherSamplesSource
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.runs.needs.compute import cycles_within, expected_costs
@@ -129,7 +129,9 @@ def test_the_teacher_is_judged_beside_the_samples_that_the_rivals_learn_from(
     }
     teacher, *rivals = jobs_of(tmp_path, tiny_pipeline, overrides=overrides)
     assert teacher.config.judged_guidance == settings_of(teacher)["config"]["model"]["guidance"] == 2.0
-    assert {plan_samples(job.config).folder for job in rivals} == {plan_samples(teacher.config).folder}
+    assert {TeacherSamplesSource(job.config).shards().folder for job in rivals} == {
+        TeacherSamplesSource(teacher.config).shards().folder
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.config import Config
-from advdmd_ray.data.sources import build_judge
-from advdmd_ray.data.teacher_samples import SAMPLES_SEED, SHARD, SamplePlan, open_samples, plan_samples
+from advdmd_ray.data.registry import source_of
+from advdmd_ray.data.teacher_samples.plan import SAMPLES_SEED, SHARD, SamplePlan
+from advdmd_ray.data.teacher_samples.source import TeacherSamplesSource
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_denoiser
-from advdmd_ray.runs.parts.inputs import encode_table, real_images
-from advdmd_ray.runs.parts.workers import build_sample_maker
+from advdmd_ray.runs.parts.inputs import encode_table
+from advdmd_ray.runs.parts.workers import build_tools
 from advdmd_ray.seeding import derive_seed
 
 PROMPTS = ("a handwritten one", "a handwritten two", "a handwritten seven")
@@ -51,26 +51,31 @@ def _config(tmp_path: Path, guidance: float = 2.0, **data: object) -> Config:
     )
 
 
+def plan_of(config: Config) -> SamplePlan:
+    return TeacherSamplesSource(config).shards()
+
+
 def _drawn(config: Config) -> SamplePlan:
-    plan, maker = plan_samples(config), build_sample_maker(config, encode_table(config))
+    plan = plan_of(config)
+    tools = build_tools(config, encode_table(config))
     for shard in plan.missing():
-        maker.make(plan, shard)
+        plan.make(shard, tools)
     return plan
 
 
 def test_a_run_draws_them_and_learns_from_them(tmp_path: Path) -> None:
     config = _config(tmp_path)
     run = SerialRun(config)
-    plan = plan_samples(config)
+    plan = plan_of(config)
     assert plan.images == 14 * len(PROMPTS) > SHARD  # a whole shard and the rest
     assert plan.shards == 2
     assert not plan.missing()
     assert run.cycle().updates["discriminator"].updates
-    real = real_images(config, run.table.texts)
+    real = source_of(config).real_images(run.table.texts)
     assert len(real) == plan.images
     counts = real.prompt_ids.bincount(minlength=len(run.table.texts)).tolist()
     assert dict(zip(run.table.texts, counts, strict=True)) == dict.fromkeys(PROMPTS, 14)
-    judge = build_judge(config)
+    judge = source_of(config).judge()
     assert judge.ceiling().figures["frechet"] >= 0
     rows = torch.arange(6) % len(PROMPTS)
     grey = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1  # as the digits' codec gives them
@@ -81,7 +86,7 @@ def test_a_run_draws_them_and_learns_from_them(tmp_path: Path) -> None:
 def test_they_are_what_the_guided_teacher_draws_for_their_prompts(tmp_path: Path, guidance: float) -> None:
     config = _config(tmp_path, guidance)
     plan, table = _drawn(config), encode_table(config)
-    latents = open_samples(plan)
+    latents = plan.opened()
     assert latents.captions == list(PROMPTS) * 14
     ways, shift = (
         adapter(inspect_pipeline(config.model.path).family),
@@ -104,7 +109,7 @@ def test_a_shard_that_is_lost_is_drawn_again_and_is_what_it_was(tmp_path: Path) 
     whole = [plan.file(shard).read_bytes() for shard in range(plan.shards)]
     plan.file(0).unlink()
     with pytest.raises(UserError, match=r"1 of 2 shards of the teacher's samples are not there"):
-        open_samples(plan)
+        plan.opened()
     assert plan.missing() == [0]
     _drawn(config)
     assert [plan.file(shard).read_bytes() for shard in range(plan.shards)] == whole
@@ -113,7 +118,7 @@ def test_a_shard_that_is_lost_is_drawn_again_and_is_what_it_was(tmp_path: Path) 
 
 def test_what_they_hang_on_names_their_folder(tmp_path: Path) -> None:
     config = _config(tmp_path)
-    plan = plan_samples(config)
+    plan = plan_of(config)
     others = [
         _config(tmp_path, teacher_steps=4),
         _config(tmp_path, guidance=3.0),
@@ -122,20 +127,20 @@ def test_what_they_hang_on_names_their_folder(tmp_path: Path) -> None:
     described = Path(shutil.copytree(inspect_pipeline(config.model.path).folder, tmp_path / "teacher"))
     model = config.model.model_copy(update={"path": str(described)})
     others.append(config.model_copy(update={"model": model}))
-    assert plan_samples(others[-1]) == plan
+    assert plan_of(others[-1]) == plan
     file = described / "vae" / "config.json"
     file.write_text(file.read_text() + "\n")
-    assert len({plan.folder, *(plan_samples(other).folder for other in others)}) == 5
-    assert plan_samples(config.model_copy(update={"run": config.run.model_copy(update={"seed": 5})})) == plan
+    assert len({plan.folder, *(plan_of(other).folder for other in others)}) == 5
+    assert plan_of(config.model_copy(update={"run": config.run.model_copy(update={"seed": 5})})) == plan
     (tmp_path / "prompts.txt").write_text("a handwritten nine", encoding="utf-8")
-    assert plan_samples(config).folder != plan.folder
+    assert plan_of(config).folder != plan.folder
 
 
 def test_more_of_them_are_the_same_ones_and_some_more(tmp_path: Path) -> None:
-    few = open_samples(_drawn(_config(tmp_path)))
-    more = plan_samples(_config(tmp_path, teacher_samples=20))
+    few = _drawn(_config(tmp_path)).opened()
+    more = plan_of(_config(tmp_path, teacher_samples=20))
     assert more.missing() == [1]  # the whole shard serves again, the last one has grown
-    many = open_samples(_drawn(_config(tmp_path, teacher_samples=20)))
+    many = _drawn(_config(tmp_path, teacher_samples=20)).opened()
     assert (len(few), len(many)) == (42, 60)
     torch.testing.assert_close(many[torch.arange(42)], few[torch.arange(42)], rtol=0, atol=1e-5)
 
@@ -143,11 +148,11 @@ def test_more_of_them_are_the_same_ones_and_some_more(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     config = _config(tmp_path)
     (tmp_path / "file").write_text("")
-    plan = replace(plan_samples(config), folder=tmp_path / "file" / "below")
+    plan = replace(plan_of(config), folder=tmp_path / "file" / "below")
     with pytest.raises(UserError, match=r"file/below: cannot be made \(Not a directory\); choose another data.cache"):
-        build_sample_maker(config, encode_table(config)).make(plan, 0)
+        plan.make(0, build_tools(config, encode_table(config)))
 
 
 def test_without_prompts_the_teacher_has_nothing_to_draw() -> None:
-    with pytest.raises(ValidationError, match=r"source=teacher_samples needs data\.prompts"):
-        Config.model_validate({"data": {"source": "teacher_samples"}})
+    with pytest.raises(UserError, match=r"source=teacher_samples needs data\.prompts"):
+        source_of(Config.model_validate({"data": {"source": "teacher_samples"}}))

@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray import cli
+from advdmd_ray.config import Config
 from advdmd_ray.config.pretrain import PretrainConfig
 from advdmd_ray.data.digits.judge import DigitsJudge
 from advdmd_ray.data.real import RealImages
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.shapes.checker import check
+from advdmd_ray.data.shapes.recipe import shapes_recipe
 from advdmd_ray.data.shapes.skills import all_prompts
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.pipelines import judge_pipeline
@@ -24,7 +27,6 @@ from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import build_tiny_pipeline
-from advdmd_ray.pretrain.recipe import digits_recipe, shapes_recipe
 from advdmd_ray.pretrain.teacher import TEACHER_CARD, pretrain_teacher, weight_hashes
 from advdmd_ray.pretrain.training import Checkpoints, learning_rate_factor, pretrain, stratified_times
 
@@ -56,7 +58,7 @@ def train(
     muon: float | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
-    recipe = digits_recipe()
+    recipe = source_of(Config()).teacher_recipe(1000, seed=0)
     pipeline = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=0)
     losses: list[float] = []
     pretrain(
@@ -144,7 +146,7 @@ def test_muon_trains_the_matrices_of_the_blocks_and_nothing_else() -> None:
 
 
 def test_labels_do_not_matter_when_every_prompt_is_dropped() -> None:
-    real = digits_recipe().real
+    real = source_of(Config()).teacher_recipe(1000, seed=0).real
     relabelled = RealImages(real.latents, (real.prompt_ids + 3) % 10)
     assert equal(train(2, real=real, prompt_dropout=1.0)[0], train(2, real=relabelled, prompt_dropout=1.0)[0])
     assert not equal(train(2, real=real, prompt_dropout=0.0)[0], train(2, real=relabelled, prompt_dropout=0.0)[0])

@@ -10,18 +10,18 @@ import torch
 from advdmd_ray import cli
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.data.digits.images import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.files.source import FilesSource
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.shapes.checker import check
+from advdmd_ray.data.shapes.recipe import shapes_recipe
 from advdmd_ray.data.shapes.skills import all_prompts
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import build_tiny_pipeline
-from advdmd_ray.pretrain.recipe import shapes_recipe
-from advdmd_ray.runs.parts import inputs
-from advdmd_ray.runs.parts.inputs import encode_table, geometry, prompts_of, real_images
+from advdmd_ray.runs.parts.inputs import encode_table, geometry
 from advdmd_ray.runs.parts.networks import base_digest
 from advdmd_ray.runs.parts.workers import build_decoder, build_reward_worker
-from advdmd_ray.runs.preflight import check_prompts
 from advdmd_ray.stations.weights.snapshot import digest_of, pack
 
 ROOT = Path(__file__).parents[2]
@@ -43,31 +43,32 @@ def _with_prompts(path: Path, *texts: str) -> Config:
 
 
 def test_real_images_follow_the_order_of_the_prompts() -> None:
-    real, digits = real_images(Config(), (DIGIT_PROMPTS[7], DIGIT_PROMPTS[2])), load_digits("train")
+    real, digits = source_of(Config()).real_images((DIGIT_PROMPTS[7], DIGIT_PROMPTS[2])), load_digits("train")
     for row, digit in enumerate((7, 2)):
         assert torch.equal(real.latents[real.prompt_ids == row], digits.images[digits.labels == digit])
     assert set(real.prompt_ids.tolist()) == {0, 1}
 
 
 def test_a_prompt_written_twice_has_real_images_in_both_rows() -> None:
-    real = real_images(Config(), (DIGIT_PROMPTS[3], DIGIT_PROMPTS[1], DIGIT_PROMPTS[3]))
+    real = source_of(Config()).real_images((DIGIT_PROMPTS[3], DIGIT_PROMPTS[1], DIGIT_PROMPTS[3]))
     assert torch.equal(real.latents[real.prompt_ids == 0], real.latents[real.prompt_ids == 2])
     assert real.drawn(torch.tensor([0, 1, 2]), seed=0)[0].shape == (3, 1, 8, 8)
 
 
 def test_a_prompt_without_real_images_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no real image has the prompt 'a cat'"):
-        prompts_of(_with_prompts(tmp_path, DIGIT_PROMPTS[0], "a cat"))
-    assert prompts_of(_with_prompts(tmp_path, DIGIT_PROMPTS[4])) == (DIGIT_PROMPTS[4],)
-    assert prompts_of(Config()) == DIGIT_PROMPTS
+        source_of(_with_prompts(tmp_path, DIGIT_PROMPTS[0], "a cat")).prompts()
+    assert source_of(_with_prompts(tmp_path, DIGIT_PROMPTS[4])).prompts() == (DIGIT_PROMPTS[4],)
+    assert source_of(Config()).prompts() == DIGIT_PROMPTS
 
 
 def test_mismatched_texts_need_a_second_prompt(tmp_path: Path) -> None:
     config = _with_prompts(tmp_path, DIGIT_PROMPTS[0], DIGIT_PROMPTS[0])
-    assert prompts_of(config) == (DIGIT_PROMPTS[0],) * 2
+    assert source_of(config).prompts() == (DIGIT_PROMPTS[0],) * 2
+    source_of(config).check()
     weighted = config.discriminator.model_copy(update={"mismatched_text": 0.5})
     with pytest.raises(UserError, match=r"has one prompt only, and discriminator\.mismatched_text needs another"):
-        prompts_of(config.model_copy(update={"discriminator": weighted}))
+        source_of(config.model_copy(update={"discriminator": weighted})).check()
 
 
 def test_so_do_those_of_captioned_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,11 +76,11 @@ def test_so_do_those_of_captioned_images(tmp_path: Path, monkeypatch: pytest.Mon
     discriminator = {"mismatched_text": 0.5}
     sampled = {"source": "teacher_samples", "prompts": str(tmp_path / "prompts.txt")}
     with pytest.raises(UserError, match=r"prompts\.txt: has one prompt only"):
-        check_prompts(Config.model_validate({"data": sampled, "discriminator": discriminator}))
+        source_of(Config.model_validate({"data": sampled, "discriminator": discriminator})).check()
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
     with pytest.raises(UserError, match="8 real images can be used, and the judge compares with at least 40"):
-        check_prompts(Config.model_validate({"data": {**sampled, "teacher_samples": 4}}))
-    monkeypatch.setattr(inputs, "files_data", lambda _: SimpleNamespace(captions=["a cat", "a cat"]))
+        source_of(Config.model_validate({"data": {**sampled, "teacher_samples": 4}})).check()
+    monkeypatch.setattr(FilesSource, "latents", lambda _: SimpleNamespace(captions=["a cat", "a cat"]))
     with pytest.raises(UserError, match="images: has one prompt only"):
         encode_table(
             Config.model_validate({"data": {"source": "files", "path": "images"}, "discriminator": discriminator})
@@ -123,18 +124,18 @@ def test_every_worker_starts_with_the_same_discriminator(tiny_pipeline: Path) ->
 
 def test_the_shapes_table_has_a_row_for_every_draw_and_none_held_out() -> None:
     config = read_config(SHAPES_YAML, ["data.prompt_rows=200"])
-    texts, by_text = prompts_of(config), {prompt.text: prompt for prompt in all_prompts()}
+    texts, by_text = source_of(config).prompts(), {prompt.text: prompt for prompt in all_prompts()}
     assert 190 <= len(texts) <= 200
     assert len(set(texts)) < len(texts)
     assert not any(by_text[text].held_out for text in texts)
-    assert texts == prompts_of(config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})}))
+    assert texts == source_of(config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})})).prompts()
 
 
 def test_real_scenes_of_a_table_row_fit_its_prompt(shapes_pipeline: Path) -> None:
     config = read_config(SHAPES_YAML, [f"model.path={shapes_pipeline}", "data.images_per_prompt=3"])
     by_text = {prompt.text: prompt for prompt in all_prompts()}
     texts = ("two crosses", "a red circle and a blue cross", "two crosses", "a square above a cross")
-    real = real_images(config, texts)
+    real = source_of(config).real_images(texts)
     assert real.prompt_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     images = build_decoder(config)(real.all()).numpy()
     for row, image in zip(real.prompt_ids.tolist(), images, strict=True):
@@ -146,7 +147,7 @@ def test_a_shapes_prompt_nobody_can_draw_is_refused_by_name(tmp_path: Path) -> N
     file = tmp_path / "prompts.txt"
     file.write_text("a red circle\nfive squares\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"no real image has the prompt 'five squares'"):
-        prompts_of(read_config(SHAPES_YAML, [f"data.prompts={file}"]))
+        source_of(read_config(SHAPES_YAML, [f"data.prompts={file}"])).prompts()
 
 
 def test_the_shapes_recipe_passes_the_checks_before_a_run(

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Published, Status, Task
+from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.hub import last_values, read_entries
-from advdmd_ray.runs.parts import workers
 from advdmd_ray.runtime import local
 from advdmd_ray.runtime.local import LocalShell, run_locally
 from advdmd_ray.stations.weights.snapshot import digest_of
@@ -207,7 +207,7 @@ def test_a_judge_that_falls_while_rewards_rise_raises_the_alarm_of_a_run(
     step: float, alarms: list[int], tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "LocalShell", _Rising)
-    monkeypatch.setattr(workers, "build_judge", lambda _: _Fallen(step))
+    monkeypatch.setattr(DigitsSource, "judge", lambda _: _Fallen(step))
     run = config(tmp_path, tiny_pipeline, run={"cycles": 5}, evaluation={"judge_cycles": 1, "judge_samples": 20})
     run_locally(run)
     assert _gauges(run, "advdmd_run_reward_hack_alarm") == alarms

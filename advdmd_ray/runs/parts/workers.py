@@ -7,10 +7,8 @@ from typing import TypedDict
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.data.shapes.oracle import ShapesOracle
-from advdmd_ray.data.sources import build_judge
-from advdmd_ray.data.teacher_samples import SampleMaker, plan_samples
-from advdmd_ray.diffusion.schedule import teacher_sigmas
+from advdmd_ray.data.registry import source_of
+from advdmd_ray.data.source import Progress, Tools
 from advdmd_ray.evaluation.judges.draws import StudentJudge
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import Gang
@@ -20,7 +18,7 @@ from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.parts.inputs import geometry, prompt_encoder, real_images
+from advdmd_ray.runs.parts.inputs import geometry, prompt_encoder
 from advdmd_ray.runs.parts.networks import (
     base_digest,
     build_denoiser,
@@ -49,40 +47,32 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     )
 
 
-def build_sample_maker(config: Config, table: PromptTable) -> SampleMaker:
-    """Who draws the teacher's samples, with a rollout actor's resources."""
-    info = inspect_pipeline(config.model.path, config.model.pixels)
-    teacher = build_denoiser(config, config.rollout)
+def build_tools(config: Config, table: PromptTable) -> Tools:
+    """What makes the images that the data source leaves to workers, with a rollout actor's resources."""
+    family = adapter(inspect_pipeline(config.model.path).family)
+    teacher = family.guided(build_denoiser(config, config.rollout), table.unconditional, config.judged_guidance)
     codec = load_pipeline(config.model.path, parts="codec").to(device_of(config.rollout))
-    return SampleMaker(
-        adapter(info.family).guided(teacher, table.unconditional, config.judged_guidance),
-        table.conditioning,
-        image_decoder(codec),
-        teacher_sigmas(config.data.teacher_steps, info.scheduler_shift),
-    )
+    return Tools(teacher, table.conditioning, image_decoder(codec))
 
 
-def draw_samples_here(
-    config: Config, table: PromptTable, progress: Callable[[int, int], None] = lambda _done, _of: None
-) -> None:
-    """Draws what is missing of the teacher's samples in this process, if the configuration asks for any.
+def make_shards_here(config: Config, table: PromptTable, progress: Progress = lambda _done, _of: None) -> None:
+    """Makes, in this process, what is missing of the images that the data source leaves to workers.
 
     Args:
         config: The run's.
         table: Encoded prompts.
         progress: Told how many of all images are there.
     """
-    if config.data.source != "teacher_samples":
+    shards = source_of(config).shards()
+    missing = [] if shards is None else shards.missing()
+    if shards is None or not missing:
         return
-    plan = plan_samples(config)
-    missing = plan.missing()
-    if missing:
-        maker = build_sample_maker(config, table)
-        done = plan.images - sum(len(plan.rows(shard)) for shard in missing)
-        for shard in missing:
-            progress(done, plan.images)
-            done += maker.make(plan, shard)
-        progress(done, plan.images)
+    tools = build_tools(config, table)
+    done = shards.images - sum(len(shards.rows(shard)) for shard in missing)
+    for shard in missing:
+        progress(done, shards.images)
+        done += shards.make(shard, tools)
+    progress(done, shards.images)
 
 
 def build_reward_worker(config: Config, name: str, table: PromptTable) -> RewardWorker:
@@ -98,15 +88,15 @@ def build_reward_worker(config: Config, name: str, table: PromptTable) -> Reward
         table,
         final_levels=config.reward.final_levels,
         source=config.rewarded_by,
-        oracle=build_oracle(config) if config.reward.kind == "oracle" or config.reward.oracle_agreement else None,
+        oracle=build_oracle(config) if config.asks_oracle else None,
         agreement=config.reward.oracle_agreement,
         base_digest=base_digest(config),
     )
 
 
 def build_oracle(config: Config) -> ImageOracle:
-    """The checker of the shapes, behind the pipeline's image codec."""
-    return ImageOracle(build_decoder(config), ShapesOracle())
+    """The data source's checker, behind the pipeline's image codec."""
+    return ImageOracle(build_decoder(config), source_of(config).oracle())
 
 
 def build_learner(config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None) -> Learner:
@@ -114,7 +104,7 @@ def build_learner(config: Config, gang: Gang, table: PromptTable, checkpoint: Ch
     family, teacher = inspect_pipeline(config.model.path).family, build_denoiser(config, config.learner)
     networks = build_networks(config, teacher, family, device_of(config.learner), base_digest(config))
     shapes = geometry(config)
-    real = real_images(config, table.texts)
+    real = source_of(config).real_images(table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)
     if checkpoint is not None:
         learner.restore(checkpoint)
@@ -164,7 +154,7 @@ def build_student_judge(config: Config) -> StudentJudge:
 
     Its draws are those of the final judgement, of which it makes the first `evaluation.judge_samples`.
     """
-    judge, samples = build_judge(config), config.evaluation.judge_samples
+    judge, samples = source_of(config).judge(), config.evaluation.judge_samples
     prompts = prompt_encoder(config)(judge.prompts[:samples])
     return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed)
 

@@ -9,7 +9,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.digits.images import DIGIT_PROMPTS
-from advdmd_ray.data.sources import build_judge
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
@@ -102,7 +102,7 @@ def test_a_headline_where_higher_is_better_keeps_its_sign() -> None:
 
 @pytest.fixture(scope="module", params=["digits", "shapes"])
 def judge(request: pytest.FixtureRequest) -> Judge:
-    return build_judge(Config.model_validate({"data": {"source": request.param}}))
+    return source_of(Config.model_validate({"data": {"source": request.param}})).judge()
 
 
 def test_the_source_names_the_judge_and_its_figures_are_what_it_promises(judge: Judge) -> None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.captioned_source import spread_out
 from advdmd_ray.data.files.encoding import write_latents
-from advdmd_ray.data.sources import build_judge, spread_out
-from advdmd_ray.data.teacher_samples import plan_samples
+from advdmd_ray.data.teacher_samples.source import TeacherSamplesSource
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.thumbnails import LEAST_IMAGES, ThumbnailJudge, thumbnails
 
@@ -79,7 +79,8 @@ def test_so_few_prompts_are_judged_that_every_judgement_of_a_run_has_two_images_
     data = {"source": "teacher_samples", "prompts": str(tmp_path / "prompts.txt"), "teacher_samples": 1}
     evaluation = {"samples": samples, "judge_samples": judge_samples}
     config = Config.model_validate({"data": {**data, "cache": str(tmp_path)}, "evaluation": evaluation})
-    plan = plan_samples(config)
+    source = TeacherSamplesSource(config)
+    plan = source.shards()
     generator = torch.Generator().manual_seed(0)
     plan.folder.mkdir()
     for shard in range(plan.shards):
@@ -87,7 +88,7 @@ def test_so_few_prompts_are_judged_that_every_judgement_of_a_run_has_two_images_
         names = [str(row) for row in plan.rows(shard)]
         batch = names, [plan.prompts[row] for row in plan.rows(shard)], latents, thumbnails(latents)
         write_latents(plan.file(shard), plan.latent_shape, iter([batch]))
-    judge = build_judge(config)
+    judge = source.judge()
     assert len(judge.prompts) == asked
     fewest = min(samples, judge_samples)
     assert judge.score(_images(fewest, 1), torch.arange(fewest) % asked).images == fewest

@@ -1,0 +1,48 @@
+"""Classes that a setting names: those that ship by a short name, those of others as `package.module:Class`."""
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from advdmd_ray.errors import UserError
+
+T = TypeVar("T")
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Of one valid name at least, that which is most like the given one."""
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+
+
+def named_class(key: str, name: str, shipped: Mapping[str, str], base: type[T]) -> type[T]:
+    """Imports the class that a setting names.
+
+    Args:
+        key: The setting, for errors.
+        name: Its value: a name that ships, or `package.module:Class`, which every process of a run must be able to
+            import.
+        shipped: Short name -> `package.module:Class`.
+        base: What the class must derive from.
+
+    Raises:
+        UserError: if the name is unknown (the nearest valid one is named), or the module cannot be imported or has no
+            such class.
+    """
+    place = shipped.get(name, name)
+    module, colon, attribute = place.partition(":")
+    if not colon:
+        raise UserError(
+            f"{key} = {name!r}: did you mean {nearest(name, list(shipped))}? It is one of {', '.join(shipped)}, or a "
+            "class of your own as package.module:Class"
+        )
+    try:
+        found = importlib.import_module(module).__dict__.get(attribute)
+    except ImportError as error:
+        raise UserError(
+            f"{key} = {name!r}: cannot import {module} ({error}); install it or put its folder on PYTHONPATH, on every "
+            "machine of the run"
+        ) from None
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise UserError(f"{key} = {name!r}: {module} has no class {attribute} that derives from {base.__name__}")
+    return found

@@ -1,0 +1,50 @@
+"""Sources whose real images come as latents with captions of their own."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from advdmd_ray.data.source import Source
+
+if TYPE_CHECKING:
+    from advdmd_ray.data.files.encoding import ArrowLatents
+    from advdmd_ray.data.real import RealImages
+    from advdmd_ray.evaluation.judges.contract import Judge
+
+JUDGED_PROMPTS = 50
+"""Most prompts that images are judged for: several images of one show how varied they are."""
+
+
+class CaptionedSource(Source):
+    """Latents in files, judged by thumbnails."""
+
+    @abstractmethod
+    def latents(self) -> "ArrowLatents":
+        """The latents, their captions and thumbnails.
+
+        Raises:
+            UserError: if they are not there.
+        """
+
+    def real_images(self, texts: tuple[str, ...]) -> "RealImages":
+        """See `Source`."""
+        import torch
+
+        from advdmd_ray.data.real import RealImages
+
+        row_of = {text: row for row, text in reversed(list(enumerate(texts)))}
+        latents = self.latents()
+        return RealImages(latents, torch.tensor([row_of[caption] for caption in latents.captions]))
+
+    def judge(self) -> "Judge":
+        """See `Source`; at each judgement of a run every prompt has two images at least."""
+        from advdmd_ray.evaluation.judges.thumbnails import ThumbnailJudge
+
+        fewest = min(self.config.evaluation.samples, self.config.evaluation.judge_samples)
+        asked = spread_out(self.prompts(), min(JUDGED_PROMPTS, fewest // 2))
+        return ThumbnailJudge(asked, self.latents().thumbnails)
+
+
+def spread_out(prompts: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """At most so many of the prompts, evenly spaced: a list often has its subjects one after the other."""
+    count = min(len(prompts), most)
+    return tuple(prompts[place * len(prompts) // count] for place in range(count))

@@ -1,0 +1,30 @@
+"""What the teacher of the shapes is made of and trained on."""
+
+import torch
+
+from advdmd_ray.data.real import RealImages
+from advdmd_ray.data.recipe import TeacherRecipe
+from advdmd_ray.data.shapes.skills import all_prompts, prompt_words
+from advdmd_ray.data.shapes.training_set import draw_images, draw_rows
+from advdmd_ray.models.codec import PatchCodec
+from advdmd_ray.models.tiny import SHAPES
+
+FITTED_IMAGES = 5000
+"""Images of the training set that the codec is fitted to."""
+PATCH, COMPONENTS, WHITENING = 8, 22, 0.5
+"""Of the codec, see `PatchCodec.fit`. A cell has a mixture of two colours by one of nine masks: 25 components
+vary, three of them hardly. Half whitened, outlines are decided at noise levels near those of colours."""
+
+
+def shapes_recipe(images: int, seed: int) -> TeacherRecipe:
+    """Patches of scenes drawn for the seen prompts, on their principal components; prompt ids are all prompts' rows.
+
+    Args:
+        images: About how many scenes are drawn.
+        seed: Seeds the choice of prompts and the scenes.
+    """
+    rows = draw_rows(images, seed)
+    drawn = torch.from_numpy(draw_images(rows, seed))
+    codec = PatchCodec.fit(drawn[:FITTED_IMAGES], patch=PATCH, components=COMPONENTS, whitening=WHITENING)
+    real = RealImages(codec.encode(drawn, return_dict=False)[0].mode(), torch.from_numpy(rows))
+    return TeacherRecipe(tuple(prompt.text for prompt in all_prompts()), prompt_words(), codec, SHAPES, real)

@@ -1,0 +1,1 @@
+"""The guided teacher's own images as real ones, drawn by workers."""
