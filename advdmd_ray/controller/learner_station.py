@@ -23,8 +23,6 @@ from advdmd_ray.stations.weights.snapshot import Manifest
 
 logger = logging.getLogger(__name__)
 
-CONSUMER = "learner"
-
 
 class Begin(Protocol):
     """How the controller takes a task in: what to do with its outcome, and when its worker is lost."""
@@ -105,7 +103,7 @@ class LearnerStation:
             self._start_fetch()
 
     def _start_fetch(self) -> None:
-        take = self._buffer.take(CONSUMER, self._config.rollout.groups_per_cycle, self.version)
+        take = self._buffer.take(self._config.rollout.groups_per_cycle, self.version)
         if take.dropped:
             logger.warning("groups %s were too old at take and are issued again", list(take.dropped))
             self._frontier.reissue(take.dropped)
@@ -120,7 +118,7 @@ class LearnerStation:
         self._deadlines.fetched(len(lost))
         if lost:
             logger.warning("groups %s were lost with the node that held them and are issued again", list(lost))
-            self._buffer.give_back(CONSUMER, lost)
+            self._buffer.give_back(lost)
             self._frontier.reissue(lost)
             self._telemetry.dropped(len(lost), "lost")
             self._free()
@@ -133,7 +131,7 @@ class LearnerStation:
         self._publish(outcome.student, student)
         self._publish(outcome.discriminator, discriminator)
         ordinals = [info.ordinal for info in infos]
-        self._buffer.settle(CONSUMER, ordinals)
+        self._buffer.settle(ordinals)
         self._frontier.settle(ordinals)
         self.version = outcome.report.version
         self._free()
@@ -148,7 +146,7 @@ class LearnerStation:
 
     def measure(self) -> None:
         """Records the state of the run between two cycles."""
-        self._telemetry.gauges(self._buffer.stats(self.version), self._frontier.leased)
+        self._telemetry.gauges(self._buffer.stats(), self._frontier.leased)
 
     # Chores ---------------------------------------------------------------------------------------------------------
 

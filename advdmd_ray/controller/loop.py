@@ -230,7 +230,7 @@ class Controller:
             version = self._learner.version
             raise DeadlineError(
                 f"nothing is under way and nothing can begin after version {version}: the buffer holds "
-                f"{self._buffer.stats(version).groups} groups, the next ordinal is {self._frontier.next_ordinal}"
+                f"{self._buffer.stats().groups} groups, the next ordinal is {self._frontier.next_ordinal}"
             )
         for task in self._shell.wait(list(self._state.tasks), timeout_s=0.5):
             done, lost = self._state.tasks.pop(task), self._state.failed.pop(task)

@@ -100,10 +100,10 @@ class Buffer(Protocol):
 
     def commit(self, info: GroupInfo, reference: Reference) -> CommitResult: ...  # noqa: D102
     def room(self, size_bytes: int, outstanding: int) -> bool: ...  # noqa: D102
-    def take(self, consumer: str, count: int, current_version: int) -> Take[Reference]: ...  # noqa: D102
-    def give_back(self, consumer: str, lost: Iterable[int]) -> None: ...  # noqa: D102
-    def settle(self, consumer: str, ordinals: Iterable[int]) -> tuple[int, ...]: ...  # noqa: D102
-    def stats(self, current_version: int) -> BufferStats: ...  # noqa: D102
+    def take(self, count: int, current_version: int) -> Take[Reference]: ...  # noqa: D102
+    def give_back(self, lost: Iterable[int]) -> None: ...  # noqa: D102
+    def settle(self, ordinals: Iterable[int]) -> None: ...  # noqa: D102
+    def stats(self) -> BufferStats: ...  # noqa: D102
 
 
 class Store(Protocol):

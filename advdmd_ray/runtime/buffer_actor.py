@@ -14,11 +14,9 @@ from advdmd_ray.stations.records import GroupInfo
 class BufferActor:
     """Holds the index; the groups' bytes stay in Ray's object store, kept alive by the references held here."""
 
-    def __init__(
-        self, consumers: list[str], max_bytes: int, max_policy_age: int, start: int, settled: tuple[int, ...]
-    ) -> None:
+    def __init__(self, max_bytes: int, max_policy_age: int, start: int, settled: tuple[int, ...]) -> None:
         self._index: BufferIndex[ObjectRef] = BufferIndex(
-            consumers, max_bytes=max_bytes, max_policy_age=max_policy_age, start=start, settled=settled
+            max_bytes=max_bytes, max_policy_age=max_policy_age, start=start, settled=settled
         )
 
     def commit(self, info: GroupInfo, boxed: list[ObjectRef]) -> CommitResult:
@@ -29,21 +27,21 @@ class BufferActor:
         """See `BufferIndex`."""
         return self._index.room(size_bytes, outstanding)
 
-    def take(self, consumer: str, count: int, current_version: int) -> Take[ObjectRef]:
+    def take(self, count: int, current_version: int) -> Take[ObjectRef]:
         """See `BufferIndex`."""
-        return self._index.take(consumer, count, current_version)
+        return self._index.take(count, current_version)
 
-    def give_back(self, consumer: str, lost: tuple[int, ...]) -> None:
+    def give_back(self, lost: tuple[int, ...]) -> None:
         """See `BufferIndex`."""
-        self._index.give_back(consumer, lost)
+        self._index.give_back(lost)
 
-    def settle(self, consumer: str, ordinals: tuple[int, ...]) -> tuple[int, ...]:
+    def settle(self, ordinals: tuple[int, ...]) -> None:
         """See `BufferIndex`."""
-        return self._index.settle(consumer, ordinals)
+        self._index.settle(ordinals)
 
-    def stats(self, current_version: int) -> BufferStats:
+    def stats(self) -> BufferStats:
         """See `BufferIndex`."""
-        return self._index.stats(current_version)
+        return self._index.stats()
 
 
 class RemoteBuffer:
@@ -60,18 +58,18 @@ class RemoteBuffer:
         """See `BufferIndex`."""
         return answer(self._actor.room.remote(size_bytes, outstanding), "the buffer's room")
 
-    def take(self, consumer: str, count: int, current_version: int) -> Take[ObjectRef]:
+    def take(self, count: int, current_version: int) -> Take[ObjectRef]:
         """See `BufferIndex`."""
-        return answer(self._actor.take.remote(consumer, count, current_version), "a take from the buffer")
+        return answer(self._actor.take.remote(count, current_version), "a take from the buffer")
 
-    def give_back(self, consumer: str, lost: Iterable[int]) -> None:
+    def give_back(self, lost: Iterable[int]) -> None:
         """See `BufferIndex`."""
-        answer(self._actor.give_back.remote(consumer, tuple(lost)), "the buffer's taking back of groups")
+        answer(self._actor.give_back.remote(tuple(lost)), "the buffer's taking back of groups")
 
-    def settle(self, consumer: str, ordinals: Iterable[int]) -> tuple[int, ...]:
+    def settle(self, ordinals: Iterable[int]) -> None:
         """See `BufferIndex`."""
-        return answer(self._actor.settle.remote(consumer, tuple(ordinals)), "the buffer's settling")
+        answer(self._actor.settle.remote(tuple(ordinals)), "the buffer's settling")
 
-    def stats(self, current_version: int) -> BufferStats:
+    def stats(self) -> BufferStats:
         """See `BufferIndex`."""
-        return answer(self._actor.stats.remote(current_version), "the buffer's figures")
+        return answer(self._actor.stats.remote(), "the buffer's figures")

@@ -12,7 +12,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config, Resume, dump_config
 from advdmd_ray.controller.frontier import PromptFrontier, restored_frontier
-from advdmd_ray.controller.learner_station import CONSUMER
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.errors import DeadlineError, WorkerFailedError, WorkerLostError
 from advdmd_ray.files import write_atomically
@@ -134,7 +133,6 @@ def _loop(config: Config, shell: RayShell, hub: RemoteHub, checkpoint: Checkpoin
         lease_s=config.rollout.lease_s,
     )
     buffer: Handle = BufferActor.options(scheduling_strategy=_here()).remote(
-        [CONSUMER],
         config.buffer.max_bytes,
         config.rollout.max_policy_age,
         frontier.first_unsettled,

@@ -9,7 +9,6 @@ from typing import Any
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import restored_frontier
-from advdmd_ray.controller.learner_station import CONSUMER
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Published, Reference, Status, Task
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
@@ -124,7 +123,6 @@ def run_locally(config: Config, resume: Path | None = None, display: Callable[[S
             config,
             frontier=frontier,
             buffer=BufferIndex(
-                [CONSUMER],
                 max_bytes=config.buffer.max_bytes,
                 max_policy_age=config.rollout.max_policy_age,
                 start=frontier.first_unsettled,

@@ -10,7 +10,6 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
-from advdmd_ray.controller.learner_station import CONSUMER
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Published, Reference, Status, Task
 from advdmd_ray.errors import WorkerLostError
@@ -251,7 +250,7 @@ class Stage:
         self.shell = FakeShell(config, self.clock, **shell)
         self.frontier = PromptFrontier(config.run.seed, 10, config.rollout.lease_s)
         self.buffer: BufferIndex[Reference] = BufferIndex(
-            [CONSUMER], max_bytes=config.buffer.max_bytes, max_policy_age=config.rollout.max_policy_age
+            max_bytes=config.buffer.max_bytes, max_policy_age=config.rollout.max_policy_age
         )
         self.store: WeightStore[Reference] = WeightStore()
         self.statuses: deque[Status] = deque(maxlen=1000)
