@@ -48,7 +48,7 @@ def layer_of(source: str, overrides: Mapping[str, Any]) -> Layer:
     tree: dict[str, dict[str, Any]] = {}
     for key, value in overrides.items():
         section, _, name = key.strip().partition(".")
-        if not section or not name or "" in name.split("."):
+        if not section or not name or "." in name:
             raise UserError(f"{source}: {key!r}: expected section.key, such as rollout.actors")
         tree.setdefault(section, {})[name] = value
     return Layer(source, tree)

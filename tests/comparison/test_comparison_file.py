@@ -49,6 +49,8 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, values: dict[str,
         ({"dmd.gan_weight": -1}, "dmd.gan_weight = -1"),
         ({"diffusion.sigmas": [1.0]}, "at least 2 diffusion.sigmas"),
         ({"dmd..gan_weight": 1}, "expected section.key"),
+        ({"dmd.gan_weight.x": 1}, "expected section.key"),
+        ({"dmd": {"gan_weight": 1}}, "expected section.key"),
     ],
 )
 def test_what_is_wrong_with_a_rival_names_it(tmp_path: Path, overrides: dict[str, Any], says: str) -> None:
@@ -57,6 +59,26 @@ def test_what_is_wrong_with_a_rival_names_it(tmp_path: Path, overrides: dict[str
     with pytest.raises(UserError, match="rival odd: ") as raised:
         rival_config(comparison, comparison.rivals[0], 0, tmp_path)
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "blamed"),
+    [
+        ({"overrides": {"dmd.gan_weight": -1}}, "small: overrides: dmd.gan_weight = -1"),
+        ({"quick": {"overrides": {"dmd.gan_weight": -1}}}, "small-quick: quick.overrides: dmd.gan_weight = -1"),
+    ],
+)
+def test_the_place_of_a_wrong_setting_is_blamed(tmp_path: Path, values: dict[str, Any], blamed: str) -> None:
+    path = write_comparison(tmp_path, NOWHERE, **values)
+    comparison = read_comparison(path, quick="quick" in values)
+    with pytest.raises(UserError) as raised:
+        rival_config(comparison, comparison.rivals[0], 0, tmp_path)
+    assert str(raised.value).startswith(blamed)
+    base = tmp_path / "base.yaml"
+    base.write_text("dmd: {batch_size: none}")
+    with pytest.raises(UserError) as raised:
+        rival_config(comparison, comparison.rivals[0], 0, tmp_path)
+    assert str(raised.value).startswith(f"{base}: dmd.batch_size = 'none'")
 
 
 def test_a_rivals_settings_are_base_then_common_then_quick_then_its_own(tmp_path: Path) -> None:

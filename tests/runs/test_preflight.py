@@ -276,7 +276,9 @@ def test_a_setting_younger_than_the_checkpoint_had_its_default(config: Config) -
 
 
 def test_a_checkpoint_may_have_the_section_of_its_teachers_training(config: Config) -> None:
-    saved = _save_with(config, config.model_dump(mode="json") | {"pretrain": {"steps": 3}})
+    tree = config.model_dump(mode="json")
+    tree["pretrain"] = {"steps": 3}
+    saved = _save_with(config, tree)
     assert preflight.check(config, "auto").checkpoint == saved
 
 
