@@ -78,7 +78,7 @@ def processor_seconds(command: list[str]) -> float:
 
 def test_the_driver_and_an_idle_worker_are_spared_the_libraries_of_networks() -> None:
     """They take seconds to import, and most of a run's processes start side by side on few cores."""
-    asked = "import sys, advdmd_ray.runtime.launch, advdmd_ray.runtime.learner_rank; print(*sys.modules)"
+    asked = "import sys, advdmd_ray.runtime.on_ray, advdmd_ray.runtime.learner_rank; print(*sys.modules)"
     traced = subprocess.run(
         [sys.executable, "-c", asked], check=True, capture_output=True, text=True, timeout=60, cwd=PACKAGE.parent
     )

@@ -1,4 +1,4 @@
-"""`advdmd run`: trains a student on Ray."""
+"""`advdmd run`: trains a student, on Ray or in this process."""
 
 import argparse
 import sys
@@ -18,6 +18,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--resume", metavar="auto|PATH", help="go on from the run's last checkpoint, or from one at PATH"
     )
+    command.add_argument("--local", action="store_true", help="without Ray, in this process: for small runs")
     command.add_argument("--fresh", action="store_true", help="move an earlier run of this name aside, to NAME.1")
 
 
@@ -27,13 +28,14 @@ def run_command(args: argparse.Namespace) -> int:
     if args.dry_run:
         from advdmd_ray.runs.needs.memory import plan_text
 
-        start = preflight.check(config, args.resume, fresh=args.fresh)
-        sys.stdout.write(dump_config(config) + "\n" + plan_text(config) + "\n" + start.note + "\n")
+        start = preflight.check(config, args.resume, fresh=args.fresh, local=args.local)
+        plan = plan_text(config, local=args.local)
+        sys.stdout.write(dump_config(config) + "\n" + plan + "\n" + start.note + "\n")
     else:
-        run(config, resume=args.resume, fresh=args.fresh)
+        run(config, resume=args.resume, fresh=args.fresh, local=args.local)
     return DONE
 
 
 COMMAND = Command(
-    "run", "Train a student: start a local Ray or join a cluster, and run the main job.", add_arguments, run_command
+    "run", "Train a student: on a local Ray, on a cluster, or in this process.", add_arguments, run_command
 )

@@ -1,4 +1,4 @@
-"""Pre-flight: whatever would make a run fail is found before the first Ray process starts.
+"""Pre-flight: whatever would make a run fail is found before anything starts.
 
 Each check raises `UserError` with one line: what came, what is allowed, what to do. Checks leave nothing behind;
 only `claim` changes the run folder.
@@ -17,13 +17,14 @@ from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, re
 from advdmd_ray.runs.same_run import check_same_run
 
 
-def check(config: Config, resume: str | None = None, *, fresh: bool = False) -> Start:
+def check(config: Config, resume: str | None = None, *, fresh: bool = False, local: bool = False) -> Start:
     """Make sure that a run can begin.
 
     Args:
         config: The resolved configuration.
         resume: None, "auto", or the path of a run folder, a checkpoint folder or one checkpoint.
         fresh: Move an earlier run of this name aside instead of refusing to start.
+        local: Run in this process, without Ray.
 
     Raises:
         UserError: for the first obstacle found.
@@ -33,7 +34,10 @@ def check(config: Config, resume: str | None = None, *, fresh: bool = False) -> 
     check_model(config)
     source_of(config).check()
     check_writable(config.folder)
-    check_cores(config)
+    if local:
+        check_local(config)
+    else:
+        check_cores(config)
     start = plan_start(config.folder, resume, fresh=fresh)
     if start.checkpoint is not None and not check_same_run(config, start.checkpoint):
         finished = f"all {config.run.cycles} cycles are made; what follows them, export and judgement, is made again"
@@ -56,6 +60,30 @@ def check_cores(config: Config) -> None:
             f"the workers reserve {demanded:g} CPUs, this machine has {cores}; lower rollout.actors, reward.workers, "
             "learner.ranks or their num_cpus, or join a cluster"
         )
+
+
+def check_local(config: Config) -> None:
+    """Make sure that one process can be the whole run.
+
+    Raises:
+        UserError: if it needs several, another machine, or a GPU that torch does not see.
+    """
+    if config.learner.ranks > 1:
+        raise UserError(
+            f"--local is one process, and learner.ranks={config.learner.ranks} asks for more; set learner.ranks=1, or "
+            "leave out --local"
+        )
+    if config.ray.address not in (None, "local"):
+        raise UserError(
+            f"--local uses no Ray, and ray.address={config.ray.address} names one; set ray.address=null, or leave out "
+            "--local"
+        )
+    roles = [role for role in (config.rollout, config.reward, config.learner) if role.num_gpus]
+    if roles:
+        from advdmd_ray.runs.parts.networks import device_of  # noqa: PLC0415 - imports torch
+
+        for role in roles:
+            device_of(role)
 
 
 def check_model(config: Config) -> None:

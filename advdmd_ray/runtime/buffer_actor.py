@@ -45,7 +45,7 @@ class BufferActor:
 
 
 class RemoteBuffer:
-    """`shell.Buffer` over the actor; every call has a deadline."""
+    """`protocols.Buffer` over the actor; every call has a deadline."""
 
     def __init__(self, actor: Handle) -> None:
         self._actor = actor

@@ -2,10 +2,8 @@
 
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from ray.exceptions import AuthenticationError
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved
+from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 
 CONNECT_S = 10.0
 # No usage statistics; workers' lines without colour codes, as they go into job logs too; and no second copy of a
@@ -77,15 +76,12 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
             log_to_driver=True,
             logging_level=logging.WARNING,
         )
-    # Ray takes SIGTERM to mean sys.exit(15); a scheduler that wants its machine back is a Ctrl-C.
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if here else None
-    try:
-        yield joins
-    finally:
-        ray.shutdown()
-        if here:
-            signal.signal(signal.SIGTERM, before)
+    # Now, as Ray takes SIGTERM to mean sys.exit(15) from its init on.
+    with sigterm_as_ctrl_c():
+        try:
+            yield joins
+        finally:
+            ray.shutdown()
 
 
 def _check_answers(address: str) -> None:

@@ -37,7 +37,7 @@ class HubActor:
 
 
 class RemoteHub:
-    """`shell.Hub` over the actor. Recording does not wait; a failed record surfaces at the next one."""
+    """`protocols.Hub` over the actor. Recording does not wait; a failed record surfaces at the next one."""
 
     def __init__(self, actor: Handle) -> None:
         self._actor = actor

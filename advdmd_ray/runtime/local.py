@@ -1,30 +1,31 @@
-"""The in-process shell: the same parts, the same Arrow bytes and the same controller, without Ray.
+"""This process as the place of a run: the same parts, the same Arrow bytes and the same controller, without Ray.
 
-For debugging and for most tests. A task is done when it is started, so the order of work is fixed.
+A task is done when it is started, so the order of work is fixed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from advdmd_ray.config import Config
-from advdmd_ray.controller.frontier import restored_frontier
-from advdmd_ray.controller.loop import Controller
-from advdmd_ray.controller.protocols import Published, Reference, Status, Task
-from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
+from advdmd_ray.controller.protocols import Published, Reference, Task
+from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.metrics.hub import MetricsHub
+from advdmd_ray.runs.finish import Phases, finish_run
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.parts.inputs import encode_table, geometry
-from advdmd_ray.runs.parts.workers import (
-    build_reward_worker,
-    build_rollout_worker,
-    learner_parts,
-    make_shards_here,
-)
+from advdmd_ray.runs.parts.controller import Stations
+from advdmd_ray.runs.parts.inputs import encode_table
+from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
+from advdmd_ray.runtime.display import samples_progress
+from advdmd_ray.runtime.launch import say
+from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 from advdmd_ray.stations import work
-from advdmd_ray.stations.buffer.index import BufferIndex, check_capacity
+from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot
 from advdmd_ray.stations.weights.store import WeightStore
@@ -37,11 +38,12 @@ class LocalShell:
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         table = encode_table(config)
-        make_shards_here(config, table)
+        with samples_progress() as progress:
+            make_shards_here(config, table, progress)
         self.prompts = table.rollouts
         self._rollout = {name: build_rollout_worker(config, name, table) for name in self.rollout_workers}
         self._reward = {name: build_reward_worker(config, name, table) for name in self.reward_workers}
-        self.learner = LearnerWorker(**learner_parts(config, SoloGang(), table, checkpoint))
+        self._learner = LearnerWorker(**learner_parts(config, SoloGang(), table, checkpoint))
         self._done: dict[Task, Any] = {}
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
@@ -56,30 +58,30 @@ class LocalShell:
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """See `Shell`."""
-        student, discriminator = self.learner.learner.snapshots()
+        student, discriminator = self._learner.learner.snapshots()
         return (student.manifest, discriminator.manifest), student.payload, discriminator.payload
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """See `Shell`; all bytes are here."""
-        self.learner.hold([data for _, data in groups])
+        self._learner.hold([data for _, data in groups])
         return self._finish("learner", ())
 
     def cycle(self, infos: Sequence[GroupInfo]) -> Task:
         """See `Shell`."""
-        outcome, student, discriminator = self.learner.cycle(infos)
+        outcome, student, discriminator = self._learner.cycle(infos)
         return self._finish("learner", outcome, (student, discriminator))
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:
         """See `Shell`."""
-        return self._finish("learner", self.learner.checkpoint(facts))
+        return self._finish("learner", self._learner.checkpoint(facts))
 
     def grid(self) -> Task:
         """See `Shell`."""
-        return self._finish("learner", self.learner.grid())
+        return self._finish("learner", self._learner.grid())
 
     def judge(self) -> Task:
         """See `Shell`."""
-        return self._finish("learner", self.learner.judge())
+        return self._finish("learner", self._learner.judge())
 
     def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:  # noqa: ARG002 - every task is done
         """See `Shell`: one task at a time, oldest first."""
@@ -89,51 +91,42 @@ class LocalShell:
         """See `Shell`."""
         return self._done.pop(task)
 
+    def stop(self) -> None:
+        """Lets go of the networks of all workers: the judge needs their room."""
+        self._rollout, self._reward = {}, {}
+        del self._learner
+
     def _finish(self, worker: str, outcome: Any, payload: Reference = None) -> Task:
         task = Task(worker, (), payload)
         self._done[task] = outcome
         return task
 
 
-def run_locally(config: Config, resume: Path | None = None, display: Callable[[Status], None] = lambda _: None) -> int:
-    """Runs a whole configuration in this process and returns the last version.
+@contextmanager
+def in_this_process(config: Config) -> Iterator["LocalPlace"]:
+    """This process as the place of a run, with the threads of a learner rank."""
+    torch.set_num_threads(config.learner.threads)
+    with sigterm_as_ctrl_c(), MetricsHub(RunFolder(config.folder).metrics) as hub:
+        yield LocalPlace(config, hub)
 
-    Args:
-        config: `learner.ranks` must be 1.
-        resume: A checkpoints folder to continue from.
-        display: Called with the status several times a second.
 
-    Raises:
-        UserError: if the buffer cannot hold the groups of one cycle.
-    """
-    group_bytes = geometry(config).group_bytes
-    check_capacity(config.buffer.max_bytes, group_bytes, config.rollout.groups_per_cycle)
-    config.folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = None if resume is None else latest_checkpoint(resume)
-    shell = LocalShell(config, checkpoint)
-    version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
-    frontier = restored_frontier(
-        None if checkpoint is None else checkpoint.facts["controller"]["frontier"],
-        run_seed=config.run.seed,
-        prompts=shell.prompts,
-        lease_s=config.rollout.lease_s,
-    )
-    with MetricsHub(RunFolder(config.folder).metrics) as hub:
-        controller = Controller(
-            config,
-            frontier=frontier,
-            buffer=BufferIndex(
-                max_bytes=config.buffer.max_bytes,
-                max_policy_age=config.rollout.max_policy_age,
-                start=frontier.first_unsettled,
-                settled=frontier.settled_beyond(),
-            ),
-            store=WeightStore({"student": version, "discriminator": version}),
-            hub=hub,
-            shell=shell,
-            group_bytes=group_bytes,
-            version=version,
-            updates=None if checkpoint is None else checkpoint.facts["controller"]["updates"],
-            display=display,
-        )
-        return controller.run()
+class LocalPlace:
+    """`Place` without Ray."""
+
+    note = "all in this process, without Ray"
+
+    def __init__(self, config: Config, hub: MetricsHub) -> None:
+        self._config, self.hub = config, hub
+
+    @contextmanager
+    def stations(self, checkpoint: Checkpoint | None) -> Iterator[Stations]:
+        """See `Place`."""
+        shell = LocalShell(self._config, checkpoint)
+        try:
+            yield Stations(shell, BufferIndex, WeightStore)
+        finally:
+            shell.stop()
+
+    def finish(self, phases: Phases) -> None:
+        """See `Place`."""
+        finish_run(self._config, phases, time.monotonic, say)

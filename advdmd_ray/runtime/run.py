@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.registry import source_of
@@ -9,9 +10,15 @@ from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.needs.memory import ray_address
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-def run(config: Config, *, resume: str | None = None, fresh: bool = False) -> RunFolder:
-    """Trains a student on the Ray cluster that the configuration names, or on a local Ray, and judges it.
+    from advdmd_ray.runtime.launch import Place
+
+
+def run(config: Config, *, resume: str | None = None, fresh: bool = False, local: bool = False) -> RunFolder:
+    """Trains a student on the Ray cluster that the configuration names, on a local Ray or here, and judges it.
 
     How far it is stands on stderr. A run folder is never overwritten.
 
@@ -20,6 +27,7 @@ def run(config: Config, *, resume: str | None = None, fresh: bool = False) -> Ru
         resume: None; "auto" to go on from the run's newest intact checkpoint, if it has one; or the path of a run
             folder, a checkpoint folder or one checkpoint.
         fresh: Whether an earlier run of this name is moved aside.
+        local: Whether this process does all the work, without Ray.
 
     Returns:
         The run folder: `student` is a diffusers folder, `summary` and `report` say what it achieved.
@@ -30,17 +38,28 @@ def run(config: Config, *, resume: str | None = None, fresh: bool = False) -> Ru
         DeadlineError: if a wait takes longer than its deadline.
         WorkerLostError: if the learner, or too many workers, are lost.
     """
-    start = preflight.check(config, resume, fresh=fresh)
+    start = preflight.check(config, resume, fresh=fresh, local=local)
     sys.stderr.write(start.note + "\n")
     with claim(start):
         _prepare_data(config)
-        if ray_address(config) is not None:
-            # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-        from advdmd_ray.runtime.launch import run_on_ray  # noqa: PLC0415 - imports ray, once the checks are passed
+        from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
-        run_on_ray(config, resume=start.checkpoint)
+        with launched(config, _place(config, local=local), start.checkpoint) as controller:
+            controller.run()
     return RunFolder(config.folder)
+
+
+def _place(config: Config, *, local: bool) -> "Callable[[Config], AbstractContextManager[Place]]":
+    if local:
+        from advdmd_ray.runtime.local import in_this_process  # noqa: PLC0415 - imports torch
+
+        return in_this_process
+    if ray_address(config) is not None:
+        # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from advdmd_ray.runtime.on_ray import on_ray  # noqa: PLC0415 - imports ray
+
+    return on_ray
 
 
 def _prepare_data(config: Config) -> None:

@@ -30,7 +30,7 @@ class StoreActor:
 
 
 class RemoteStore:
-    """`shell.Store` over the actor; every call has a deadline."""
+    """`protocols.Store` over the actor; every call has a deadline."""
 
     def __init__(self, actor: Handle) -> None:
         self._actor = actor

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from advdmd_ray import cli, errors
 from advdmd_ray.cli.evaluate import judge_table
@@ -72,6 +73,8 @@ def bad_input(case: str, folder: Path) -> list[str]:
         "no checkpoint": ["--resume", str(folder / "teacher")],
         "unknown option": ["--restart"],
         "dashed override": ["--rollout.actors=2"],
+        "several processes in one": ["--local", "learner.ranks=2"],
+        "a cluster without Ray": ["--local", "ray.address=10.0.0.1:6379"],
     }[case]
 
 
@@ -93,6 +96,8 @@ def bad_input(case: str, folder: Path) -> list[str]:
         ("no checkpoint", "no checkpoint there"),
         ("unknown option", "--restart"),
         ("dashed override", "overrides have no dashes: rollout.actors=2"),
+        ("several processes in one", "--local is one process, and learner.ranks=2 asks for more"),
+        ("a cluster without Ray", "--local uses no Ray, and ray.address=10.0.0.1:6379 names one"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2_before_ray_or_torch_is_imported(
@@ -150,6 +155,29 @@ def test_a_dry_run_shows_everything_and_leaves_nothing(config: Path, tmp_path: P
     assert done.returncode == cli.DONE, done.stderr
     for expected in ("actors: 3", "ranks: 2", "placement", "memory", "new run in"):
         assert expected in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_in_one_process_reserves_nothing_and_plans_no_object_store(config: Path, tmp_path: Path) -> None:
+    done = advdmd("run", "--config", str(config), "--local", "--dry-run", "rollout.num_cpus=4096")
+    assert done.returncode == cli.DONE, done.stderr
+    plan = done.stdout.partition("placement\n")[2]
+    assert plan.startswith("  all workers are in this process, which reserves nothing\n")
+    assert "Ray" not in plan
+    assert not (tmp_path / "runs").exists()
+    refused = advdmd("run", "--config", str(config), "--dry-run", "rollout.num_cpus=4096")
+    assert refused.returncode == cli.BAD_INPUT
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+@pytest.mark.parametrize("role", ["rollout", "reward", "learner"])
+def test_a_gpu_that_is_not_here_is_one_line_before_a_run_in_one_process_begins(
+    role: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", "--config", str(config), "--local", f"{role}.num_gpus=0.5"]) == cli.BAD_INPUT
+    said = capsys.readouterr().err
+    assert "num_gpus=0.5, but torch" in said
+    assert said.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 

@@ -14,7 +14,7 @@ from advdmd_ray.models.codec import PatchCodec
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import SHAPES, build_tiny_pipeline
 from advdmd_ray.runs.needs.compute import Network, cycle_cost
-from advdmd_ray.runtime.local import run_locally
+from local_runs import train_here
 
 CYCLES = 3
 ROUND_OFF = 2e-5
@@ -48,7 +48,7 @@ def test_three_serial_cycles_make_the_student_that_a_run_through_arrow_and_buffe
     tmp_path: Path, tiny_pipeline: Path
 ) -> None:
     other = with_small_groups_first(config(tmp_path / "local", tiny_pipeline))
-    run_locally(other)
+    train_here(other)
     theirs = latest_checkpoint(other.folder / "checkpoints").load("ema")
     run = SerialRun(with_small_groups_first(config(tmp_path / "serial", tiny_pipeline)))
     reports = [run.cycle() for _ in range(CYCLES)]

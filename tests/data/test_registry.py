@@ -13,7 +13,7 @@ from advdmd_ray.data.registry import SOURCES, source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.runs import preflight
-from advdmd_ray.runtime.local import run_locally
+from local_runs import train_here
 from toy_source import EACH, LEVELS, NAME
 
 
@@ -81,7 +81,7 @@ def test_a_source_from_outside_the_package_trains_a_student_and_judges_it(tmp_pa
         metrics={"port": 0},
     )
     preflight.check(chosen)
-    assert run_locally(chosen) == 2
+    assert train_here(chosen) == 2
     values = last_values(read_entries(chosen.folder / "metrics.jsonl")[0])
     assert 0 < values["advdmd_run_judge{figure=error}"] < 2
     real = source_of(chosen).real_images(("two", "one"))

@@ -17,9 +17,10 @@ CYCLES = 3
 TRAIN = """
 import sys
 from advdmd_ray.config import read_config
+from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.hub_actor import metrics_hub
-from advdmd_ray.runtime.launch import train
+from advdmd_ray.runtime.on_ray import RayPlace
 
 path, *counts = sys.argv[1:]
 configs = [
@@ -28,8 +29,8 @@ configs = [
 with connected(configs[-1]):
     for config in configs:
         config.folder.mkdir()
-        with metrics_hub(config) as hub:
-            train(config, hub)
+        with metrics_hub(config) as hub, RayPlace(config, hub, "").stations(None) as stations:
+            build_controller(config, stations, hub).run()
 """
 OVERRIDES = ["rollout.max_policy_age=0", f"run.cycles={CYCLES}", "run.seed=11", "learner.engine=torch"]
 

@@ -13,7 +13,7 @@ from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
 from advdmd_ray.runs.export import export, export_adapter, student_of
-from advdmd_ray.runtime.local import run_locally
+from local_runs import train_here
 
 TRANSFORMER = "diffusion_pytorch_model.safetensors"
 
@@ -33,7 +33,7 @@ def _finished(folder: Path, teacher: Path, rank: int) -> Config:
             "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1},
         }
     )
-    run_locally(config)
+    train_here(config)
     return config
 
 

@@ -11,7 +11,7 @@ from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.evaluation.summary import Seconds
 from advdmd_ray.runs.finish import summarise
 from advdmd_ray.runs.verdict import Verdict
-from advdmd_ray.runtime.local import run_locally
+from local_runs import train_here
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Config
             "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1},
         }
     )
-    run_locally(config)
+    train_here(config)
     return config
 
 

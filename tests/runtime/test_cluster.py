@@ -10,7 +10,7 @@ import pytest
 
 from advdmd_ray.config import Config
 from advdmd_ray.runtime import cluster
-from advdmd_ray.runtime.launch import located
+from advdmd_ray.runtime.on_ray import located
 
 
 class SilentRay:

@@ -19,8 +19,10 @@ from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.runtime import local
-from advdmd_ray.runtime.local import LocalShell, run_locally
+from advdmd_ray.runtime.launch import launched
+from advdmd_ray.runtime.local import LocalShell, in_this_process
 from advdmd_ray.stations.weights.snapshot import digest_of
+from local_runs import train_here
 
 CYCLES = 4
 
@@ -53,7 +55,7 @@ def final_bytes(run: Config) -> tuple[int, dict[str, str]]:
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Config:
     """A run of four cycles with age cap 0, seed 7."""
     run = config(tmp_path_factory.mktemp("runs"), tiny_pipeline)
-    assert run_locally(run) == CYCLES
+    assert train_here(run) == CYCLES
     return run
 
 
@@ -62,13 +64,13 @@ def test_with_age_cap_0_the_seed_decides_the_bytes_whatever_the_number_of_actors
     actors: int, finished: Config, tmp_path: Path, tiny_pipeline: Path
 ) -> None:
     run = config(tmp_path, tiny_pipeline, rollout={"actors": actors})
-    run_locally(run)
+    train_here(run)
     assert final_bytes(run) == final_bytes(finished)
 
 
 def test_another_seed_gives_another_student(finished: Config, tmp_path: Path, tiny_pipeline: Path) -> None:
     run = config(tmp_path, tiny_pipeline, run={"seed": 8})
-    run_locally(run)
+    train_here(run)
     ours, theirs = final_bytes(run)[1], final_bytes(finished)[1]
     assert all(ours[name] != theirs[name] for name in ("student", "fake_score", "discriminator", "ema"))
 
@@ -81,7 +83,7 @@ def test_a_run_resumed_at_cycle_3_ends_with_the_bytes_of_one_that_never_stopped(
     shutil.copytree(finished.folder / "checkpoints" / "step-00000003", left / "step-00000003")
     statuses: list[Status] = []
     second = config(tmp_path, tiny_pipeline)
-    assert run_locally(second, resume=left, display=statuses.append) == CYCLES
+    assert train_here(second, resume=left, display=statuses.append) == CYCLES
     assert final_bytes(second) == final_bytes(finished)
     assert statuses[0].updates["dmd"] == 3
     assert statuses[-1].updates["dmd"] == CYCLES
@@ -97,7 +99,7 @@ def test_a_run_that_lags_is_repeatable_too_and_keeps_to_its_age_cap(tmp_path: Pa
         for name in ("one", "two")
     ]
     for run in runs:
-        run_locally(run)
+        train_here(run)
     assert final_bytes(runs[0]) == final_bytes(runs[1])
     ages = _observations(runs[0], "advdmd_buffer_policy_age")
     assert max(ages) == 1
@@ -151,7 +153,7 @@ def test_the_files_of_a_run_are_where_the_report_looks(finished: Config) -> None
 
 def test_a_grid_is_drawn_when_it_is_due(tmp_path: Path, tiny_pipeline: Path) -> None:
     run = config(tmp_path, tiny_pipeline, run={"cycles": 1}, evaluation={"grid_cycles": 1})
-    run_locally(run)
+    train_here(run)
     assert [path.name for path in (run.folder / "grids").iterdir()] == ["version-000001.png"]
 
 
@@ -162,7 +164,7 @@ def _gauges(run: Config, name: str) -> list[float]:
 
 def test_the_student_is_judged_while_it_learns_by_the_judge_of_its_data(tmp_path: Path, tiny_pipeline: Path) -> None:
     run = config(tmp_path, tiny_pipeline, evaluation={"judge_cycles": 2, "judge_samples": 20})
-    run_locally(run)
+    train_here(run)
     for figure in ("frechet", "accuracy", "diversity", "coverage"):
         values = _gauges(run, f"advdmd_run_judge{{figure={figure}}}")
         assert len(values) == 2
@@ -209,7 +211,7 @@ def test_a_judge_that_falls_while_rewards_rise_raises_the_alarm_of_a_run(
     monkeypatch.setattr(local, "LocalShell", _Rising)
     monkeypatch.setattr(DigitsSource, "judge", lambda _: _Fallen(step))
     run = config(tmp_path, tiny_pipeline, run={"cycles": 5}, evaluation={"judge_cycles": 1, "judge_samples": 20})
-    run_locally(run)
+    train_here(run)
     assert _gauges(run, "advdmd_run_reward_hack_alarm") == alarms
 
 
@@ -217,9 +219,9 @@ def test_a_run_that_ends_before_its_first_cycle_can_be_resumed(
     finished: Config, tmp_path: Path, tiny_pipeline: Path
 ) -> None:
     brief = config(tmp_path, tiny_pipeline, run={"time_limit_s": 1e-9})
-    assert run_locally(brief) == 0
+    assert train_here(brief) == 0
     run = config(tmp_path, tiny_pipeline)
-    assert run_locally(run, resume=brief.folder / "checkpoints") == CYCLES
+    assert train_here(run, resume=brief.folder / "checkpoints") == CYCLES
     assert final_bytes(run) == final_bytes(finished)
 
 
@@ -243,16 +245,16 @@ def test_a_flipped_bit_of_a_published_snapshot_stops_the_run(
     monkeypatch.setattr(_Flipping, "at", at)
     monkeypatch.setattr(local, "LocalShell", _Flipping)
     with pytest.raises(WeightsMismatchError, match=rf"rollout-0: student version {at}.*digest"):
-        run_locally(config(tmp_path, tiny_pipeline))
+        train_here(config(tmp_path, tiny_pipeline))
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_buffer_that_cannot_hold_one_cycle_is_refused_at_once(tmp_path: Path, tiny_pipeline: Path) -> None:
-    run = config(
+    tiny = config(
         tmp_path,
         tiny_pipeline,
         buffer={"max_bytes": 2**16},
         rollout={"group_size": 64},
     )
-    with pytest.raises(UserError, match=r"buffer\.max_bytes = 65536"):
-        run_locally(run)
+    with pytest.raises(UserError, match=r"buffer\.max_bytes = 65536"), launched(tiny, in_this_process):
+        pytest.fail("the workers are up")

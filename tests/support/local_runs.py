@@ -1,0 +1,18 @@
+"""Runs in this process without the port, the judge and the report: what tests of the training need."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.protocols import Status
+from advdmd_ray.learner.checkpoint import latest_checkpoint
+from advdmd_ray.runs.parts.controller import build_controller
+from advdmd_ray.runtime.local import in_this_process
+
+
+def train_here(config: Config, resume: Path | None = None, display: Callable[[Status], None] = lambda _: None) -> int:
+    """Trains to the end and returns the last version; `resume` is a checkpoints folder."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = None if resume is None else latest_checkpoint(resume)
+    with in_this_process(config) as place, place.stations(checkpoint) as stations:
+        return build_controller(config, stations, place.hub, checkpoint, display).run()
