@@ -106,7 +106,8 @@ def _context(jobs: Sequence[Job]) -> ForkServerContext | SpawnContext:
     if any(job.on_gpu for job in jobs):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["advdmd_ray.comparison.worker"])
+    # The second brings diffusers with the classes of the built-in pipelines, which a job imports when it loads one.
+    context.set_forkserver_preload(["advdmd_ray.comparison.worker", "advdmd_ray.models.tiny"])
     return context
 
 

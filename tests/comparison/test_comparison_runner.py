@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from advdmd_ray.comparison.plan import RESULT, Job, plan_jobs
-from advdmd_ray.comparison.runner import run_jobs
+from advdmd_ray.comparison.runner import _context, run_jobs
 from advdmd_ray.config.comparison import read_comparison
 from comparison_files import write_comparison
 
@@ -85,6 +85,12 @@ def test_a_job_on_a_gpu_has_an_interpreter_of_its_own(
     assert events.seen == ["teacher started", "teacher finished"]
     assert written == ["table"]
     assert [point["steps"] for point in json.loads((job.folder / RESULT).read_text())["points"]] == [2]
+
+
+def test_a_job_on_the_cpu_is_a_copy_that_has_imported_what_networks_need(tmp_path: Path, tiny_pipeline: Path) -> None:
+    with _context([teacher_job(tmp_path, tiny_pipeline)]).Pool(1) as copies:
+        imported = set(copies.apply(eval, ("set(__import__('sys').modules)",)))
+    assert {"advdmd_ray.comparison.worker", "diffusers.models.transformers.transformer_sd3", "peft"} <= imported
 
 
 def test_sigterm_stops_the_jobs_as_ctrl_c_does(tmp_path: Path, tiny_pipeline: Path) -> None:
