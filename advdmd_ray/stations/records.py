@@ -43,7 +43,6 @@ class TrajectoryGroup:
         latents: `[n, K+1, C, H, W]` states from pure noise to the final latent.
         means: `[n, K-1, C, H, W]` mean of each stochastic transition.
         stds: `[K-1]` standard deviation of each stochastic transition, latent units.
-        log_probs: `[n, K-1]` log-density of each action, nats, summed over elements.
     """
 
     ordinal: int
@@ -54,7 +53,6 @@ class TrajectoryGroup:
     latents: Float32[np.ndarray, "n k1 c h w"]
     means: Float32[np.ndarray, "n m c h w"]
     stds: Float32[np.ndarray, " m"]
-    log_probs: Float32[np.ndarray, "n m"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,6 @@ class RolloutWorker:
                 latents=_float32(result.latents[share]),
                 means=_float32(result.means[share]),
                 stds=_float32(result.stds),
-                log_probs=_float32(result.log_probs[share]),
             )
             for lease, share in zip(leases, shares, strict=True)
         ]

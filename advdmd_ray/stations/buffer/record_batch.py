@@ -66,7 +66,6 @@ def _columns(group: TrajectoryGroup, rows: int) -> dict[str, np.ndarray | int]:
         "latents": group.latents,
         "means": group.means,
         "stds": np.broadcast_to(group.stds, (rows, *group.stds.shape)),
-        "log_probs": group.log_probs,
     }
 
 
@@ -136,7 +135,6 @@ def _group(batch: pa.RecordBatch) -> TrajectoryGroup:
         latents=_view(batch, "latents"),
         means=_view(batch, "means"),
         stds=_constant(batch, "stds"),
-        log_probs=_view(batch, "log_probs"),
     )
 
 
@@ -210,6 +208,5 @@ def encoded_bytes(shape: GroupShape, samples: int) -> int:
         latents=np.zeros((samples, levels, *shape.latent), np.float32),
         means=np.zeros((samples, actions, *shape.latent), np.float32),
         stds=np.zeros(actions, np.float32),
-        log_probs=np.zeros((samples, actions), np.float32),
     )
     return _stream_bytes(encode_scored(ScoredGroup(group, np.zeros((samples, shape.steps), np.float32), 0)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 FORMAT = "advdmd_ray.trajectory"
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,6 @@ def _trajectory_fields(shape: GroupShape) -> list[pa.Field]:
         _field("latents", _tensor(levels, *shape.latent), "latent", "states from pure noise to the final latent"),
         _field("means", _tensor(actions, *shape.latent), "latent", "mean of each stochastic transition"),
         _field("stds", _tensor(actions), "latent", "std of each stochastic transition; constant in a group"),
-        _field("log_probs", _tensor(actions), "nat", "log-density of each action, summed over elements"),
     ]
 
 

@@ -22,7 +22,7 @@ from advdmd_ray.stations.buffer.record_batch import (
 from advdmd_ray.stations.buffer.schema import GroupShape, scored_schema, shape_of, trajectory_schema
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
-TENSORS = ("sigmas", "latents", "means", "stds", "log_probs")
+TENSORS = ("sigmas", "latents", "means", "stds")
 ARRAYS = ("seeds", *TENSORS)
 SHAPE = GroupShape(steps=4, channels=2, height=3, width=5)
 
@@ -43,7 +43,6 @@ def make_group(shape: GroupShape, rows: int, seed: int = 0) -> TrajectoryGroup:
         latents=normal(rows, shape.steps + 1, *latent),
         means=normal(rows, shape.actions, *latent),
         stds=np.abs(normal(shape.actions)),
-        log_probs=normal(rows, shape.actions),
     )
 
 
@@ -112,7 +111,7 @@ def test_decoding_shares_the_memory_of_the_bytes_and_is_read_only() -> None:
 def test_encoding_does_not_copy_contiguous_tensors() -> None:
     group = make_group(SHAPE, 6)
     batch = encode_group(group)
-    for name in ("latents", "means", "log_probs"):
+    for name in ("latents", "means"):
         assert np.shares_memory(batch.column(name).storage.flatten().to_numpy(), getattr(group, name))
 
 
@@ -162,7 +161,6 @@ def test_wrong_dtypes_shapes_and_row_counts_are_refused_with_their_column() -> N
     cases: dict[str, tuple[np.ndarray, str]] = {
         "latents": (group.latents.astype(np.float64), "latents: dtype float64"),
         "means": (group.means[:-1], r"means: shape \[3, 3, 2, 3, 5\] came, \[4, 3, 2, 3, 5\]"),
-        "log_probs": (group.log_probs[:, :-1], "log_probs: shape"),
         "sigmas": (group.sigmas[:-1], "sigmas: shape"),
         "stds": (group.stds[:-1], "stds: shape"),
         "seeds": (group.seeds[:-1], "seed: int64"),
@@ -183,8 +181,8 @@ def with_metadata(batch: pa.RecordBatch, **changes: str) -> pa.RecordBatch:
 
 def test_another_schema_version_or_format_is_refused() -> None:
     batch = encode_group(make_group(SHAPE, 4))
-    with pytest.raises(ValueError, match="version is '2', this code reads '1'"):
-        decode_group(with_metadata(batch, version="2"))
+    with pytest.raises(ValueError, match="version is '1', this code reads '2'"):
+        decode_group(with_metadata(batch, version="1"))
     with pytest.raises(ValueError, match="format is 'else'"):
         decode_group(with_metadata(batch, format="else"))
     with pytest.raises(ValueError, match="format is 'none'"):
