@@ -104,18 +104,6 @@ class Transition(NamedTuple):
     std: Float[Tensor, ""]
 
 
-class LogProb(NamedTuple):
-    """A Gaussian log-density, in nats.
-
-    Attributes:
-        total: `[b]` sum over the elements of a latent.
-        per_element: `[b]` its mean over the elements.
-    """
-
-    total: Float[Tensor, " b"]
-    per_element: Float[Tensor, " b"]
-
-
 def kernel_of(section: DiffusionSection) -> Kernel:
     """The one transition kernel of the run."""
     return Kernel(section.kernel, eta=section.eta, noise=section.flow_sde_noise)
@@ -222,8 +210,8 @@ def _usable(std: Tensor, like: Tensor) -> Tensor:
     return _beside(std, like)
 
 
-def log_prob(action: Float[Tensor, "b c h w"], mean: Float[Tensor, "b c h w"], std: Std) -> LogProb:
-    """Log-density of `action` under `N(mean, std^2 I)`, in nats and float32.
+def log_prob(action: Float[Tensor, "b c h w"], mean: Float[Tensor, "b c h w"], std: Std) -> Float[Tensor, " b"]:
+    """Log-density of `action` under `N(mean, std^2 I)`, summed over the elements, in nats and float32.
 
     Per element `-(a - mean)^2 / (2 std^2) - log std - log(2 pi) / 2`.
 
@@ -232,8 +220,7 @@ def log_prob(action: Float[Tensor, "b c h w"], mean: Float[Tensor, "b c h w"], s
     """
     scale = _usable(std, action)
     z = (action.float() - mean.float()) / scale
-    density = (-0.5 * z.square() - scale.log() - 0.5 * math.log(2 * math.pi)).flatten(1)
-    return LogProb(density.sum(1), density.mean(1))
+    return (-0.5 * z.square() - scale.log() - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
 def log_ratio(

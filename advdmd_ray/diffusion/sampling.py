@@ -95,7 +95,7 @@ def rollout(
         if step < policy_steps:
             means.append(gaussian.mean)
             stds.append(gaussian.std)
-            log_probs.append(log_prob(x, gaussian.mean, gaussian.std).total)
+            log_probs.append(log_prob(x, gaussian.mean, gaussian.std))
     if not policy_steps:
         none = x.new_zeros(len(seeds), 0)
         return Rollout(torch.stack(latents, 1), x.new_zeros(len(seeds), 0, *shape), torch.zeros(0), none)

@@ -145,8 +145,3 @@ class Summary(_Part):
 def write_summary(path: Path, summary: Summary) -> Path:
     """Writes a summary.json, whole or not at all, and returns its path."""
     return write_atomically(path, (summary.model_dump_json(indent=2) + "\n").encode())
-
-
-def read_summary(path: Path) -> Summary:
-    """Reads a summary.json; a `pydantic.ValidationError` if it is not one."""
-    return Summary.model_validate_json(Path(path).read_bytes())

@@ -40,14 +40,10 @@ class PolicyGradientReport:
 
     Attributes:
         clipped_fraction: Share of the b terms that the trust region kept from the gradient, in [0, 1].
-        mean_ratio: Mean of `exp(log_ratio)`.
-        max_abs_log_ratio: Largest `|log_ratio|`, nats per element; 0 before the first update on fresh rollouts.
         mean_kl_nats: Mean KL divergence of a whole latent from the behaviour policy, nats.
     """
 
     clipped_fraction: Float[Tensor, ""]
-    mean_ratio: Float[Tensor, ""]
-    max_abs_log_ratio: Float[Tensor, ""]
     mean_kl_nats: Float[Tensor, ""]
 
 
@@ -110,8 +106,6 @@ def _clipped(terms: PolicyTerms, gain: Tensor, region: TrustRegion, limit: float
 def _report(terms: PolicyTerms, clipped: Tensor, numel: int) -> PolicyGradientReport:
     return PolicyGradientReport(
         clipped_fraction=clipped.float().mean(),
-        mean_ratio=terms.log_ratio.detach().exp().mean(),
-        max_abs_log_ratio=terms.log_ratio.detach().abs().max(),
         mean_kl_nats=terms.kl_per_element.detach().mean() * numel,
     )
 

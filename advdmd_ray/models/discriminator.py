@@ -126,15 +126,3 @@ class Discriminator(nn.Module):
         condition = torch.cat([conditioning.summary().to(t.dtype), time_features(t)], dim=1).to(where)
         logits = [head(tokens.to(where), condition) for head, tokens in zip(self.heads, features, strict=True)]
         return torch.stack(logits).sum(dim=0).to(x.device)
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Return a copy of the heads' weights, detached."""
-        return {name: tensor.detach().clone() for name, tensor in self.heads.state_dict().items()}
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Load what `trainable_state` returned.
-
-        Raises:
-            RuntimeError: Names or shapes differ.
-        """
-        self.heads.load_state_dict(state)

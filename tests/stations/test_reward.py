@@ -85,9 +85,7 @@ def test_every_state_is_judged_at_its_own_level_and_for_its_own_prompt() -> None
 def test_equal_trajectories_get_equal_scores_because_the_final_noise_is_the_groups() -> None:
     group = _group()
     same = np.repeat(group.latents[:1], 4, axis=0)
-    twins = TrajectoryGroup(
-        group.ordinal, group.prompt_id, 0, group.seeds, group.sigmas, same, group.means, group.stds
-    )
+    twins = TrajectoryGroup(group.ordinal, group.prompt_id, 0, group.seeds, group.sigmas, same, group.means, group.stds)
     rewards = reward_worker(Judge(3)).score(twins).rewards
     np.testing.assert_allclose(rewards, np.repeat(rewards[:1], 4, axis=0), rtol=1e-6, atol=1e-6)
 

@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import safetensors
@@ -51,27 +51,6 @@ class Manifest:
     def tensor_bytes(self) -> int:
         """Size of all tensors, without the payload's header."""
         return sum(math.prod(spec.shape) * getattr(torch, spec.dtype).itemsize for spec in self.tensors)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The manifest as JSON-able values."""
-        return asdict(self) | {"tensors": [[spec.name, spec.dtype, list(spec.shape)] for spec in self.tensors]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `as_dict`.
-
-        Raises:
-            ValueError: for missing or unknown keys, an unknown stream, or malformed tensors.
-        """
-        if set(values) != set(cls.__dataclass_fields__):
-            raise ValueError(f"manifest has keys {sorted(values)}, {sorted(cls.__dataclass_fields__)} are required")
-        if values["stream"] not in STREAMS:
-            raise ValueError(f"manifest stream {values['stream']!r} is none of {list(STREAMS)}")
-        try:
-            specs = tuple(TensorSpec(str(n), str(d), tuple(int(size) for size in s)) for n, d, s in values["tensors"])
-        except TypeError as error:
-            raise ValueError(f"manifest tensors must be [name, dtype, shape]: {error}") from error
-        return cls(values["stream"], values["version"], values["digest"], values["base_digest"], specs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.evaluation.pictures.grids import save_grid
 from advdmd_ray.evaluation.pictures.report import duration, figure, score_rows, verdict, write_report
-from advdmd_ray.evaluation.summary import Summary, read_summary, write_summary
+from advdmd_ray.evaluation.summary import Summary, write_summary
 from advdmd_ray.files import write_atomically
 from advdmd_ray.provenance import git_commit, machine_facts, package_versions
 
@@ -207,7 +207,7 @@ def test_a_summary_whose_figures_do_not_fit_its_labels_is_refused(change: dict[s
 def test_summary_json_has_the_promised_keys_and_reads_back(tmp_path: Path) -> None:
     path = write_summary(tmp_path / "run" / "summary.json", summary_with())
     raw = json.loads(path.read_text())
-    assert read_summary(path) == summary_with()
+    assert Summary.model_validate(raw) == summary_with()
     assert set(raw["judge"]["teacher"]) == {"40", "8", "4", "2"}
     assert all(set(score["figures"]) == {"accuracy", "frechet"} for score in raw["judge"]["teacher"].values())
     assert set(raw["judge"]["student"]) == {"figures", "images", "steps"}
