@@ -2,6 +2,7 @@
 
 import fcntl
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -262,7 +263,7 @@ def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
         preflight.check(Config.model_validate(tree), "auto")
 
 
-def _save_with(config: Config, tree: dict[str, dict[str, object]]) -> Path:
+def _save_with(config: Config, tree: Mapping[str, object]) -> Path:
     """A checkpoint whose configuration was written by another version."""
     folder = RunFolder(config.folder).checkpoints
     return save_checkpoint(folder, 3, {"student": {"w": torch.ones(2)}}, {"config": tree}, keep=2)
