@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advdmd_ray.comparison.plan import TABLE, Job, claim_settings, plan_jobs
+from advdmd_ray.comparison.plan import NONE, TABLE, Job, claim_settings, plan_jobs
 from advdmd_ray.comparison.progress import progress_of
 from advdmd_ray.comparison.runner import run_jobs
 from advdmd_ray.config.comparison import Comparison, read_comparison
@@ -61,7 +61,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
     output = COMPARISONS / comparison.name
     jobs = plan_jobs(comparison, output)
     check_writable(output)
-    wanted = tuple(job for job in jobs if not only or job.trainer == "none" or job.rival in only)
+    wanted = tuple(job for job in jobs if not only or job.trainer == NONE or job.rival in only)
     return Prepared(comparison.name, jobs, wanted)
 
 

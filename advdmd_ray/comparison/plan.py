@@ -15,12 +15,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from advdmd_ray.config import Config, Resume
+from advdmd_ray.comparison.rivals import NoSettings, Trainer, trainer_class
+from advdmd_ray.config import Config, Resume, Section
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
+from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest, write_atomically
@@ -37,17 +39,8 @@ TABLE = "table.md"
 _NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "weights")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
 
-_REVISIONS = {"none": 1, "advdmd": 1, "twinflow": 2}
-"""Of each trainer, counted up whenever it learns otherwise from the same settings, so that results of two never mix."""
-
-_NOT_READ = {
-    "none": frozenset[str](),
-    "advdmd": frozenset({"twinflow"}),
-    "twinflow": frozenset(
-        {"rollout", "reward", "dmd", "fake_score", "discriminator", "policy_gradient", "cadence"},
-    ),
-}
-"""Sections that a trainer does not read besides: they may change without a new run of its jobs."""
+NONE = "none"
+"""Trainer of the teacher's job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +50,8 @@ class Job:
     Attributes:
         rival: Its name; `teacher` for the teacher.
         title: Its name for a reader.
-        trainer: What trains the student; the teacher is only judged.
+        trainer: What trains the student; `none` for the teacher, who is only judged.
+        settings: The trainer's own.
         config: The resolved configuration; `config.folder` is the job's folder.
         budget: Learner forward-equivalents to spend; for the teacher the number of samplers to judge.
         points: Judgements along the budget.
@@ -68,7 +62,8 @@ class Job:
 
     rival: str
     title: str
-    trainer: Literal["advdmd", "twinflow", "none"]
+    trainer: str
+    settings: Section
     config: Config
     budget: float
     points: int
@@ -84,7 +79,7 @@ class Job:
     @property
     def name(self) -> str:
         """Its name among the jobs."""
-        return self.rival if self.trainer == "none" else f"{self.rival} seed {self.config.run.seed}"
+        return self.rival if self.trainer == NONE else f"{self.rival} seed {self.config.run.seed}"
 
     @property
     def done(self) -> bool:
@@ -136,10 +131,12 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
 def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
     config = rival_config(comparison, rival, seed, output)
     info = inspect_pipeline(config.model.path, config.model.pixels)
+    source = f"{comparison.name}: rival {rival.name}"
     try:
+        trainer = _trainer_of(rival)
         _check_rival(config, info)
     except UserError as error:
-        raise UserError(f"{comparison.name}: rival {rival.name}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
     network = Network.of(info)
     cycles = cycles_within(config, comparison.budget, network)
     images = {"samples": comparison.judge_samples, "judge_samples": comparison.judge_samples}
@@ -147,6 +144,7 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
         rival=rival.name,
         title=rival.title,
         trainer=rival.trainer,
+        settings=resolve(trainer.settings, [Layer(f"{source}: settings", rival.settings)]),
         config=config.model_copy(
             update={
                 "run": config.run.model_copy(update={"cycles": cycles}),
@@ -158,6 +156,18 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
         judge_samples=comparison.judge_samples,
         network=network,
     )
+
+
+def _trainer_of(rival: Rival) -> type[Trainer]:
+    """The rival's trainer.
+
+    Raises:
+        UserError: if there is none of that name, or it takes no settings and is given some.
+    """
+    trainer = trainer_class(rival.trainer)
+    if rival.settings and not trainer.settings.model_fields:
+        raise UserError(f"trainer {rival.trainer} has no settings of its own; use overrides")
+    return trainer
 
 
 def _check_rival(config: Config, info: PipelineInfo) -> None:
@@ -188,7 +198,8 @@ def _teacher_job(comparison: Comparison, example: Job, output: Path) -> Job:
         example,
         rival=TEACHER,
         title="teacher",
-        trainer="none",
+        trainer=NONE,
+        settings=NoSettings(),
         config=config.model_copy(update={"run": run}),
         budget=float(len(comparison.teacher_steps)),
         points=len(comparison.teacher_steps),
@@ -200,7 +211,7 @@ def settings_of(job: Job) -> dict[str, Any]:
     """Everything that a job's results hang on, as JSON has it."""
     return {
         "trainer": job.trainer,
-        "revision": _REVISIONS[job.trainer],
+        "revision": 1 if job.trainer == NONE else trainer_class(job.trainer).revision,
         "budget": job.budget,
         "points": job.points,
         "judge_samples": job.judge_samples,
@@ -210,13 +221,14 @@ def settings_of(job: Job) -> dict[str, Any]:
         "teacher": _weights_digest(job.config.model.path),
         "pipeline": _rest_of(job.config.model.path),
         "cost": COST_VERSION,
+        "settings": job.settings.model_dump(mode="json"),
         "config": _config_read(job.trainer, job.config),
     }
 
 
 def _config_read(trainer: str, config: Config) -> dict[str, Any]:
     """What a job reads of its configuration. The judged teacher's reads little: rivals may change without it."""
-    if trainer == "none":
+    if trainer == NONE:
         read: dict[str, Any] = config.model_dump(mode="json", include={"model", "data"})
         read["model"]["guidance"] = config.judged_guidance
     else:
@@ -251,7 +263,7 @@ def _check_settings(job: Job, settings: dict[str, Any]) -> None:
     if not path.exists():
         return
     stood = json.loads(path.read_text(encoding="utf-8"))
-    unread = {f"config.{section}" for section in _NOT_READ[job.trainer]}
+    unread = {f"config.{section}" for section in (() if job.trainer == NONE else trainer_class(job.trainer).unread)}
     for key, (before, after) in _differences(_with_new_defaults(stood, settings), settings).items():
         if ".".join(key.split(".")[:2]) in unread:
             continue
@@ -267,11 +279,19 @@ def _with_new_defaults(stood: dict[str, Any], now: dict[str, Any]) -> dict[str, 
     Nobody knows the rest of the pipeline where it was not stored: it counts as that of now.
     """
     stood = {"revision": 1, "judge_revision": 1, "pipeline": now["pipeline"], **stood}
+    # No trainer reads a section that is gone.
+    sections = {name: values for name, values in stood["config"].items() if name in Config.model_fields}
+    settings = NoSettings if stood["trainer"] == NONE else trainer_class(stood["trainer"]).settings
+    stood.setdefault("settings", {} if settings is NoSettings else None)
     try:
-        whole = Config.model_validate(stood["config"])
+        own = stood["settings"] and settings.model_validate(stood["settings"]).model_dump(mode="json")
+        return {
+            **stood,
+            "settings": own,
+            "config": _config_read(stood["trainer"], Config.model_validate(sections)),
+        }
     except ValidationError:
         return stood  # a key that is gone or a value that is refused now: the difference will be named
-    return {**stood, "config": _config_read(stood["trainer"], whole)}
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

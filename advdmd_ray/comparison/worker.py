@@ -22,8 +22,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from advdmd_ray.comparison.examiner import Examiner
-from advdmd_ray.comparison.plan import LOG, POINTS, RESULT, STUDENT, Job
-from advdmd_ray.comparison.trainers import Trainer, build_trainer
+from advdmd_ray.comparison.plan import LOG, NONE, POINTS, RESULT, STUDENT, Job
+from advdmd_ray.comparison.rivals import Trainer, trainer_class
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import open_checkpoint
 from advdmd_ray.provenance import made_here
@@ -88,7 +88,7 @@ def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool])
     """
     made = made_here()  # before the training: the checkout may move on while it lasts
     points, examiner = _read_points(job), Examiner(job)
-    if job.trainer == "none":
+    if job.trainer == NONE:
         if not _judge_teacher(job, examiner, points, tell, stopped):
             return False
     else:
@@ -111,7 +111,7 @@ def _train(
     """Trains until the budget is spent and appends to `points`; None if it was stopped before."""
     path = newest_checkpoint(RunFolder(job.folder).checkpoints)
     checkpoint = None if path is None else open_checkpoint(path)
-    trainer = build_trainer(job, checkpoint)
+    trainer = trainer_class(job.trainer)(job, checkpoint)
     clock = _Clock({} if checkpoint is None else checkpoint.facts["controller"])
     # Judgements of a course that was given up for an older checkpoint are made again.
     points[:] = [point for point in points if point["point"] <= job.points_due(trainer.spent.learner)]
@@ -205,7 +205,7 @@ def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]], ma
         "points": points,
         "made": made,
     }
-    if job.trainer == "none":
+    if job.trainer == NONE:
         result["real"] = examiner.ceiling()
         result["guidance"] = job.config.judged_guidance
     return write_atomically(job.folder / RESULT, json.dumps(result, indent=1, allow_nan=False).encode())

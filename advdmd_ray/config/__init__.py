@@ -24,7 +24,6 @@ from advdmd_ray.config.sections import (
     RewardSection,
     RolloutSection,
     RunSection,
-    TwinFlowSection,
 )
 from advdmd_ray.config.whole import Config
 
@@ -50,7 +49,6 @@ __all__ = [
     "RolloutSection",
     "RunSection",
     "Section",
-    "TwinFlowSection",
     "dump_config",
     "read_config",
 ]

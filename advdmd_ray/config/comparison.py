@@ -1,7 +1,7 @@
 """The file of a comparison: rivals, seeds and the learner compute that each may spend. Read by `advdmd compare`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,10 @@ class Rival(Section):
 
     name: Name = Field(description="Folder of its results, and its name in files.")
     label: str | None = Field(default=None, description="Its name in tables and figures; default: the name.")
-    trainer: Literal["advdmd", "twinflow"] = Field(default="advdmd", description="Which learner trains it.")
+    trainer: str = Field(
+        default="advdmd", min_length=1, description="Which learner trains it: advdmd, twinflow or package.module:Class."
+    )
+    settings: dict[str, Any] = Field(default={}, description="The trainer's own settings.")
     overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base file's settings.")
 
     @property

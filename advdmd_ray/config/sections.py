@@ -169,7 +169,7 @@ class LearnerSection(Resources):
         default=0.98,
         ge=0,
         lt=1,
-        description="Per cycle, however many updates it makes, of the student's EMA; per update of TwinFlow.",
+        description="Per cycle, however many updates it makes, of the student's EMA; of a rival trainer, per update.",
     )
     checkpoint_cycles: Free[Positive] = Field(default=50, description="Cycles between checkpoints.")
     keep_checkpoints: Free[Positive] = Field(default=2, description="Checkpoints kept.")
@@ -239,29 +239,3 @@ class RaySection(Section):
         default=512 * 2**20, ge=80 * 2**20, description="Object store of a local Ray."
     )
     start_timeout_s: Free[Seconds] = Field(default=300.0, description="All workers must be up within this time.")
-
-
-class TwinFlowSection(Section):
-    """The rival trainer of a comparison: self-adversarial twin trajectories (TwinFlow, arXiv 2512.05150)."""
-
-    learning_rate: Free[Rate] = Field(default=2e-4, description="Learning rate of the one network.")
-    batch_size: Free[Positive] = Field(
-        default=64, description="Rows of each part of an update: generated ones, real ones."
-    )
-    warm_updates: Free[Count] = Field(
-        default=20,
-        description="First updates without rectification, in which the branches of other times form; real_velocity=own "
-        "needs more of them.",
-    )
-    twin_updates: Free[Positive] = Field(
-        default=1, description="Optimizer steps of the twin per update; the last is shared with the other losses."
-    )
-    real_velocity: Free[Literal["teacher", "own"]] = Field(
-        default="teacher",
-        description="Whose velocity the twin is compared with: the guided teacher's, or the network's own copy of it.",
-    )
-    rectification: Free[float] = Field(default=1.0, ge=0, le=100, description="Weight of the rectification loss.")
-    consistency: Free[float] = Field(
-        default=0.5, ge=0, le=100, description="Weight of the consistency of jumps to time 0."
-    )
-    bound: Free[float] = Field(default=1.0, gt=0, description="Largest absolute element of velocity gap and residual.")

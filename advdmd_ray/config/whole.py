@@ -24,7 +24,6 @@ from advdmd_ray.config.sections import (
     RewardSection,
     RolloutSection,
     RunSection,
-    TwinFlowSection,
 )
 
 
@@ -48,7 +47,6 @@ class Config(Section):
     metrics: MetricsSection = MetricsSection()
     evaluation: EvaluationSection = EvaluationSection()
     ray: RaySection = RaySection()
-    twinflow: TwinFlowSection = TwinFlowSection()
 
     @classmethod
     def settings(cls, *kinds: Resume) -> tuple[tuple[str, str], ...]:

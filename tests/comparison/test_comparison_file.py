@@ -29,7 +29,6 @@ NOWHERE = Path("nowhere")
         ({"seeds": []}, "seeds"),
         ({"rivals": [DMD, DMD]}, "dmd stands there twice"),
         ({"rivals": [{"name": "teacher"}]}, "teacher is the teacher's own name"),
-        ({"rivals": [{"name": "a", "trainer": "gan"}]}, "'advdmd' or 'twinflow'"),
         ({"judge_samples": 5}, "judge_samples = 5"),
     ],
 )

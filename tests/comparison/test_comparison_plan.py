@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs, settings_of
+from advdmd_ray.comparison.twinflow import TwinFlowSettings
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.data.teacher_samples.source import TeacherSamplesSource
 from advdmd_ray.errors import UserError
@@ -184,9 +185,7 @@ def test_results_of_a_trainer_that_learned_otherwise_are_refused(tmp_path: Path)
     ("rival", "section", "change", "counts"),
     [
         ("advdmd", "rollout", {"group_size": 10}, True),
-        ("advdmd", "twinflow", {"bound": 2.0}, False),
         ("twinflow_2step", "rollout", {"group_size": 10}, False),
-        ("twinflow_2step", "twinflow", {"bound": 2.0}, True),
         ("twinflow_2step", "learner", {"final_rate": 0.9}, True),
     ],
 )
@@ -200,6 +199,45 @@ def test_results_hang_on_the_sections_that_their_trainer_reads_alone(
     other = replace(job, config=job.config.model_copy(update={section: values}))
     with pytest.raises(UserError, match=f"config.{section}") if counts else nullcontext():
         claim_settings([other])
+
+
+@pytest.mark.parametrize(
+    ("rival", "says"),
+    [
+        (
+            {"trainer": "gan"},
+            "rival b: trainer = 'gan': did you mean advdmd? It is one of advdmd, twinflow, or a class",
+        ),
+        ({"settings": {"bound": 2.0}}, "rival b: trainer advdmd has no settings of its own; use overrides"),
+        (
+            {"trainer": "twinflow", "settings": {"bonud": 2.0}},
+            "rival b: settings: unknown key bonud; did you mean bound?",
+        ),
+        ({"trainer": "twinflow", "settings": {"bound": 0.0}}, "rival b: settings: bound = 0.0"),
+    ],
+)
+def test_what_is_wrong_with_a_trainer_is_one_line(
+    tmp_path: Path, tiny_pipeline: Path, rival: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError) as raised:
+        jobs_of(tmp_path, tiny_pipeline, rivals=[{"name": "a"}, {"name": "b", **rival}])
+    assert says in str(raised.value)
+
+
+def test_results_hang_on_the_trainers_own_settings(tmp_path: Path) -> None:
+    jobs = plan_jobs(read_comparison(CONFIGS / "shapes.yaml"), tmp_path)
+    job = next(job for job in jobs if job.rival == "twinflow_2step")
+    assert isinstance(job.settings, TwinFlowSettings)
+    claim_settings([job])
+    with pytest.raises(UserError, match=r"settings\.bound was 1\.0 and is 2\.0"):
+        claim_settings([replace(job, settings=job.settings.model_copy(update={"bound": 2.0}))])
+    # Results that are older than the key do not say what they were made with.
+    path = job.folder / SETTINGS
+    stood = json.loads(path.read_text())
+    del stood["settings"]
+    path.write_text(json.dumps(stood))
+    with pytest.raises(UserError, match="settings was None"):
+        claim_settings([job])
 
 
 @pytest.mark.parametrize("mode", ["whole", "quick"])

@@ -12,17 +12,21 @@ import torch
 from safetensors.torch import load_file
 
 from advdmd_ray.comparison import worker
+from advdmd_ray.comparison.advdmd import AdvDmdTrainer, made_plan
 from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.plan import POINTS, RESULT, STUDENT, Job, plan_jobs
 from advdmd_ray.comparison.serial import SerialRun
-from advdmd_ray.comparison.trainers import build_trainer, made_plan
 from advdmd_ray.comparison.worker import do_job
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.models.pipeline import load_denoiser
 from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
+from toy_rival import NAME
 
-RIVALS = {rival["name"]: rival for rival in (DMD, ADVDMD, TWINFLOW)}
+TOY = {"name": "toy", "trainer": NAME, "settings": {"stride": 0.002, "cost": 30.0}}
+"""A trainer from outside the package."""
+RIVALS = {rival["name"]: rival for rival in (DMD, ADVDMD, TWINFLOW, TOY)}
 
 
 def job_of(folder: Path, pipeline: Path, rival: str, budget: float = 180) -> Job:
@@ -49,7 +53,7 @@ def result_of(job: Job) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("rival", ["dmd", "advdmd", "twinflow"])
+@pytest.mark.parametrize("rival", ["dmd", "advdmd", "twinflow", "toy"])
 def test_a_job_interrupted_twice_ends_like_one_that_never_was(rival: str, tmp_path: Path, tiny_pipeline: Path) -> None:
     whole, parts = (job_of(tmp_path / name, tiny_pipeline, rival) for name in ("whole", "parts"))
     told: list[float] = []
@@ -172,7 +176,7 @@ def test_a_blind_rl_turn_costs_nothing(tmp_path: Path, tiny_pipeline: Path, monk
     spent = {}
     for name, report in (("blind", blind), ("skipped", skipped)):
         monkeypatch.setattr(SerialRun, "cycle", lambda _, made=report: made)
-        trainer = build_trainer(job, None)
+        trainer = AdvDmdTrainer(job, None)
         trainer.advance()
         spent[name] = trainer.spent
     assert spent["blind"].rl == 0 < spent["skipped"].rl
@@ -187,3 +191,20 @@ def test_a_result_names_the_code_that_its_job_began_with(
     job = job_of(tmp_path, tiny_pipeline, "dmd")
     assert do_job(job, lambda _: head.__setitem__(0, "moved on"), never)
     assert result_of(job)["made"] == {"commit": "began"}
+
+
+def test_a_trainer_from_outside_the_package_spends_its_budget_by_its_own_settings(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    job = job_of(tmp_path, tiny_pipeline, "toy", budget=200)
+    assert do_job(job, lambda _: None, never)
+    result = result_of(job)
+    assert result["trainer"] == NAME
+    assert [(point["version"], point["learner"], point["notes"]) for point in result["points"]] == [
+        (4, 120.0, {"steps": 4}),
+        (7, 210.0, {"steps": 7}),
+    ]
+    teacher = dict(load_denoiser(job.config.model.path).named_parameters())
+    student = load_file(job.folder / STUDENT)
+    assert student.keys() == teacher.keys()
+    assert all(torch.allclose(student[name] - teacher[name], torch.tensor(0.014), atol=1e-6) for name in teacher)

@@ -16,13 +16,13 @@ BASE: dict[str, dict[str, Any]] = {
     "fake_score": {"batch_size": 4},
     "discriminator": {"batch_size": 4, "auc_low": 0.0, "auc_high": 1.0, "auc_rows": 2},
     "cadence": {"warm_dmd_updates": 1, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
-    "twinflow": {"batch_size": 4},
 }
 DMD = {"name": "dmd", "overrides": {"policy_gradient.enabled": False, "cadence.discriminator_updates": 0}}
 ADVDMD = {"name": "advdmd", "label": "AdvDMD"}
 TWINFLOW = {
     "name": "twinflow",
     "trainer": "twinflow",
+    "settings": {"batch_size": 4},
     "overrides": {"diffusion.sigmas": [1.0], "policy_gradient.enabled": False},
 }
 

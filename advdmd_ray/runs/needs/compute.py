@@ -51,7 +51,7 @@ class Cost:
         dmd: The student's DMD updates with all that they ask the other networks, the direct GAN term included.
         rl: The student's RL updates.
         ratio_check: The check of ratio 1 in a cycle without an RL turn.
-        twinflow: All that the rival trainer's updates run, which has no actors.
+        rival: All that the updates of a rival trainer run.
         rollout: The actors' trajectories.
         reward: The discriminator's scores in the reward workers; an oracle runs no network.
     """
@@ -62,14 +62,14 @@ class Cost:
     dmd: float = 0.0
     rl: float = 0.0
     ratio_check: float = 0.0
-    twinflow: float = 0.0
+    rival: float = 0.0
     rollout: float = 0.0
     reward: float = 0.0
 
     @property
     def learner(self) -> float:
         """What the learner spends: the budget of a comparison."""
-        updates = self.fake_score + self.discriminator + self.dmd + self.rl + self.twinflow
+        updates = self.fake_score + self.discriminator + self.dmd + self.rl + self.rival
         return updates + self.auc + self.ratio_check
 
     @property

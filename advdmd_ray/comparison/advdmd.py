@@ -1,0 +1,77 @@
+"""AdvDMD as a trainer of comparisons."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from advdmd_ray.comparison.rivals import Trainer
+from advdmd_ray.learner.cadence import CyclePlan
+from advdmd_ray.runs.needs.compute import Cost, cycle_cost
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from advdmd_ray.comparison.plan import Job
+    from advdmd_ray.learner.checkpoint import Checkpoint
+    from advdmd_ray.learner.outcome import CycleReport
+
+
+class AdvDmdTrainer(Trainer):
+    """AdvDMD and all rivals that are settings of it."""
+
+    def __init__(self, job: "Job", checkpoint: "Checkpoint | None") -> None:
+        from advdmd_ray.comparison.serial import SerialRun
+        from advdmd_ray.comparison.signals import Signals
+
+        self._job = job
+        self._run = SerialRun(job.config, checkpoint)
+        facts = {} if checkpoint is None else checkpoint.facts["controller"]
+        self._spent = Cost(**facts.get("spent", {}))
+        self._checked = bool(facts.get("ratio_checked", False))
+        self._updates: dict[str, int] = dict(facts.get("updates", {}))
+        self._signals = Signals.of(facts["signals"]) if "signals" in facts else Signals()
+
+    @property
+    def spent(self) -> Cost:
+        """See `Trainer`."""
+        return self._spent
+
+    @property
+    def version(self) -> int:
+        """See `Trainer`: cycles."""
+        return self._run.version
+
+    def advance(self) -> None:
+        """See `Trainer`: one cycle."""
+        since, size = self._job.points_due(self._spent.learner), self._job.config.group_size_at(self.version)
+        report = self._run.cycle()
+        for name, update in report.updates.items():
+            self._updates[name] = self._updates.get(name, 0) + update.updates
+        # A resumed learner checks its first ratio again; that is the interruption's cost and not the method's.
+        check = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation) and not self._checked
+        self._checked = self._checked or math.isfinite(report.fresh_deviation)
+        made = made_plan(report)
+        self._spent += cycle_cost(self._job.config, made, self._job.network, group_size=size, ratio_check=check)
+        turned = report if made.policy_gradient else replace(report, policy=None)
+        self._signals = self._signals.then(turned, since, rewarded_by=self._job.config.rewarded_by)
+
+    def student(self) -> "Mapping[str, Tensor]":
+        """See `Trainer`: the EMA."""
+        return self._run.learner.ema()
+
+    def notes(self) -> dict[str, Any]:
+        """See `Trainer`: means over cycles, the newest AUC, and all updates since the job's beginning."""
+        return {"updates": dict(self._updates), **self._signals.notes()}
+
+    def save(self, facts: Mapping[str, Any]) -> None:
+        """See `Trainer`."""
+        own = {"spent": asdict(self._spent), "ratio_checked": self._checked, "updates": self._updates}
+        self._run.worker.checkpoint({**facts, **own, "signals": asdict(self._signals)})
+
+
+def made_plan(report: "CycleReport") -> CyclePlan:
+    """The cycle's plan as it was carried out: an RL turn without any advantage makes no update and runs no network."""
+    turn = report.updates.get("rl")
+    blind = turn is not None and turn.updates + turn.skipped == 0
+    return replace(report.plan, policy_gradient=0) if blind else report.plan
