@@ -7,7 +7,7 @@ abstract); the numbers here are ours.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from advdmd_ray.config import CadenceSection, Config
@@ -55,6 +55,7 @@ class CyclePlan:
         discriminator: Discriminator updates; 0 while it is overpowering, or where it is not used.
         dmd: Student updates by distribution matching.
         policy_gradient: RL turns, 0 or 1.
+        gated: Whether an RL turn is due, but no level that it would use lies inside the band of AUC.
     """
 
     phase: Phase
@@ -62,6 +63,7 @@ class CyclePlan:
     discriminator: int
     dmd: int
     policy_gradient: int
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,6 @@ class CadenceState:
         dmd_since_rl: DMD updates since the last RL turn.
         dmd_updates: DMD updates in all.
         rl_turns: RL turns in all.
-        gated_turns: RL turns that were due but had no healthy level.
     """
 
     phase: Phase
@@ -84,7 +85,6 @@ class CadenceState:
     dmd_since_rl: int = 0
     dmd_updates: int = 0
     rl_turns: int = 0
-    gated_turns: int = 0
 
 
 class Cadence:
@@ -103,25 +103,19 @@ class Cadence:
             used: Levels whose score enters an advantage at all; None: all.
 
         Returns:
-            The updates of the cycle. RL needs at least one open level; a due turn without one is counted as gated
-            and stays due.
+            The updates of the cycle. RL needs at least one open level; a due turn without one is gated and stays
+            due.
         """
         config, state = self._config, self.state
         read = (True,) * len(health.auc) if used is None else used
         any_open = any(is_open and wanted for is_open, wanted in zip(health.open_levels, read, strict=True))
-        if (
-            state.phase == "warm"
-            and self._policy_gradient
-            and state.dmd_updates >= config.warm_dmd_updates
-            and any_open
-        ):
-            first: Phase = "ramp" if config.ramp_interval > 1 else "full"
-            state = replace(state, phase=first, dmd_since_rl=state.interval)
-        due = self._policy_gradient and state.phase != "warm" and state.dmd_since_rl >= state.interval
+        warm = state.phase == "warm"
+        waited = state.dmd_updates >= config.warm_dmd_updates if warm else state.dmd_since_rl >= state.interval
+        due = self._policy_gradient and waited
         turn = due and any_open
-        if due and not turn:
-            state = replace(state, gated_turns=state.gated_turns + 1)
         if turn:
+            if warm:
+                state = replace(state, phase="ramp" if config.ramp_interval > 1 else "full")
             state = self._after_turn(state)
         state = replace(
             state,
@@ -135,6 +129,7 @@ class Cadence:
             discriminator=0 if health.overpowering else config.discriminator_updates * config.dmd_updates,
             dmd=config.dmd_updates,
             policy_gradient=int(turn),
+            gated=due and not turn,
         )
 
     def _after_turn(self, state: CadenceState) -> CadenceState:
@@ -153,7 +148,8 @@ class Cadence:
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Continues from the facts of a checkpoint."""
-        self.state = CadenceState(**facts)
+        known = {field.name for field in fields(CadenceState)}
+        self.state = CadenceState(**{name: fact for name, fact in facts.items() if name in known})
 
 
 def initial_health(config: Config) -> Health:

@@ -85,6 +85,7 @@ class CycleReport:
         samples = [
             Sample.of("advdmd_learner_trajectories_trained_total", self.trajectories),
             Sample.of("advdmd_learner_cycle_seconds", self.seconds),
+            Sample.of("advdmd_learner_gated_turns_total", self.plan.gated),
             *phase_samples(self.plan.phase),
         ]
         for objective, report in self.updates.items():

@@ -127,6 +127,7 @@ _LEARNER = (
     _counter("learner_skipped_updates", "Updates skipped for a non-finite gradient.", "objective", unit="updates"),
     _gauge("learner_discriminator_auc", "Held-out AUC of the discriminator, real against fake.", "level"),
     _gauge("learner_rl_gate_open", "1 where RL may use the level's reward, else 0.", "level"),
+    _counter("learner_gated_turns", "RL turns that were due while no level was open to RL.", unit="turns"),
     _gauge("learner_ratio_deviation", "Largest |importance ratio - 1| at equal weights."),
     _gauge("learner_rl_masked_fraction", "Share of RL terms the trust region dropped."),
     _gauge("learner_kl_nats", "Divergence of a whole latent from its behaviour policy.", unit="nats"),

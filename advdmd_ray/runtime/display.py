@@ -14,6 +14,7 @@ from rich.text import Text
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Status
+from advdmd_ray.learner.outcome import CycleReport
 
 PLAIN_EVERY_S = 10.0
 STANDING_EVERY_S = 60.0
@@ -81,7 +82,7 @@ def _plain_lines(config: Config) -> Callable[[Status], None]:
 def line(config: Config, status: Status) -> str:
     """One status as one line of a log."""
     report = status.report
-    phase = "starting" if report is None else report.plan.phase
+    phase = _phase(report)
     rewards = "" if report is None else " ".join(f"{reward:+.2f}" for reward in report.reward_mean)
     updates = " ".join(f"{name} {count}" for name, count in status.updates.items())
     return (
@@ -96,7 +97,7 @@ def panel(config: Config, status: Status) -> Group:
     """The live panel."""
     report = status.report
     table = Table.grid(padding=(0, 2))
-    table.add_row("phase", "starting" if report is None else report.plan.phase)
+    table.add_row("phase", _phase(report))
     table.add_row("updates", "  ".join(f"{name} {count}" for name, count in status.updates.items()) or "none yet")
     if report is not None:
         levels = enumerate(zip(report.reward_mean, report.smoothed_auc, strict=True), start=1)
@@ -109,6 +110,12 @@ def panel(config: Config, status: Status) -> Group:
         table.add_row("warning", Text(HACKING, style="bold red"))
     title = Text(f"{config.run.name}  cycle {status.version} of {status.cycles}", style="bold")
     return Group(title, ProgressBar(total=max(status.cycles, 1), completed=status.version, width=60), table)
+
+
+def _phase(report: CycleReport | None) -> str:
+    if report is None:
+        return "starting"
+    return f"{report.plan.phase}, RL waits for an AUC inside the band" if report.plan.gated else report.plan.phase
 
 
 def clock_text(seconds: float | None) -> str:

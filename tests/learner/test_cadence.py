@@ -90,15 +90,24 @@ def test_a_run_that_goes_on_without_policy_gradient_makes_no_more_turns() -> Non
     after = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=1), policy_gradient=False)
     after.state = before.state
     assert [after.plan(HEALTHY).policy_gradient for _ in range(3)] == [0, 0, 0]
-    assert after.state.gated_turns == 0
 
 
-def test_a_due_turn_without_an_open_level_is_counted_and_stays_due() -> None:
+def test_a_due_turn_without_an_open_level_is_gated_and_stays_due() -> None:
     cadence = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
     cadence.plan(HEALTHY)
     assert cadence.plan(BLIND).policy_gradient == 0
-    assert cadence.state.gated_turns == 1
-    assert cadence.plan(HEALTHY).policy_gradient == 1
+    assert cadence.plan(BLIND).gated
+    plan = cadence.plan(HEALTHY)
+    assert (plan.policy_gradient, plan.gated) == (1, False)
+
+
+def test_a_run_that_is_stuck_in_warm_says_that_its_turns_are_gated() -> None:
+    cadence = Cadence(CadenceSection(warm_dmd_updates=2), policy_gradient=True)
+    plans = [cadence.plan(BLIND) for _ in range(4)]
+    assert [plan.gated for plan in plans] == [False, False, True, True]
+    assert {plan.phase for plan in plans} == {"warm"}
+    never = Cadence(CadenceSection(warm_dmd_updates=0), policy_gradient=False)
+    assert not never.plan(BLIND).gated
 
 
 def test_an_overpowering_discriminator_rests() -> None:

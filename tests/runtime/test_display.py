@@ -1,6 +1,7 @@
 """What a user sees while a run goes on."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -131,3 +132,10 @@ def test_without_a_terminal_a_run_that_stands_says_every_minute_what_it_waits_fo
     versions = dict.fromkeys((0.0, 11.0, 59.0, 61.0, 90.0, 122.0), 3)
     lines = _plain_lines(versions, capsys, monkeypatch)
     assert ["waiting for ordinal 9 at rollout-0" in text for text in lines] == [False, True, True]
+
+
+def test_a_turn_that_waits_for_the_discriminator_is_said() -> None:
+    waits = replace(REPORT, plan=replace(REPORT.plan, phase="warm", gated=True))
+    said = "warm, RL waits for an AUC inside the band"
+    assert said in line(CONFIG, status(report=waits))
+    assert said in _drawn(status(report=waits))
