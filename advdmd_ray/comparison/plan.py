@@ -10,7 +10,6 @@ A job's folder:
     job.log              what the process said; its last line is why it failed, if it did
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -218,7 +217,7 @@ def settings_of(job: Job) -> dict[str, Any]:
         "judge_seed": JUDGE_SEED,
         "judge_revision": source_of(job.config).judge_revision,
         "teacher_steps": list(job.teacher_steps),
-        "teacher": _weights_digest(job.config.model.path),
+        "teacher": files_digest(inspect_pipeline(job.config.model.path).component("transformer").weight_files),
         "pipeline": _rest_of(job.config.model.path),
         "cost": COST_VERSION,
         "settings": job.settings.model_dump(mode="json"),
@@ -311,11 +310,3 @@ def _rest_of(path: str) -> dict[str, Any]:
     info = inspect_pipeline(path)
     others = [part for part in info.components if part.weight_files and part.name != "transformer"]
     return {"shift": info.scheduler_shift, **{part.name: files_digest(part.weight_files) for part in others}}
-
-
-def _weights_digest(path: str) -> str:
-    """SHA-256 over the files of the teacher's transformer: another teacher is another comparison."""
-    digest = hashlib.sha256()
-    for file in inspect_pipeline(path).component("transformer").weight_files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()

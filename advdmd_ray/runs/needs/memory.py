@@ -270,11 +270,6 @@ def object_store_demand(config: Config, sizes: Sizes) -> int:
     return min(ahead, config.buffer.max_bytes) + SNAPSHOTS * networks * learnt
 
 
-def total_bytes(config: Config, sizes: Sizes) -> int:
-    """Host memory of all roles together on one machine, with a local Ray's object store."""
-    return sum(row.workers * row.host for row in memory(config, sizes)) + config.ray.object_store_bytes
-
-
 def plan_text(config: Config, *, local: bool = False) -> str:
     """Placement and memory as text.
 
