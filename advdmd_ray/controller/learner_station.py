@@ -12,14 +12,16 @@ from typing import Any, Protocol
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier
-from advdmd_ray.controller.protocols import Buffer, Reference, Shell, Store, Task
+from advdmd_ray.controller.protocols import Reference, Shell, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.outcome import CycleOutcome
+from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
+from advdmd_ray.stations.weights.store import WeightStore
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +57,8 @@ class LearnerStation:
         config: Config,
         *,
         frontier: PromptFrontier,
-        buffer: Buffer,
-        store: Store,
+        buffer: BufferIndex[Reference],
+        store: WeightStore[Reference],
         shell: Shell,
         telemetry: Telemetry,
         deadlines: Deadlines,

@@ -31,11 +31,12 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.learner_station import LearnerStation
-from advdmd_ray.controller.protocols import Buffer, Hub, Published, Reference, Shell, Status, Store, Task
+from advdmd_ray.controller.protocols import Hub, Published, Reference, Shell, Status, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
-from advdmd_ray.stations.buffer.index import CommitResult
+from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.stations.weights.store import WeightStore
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ class Controller:
         config: Config,
         *,
         frontier: PromptFrontier,
-        buffer: Buffer,
-        store: Store,
+        buffer: BufferIndex[Reference],
+        store: WeightStore[Reference],
         hub: Hub,
         shell: Shell,
         group_bytes: int,

@@ -1,18 +1,17 @@
-"""Where the controller's work runs, as protocols: a `Shell` starts tasks, a buffer, a store and a hub keep the facts.
+"""Where the controller's work runs, as protocols: a `Shell` starts tasks, and a hub takes the figures.
 
 `runtime/local.py` implements them in one process, the rest of `runtime/` on Ray.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Protocol
 
 from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.metrics.series import Sample
-from advdmd_ray.stations.buffer.index import BufferStats, CommitResult, Take
-from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport
-from advdmd_ray.stations.weights.snapshot import Manifest, Stream
+from advdmd_ray.stations.records import GroupInfo, Lease
+from advdmd_ray.stations.weights.snapshot import Manifest
 
 Reference = Any
 
@@ -93,25 +92,6 @@ class Shell(Protocol):
     def outcome(self, task: Task) -> Any:
         """The result of a done task."""
         ...
-
-
-class Buffer(Protocol):
-    """`BufferIndex`, here or behind an actor."""
-
-    def commit(self, info: GroupInfo, reference: Reference) -> CommitResult: ...  # noqa: D102
-    def room(self, size_bytes: int, outstanding: int) -> bool: ...  # noqa: D102
-    def take(self, count: int, current_version: int) -> Take[Reference]: ...  # noqa: D102
-    def give_back(self, lost: Iterable[int]) -> None: ...  # noqa: D102
-    def settle(self, ordinals: Iterable[int]) -> None: ...  # noqa: D102
-    def stats(self) -> BufferStats: ...  # noqa: D102
-
-
-class Store(Protocol):
-    """`WeightStore`, here or behind an actor."""
-
-    def publish(self, manifest: Manifest, reference: Reference) -> int: ...  # noqa: D102
-    def latest(self, stream: Stream) -> tuple[Manifest, Reference]: ...  # noqa: D102
-    def verify(self, report: LoadReport) -> None: ...  # noqa: D102
 
 
 class Hub(Protocol):

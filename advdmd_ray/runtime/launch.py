@@ -9,12 +9,12 @@ from typing import Protocol
 
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.controller.loop import Controller
-from advdmd_ray.controller.protocols import Hub
+from advdmd_ray.controller.protocols import Hub, Shell
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
 from advdmd_ray.runs.finish import Phases
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.parts.controller import Stations, build_controller
+from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runs.parts.inputs import geometry
 from advdmd_ray.runtime.display import progress_display
 from advdmd_ray.stations.buffer.index import check_capacity
@@ -41,7 +41,7 @@ class Place(Protocol):
     @property
     def hub(self) -> ServingHub: ...  # noqa: D102
 
-    def stations(self, checkpoint: Checkpoint | None) -> AbstractContextManager[Stations]:
+    def workers(self, checkpoint: Checkpoint | None) -> AbstractContextManager[Shell]:
         """Brings the workers up, from a checkpoint if there is one, and ends them."""
         ...
 
@@ -72,14 +72,14 @@ def launched(
         write_atomically(folder.config, dump_config(config).encode())
         port = here.hub.serve(config.metrics.host, config.metrics.port)
         say(f"metrics at http://{config.metrics.host}:{port}/metrics")
-        with here.stations(checkpoint) as stations:
+        with here.workers(checkpoint) as shell:
             setup = time.monotonic() - began
             say(
                 f"{config.rollout.actors} rollout actors, {config.reward.workers} reward workers and "
                 f"{config.learner.ranks} learner ranks are up after {setup:.0f} s"
             )
             with progress_display(config) as display:
-                yield build_controller(config, stations, here.hub, checkpoint, display)
+                yield build_controller(config, shell, here.hub, checkpoint, display)
         here.finish(Phases(setup, time.monotonic() - began - setup))
     say(f"look at {folder.report}")
 

@@ -18,17 +18,14 @@ from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.runs.finish import Phases, finish_run
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.parts.controller import Stations
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
 from advdmd_ray.runtime.display import samples_progress
 from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 from advdmd_ray.stations import work
-from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot
-from advdmd_ray.stations.weights.store import WeightStore
 
 
 class LocalShell:
@@ -119,11 +116,11 @@ class LocalPlace:
         self._config, self.hub = config, hub
 
     @contextmanager
-    def stations(self, checkpoint: Checkpoint | None) -> Iterator[Stations]:
+    def workers(self, checkpoint: Checkpoint | None) -> Iterator[LocalShell]:
         """See `Place`."""
         shell = LocalShell(self._config, checkpoint)
         try:
-            yield Stations(shell, BufferIndex, WeightStore)
+            yield shell
         finally:
             shell.stop()
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
@@ -17,14 +16,11 @@ from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.runs.finish import Phases, finish_run
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.parts.controller import Stations
-from advdmd_ray.runtime.buffer_actor import BufferActor, RemoteBuffer
-from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.ray_shell import RayShell
-from advdmd_ray.runtime.store_actor import RemoteStore, StoreActor
 
 FINISH_S = 3600.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -54,25 +50,13 @@ class RayPlace:
         self._config, self.hub, self.note = located(config), hub, note
 
     @contextmanager
-    def stations(self, checkpoint: Checkpoint | None) -> Iterator[Stations]:
+    def workers(self, checkpoint: Checkpoint | None) -> Iterator[RayShell]:
         """See `Place`."""
         shell = RayShell(self._config)
-        keepers: list[Handle] = []
-
-        def kept(kind: Handle, *arguments: Any, **facts: Any) -> Handle:
-            keepers.append(kind.options(scheduling_strategy=_here()).remote(*arguments, **facts))
-            return keepers[-1]
-
         try:
             shell.start(None if checkpoint is None else checkpoint.path.absolute())
-            yield Stations(
-                shell,
-                buffer=lambda **facts: RemoteBuffer(kept(BufferActor, **facts)),
-                store=lambda first: RemoteStore(kept(StoreActor, first)),
-            )
+            yield shell
         finally:
-            for actor in keepers:
-                ray.kill(actor)  # at once: an actor that goes out of scope may log while it ends
             shell.stop()
 
     def finish(self, phases: Phases) -> None:

@@ -29,8 +29,8 @@ configs = [
 with connected(configs[-1]):
     for config in configs:
         config.folder.mkdir()
-        with metrics_hub(config) as hub, RayPlace(config, hub, "").stations(None) as stations:
-            build_controller(config, stations, hub).run()
+        with metrics_hub(config) as hub, RayPlace(config, hub, "").workers(None) as shell:
+            build_controller(config, shell, hub).run()
 """
 OVERRIDES = ["rollout.max_policy_age=0", f"run.cycles={CYCLES}", "run.seed=11", "learner.engine=torch"]
 

@@ -14,5 +14,5 @@ def train_here(config: Config, resume: Path | None = None, display: Callable[[St
     """Trains to the end and returns the last version; `resume` is a checkpoints folder."""
     config.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = None if resume is None else latest_checkpoint(resume)
-    with in_this_process(config) as place, place.stations(checkpoint) as stations:
-        return build_controller(config, stations, place.hub, checkpoint, display).run()
+    with in_this_process(config) as place, place.workers(checkpoint) as shell:
+        return build_controller(config, shell, place.hub, checkpoint, display).run()

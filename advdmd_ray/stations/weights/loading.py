@@ -4,25 +4,12 @@ It is not the digest of what it was sent. The store compares it with what was pu
 """
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
 
 from torch import Tensor, nn
 
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations.records import LoadReport
 from advdmd_ray.stations.weights.snapshot import Snapshot, check_digest, check_specs, unpack
-
-
-class Loader(Protocol):
-    """Anything that can load a state and show what it holds."""
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Copies the tensors into place."""
-        ...
-
-    def loaded(self) -> Mapping[str, Tensor]:
-        """The tensors in use, by the names of the manifest."""
-        ...
 
 
 class ModuleLoader:
@@ -52,16 +39,15 @@ class ModuleLoader:
         return {name: tensor for name, tensor in self._module.state_dict().items() if name in self._names}
 
 
-def load_verified(target: nn.Module | Loader, snapshot: Snapshot, worker: str) -> LoadReport:
-    """Loads a snapshot and reports the digest of what the target then holds, computed from its own tensors.
+def load_verified(loader: ModuleLoader, snapshot: Snapshot, worker: str) -> LoadReport:
+    """Loads a snapshot and reports the digest of what the network then holds, computed from its own tensors.
 
-    A payload that is damaged, or whose names, dtypes or shapes are not the target's, is refused before anything is
-    changed. A plain module must be covered whole, buffers too; use `ModuleLoader` for a part.
+    A payload that is damaged, or whose names, dtypes or shapes are not the network's, is refused before anything is
+    changed.
 
     Raises:
         WeightsMismatchError: naming worker, stream, version and both digests.
     """
-    loader = ModuleLoader(target) if isinstance(target, nn.Module) else target
     manifest = snapshot.manifest
     try:
         state = unpack(snapshot)

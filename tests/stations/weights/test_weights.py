@@ -121,7 +121,7 @@ def test_one_flipped_bit_anywhere_in_the_tensors_stops_loudly(where: float, bit:
     net = Net(1)
     before = digest_of(net.state_dict())
     with pytest.raises(WeightsMismatchError, match="rollout-1: student version 5: the payload has digest") as error:
-        load_verified(net, replace(snapshot, payload=payload), "rollout-1")
+        load_verified(ModuleLoader(net), replace(snapshot, payload=payload), "rollout-1")
     assert snapshot.manifest.digest in str(error.value)
     assert digest_of(net.state_dict()) == before
 
@@ -177,7 +177,7 @@ def test_weights_that_do_not_fit_the_network_stop_loudly_before_anything_changes
     before = digest_of(net.state_dict())
     snapshot = pack("student", 2, change(state_of()))
     with pytest.raises(WeightsMismatchError, match=message) as error:
-        load_verified(net, snapshot, "rollout-0")
+        load_verified(ModuleLoader(net), snapshot, "rollout-0")
     for part in ("rollout-0: student version 2", before, snapshot.manifest.digest):
         assert part in str(error.value)
     assert digest_of(net.state_dict()) == before
@@ -192,7 +192,7 @@ def test_a_manifest_whose_list_disagrees_with_its_digest_stops_loudly() -> None:
 
 def test_loading_copies_the_weights_and_reports_what_is_loaded() -> None:
     net, snapshot = Net(1), pack("student", 4, state_of(0))
-    report = load_verified(net, snapshot, "rollout-0")
+    report = load_verified(ModuleLoader(net), snapshot, "rollout-0")
     assert report == LoadReport("rollout-0", "student", 4, snapshot.manifest.digest)
     assert report.digest == digest_of(net.state_dict()) == digest_of(state_of(0))
 
@@ -203,7 +203,7 @@ def test_a_module_may_be_covered_in_part_when_the_names_say_so() -> None:
     parameters = {name: tensor for name, tensor in state_of(0).items() if name != "scale"}
     snapshot = pack("student", 0, parameters)
     with pytest.raises(WeightsMismatchError, match="tensor scale is not in the manifest"):
-        load_verified(net, snapshot, "w")
+        load_verified(ModuleLoader(net), snapshot, "w")
     report = load_verified(ModuleLoader(net, parameters.keys()), snapshot, "w")
     assert report.digest == snapshot.manifest.digest
     assert float(scale) == 9.0
