@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from advdmd_ray.config import read_config
-from advdmd_ray.config.comparison import Comparison, read_comparison, rival_config
+from advdmd_ray.comparison.rivals import trainer_class
+from advdmd_ray.config import Section, read_config
+from advdmd_ray.config.comparison import Comparison, Rival, read_comparison, rival_config
+from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.config.pretrain import read_pretrain
 from advdmd_ray.config.shipped import locate, nearest_shipped, shipped_folder, shipped_names, shipped_path
 from advdmd_ray.errors import UserError
@@ -21,6 +23,14 @@ from advdmd_ray.errors import UserError
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 Read = Callable[[Path], Any]
+
+
+def own_settings(rival: Rival) -> Section:
+    """The settings of a rival's trainer, refused where it takes none."""
+    settings = trainer_class(rival.trainer).settings
+    if rival.settings and not settings.model_fields:
+        raise UserError(f"{rival.trainer} takes no settings")
+    return resolve(settings, [Layer(rival.name, rival.settings)])
 
 
 def read_rivals(path: Path) -> list[Any]:
@@ -32,6 +42,7 @@ def read_rivals(path: Path) -> list[Any]:
             {name: getattr(comparison, name) for name in ("name", "seeds", "budget", "points", "judge_samples")}
         )
         said.append((comparison.teacher_steps, [(rival.title, rival.trainer) for rival in comparison.rivals]))
+        said += [own_settings(rival) for rival in comparison.rivals]
         said += [rival_config(comparison, rival, 0, Path("nowhere")) for rival in comparison.rivals]
     return said
 
