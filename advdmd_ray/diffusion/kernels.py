@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.config import DiffusionSection
+from advdmd_ray.config.sections import DiffusionSection
 
 KernelName: TypeAlias = Literal["renoise", "cps", "ode", "flow_sde"]
 Level: TypeAlias = float | Float[Tensor, ""]

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from advdmd_ray.config import CadenceSection, Config
+from advdmd_ray.config import Config
+from advdmd_ray.config.objectives import CadenceSection
 
 Phase = Literal["warm", "ramp", "full"]
 CHANCE = 0.5

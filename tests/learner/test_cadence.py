@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.config import CadenceSection, Config
+from advdmd_ray.config import Config
+from advdmd_ray.config.objectives import CadenceSection
 from advdmd_ray.learner.cadence import Cadence, Every, Health, Phase, initial_health, smoothed_health
 from advdmd_ray.metrics.catalogue import PHASES
 

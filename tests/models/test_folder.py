@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors import safe_open
 
-from advdmd_ray.config import ModelSection
+from advdmd_ray.config.inputs import ModelSection
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.headers import check_safetensors

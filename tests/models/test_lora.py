@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 
-from advdmd_ray.config import LoraSection
+from advdmd_ray.config.inputs import LoraSection
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advdmd_ray.config import Config, LoraSection
+from advdmd_ray.config import Config
+from advdmd_ray.config.inputs import LoraSection
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
 from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline
 from advdmd_ray.models.headers import tensor_shapes
