@@ -29,7 +29,7 @@ def check(config: Config, resume: str | None = None, *, fresh: bool = False, loc
     Raises:
         UserError: for the first obstacle found.
     """
-    from advdmd_ray.metrics import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
+    from advdmd_ray.metrics.hub import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
 
     check_model(config)
     source_of(config).check()

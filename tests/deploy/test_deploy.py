@@ -15,8 +15,10 @@ import yaml
 
 from advdmd_ray import __version__
 from advdmd_ray.cli import parse_arguments
-from advdmd_ray.config import Config, DiscriminatorSection, MetricsSection, Resources, read_config
-from advdmd_ray.metrics import CATALOGUE, LABEL_VALUES, Kind, Station
+from advdmd_ray.config import Config, Resources, read_config
+from advdmd_ray.config.objectives import DiscriminatorSection
+from advdmd_ray.config.sections import MetricsSection
+from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, Station
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -14,7 +14,7 @@ from advdmd_ray.cli.entry import COMMANDS
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.config.pretrain import read_pretrain
 from advdmd_ray.config.shipped import shipped_names
-from advdmd_ray.metrics import CATALOGUE
+from advdmd_ray.metrics.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [

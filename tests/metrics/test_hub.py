@@ -12,20 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from advdmd_ray.config import MetricsSection
+from advdmd_ray.config.sections import MetricsSection
 from advdmd_ray.errors import UserError
-from advdmd_ray.metrics import (
-    CATALOGUE,
-    LABEL_VALUES,
-    Kind,
-    MetricsHub,
-    Sample,
-    Station,
-    check_port_free,
-    phase_samples,
-)
-from advdmd_ray.metrics.catalogue import PHASES
-from advdmd_ray.metrics.series import parse_key
+from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, PHASES, Kind, Station, phase_samples
+from advdmd_ray.metrics.hub import MetricsHub, check_port_free
+from advdmd_ray.metrics.series import Sample, parse_key
 
 
 def any_labels(name: str) -> tuple[tuple[str, str], ...]:

@@ -42,7 +42,7 @@ def examine(config: Config, *, ray_deadline_s: float = RAY_DEADLINE_S) -> list[F
     findings = [examine_python(sys.version_info[:3]), packages]
     if packages.state == "change":
         return findings
-    from advdmd_ray.metrics import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
+    from advdmd_ray.metrics.hub import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
 
     findings.append(_obstacle("pipeline", config.model.path, lambda: check_model(config)))
     findings.append(_obstacle("run folder", str(config.folder), lambda: check_writable(config.folder)))

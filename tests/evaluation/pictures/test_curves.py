@@ -17,7 +17,9 @@ from advdmd_ray.evaluation.pictures.curves import (
     plot_curves,
     read_series,
 )
-from advdmd_ray.metrics import MetricsHub, Sample, phase_samples
+from advdmd_ray.metrics.catalogue import phase_samples
+from advdmd_ray.metrics.hub import MetricsHub
+from advdmd_ray.metrics.series import Sample
 
 
 def record_run(path: Path, cycles: int = 40, levels: int = 4) -> Path:
