@@ -38,14 +38,6 @@ class Gang(Protocol):
         """
         ...
 
-    def barrier(self) -> None:
-        """Returns once every rank has called it."""
-        ...
-
-    def close(self) -> None:
-        """Leaves the gang; no method may be called afterwards."""
-        ...
-
 
 class SoloGang:
     """A gang of one: nothing to wait for."""
@@ -57,12 +49,6 @@ class SoloGang:
     def mean(self, tensor: Tensor) -> Tensor:
         """A copy of `tensor`."""
         return tensor.detach().clone()
-
-    def barrier(self) -> None:
-        """Returns at once."""
-
-    def close(self) -> None:
-        """Does nothing."""
 
 
 class TorchDistributedGang:
@@ -78,7 +64,6 @@ class TorchDistributedGang:
         port: free TCP port on rank 0, the same number on every rank.
         timeout_s: deadline of the rendezvous and of every collective, seconds.
         backend: torch.distributed backend; "gloo" for CPU ranks, "cpu:gloo,cuda:nccl" for GPU ranks.
-        local_rank: index of this rank's device among those it can see.
 
     Raises:
         ValueError: for a rank outside [0, size) or a timeout that is not positive.
@@ -95,7 +80,6 @@ class TorchDistributedGang:
         port: int,
         timeout_s: float,
         backend: str = "gloo",
-        local_rank: int = 0,
     ) -> None:
         if not 0 <= rank < size or timeout_s <= 0:
             raise ValueError(f"need 0 <= rank < size and timeout_s > 0, got {rank}, {size} and {timeout_s}")
@@ -106,7 +90,7 @@ class TorchDistributedGang:
             MASTER_ADDR=address,
             MASTER_PORT=str(port),
             RANK=str(rank),
-            LOCAL_RANK=str(local_rank),
+            LOCAL_RANK="0",  # a rank sees its own device alone
             WORLD_SIZE=str(size),
         )
         started = time.monotonic()
@@ -135,23 +119,6 @@ class TorchDistributedGang:
         except RuntimeError as error:
             raise self._failure(f"the mean of a tensor of shape {tuple(tensor.shape)}", started, error) from error
         return total.div_(self.size)
-
-    def barrier(self) -> None:
-        """Returns once every rank has called it.
-
-        Raises:
-            DeadlineError: if a rank does not come before the deadline.
-            WorkerLostError: if a rank is gone.
-        """
-        started = time.monotonic()
-        try:
-            torch.distributed.barrier()
-        except RuntimeError as error:
-            raise self._failure("a barrier", started, error) from error
-
-    def close(self) -> None:
-        """Destroys the process group."""
-        torch.distributed.destroy_process_group()
 
     def _failure(self, awaited: str, started: float, error: RuntimeError) -> DeadlineError | WorkerLostError:
         """What a failed collective means: time tells a missing rank from a dead one."""
