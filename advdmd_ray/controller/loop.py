@@ -31,7 +31,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.learner_station import LearnerStation
-from advdmd_ray.controller.protocols import Hub, Published, Reference, Shell, Status, Task
+from advdmd_ray.controller.protocols import Hub, Reference, Shell, Status, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
@@ -130,8 +130,7 @@ class Controller:
     def _start_rollouts(self) -> None:
         if not self._state.idle_rollout:
             return
-        manifest, payload = self._store.latest("student")
-        student = Published(manifest, payload)
+        student = self._store.latest("student")
         while self._state.idle_rollout:
             limit = self._lease_limit()
             worker = self._state.idle_rollout[0]
@@ -184,8 +183,7 @@ class Controller:
     def _start_scoring(self) -> None:
         if not (self._state.idle_reward and self._state.unscored):
             return
-        manifest, payload = self._store.latest("discriminator")
-        discriminator = Published(manifest, payload)
+        discriminator = self._store.latest("discriminator")
         while self._state.idle_reward and self._state.unscored:
             worker = self._state.idle_reward.pop(0)
             lease, group = self._state.unscored.popleft()

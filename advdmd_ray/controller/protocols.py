@@ -12,16 +12,9 @@ from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Manifest
+from advdmd_ray.stations.weights.store import Published
 
 Reference = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A snapshot as the controller sees it: what it must contain, and where its bytes are."""
-
-    manifest: Manifest
-    payload: Reference
 
 
 @dataclass(frozen=True, slots=True, eq=False)

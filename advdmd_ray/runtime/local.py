@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.protocols import Published, Reference, Task
+from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.worker import LearnerWorker
@@ -26,6 +26,7 @@ from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 from advdmd_ray.stations import work
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot
+from advdmd_ray.stations.weights.store import Published
 
 
 class LocalShell:

@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.protocols import Published, Reference, Task
+from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runs.parts.inputs import encode_table
@@ -31,6 +31,7 @@ from advdmd_ray.runtime.worker_actors import RewardActor, RolloutActor
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Manifest, pack
+from advdmd_ray.stations.weights.store import Published
 
 # A worker lost this often with no work done in between will not do any: the run ends and says so.
 LOSSES_IN_A_ROW = 5

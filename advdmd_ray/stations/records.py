@@ -6,9 +6,13 @@ Latents are float32 end to end: rounding an action would move its log-probabilit
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
+
+Stream = Literal["student", "discriminator", "prompts"]
+"""Which weights: of a network, or the prompt table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +111,13 @@ class LoadReport:
 
     Attributes:
         worker: Name of the worker, such as `rollout-0`.
-        stream: `student` or `discriminator`.
+        stream: Which weights.
         version: Version the worker believes it runs.
         digest: Digest over the names, shapes, dtypes and bytes in the worker's own network.
     """
 
     worker: str
-    stream: str
+    stream: Stream
     version: int
     digest: str
 

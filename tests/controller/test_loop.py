@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.protocols import Published, Reference, Task
+from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.stations.weights.store import Published
 from fake_shell import GROUP_BYTES, FakeShell, Stage
 
 randoms = st.integers(0, 2**32).map(Random)

@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.protocols import Published, Status, Task
+from advdmd_ray.controller.protocols import Status, Task
 from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
@@ -22,6 +22,7 @@ from advdmd_ray.runtime import local
 from advdmd_ray.runtime.launch import launched
 from advdmd_ray.runtime.local import LocalShell, in_this_process
 from advdmd_ray.stations.weights.snapshot import digest_of
+from advdmd_ray.stations.weights.store import Published
 from local_runs import train_here
 
 CYCLES = 4

@@ -11,16 +11,16 @@ import torch
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.loop import Controller
-from advdmd_ray.controller.protocols import Published, Reference, Status, Task
+from advdmd_ray.controller.protocols import Reference, Status, Task
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleOutcome, CycleReport, UpdateReport
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferIndex
-from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
-from advdmd_ray.stations.weights.snapshot import Manifest, Stream, pack
-from advdmd_ray.stations.weights.store import WeightStore
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
+from advdmd_ray.stations.weights.snapshot import Manifest, pack
+from advdmd_ray.stations.weights.store import Published, WeightStore
 
 GROUP_BYTES, RESIDENT = 2**14, 2**20
 

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import safetensors
@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from advdmd_ray.errors import WeightsMismatchError
+from advdmd_ray.stations.records import Stream
 
-Stream = Literal["student", "discriminator", "prompts"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 

@@ -2,19 +2,28 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from advdmd_ray.errors import WeightsMismatchError
-from advdmd_ray.stations.records import LoadReport
-from advdmd_ray.stations.weights.snapshot import STREAMS, Manifest, Stream
+from advdmd_ray.stations.records import LoadReport, Stream
+from advdmd_ray.stations.weights.snapshot import STREAMS, Manifest
 
 Reference = TypeVar("Reference")
 # Digests outlive their snapshots, for reports that arrive late; a worker this far behind is lost anyway.
 _DIGESTS_KEPT = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class Published(Generic[Reference]):
+    """A snapshot as the controller sees it: what it must contain, and where its bytes are."""
+
+    manifest: Manifest
+    payload: Reference
+
+
 class WeightStore(Generic[Reference]):
-    """Owner of the versions: the newest snapshot of each stream, as manifest and reference, and all digests.
+    """Owner of the versions: the newest snapshot of each stream, and all digests.
 
     A snapshot that is no longer the newest lives on only as an argument of work that was begun with it.
 
@@ -30,35 +39,31 @@ class WeightStore(Generic[Reference]):
         if not set(first) <= set(STREAMS) or any(version < 0 for version in first.values()):
             raise ValueError(f"a weight store needs versions of {list(STREAMS)}, 0 or more, got {dict(first)}")
         self._next: dict[Stream, int] = {stream: first.get(stream, 0) for stream in STREAMS}
-        self._newest: dict[Stream, tuple[Manifest, Reference]] = {}
+        self._newest: dict[Stream, Published[Reference]] = {}
         self._digests: dict[Stream, OrderedDict[int, str]] = {stream: OrderedDict() for stream in STREAMS}
 
-    def publish(self, manifest: Manifest, reference: Reference) -> int:
+    def publish(self, manifest: Manifest, payload: Reference) -> None:
         """Makes a snapshot the newest of its stream, in place of the one before.
-
-        Returns:
-            Its version.
 
         Raises:
             ValueError: if the version is not the stream's last one plus 1.
         """
-        stream, version = _known(manifest.stream), manifest.version
+        stream, version = manifest.stream, manifest.version
         if version != self._next[stream]:
             raise ValueError(f"{stream} version {version} is published, {self._next[stream]} must come next")
-        self._newest[stream] = (manifest, reference)
+        self._newest[stream] = Published(manifest, payload)
         self._digests[stream][version] = manifest.digest
         if len(self._digests[stream]) > _DIGESTS_KEPT:
             self._digests[stream].popitem(last=False)
         self._next[stream] += 1
-        return version
 
-    def latest(self, stream: Stream) -> tuple[Manifest, Reference]:
+    def latest(self, stream: Stream) -> Published[Reference]:
         """The newest snapshot.
 
         Raises:
             LookupError: if nothing was published yet.
         """
-        if _known(stream) not in self._newest:
+        if stream not in self._newest:
             raise LookupError(f"no {stream} weights were published yet")
         return self._newest[stream]
 
@@ -68,17 +73,9 @@ class WeightStore(Generic[Reference]):
         Raises:
             WeightsMismatchError: naming worker, stream, version and both digests.
         """
-        stream = _known(report.stream)
-        published = self._digests[stream].get(report.version)
+        published = self._digests[report.stream].get(report.version)
         if report.digest != published:
             raise WeightsMismatchError(
-                f"{report.worker}: {stream} version {report.version}: loaded digest is {report.digest}, "
+                f"{report.worker}: {report.stream} version {report.version}: loaded digest is {report.digest}, "
                 f"published was {published or 'no such version'}"
             )
-
-
-def _known(name: str) -> Stream:
-    for stream in STREAMS:
-        if stream == name:
-            return stream
-    raise ValueError(f"unknown stream {name!r}; known are {list(STREAMS)}")
