@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -26,8 +27,8 @@ def named_class(key: str, name: str, shipped: Mapping[str, str], base: type[T]) 
         base: What the class must derive from.
 
     Raises:
-        UserError: if the name is unknown (the nearest valid one is named), or the module cannot be imported or has no
-            such class.
+        UserError: if the name is unknown (the nearest valid one is named), or the module cannot be imported, has no
+            such class, or an abstract one.
     """
     place = shipped.get(name, name)
     module, colon, attribute = place.partition(":")
@@ -36,6 +37,8 @@ def named_class(key: str, name: str, shipped: Mapping[str, str], base: type[T]) 
             f"{key} = {name!r}: did you mean {nearest(name, list(shipped))}? It is one of {', '.join(shipped)}, or a "
             "class of your own as package.module:Class"
         )
+    if not module or module.startswith("."):
+        raise UserError(f"{key} = {name!r}: expected package.module:Class, with the module's whole name")
     try:
         found = importlib.import_module(module).__dict__.get(attribute)
     except ImportError as error:
@@ -43,6 +46,12 @@ def named_class(key: str, name: str, shipped: Mapping[str, str], base: type[T]) 
             f"{key} = {name!r}: cannot import {module} ({error}); install it or put its folder on PYTHONPATH, on every "
             "machine of the run"
         ) from None
+    except Exception as error:  # noqa: BLE001 - code of anybody may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{key} = {name!r}: {module} fails when it is imported ({said}); mend it") from None
     if not isinstance(found, type) or not issubclass(found, base):
         raise UserError(f"{key} = {name!r}: {module} has no class {attribute} that derives from {base.__name__}")
+    if isinstance(found, ABCMeta) and found.__abstractmethods__:
+        lacks = ", ".join(sorted(found.__abstractmethods__))
+        raise UserError(f"{key} = {name!r}: {attribute} is abstract; define its {lacks}")
     return found
