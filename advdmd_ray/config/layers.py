@@ -18,8 +18,10 @@ _ELSEWHERE = {
     "base": "base stands in a file, before its sections; name the file itself by --config",
     "pretrain": "pretrain is read by `advdmd pretrain` alone, from a file like `advdmd configs pretrain/digits`; "
     "remove it here",
+    "twinflow": "twinflow stands under `settings:` of a comparison's rival; remove it here",
+    "weights": "weights has no settings any more; remove it",
 }
-"""Keys that a person may expect in a run's configuration, and where they belong."""
+"""Keys that a person, or the `config.yaml` of an old run, may have in a run's configuration, and where they belong."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
@@ -77,7 +79,8 @@ def resolve(model: type[Model], layers: Sequence[Layer]) -> Model:
         return model.model_validate(tree)
     except ValidationError as error:
         problem = _first(error)
-        raise UserError(f"{_blamed(problem, model, layers)}: {_said(problem, model)}") from None
+        layer = _blamed(problem, model, layers)
+        raise UserError(f"{layer.source}: {_elsewhere(problem, model, layer) or _said(problem, model)}") from None
 
 
 def _first(error: ValidationError) -> ErrorDetails:
@@ -105,6 +108,8 @@ def unknown(key: str, model: type[BaseModel]) -> str:
     section, dot, name = key.partition(".")
     if section in _ELSEWHERE:
         return _ELSEWHERE[section]
+    if not model.model_fields:
+        return f"unknown key {key}; no settings are taken here, remove it"
     settings = settings_of(model)
     homes = [setting for setting in settings if setting.endswith(f".{name or section}")]
     if not dot:
@@ -127,13 +132,13 @@ def _settings(source: str, key: str, values: Any, section: type[BaseModel]) -> d
     return values
 
 
-def _blamed(problem: ErrorDetails, model: type[BaseModel], layers: Sequence[Layer]) -> str:
-    """Source of the uppermost layer that has one of the settings in question."""
+def _blamed(problem: ErrorDetails, model: type[BaseModel], layers: Sequence[Layer]) -> Layer:
+    """The uppermost layer that has one of the settings in question."""
     settings = list(_in_question(problem, model))
     for layer in reversed(layers):
         if any(key in layer.tree and (not name or name in (layer.tree[key] or {})) for key, name in settings):
-            return layer.source
-    return layers[0].source
+            return layer
+    return layers[0]
 
 
 def _in_question(problem: ErrorDetails, model: type[BaseModel]) -> Iterator[tuple[str, str]]:
@@ -170,6 +175,13 @@ def _said(problem: ErrorDetails, model: type[BaseModel]) -> str:
         "string_type": "" if problem["input"] is None else "; put text in quotes",
     }.get(problem["type"], "")
     return f"{key} = {_SHORT.repr(problem['input'])}: {message[0].lower()}{message[1:]}{hint}"
+
+
+def _elsewhere(problem: ErrorDetails, model: type[BaseModel], layer: Layer) -> str:
+    """Where a layer's keys belong that belong elsewhere, all at once; empty if the problem is another."""
+    keys = [key for key in layer.tree if key in _ELSEWHERE and key not in model.model_fields]
+    unwanted = problem["type"] == "extra_forbidden" and problem["loc"][0] in keys
+    return "; ".join(_ELSEWHERE[key] for key in keys) if unwanted else ""
 
 
 def _place(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, list[str]]:

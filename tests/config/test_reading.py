@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config, dump_config, read_config
+from advdmd_ray.config.base import Section
+from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -112,6 +114,8 @@ def test_an_override_equals_the_same_value_in_the_file(cycles: int, rate: float)
         ("run: {name: 7}", ["run.name = 7", "quotes"]),
         ("diffusion: {sigmas: 1.0}", ["diffusion.sigmas = 1.0", "write a list"]),
         ("pretrain: {steps: 3}", ["advdmd pretrain", "pretrain/digits"]),
+        ("twinflow: {batch_size: 64}", ["twinflow stands under `settings:` of a comparison's rival; remove it here"]),
+        ("weights: {keep: 4}", ["weights has no settings any more; remove it"]),
         ("rollout", ["sections", "str"]),
         ("3", ["sections", "int"]),
         ("[run]", ["sections", "list"]),
@@ -177,6 +181,22 @@ def test_a_wrong_file_is_blamed_and_not_the_sound_overrides(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"learner\.ranks must divide") as caught:
         read_config(path, ["run.name=after", "rollout.actors=3"])
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_the_configuration_of_an_old_run_is_told_all_that_it_must_lose_at_once(tmp_path: Path) -> None:
+    gone = "weights: {keep: 4}\npretrain: {steps: 3000}\ntwinflow: {batch_size: 64}\n"
+    path = write(tmp_path, dump_config(Config()) + gone)
+    with pytest.raises(UserError) as raised:
+        read_config(path, ["run.cycles=3"])
+    assert str(raised.value).startswith(f"{path}: weights has no settings any more; remove it; pretrain is read by")
+    assert str(raised.value).endswith("of a comparison's rival; remove it here")
+    path.write_text(dump_config(Config()))
+    assert read_config(path) == Config()
+
+
+def test_a_model_without_settings_takes_none() -> None:
+    with pytest.raises(UserError, match="rival a: unknown key rate; no settings are taken here, remove it"):
+        resolve(Section, [Layer("rival a", {"rate": 1})])
 
 
 def test_an_override_mends_a_wrong_value_of_the_file(tmp_path: Path) -> None:
