@@ -34,18 +34,18 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseStatus:
+class HeldLease:
     """A lease that is not complete, and who holds it.
 
     Attributes:
         lease: The lease.
         worker: Name of its holder.
-        age_s: Seconds since it was given.
+        since: When it was given or renewed, seconds.
     """
 
     lease: Lease
     worker: str
-    age_s: float
+    since: float
 
 
 @lru_cache(maxsize=8)
@@ -94,13 +94,6 @@ def lease_limit(version: int, groups_per_cycle: int, max_policy_age: int) -> int
     return groups_per_cycle * (version + max_policy_age + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    lease: Lease
-    worker: str
-    since: float
-
-
 class PromptFrontier:
     """Gives out ordinals, remembers who has them, and sees that each settles exactly once.
 
@@ -121,7 +114,7 @@ class PromptFrontier:
         self._lease_s = lease_s
         self._next = 0
         self._issues: dict[int, int] = {}  # unsettled ordinal -> how often it was issued
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, HeldLease] = {}
         self._queued: list[int] = []  # a heap; each ordinal at most once
 
     @property
@@ -148,10 +141,6 @@ class PromptFrontier:
         """The settled ordinals above `first_unsettled`."""
         return tuple(o for o in range(self.first_unsettled, self._next) if o not in self._issues)
 
-    def work_of(self, ordinal: int) -> Work:
-        """Prompt and seed of an ordinal; see the function of this name."""
-        return work_of(self._run_seed, self._prompts, ordinal)
-
     def lease(self, now: float, worker: str, policy_version: int, limit_ordinal: int) -> Lease | None:
         """The next piece of work: the lowest queued ordinal, else the next new one below `limit_ordinal`.
 
@@ -170,9 +159,9 @@ class PromptFrontier:
             return None
         attempt = self._issues.get(ordinal, 0)
         self._issues[ordinal] = attempt + 1
-        work = self.work_of(ordinal)
+        work = work_of(self._run_seed, self._prompts, ordinal)
         lease = Lease(ordinal, attempt, work.prompt_id, work.seed, policy_version)
-        self._held[ordinal] = _Held(lease, worker, now)
+        self._held[ordinal] = HeldLease(lease, worker, now)
         return lease
 
     def wants(self, ordinal: int) -> bool:
@@ -202,16 +191,16 @@ class PromptFrontier:
         self.reissue(ordinals)
         return ordinals
 
-    def expire(self, now: float, waiting: Collection[Lease] = ()) -> tuple[LeaseStatus, ...]:
-        """Queues all overdue leases; returns them with worker and age, by ordinal.
+    def expire(self, now: float, waiting: Collection[Lease] = ()) -> tuple[HeldLease, ...]:
+        """Queues all overdue leases; returns them, by ordinal.
 
         Args:
             now: Seconds.
             waiting: Leases whose groups are made and wait for a reward worker: late through no fault of theirs.
         """
-        late = (status for status in self.outstanding(now) if status.age_s >= self._lease_s)
-        overdue = tuple(status for status in late if status.lease not in waiting)
-        self.reissue(status.lease.ordinal for status in overdue)
+        late = (held for held in self.outstanding() if now - held.since >= self._lease_s)
+        overdue = tuple(held for held in late if held.lease not in waiting)
+        self.reissue(held.lease.ordinal for held in overdue)
         return overdue
 
     def renew(self, lease: Lease, now: float, worker: str) -> bool:
@@ -228,7 +217,7 @@ class PromptFrontier:
         if held is None:
             self._unqueue(lease.ordinal)
         if held is None or held.lease == lease:
-            self._held[lease.ordinal] = _Held(lease, worker, now)
+            self._held[lease.ordinal] = HeldLease(lease, worker, now)
         return True
 
     def _unqueue(self, ordinal: int) -> None:
@@ -265,10 +254,9 @@ class PromptFrontier:
         for ordinal in ordinals:
             del self._issues[ordinal]
 
-    def outstanding(self, now: float) -> tuple[LeaseStatus, ...]:
-        """All leases that are not complete, with worker and age, by ordinal."""
-        held = (self._held[ordinal] for ordinal in sorted(self._held))
-        return tuple(LeaseStatus(entry.lease, entry.worker, now - entry.since) for entry in held)
+    def outstanding(self) -> tuple[HeldLease, ...]:
+        """All leases that are not complete, by ordinal."""
+        return tuple(self._held[ordinal] for ordinal in sorted(self._held))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as JSON: the next ordinal, and each unsettled one with its number of issues."""
@@ -280,14 +268,22 @@ class PromptFrontier:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], *, run_seed: int, prompts: int, lease_s: float) -> Self:
+    def from_state(cls, state: dict[str, Any] | None, *, run_seed: int, prompts: int, lease_s: float) -> Self:
         """The frontier of a checkpoint; every unsettled ordinal is issued again, committed before or not.
+
+        Args:
+            state: As `state` gave it; None: the stream begins.
+            run_seed: Seed of the run.
+            prompts: Rows of the prompt table.
+            lease_s: As of the frontier.
 
         Raises:
             CheckpointError: if the state is malformed, or is of another seed or number of prompts, so that an
                 ordinal would change its prompt or seed.
         """
         frontier = cls(run_seed, prompts, lease_s)
+        if state is None:
+            return frontier
         if set(state) != set(frontier.state()):
             raise CheckpointError(
                 f"prompt frontier: keys {sorted(state)} came, {sorted(frontier.state())} are required"
@@ -316,10 +312,3 @@ class PromptFrontier:
         self._check_leased(ordinal)
         if ordinal not in self._issues:
             raise ValueError(f"ordinal {ordinal} is settled already")
-
-
-def restored_frontier(state: dict[str, Any] | None, *, run_seed: int, prompts: int, lease_s: float) -> PromptFrontier:
-    """The prompt stream from its beginning, or as a checkpoint left it."""
-    if state is None:
-        return PromptFrontier(run_seed, prompts, lease_s)
-    return PromptFrontier.from_state(state, run_seed=run_seed, prompts=prompts, lease_s=lease_s)

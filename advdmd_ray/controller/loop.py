@@ -212,7 +212,7 @@ class Controller:
 
     def _reward_lost(self, task: Task, lease: Lease, error: WorkerLostError) -> None:
         # An overdue lease may have been issued again meanwhile, and its ordinal even settled.
-        held = [status.lease for status in self._frontier.outstanding(self._clock())]
+        held = [held.lease for held in self._frontier.outstanding()]
         reissued = [lease.ordinal] if lease in held else []
         self._frontier.reissue(reissued)
         self._state.idle_reward.append(task.worker)
@@ -261,14 +261,15 @@ class Controller:
         return f"ordinal {lease.ordinal}{attempt} at {worker} for {self._clock() - began:.0f} s"
 
     def _expire(self) -> None:
-        overdue = self._frontier.expire(self._clock(), {lease for lease, _ in self._state.unscored})
-        for status in overdue:
+        now = self._clock()
+        overdue = self._frontier.expire(now, {lease for lease, _ in self._state.unscored})
+        for held in overdue:
             logger.warning(
                 "ordinal %d from %s is overdue after %.0f s and is issued again; if it only takes so long, raise "
                 "rollout.lease_s",
-                status.lease.ordinal,
-                status.worker,
-                status.age_s,
+                held.lease.ordinal,
+                held.worker,
+                now - held.since,
             )
         if overdue:
             self._telemetry.expired(len(overdue))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from advdmd_ray.controller.frontier import PromptFrontier, Work, epoch_order, lease_limit, restored_frontier, work_of
+from advdmd_ray.controller.frontier import PromptFrontier, Work, epoch_order, lease_limit, work_of
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.seeding import derive_seed
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
@@ -68,7 +68,7 @@ def test_new_ordinals_come_in_order_below_the_limit() -> None:
     assert [lease.ordinal for lease in leases] == [0, 1, 2]
     assert all(lease.attempt == 0 for lease in leases)
     assert source.lease(0.0, "a", 0, 3) is None
-    assert source.lease(0.0, "a", 1, 4) == Lease(3, 0, source.work_of(3).prompt_id, source.work_of(3).seed, 1)
+    assert source.lease(0.0, "a", 1, 4) == Lease(3, 0, work_of(3, PROMPTS, 3).prompt_id, work_of(3, PROMPTS, 3).seed, 1)
 
 
 def test_lost_leases_are_issued_again_lowest_first_with_the_same_prompt_and_seed() -> None:
@@ -82,16 +82,16 @@ def test_lost_leases_are_issued_again_lowest_first_with_the_same_prompt_and_seed
     assert source.reserved == 5
 
 
-def test_an_overdue_lease_is_reported_with_worker_and_age_and_issued_again() -> None:
+def test_an_overdue_lease_is_reported_with_worker_and_time_and_issued_again() -> None:
     source = frontier(lease_s=10)
     take(source, "slow", now=0)
     take(source, "fast", now=5)
     assert source.expire(9.9) == ()
     (overdue,) = source.expire(12)
-    assert (overdue.lease.ordinal, overdue.worker, overdue.age_s) == (0, "slow", 12)
+    assert (overdue.lease.ordinal, overdue.worker, overdue.since) == (0, "slow", 0)
     assert source.expire(12) == ()
     assert take(source, "fast", now=12).attempt == 1
-    assert [(s.lease.ordinal, s.worker, s.age_s) for s in source.outstanding(13)] == [(0, "fast", 1), (1, "fast", 8)]
+    assert [(s.lease.ordinal, s.worker, s.since) for s in source.outstanding()] == [(0, "fast", 12), (1, "fast", 5)]
 
 
 def test_a_late_commit_of_an_overdue_lease_completes_the_ordinal() -> None:
@@ -159,9 +159,9 @@ def test_after_restoring_all_unsettled_ordinals_are_issued_again() -> None:
 
 
 def test_a_run_without_a_checkpoint_starts_the_stream_and_one_with_it_goes_on() -> None:
-    fresh = restored_frontier(None, run_seed=3, prompts=PROMPTS, lease_s=1)
+    fresh = PromptFrontier.from_state(None, run_seed=3, prompts=PROMPTS, lease_s=1)
     assert take(fresh) == take(frontier())
-    again = restored_frontier(fresh.state(), run_seed=3, prompts=PROMPTS, lease_s=1)
+    again = PromptFrontier.from_state(fresh.state(), run_seed=3, prompts=PROMPTS, lease_s=1)
     assert take(again).attempt == 1
 
 
@@ -293,7 +293,7 @@ class Run(RuleBasedStateMachine):
     def expire(self, seconds: int) -> None:
         # The slow worker is not dead: its job stays and may commit late.
         self.now += seconds
-        assert all(status.age_s >= self.lease_s for status in self.frontier.expire(self.now))
+        assert all(self.now - held.since >= self.lease_s for held in self.frontier.expire(self.now))
 
     @rule(data=st.data())
     def lose_bytes(self, data: st.DataObject) -> None:
@@ -392,7 +392,7 @@ def test_a_renewed_lease_starts_its_time_again_and_outlives_its_first_holder() -
     assert again is not None
     assert again.ordinal == lease.ordinal
     assert source.renew(lease, 14, "reward-0")  # the first of the two to be committed counts
-    assert source.outstanding(14)[0].lease == again
+    assert source.outstanding()[0].lease == again
     assert source.complete(again.ordinal)
     assert not source.renew(lease, 15, "reward-0")
 
@@ -401,12 +401,12 @@ def test_a_group_that_comes_late_but_before_its_next_lease_is_not_made_twice() -
     source = PromptFrontier(0, 10, lease_s=10)
     lease = source.lease(0, "rollout-0", 0, 2)
     assert lease is not None
-    assert [status.lease for status in source.expire(11)] == [lease]
+    assert [held.lease for held in source.expire(11)] == [lease]
     assert source.renew(lease, 12, "reward-0")
     following = source.lease(13, "rollout-0", 0, 2)
     assert following is not None
     assert following.ordinal == 1
     assert source.lease(13, "rollout-1", 0, 2) is None
-    assert [status.worker for status in source.expire(22)] == ["reward-0"]
+    assert [held.worker for held in source.expire(22)] == ["reward-0"]
     assert source.renew(lease, 22, "reward-1")
     assert source.complete(lease.ordinal)

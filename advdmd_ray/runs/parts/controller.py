@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.frontier import restored_frontier
+from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell, Status
 from advdmd_ray.learner.checkpoint import Checkpoint
@@ -30,11 +30,8 @@ def build_controller(
     """
     facts = {} if checkpoint is None else checkpoint.facts["controller"]
     version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
-    frontier = restored_frontier(
-        facts.get("frontier"),
-        run_seed=config.run.seed,
-        prompts=shell.prompts,
-        lease_s=config.rollout.lease_s,
+    frontier = PromptFrontier.from_state(
+        facts.get("frontier"), run_seed=config.run.seed, prompts=shell.prompts, lease_s=config.rollout.lease_s
     )
     return Controller(
         config,
