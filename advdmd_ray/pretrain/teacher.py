@@ -16,9 +16,11 @@ import torch
 from advdmd_ray.config import Config
 from advdmd_ray.config.pretrain import PretrainConfig
 from advdmd_ray.data.registry import source_of
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.contract import JudgeScore
-from advdmd_ray.evaluation.judges.pipelines import judge_pipeline
+from advdmd_ray.evaluation.judges.pipelines import TEACHER_STEPS, PipelineSampler
 from advdmd_ray.files import drafted_folder
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.pipeline import save_pipeline
@@ -34,16 +36,16 @@ RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "scikit-learn", "nump
 
 
 def _judged(pipeline: StableDiffusion3Pipeline, config: Config) -> dict[str, Any]:
-    """The judge's part of the record: the teacher at each number of steps, and real held-out images."""
-    judge, samples = source_of(config).judge(), config.evaluation.samples
-    scores = judge_pipeline(
-        pipeline,
-        judge,
-        guidance=config.judged_guidance,
-        max_sequence_length=config.model.max_sequence_length,
-        samples=samples,
-        seed=JUDGE_SEED,
-    )
+    """The judge's part of the record: the teacher at each number of Euler steps, and real held-out images."""
+    judge, samples, sizes = source_of(config).judge(), config.evaluation.samples, pipeline.transformer.config
+    shape = (sizes["in_channels"], sizes["sample_size"], sizes["sample_size"])
+    shift = float(pipeline.scheduler.config["shift"])
+    length = config.model.max_sequence_length
+    sampler = PipelineSampler(judge, pipeline, config.judged_guidance, length, shape, shift)
+    scores = {
+        steps: sampler.judged(Kernel.ode(), teacher_sigmas(steps, shift), samples=samples, seed=JUDGE_SEED)[0]
+        for steps in TEACHER_STEPS
+    }
     ceiling = judge.ceiling()
     return {
         "samples": samples,

@@ -20,8 +20,10 @@ from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.shapes.checker import check
 from advdmd_ray.data.shapes.recipe import shapes_recipe
 from advdmd_ray.data.shapes.skills import all_prompts
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judges.pipelines import judge_pipeline
+from advdmd_ray.evaluation.judges.pipelines import PipelineSampler
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
@@ -261,14 +263,18 @@ def test_the_shipped_teachers_record_says_that_few_steps_are_worse() -> None:
 def test_the_shipped_teacher_draws_readable_digits() -> None:
     record = json.loads((SHIPPED / TEACHER_CARD).read_text())
     pipeline = load_pipeline("builtin:digits")
-    scores = judge_pipeline(
-        pipeline,
+    info = inspect_pipeline("builtin:digits")
+    sampler = PipelineSampler(
         DigitsJudge(),
-        guidance=record["guidance"],
-        max_sequence_length=record["max_sequence_length"],
-        step_counts=(20, 2),
-        samples=200,
-        seed=0,
+        pipeline,
+        record["guidance"],
+        record["max_sequence_length"],
+        info.latent.shape,
+        info.scheduler_shift,
     )
-    assert scores[20].figures["accuracy"] >= 0.95
-    assert scores[20].figures["frechet"] < scores[2].figures["frechet"] / 2
+    many, few = (
+        sampler.judged(Kernel.ode(), teacher_sigmas(steps, sampler.shift), samples=200, seed=0)[0].figures
+        for steps in (20, 2)
+    )
+    assert many["accuracy"] >= 0.95
+    assert many["frechet"] < few["frechet"] / 2

@@ -43,8 +43,11 @@ def judge_sampler(
     Returns:
         The score, and the images in their order.
     """
-    prompts = conditioning_of(judge.prompts[:samples])
-    latents, rows = balanced_samples(denoiser, prompts, kernel, sigmas, shape, samples=samples, seed=seed)
+
+    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
+        return sample(denoiser, conditioning, kernel, sigmas, group_noise(shape, seeds, "initial"), seeds)
+
+    latents, rows = draw_in_turn(draw, conditioning_of(judge.prompts[:samples]), samples=samples, seed=seed)
     images = decode(latents)
     return judge.score(images, rows), images
 
@@ -78,37 +81,6 @@ class StudentJudge:
         return Judgement(score, signed_headline(self.judge, score))
 
 
-@torch.no_grad()
-def balanced_samples(
-    denoiser: Denoiser,
-    prompts: Conditioning,
-    kernel: Kernel,
-    sigmas: Float[Tensor, " k1"],
-    shape: tuple[int, int, int],
-    *,
-    samples: int,
-    seed: int,
-    batch_size: int = 250,
-) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
-    """Sample the prompts in turn, see `draw_in_turn`.
-
-    Args:
-        denoiser: Student, or guided teacher.
-        prompts: The p encoded prompts.
-        kernel: The transition kernel the denoiser was trained for.
-        sigmas: K + 1 noise levels, the last 0.
-        shape: `(c, h, w)` of a latent.
-        samples: Number of images.
-        seed: Of initial and step noise.
-        batch_size: Images per call; changes memory and time, not the images.
-    """
-
-    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
-        return sample(denoiser, conditioning, kernel, sigmas, group_noise(shape, seeds, "initial"), seeds)
-
-    return draw_in_turn(draw, prompts, samples=samples, seed=seed, batch_size=batch_size)
-
-
 def draw_in_turn(
     draw: Callable[[Conditioning, Sequence[int]], Tensor],
     prompts: Conditioning,
@@ -126,7 +98,7 @@ def draw_in_turn(
         prompts: The p encoded prompts.
         samples: Number of images.
         seed: Of every draw.
-        batch_size: Images per call.
+        batch_size: Images per call; changes memory and time, not the images.
 
     Returns:
         Final latents and the prompt of each.

@@ -1,12 +1,9 @@
 """A pipeline, teacher or student, before a judge."""
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.diffusion.kernels import Kernel
-from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.evaluation.judges.contract import Judge, JudgeScore
 from advdmd_ray.evaluation.judges.draws import judge_sampler
 from advdmd_ray.models.families import adapter_of
@@ -15,38 +12,6 @@ from advdmd_ray.models.pipeline import denoiser_of, image_decoder
 from advdmd_ray.models.text import encode_prompts, unconditional
 
 TEACHER_STEPS = (40, 8, 4, 2)
-
-
-def judge_pipeline(
-    pipeline: Pipeline,
-    judge: Judge,
-    *,
-    guidance: float,
-    max_sequence_length: int,
-    step_counts: Sequence[int] = TEACHER_STEPS,
-    samples: int,
-    seed: int,
-) -> dict[int, JudgeScore]:
-    """Judges a teacher of the built-in kind with its own Euler sampler, at uniform noise levels before the shift.
-
-    Args:
-        pipeline: The teacher, in memory.
-        judge: The judge.
-        guidance: CFG scale; 1 is none.
-        max_sequence_length: Length of the T5 slot.
-        step_counts: Numbers of sampling steps.
-        samples: Images per number of steps.
-        seed: Of the initial noise, which all numbers of steps share.
-    """
-    sizes = pipeline.transformer.config
-    shape = (sizes["in_channels"], sizes["sample_size"], sizes["sample_size"])
-    sampler = PipelineSampler(
-        judge, pipeline, guidance, max_sequence_length, shape, float(pipeline.scheduler.config["shift"])
-    )
-    return {
-        steps: sampler.judged(Kernel.ode(), teacher_sigmas(steps, sampler.shift), samples=samples, seed=seed)[0]
-        for steps in step_counts
-    }
 
 
 class PipelineSampler:

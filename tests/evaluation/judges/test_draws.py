@@ -12,10 +12,11 @@ from advdmd_ray.data.digits.images import DIGIT_PROMPTS
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import teacher_sigmas
-from advdmd_ray.diffusion.seeds import derive_seed
+from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.evaluation.judges.contract import Figure, Judge, JudgeScore, signed_headline
-from advdmd_ray.evaluation.judges.draws import StudentJudge, balanced_samples, judge_sampler
+from advdmd_ray.evaluation.judges.draws import StudentJudge, draw_in_turn, judge_sampler
 from advdmd_ray.runs.verdict import shown_images
 
 
@@ -69,10 +70,13 @@ def test_samples_do_not_depend_on_the_batch_size_and_are_balanced() -> None:
         return x * t.view(-1, 1, 1, 1) + conditioning.pooled.mean(dim=1).view(-1, 1, 1, 1)
 
     sigmas = teacher_sigmas(3, 1.0)
-    draws = [
-        balanced_samples(denoiser, prompts, Kernel("renoise"), sigmas, (1, 2, 2), samples=20, seed=1, batch_size=size)
-        for size in (7, 20)
-    ]
+
+    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> torch.Tensor:
+        return sample(
+            denoiser, conditioning, Kernel("renoise"), sigmas, group_noise((1, 2, 2), seeds, "initial"), seeds
+        )
+
+    draws = [draw_in_turn(draw, prompts, samples=20, seed=1, batch_size=size) for size in (7, 20)]
     assert torch.allclose(draws[0][0], draws[1][0], atol=1e-6)
     assert torch.bincount(draws[0][1]).tolist() == [4] * 5
 
