@@ -15,4 +15,5 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         if here:
-            signal.signal(signal.SIGTERM, before)
+            # A handler that was not set from Python comes back as None, which cannot be set again.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
