@@ -35,7 +35,7 @@ SETTINGS, POINTS, RESULT, LOG = "settings.json", "points.json", "result.json", "
 STUDENT = "student.safetensors"
 TABLE = "table.md"
 """The headline table, in the comparison's own folder."""
-_NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "weights")
+_NO_MATTER = ("buffer", "evaluation", "metrics", "ray")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
 
 NONE = "none"
