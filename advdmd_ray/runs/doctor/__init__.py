@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.doctor.balance import examine_balance
 from advdmd_ray.runs.doctor.finding import Finding, verdict_text
@@ -35,7 +36,7 @@ def examine(config: Config, *, ray_deadline_s: float = RAY_DEADLINE_S) -> list[F
     """Look at everything a run with this configuration needs. Starts no Ray and leaves nothing behind.
 
     Args:
-        config: The configuration whose model, port, folders, memory and placement are checked.
+        config: The configuration whose model, data, port, folders, memory and placement are checked.
         ray_deadline_s: Seconds a cluster has to answer.
     """
     packages = examine_packages(importlib.metadata.requires("advdmd-ray") or [])
@@ -45,6 +46,7 @@ def examine(config: Config, *, ray_deadline_s: float = RAY_DEADLINE_S) -> list[F
     from advdmd_ray.metrics.hub import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
 
     findings.append(_obstacle("pipeline", config.model.path, lambda: check_model(config)))
+    findings.append(_obstacle("data", config.data.source, lambda: source_of(config).check()))
     findings.append(_obstacle("run folder", str(config.folder), lambda: check_writable(config.folder)))
     findings.append(
         _obstacle(

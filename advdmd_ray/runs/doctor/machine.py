@@ -17,7 +17,9 @@ def examine_python(version: tuple[int, int, int]) -> Finding:
     text = ".".join(str(part) for part in version)
     if OLDEST_PYTHON <= version[:2] < FIRST_UNTRIED_PYTHON:
         return Finding("python", "ok", text)
-    return Finding("python", "change", f"{text}; use 3.11 or 3.12, such as make venv PYTHON=python3.11")
+    return Finding(
+        "python", "change", f"{text}; install into 3.11 or 3.12; in a checkout by make venv PYTHON=python3.11"
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -48,7 +50,8 @@ def examine_packages(requirements: list[str]) -> Finding:
         if name in {"torch", "ray", "deepspeed", "diffusers"}:
             shown.append(f"{name} {version}")
     if faults:
-        return Finding("packages", "change", "; ".join(faults) + "; run make venv, or pip install -c constraints.txt .")
+        remedy = "install the package's wheel again by pip, which brings them, or run make venv in a checkout"
+        return Finding("packages", "change", f"{'; '.join(faults)}; {remedy}")
     return Finding("packages", "ok", ", ".join(shown))
 
 

@@ -53,12 +53,32 @@ def test_everything_wrong_is_found_in_one_visit(tmp_path: Path) -> None:
     assert doctor.verdict_text(findings).splitlines()[-1] == "Not ready: make the 3 changes above."
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"source": "digtis"}, "did you mean digits?"),
+        ({"source": "files"}, "data.source=files needs data.path"),
+        ({"source": "files", "path": "absent"}, "absent"),
+        ({"prompts": "absent.txt"}, "absent.txt"),
+    ],
+)
+def test_data_that_a_run_would_refuse_must_change(tmp_path: Path, data: dict[str, object], says: str) -> None:
+    write_pipeline(tmp_path / "teacher")
+    free = {"num_cpus": 0.0}
+    findings = doctor.examine(config_in(tmp_path, data=data, rollout=free, learner=free))
+    (change,) = [finding for finding in findings if finding.state == "change"]
+    assert change.subject == "data"
+    assert says in change.text
+
+
 def test_missing_and_old_packages_are_named() -> None:
     finding = examine_packages(["torch>=999.1", "no-such-package>=1", "ray[default]>=2.0", 'x>=1; extra == "dev"'])
     assert finding.state == "change"
     assert "torch" in finding.text
     assert "999.1" in finding.text
     assert "no-such-package is missing" in finding.text
+    assert "install the package's wheel again by pip" in finding.text
+    assert "make venv in a checkout" in finding.text
     assert "ray" not in finding.text
 
 
