@@ -20,8 +20,6 @@ PROCESS_BYTES = 350 * MIB
 """Memory of its own of a worker before any network: Python, torch, Ray, diffusers (338 MiB measured, CPU build of
 torch 2.13; 359 MiB with deepspeed)."""
 ACTIVATIONS, GROUPS = "activations", "groups at hand"
-SNAPSHOTS = 2
-"""Of one network in the object store at once: the newest, and the one before while workers still load it."""
 IN_HOST = " in host memory"
 _IN_HOST_MEMORY = frozenset({"process", "EMA", "averages of 2", GROUPS})
 """Parts that are in host memory even where a worker has its networks on a GPU."""
@@ -259,16 +257,28 @@ def learning_parts(config: Config, learnt: int, kind: str) -> tuple[tuple[str, i
     return (*parts, ("weights gathered, or whole at the start", max(gathered, whole)))
 
 
+def snapshots_held(workers: int, max_policy_age: int) -> int:
+    """Most snapshots of one network in the object store: the newest, and the older ones that work was begun with.
+
+    Work keeps its snapshot until it is done, which is at most `max_policy_age` versions later; at age 0 the one before
+    is let go while the newest is loaded.
+    """
+    return 1 + min(workers, max(1, max_policy_age))
+
+
 def object_store_demand(config: Config, sizes: Sizes) -> int:
     """Bytes the object store holds at most: groups not yet learned from and snapshots. Ray spills the rest.
 
-    Pacing leases no more groups ahead than the age cap allows, and the buffer has its own cap. A snapshot of the
-    discriminator counts only where it carries a backbone beside its small heads.
+    Pacing leases no more groups ahead than the age cap allows, and the buffer has its own cap. Snapshots of the
+    discriminator count only where they carry a backbone beside its small heads.
     """
-    networks = 1 if config.discriminator.backbone == "teacher" else 2
+    age = config.rollout.max_policy_age
+    snapshots = snapshots_held(config.rollout.actors, age)
+    if config.discriminator.backbone != "teacher":
+        snapshots += snapshots_held(config.reward.workers, age)
     learnt = (sizes.adapters or sizes.transformer) * FLOAT32
-    ahead = (config.rollout.max_policy_age + 1) * config.rollout.groups_per_cycle * group_bytes(config, sizes.latent)
-    return min(ahead, config.buffer.max_bytes) + SNAPSHOTS * networks * learnt
+    ahead = (age + 1) * config.rollout.groups_per_cycle * group_bytes(config, sizes.latent)
+    return min(ahead, config.buffer.max_bytes) + snapshots * learnt
 
 
 def plan_text(config: Config, *, local: bool = False) -> str:

@@ -1,6 +1,7 @@
 """Placement and memory, told before a run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,17 @@ def test_a_discriminator_with_a_backbone_of_its_own_is_one_network_more() -> Non
     # weights, gradients, two moments, and the average that judges
     assert more - plain == 5 * 1000 * FLOAT32
     stored = [estimate.object_store_demand(config_with(**extra), SIZES) for extra in ({}, {"discriminator": own})]
-    assert stored[1] - stored[0] == estimate.SNAPSHOTS * 1000 * FLOAT32
+    assert stored[1] - stored[0] == 2 * 1000 * FLOAT32  # one reward worker: the newest, and the one it scores with
+
+
+@pytest.mark.parametrize(("actors", "age", "held"), [(1, 0, 2), (8, 0, 2), (8, 1, 2), (8, 3, 4), (2, 3, 3), (1, 5, 2)])
+def test_the_object_store_holds_every_snapshot_that_work_was_begun_with(actors: int, age: int, held: int) -> None:
+    rollout: dict[str, object] = {"actors": actors, "max_policy_age": age}
+    demand, without = (
+        estimate.object_store_demand(config_with(rollout=rollout), sizes)
+        for sizes in (SIZES, replace(SIZES, transformer=0))
+    )
+    assert demand - without == held * 1000 * FLOAT32
 
 
 def test_without_rl_the_student_has_one_moment_set_less() -> None:
