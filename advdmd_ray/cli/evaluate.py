@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advdmd_ray.cli.arguments import DONE, Command, add_config, positive
+from advdmd_ray.cli.arguments import DONE, Command, add_config, positive, write_out
 from advdmd_ray.config import read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs import preflight
@@ -58,7 +58,9 @@ def run_command(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.overrides)
     out = Path(args.out) if args.out else RunFolder(config.folder).judge
     preflight.check_model(config)
-    check_writable(out.parent)
+    check_writable(out.parent, "give another --out" if args.out else "choose another run.output")
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file in it")
     if args.student is not None:
         preflight.check_max_sequence_length(config, inspect_pipeline(args.student))
 
@@ -69,8 +71,7 @@ def run_command(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     with console.status("judging") as status:
         verdict = judge_run(config, None if args.student is None else Path(args.student), status.update)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
+    write_out(out, json.dumps(verdict, indent=2) + "\n")
     Console().print(judge_table(verdict))
     sys.stdout.write(f"{out}\n")
     return DONE
@@ -81,6 +82,8 @@ def _suite(args: argparse.Namespace) -> int:
     for name in (wanted, "pipeline", "out"):
         if getattr(args, name) is None:
             raise UserError(f"--suite {args.suite} needs --{name}")
+    check_writable(Path(args.out), "give another --out")
+
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from advdmd_ray.evaluation.suites.layout import DpgBench, GenEval
@@ -112,7 +115,7 @@ def _collect(args: argparse.Namespace) -> int:
     results = {file: collect(Path(file)) for file in args.collect}
     text = table(results)
     if args.out is not None:
-        Path(args.out).write_text(text, encoding="utf-8")
+        write_out(Path(args.out), text)
     sys.stdout.write(text)
     return DONE
 

@@ -21,7 +21,7 @@ def run_command(args: argparse.Namespace) -> int:
     """Writes the folder and prints its path."""
     config, out = read_config(args.config, args.overrides), Path(args.out)
     preflight.check_model(config)
-    check_writable(out.parent)
+    check_writable(out.parent, "give another --out")
     from advdmd_ray.runs.export import export, export_adapter
 
     written = export_adapter(config, out) if args.adapter else export(config, out)

@@ -21,7 +21,7 @@ def run_command(args: argparse.Namespace) -> int:
     """Trains the teacher with a progress bar and prints its card."""
     config = read_pretrain(args.config, args.overrides)
     folder = Path(config.pretrain.folder)
-    check_writable(folder)
+    check_writable(folder, "set another pretrain.folder")
     if folder.exists():
         raise UserError(f"{folder} exists; move it away or set another pretrain.folder")
 

@@ -60,7 +60,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
         comparison = validated(Comparison, {**comparison.model_dump(), "name": name}, "--name")
     output = COMPARISONS / comparison.name
     jobs = plan_jobs(comparison, output)
-    check_writable(output)
+    check_writable(output, "give another --name, or start it in another folder")
     wanted = tuple(job for job in jobs if not only or job.trainer == NONE or job.rival in only)
     return Prepared(comparison.name, jobs, wanted)
 

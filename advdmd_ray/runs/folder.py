@@ -105,24 +105,27 @@ class Start:
     note: str
 
 
-def check_writable(folder: Path) -> None:
-    """Make sure that the run folder can be created and written, by a probe file where its first parent stands.
+def check_writable(folder: Path, remedy: str = "choose another run.output") -> None:
+    """Make sure that a folder can be created and written, by a probe file where its first parent stands.
 
     Asking for permission bits would not do: they do not bind root, and a read-only file system ignores them.
+
+    Args:
+        folder: A run's, or another.
+        remedy: What to do if it cannot, for the error.
 
     Raises:
         UserError: if it cannot.
     """
-    hint = "choose another run.output"
     try:
         standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not standing.is_dir():
-            raise UserError(f"run folder {folder}: {standing} is a file, not a folder; {hint}")
+            raise UserError(f"folder {folder}: {standing} is a file, not a folder; {remedy}")
         with tempfile.TemporaryFile(dir=standing):
             pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UserError(f"run folder {folder} cannot be written: {reason}; {hint}") from None
+        raise UserError(f"folder {folder} cannot be written: {reason}; {remedy}") from None
 
 
 def plan_start(folder: Path, resume: str | None, *, fresh: bool) -> Start:

@@ -1,5 +1,6 @@
 """The command line: help at once, one line and exit code 2 for bad input, and nothing started by either."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -138,6 +139,51 @@ def test_a_comparison_with_another_text_length_than_its_teachers_is_one_line(con
     assert done.returncode == cli.BAD_INPUT, done.stderr
     assert "c: rival a: model.max_sequence_length is 8, but" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("evaluate --collect results.jsonl --out file/table.md", "--out file/table.md: cannot be written ("),
+        ("evaluate --collect results.jsonl --out folder", "--out folder: cannot be written (is a directory); name"),
+        ("evaluate --config config.yaml --out file/judge.json", "file is a file, not a folder; give another --out"),
+        ("evaluate --config config.yaml --out folder", "--out folder: is a folder; name a file in it"),
+        ("evaluate --suite geneval --metadata m --pipeline teacher --out file", "file is a file, not a folder; give"),
+        ("export --config config.yaml --out file/student", "file is a file, not a folder; give another --out"),
+        ("sample --pipeline teacher --prompt a --out absent/a.png", "expected a .png in a folder that exists"),
+        ("configs digits --out file/own.yaml", "error: file: cannot be written ("),
+        ("configs --copy file", "cannot be written ("),
+        ("pretrain --config digits pretrain.folder=file/teacher", "not a folder; set another pretrain.folder"),
+        ("compare compare.yaml", "compare is a file, not a folder; give another --name, or start it in another folder"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_line(
+    arguments: str,
+    says: str,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(config.parent)
+    line = {"tag": "colors", "prompt": "a", "correct": True, "metadata": "{}"}
+    Path("results.jsonl").write_text(json.dumps(line) + "\n")
+    Path("compare.yaml").write_text("name: c\nbase: config.yaml\nbudget: 9\nrivals: [{name: a}]\n")
+    for name in ("folder", "runs"):
+        Path(name).mkdir()
+    for name in ("file", "runs/compare"):
+        Path(name).touch()
+    assert cli.main(arguments.split()) == cli.BAD_INPUT
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert says in said.err
+
+
+def test_a_table_of_results_makes_its_folder(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    results.write_text(json.dumps({"tag": "colors", "prompt": "a", "correct": True, "metadata": "{}"}) + "\n")
+    out = tmp_path / "no" / "dir" / "table.md"
+    assert cli.main(["evaluate", "--collect", str(results), "--out", str(out)]) == cli.DONE
+    assert "colors" in out.read_text()
 
 
 def test_an_occupied_metrics_port_is_one_line_and_exit_code_2(config: Path) -> None:

@@ -64,7 +64,7 @@ def test_everything_wrong_is_found_in_one_visit(tmp_path: Path) -> None:
 )
 def test_data_that_a_run_would_refuse_must_change(tmp_path: Path, data: dict[str, object], says: str) -> None:
     write_pipeline(tmp_path / "teacher")
-    free = {"num_cpus": 0.0}
+    free: dict[str, object] = {"num_cpus": 0.0}
     findings = doctor.examine(config_in(tmp_path, data=data, rollout=free, learner=free))
     (change,) = [finding for finding in findings if finding.state == "change"]
     assert change.subject == "data"
