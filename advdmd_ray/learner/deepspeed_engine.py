@@ -115,7 +115,7 @@ class DeepSpeedEngine(NamedState):
                 self._engine.zero_grad()
         if self._gradients is not None:
             self._gradients.forget_gradients()
-        return step_report(self._optimizer, objective, norm)
+        return step_report(norm)
 
 
 class _Fragments(WholeTensors):

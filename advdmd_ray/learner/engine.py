@@ -206,4 +206,4 @@ class TorchEngine(NamedState):
                 parameter.grad = piece.view_as(parameter)
             self._optimizer.step()
             self._optimizer.zero_grad()
-        return step_report(self._optimizer, objective, norm)
+        return step_report(norm)

@@ -17,22 +17,18 @@ class StepReport:
     """What one optimizer step did.
 
     Attributes:
-        objective: whose moments were used.
         grad_norm: L2 norm of the rank-averaged gradient before clipping; infinite if it was not finite.
-        learning_rate: the learning rate used.
         skipped: True if the gradient was not finite: no weight, moment or step count changed, on any rank.
     """
 
-    objective: str
     grad_norm: float
-    learning_rate: float
     skipped: bool
 
 
-def step_report(optimizer: MomentSetAdamW, objective: str, norm: float) -> StepReport:
+def step_report(norm: float) -> StepReport:
     """The report of a step that was made if the gradient's norm was finite, and skipped if not."""
     skipped = not is_finite(norm)
-    return StepReport(objective, float("inf") if skipped else norm, optimizer.param_groups[0]["lr"], skipped=skipped)
+    return StepReport(float("inf") if skipped else norm, skipped=skipped)
 
 
 def is_finite(norm: float) -> bool:

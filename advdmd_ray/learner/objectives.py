@@ -240,13 +240,11 @@ class PolicyReport:
     Attributes:
         gradient: The trust region's figures.
         stale: Terms dropped for being too far from the policy that acted.
-        terms: Terms in all.
         fresh_deviation: Largest `|ratio - 1|` over groups of age 0, before this update; None if there was none.
     """
 
     gradient: PolicyGradientReport
     stale: int
-    terms: int
     fresh_deviation: float | None
 
 
@@ -272,11 +270,9 @@ def policy_means(
     return torch.stack(means, dim=2)
 
 
-def ratio_deviation(
-    means: Float[Tensor, "g s m c h w"], batch: LearnerBatch, actions: Actions, only_age: int = 0
-) -> float | None:
-    """Largest `|ratio - 1|` of the groups whose policy has age `only_age`; None if none has, nan if one is."""
-    fresh = batch.policy_ages == only_age
+def ratio_deviation(means: Float[Tensor, "g s m c h w"], batch: LearnerBatch, actions: Actions) -> float | None:
+    """Largest `|ratio - 1|` of the groups whose policy has age 0; None if none has, nan if one is."""
+    fresh = batch.policy_ages == 0
     if not bool(fresh.any()):
         return None
     new, reached, old = means[fresh].detach(), actions.reached[fresh], actions.means[fresh]
@@ -296,8 +292,7 @@ def policy_update_loss(
     means = policy_means(student, setting, batch, actions)
     numel = means[0, 0, 0].numel()
     old, new = actions.means.flatten(0, 2), means.flatten(0, 2)
-    count = new.shape[0]
-    rows = count // batch.stds.numel()
+    rows = new.shape[0] // batch.stds.numel()
     std = batch.stds.repeat(rows)
     kappa = kl_per_element(new, old, std)
     stale = stale_mask(kappa.detach(), numel, config.stale_nats)
@@ -312,4 +307,4 @@ def policy_update_loss(
     loss, gradient = policy_gradient_loss(
         terms, numel=numel, trust_region=config.trust_region, kl_nats=config.kl_nats, clip_nats=config.clip_nats
     )
-    return loss, PolicyReport(gradient, int(stale.sum()), count, ratio_deviation(means, batch, actions))
+    return loss, PolicyReport(gradient, int(stale.sum()), ratio_deviation(means, batch, actions))

@@ -267,9 +267,6 @@ def test_the_ratio_is_not_measured_where_no_group_is_fresh() -> None:
     batch = dataclasses.replace(batch_of(student, Judge(2)), policy_ages=torch.ones(4, dtype=torch.int64))
     means = policy_means(student, setting(config(), Mixer(9)), batch, Actions.of(batch))
     assert ratio_deviation(means, batch, Actions.of(batch)) is None
-    of_age_1 = ratio_deviation(means, batch, Actions.of(batch), only_age=1)
-    assert of_age_1 is not None
-    assert of_age_1 <= 1e-6
 
 
 def test_a_ratio_that_is_not_a_number_is_not_taken_for_one() -> None:
@@ -305,7 +302,6 @@ def test_the_gradient_at_equal_weights_is_the_score_times_the_advantage() -> Non
     score = (1 - s) * (batch.latents[:, :, 1:3] - batch.means) / s.square() / 16
     expected = -(advantage[..., None, None, None] * score).flatten(0, 2).mean(dim=0)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
-    assert report.terms == 32
     assert report.stale == 0
 
 
@@ -321,7 +317,7 @@ def test_rows_of_a_policy_too_far_away_are_dropped_and_counted() -> None:
     actor, student = Painter(torch.zeros(SHAPE)), Painter(torch.full(SHAPE, 50.0))
     batch, fixed = batch_of(actor, Constant()), setting(config(), Mixer(9))
     loss, report = policy_update_loss(student, fixed, batch, Actions.of(batch, torch.ones(4, 4, 2)))
-    assert report.stale == report.terms == 32
+    assert report.stale == 32
     assert float(torch.autograd.grad(loss, student.picture)[0].abs().max()) == 0
 
 
