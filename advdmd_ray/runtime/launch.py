@@ -15,9 +15,7 @@ from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
 from advdmd_ray.runs.finish import Phases
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
-from advdmd_ray.runs.parts.inputs import geometry
 from advdmd_ray.runtime.display import progress_display
-from advdmd_ray.stations.buffer.index import check_capacity
 
 
 class ServingHub(Hub, Protocol):
@@ -57,15 +55,14 @@ def launched(
     """The controller over workers that are up; once its loops are done, the workers end and the artifacts are made.
 
     Args:
-        config: The configuration; its run folder exists.
+        config: The configuration, which `runs.preflight.check` has passed; its run folder exists.
         place: `on_ray` or `in_this_process`.
         resume: An intact checkpoint to continue from.
 
     Raises:
-        UserError: if the buffer cannot hold the groups of one cycle, or the place cannot have the run.
+        UserError: if the place cannot have the run.
     """
     began, folder = time.monotonic(), RunFolder(config.folder)
-    check_capacity(config.buffer.max_bytes, geometry(config).group_bytes, config.rollout.groups_per_cycle)
     checkpoint = None if resume is None else open_checkpoint(resume)
     with place(config) as here:
         say(here.note)

@@ -14,13 +14,12 @@ from torch import Tensor
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Status, Task
 from advdmd_ray.data.digits.source import DigitsSource
-from advdmd_ray.errors import UserError, WeightsMismatchError
+from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.runtime import local
-from advdmd_ray.runtime.launch import launched
-from advdmd_ray.runtime.local import LocalShell, in_this_process
+from advdmd_ray.runtime.local import LocalShell
 from advdmd_ray.stations.weights.snapshot import digest_of
 from advdmd_ray.stations.weights.store import Published
 from local_runs import train_here
@@ -248,14 +247,3 @@ def test_a_flipped_bit_of_a_published_snapshot_stops_the_run(
     with pytest.raises(WeightsMismatchError, match=rf"rollout-0: student version {at}.*digest"):
         train_here(config(tmp_path, tiny_pipeline))
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-def test_a_buffer_that_cannot_hold_one_cycle_is_refused_at_once(tmp_path: Path, tiny_pipeline: Path) -> None:
-    tiny = config(
-        tmp_path,
-        tiny_pipeline,
-        buffer={"max_bytes": 2**16},
-        rollout={"group_size": 64},
-    )
-    with pytest.raises(UserError, match=r"buffer\.max_bytes = 65536"), launched(tiny, in_this_process):
-        pytest.fail("the workers are up")

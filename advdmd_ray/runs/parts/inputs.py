@@ -21,9 +21,8 @@ from advdmd_ray.models.families.base import Pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
+from advdmd_ray.runs.needs.memory import group_bytes
 from advdmd_ray.runs.parts.networks import device_of
-from advdmd_ray.stations.buffer.record_batch import encoded_bytes
-from advdmd_ray.stations.buffer.schema import GroupShape
 from advdmd_ray.stations.prompt_table import PromptTable
 
 
@@ -47,11 +46,8 @@ class Geometry:
 def geometry(config: Config) -> Geometry:
     """Reads the pipeline folder's headers; loads no weights."""
     info = inspect_pipeline(config.model.path, config.model.pixels)
-    latent_shape = info.latent.shape
     sigmas = student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
-    kernel = kernel_of(config.diffusion)
-    shape = GroupShape(config.steps, *latent_shape, stochastic=kernel.is_stochastic)
-    return Geometry(latent_shape, sigmas, kernel, encoded_bytes(shape, config.last_group_size))
+    return Geometry(info.latent.shape, sigmas, kernel_of(config.diffusion), group_bytes(config, info.latent))
 
 
 def encode_table(config: Config) -> PromptTable:
