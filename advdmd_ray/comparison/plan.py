@@ -27,7 +27,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest, write_atomically
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.runs.needs.compute import COST_VERSION, Network, cycles_within
-from advdmd_ray.runs.preflight import check_max_sequence_length
+from advdmd_ray.runs.preflight import check_fit
 
 JUDGE_SEED = 20260428
 """Of the noise that every judged sampler starts from: the same in all jobs, so that seeds differ by training alone."""
@@ -175,12 +175,7 @@ def _check_rival(config: Config, info: PipelineInfo) -> None:
     Raises:
         UserError: says which setting, and what to do.
     """
-    check_max_sequence_length(config, info)
-    if max(config.discriminator.blocks) >= info.layers:
-        raise UserError(
-            f"discriminator.blocks = {list(config.discriminator.blocks)}: the transformer has blocks 0 to "
-            f"{info.layers - 1}; name some of these"
-        )
+    check_fit(config, info)
     if config.lora.rank:
         raise UserError(f"lora.rank = {config.lora.rank}: a comparison trains whole networks; set it to 0")
     if source_of(config).made_by_workers and config.data.cache is None:

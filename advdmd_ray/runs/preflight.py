@@ -97,13 +97,22 @@ def check_model(config: Config) -> None:
     from advdmd_ray.stations.buffer.index import check_capacity  # noqa: PLC0415 - imports numpy
 
     info = inspect_pipeline(config.model.path, config.model.pixels)
+    check_fit(config, info)
+    check_capacity(config.buffer.max_bytes, group_bytes(config, info.latent), config.rollout.groups_per_cycle)
+
+
+def check_fit(config: Config, info: PipelineInfo) -> None:
+    """Compare the configuration with a pipeline folder.
+
+    Raises:
+        UserError: if the text lengths differ or the discriminator asks for a block that the transformer has not.
+    """
     check_max_sequence_length(config, info)
     if max(config.discriminator.blocks) >= info.layers:
         raise UserError(
             f"discriminator.blocks = {list(config.discriminator.blocks)}: the transformer in {info.folder} has blocks "
             f"0 to {info.layers - 1}; name some of these"
         )
-    check_capacity(config.buffer.max_bytes, group_bytes(config, info.latent), config.rollout.groups_per_cycle)
 
 
 def check_max_sequence_length(config: Config, info: PipelineInfo) -> None:
