@@ -1,6 +1,7 @@
 """What the controller says of a run: every event as samples of the catalogue, and the status that a display shows."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -45,7 +46,7 @@ class Telemetry:
         self._roles = {worker: role for role, names in workers.items() for worker in names}
         self._resident: dict[str, int] = {}
         self._first = self._version = version
-        self.updates = dict(updates)
+        self.updates = Counter(updates)
         self._report: CycleReport | None = None
         self._policy_age = 0
         self._throughput = 0.0
@@ -58,8 +59,8 @@ class Telemetry:
         self._began = self._cycle_ended = self._clock()
         self._record(
             [
-                Sample.of("advdmd_run_workers", self._count(role), role=role)
-                for role in sorted(set(self._roles.values()))
+                Sample.of("advdmd_run_workers", count, role=role)
+                for role, count in sorted(Counter(self._roles.values()).items())
             ]
         )
 
@@ -159,7 +160,7 @@ class Telemetry:
         if self._config.evaluation.judge_cycles:
             self._final_rewards.append(report.reward_mean[-1])
         for objective, update in report.updates.items():
-            self.updates[objective] = self.updates.get(objective, 0) + update.updates
+            self.updates[objective] += update.updates
         now = self._clock()
         self._throughput = report.trajectories / max(now - self._cycle_ended, 1e-9)
         self._cycle_ended = now
@@ -181,9 +182,9 @@ class Telemetry:
     def gauges(self, held: BufferStats, outstanding: int) -> None:
         """The state of the run between two cycles."""
         remaining = self._remaining_s()
-        resident: dict[str, int] = {}
+        resident: Counter[str] = Counter()
         for worker, size in self._resident.items():
-            resident[self._roles[worker]] = resident.get(self._roles[worker], 0) + size
+            resident[self._roles[worker]] += size
         self._record(
             [
                 Sample.of("advdmd_run_cycle", self._version),
@@ -226,9 +227,6 @@ class Telemetry:
             return by_pace
         left = max(0.0, self._config.run.time_limit_s - self.elapsed_s)
         return left if by_pace is None else min(left, by_pace)
-
-    def _count(self, role: str) -> int:
-        return sum(1 for found in self._roles.values() if found == role)
 
     def _record(self, samples: list[Sample]) -> None:
         self._hub.record(samples, self._version)
