@@ -1,12 +1,12 @@
 """`advdmd configs`: the configurations that ship."""
 
 import argparse
-import difflib
 import json
 import sys
 from pathlib import Path
 
 from advdmd_ray.cli.arguments import DONE, Command
+from advdmd_ray.config.named import nearest
 from advdmd_ray.config.schema import json_schema
 from advdmd_ray.config.shipped import shipped_names, shipped_path, shipped_text
 from advdmd_ray.errors import UserError
@@ -38,7 +38,7 @@ def run_command(args: argparse.Namespace) -> int:
     elif args.name is None:
         sys.stdout.write(_listed())
     elif args.name not in shipped_names():
-        near = difflib.get_close_matches(args.name, shipped_names(), n=1, cutoff=0.0)[0]
+        near = nearest(args.name, shipped_names())
         raise UserError(f"{args.name}: no config that ships; did you mean {near}? advdmd configs lists them")
     elif args.out is None:
         sys.stdout.write(shipped_text(args.name))

@@ -9,7 +9,7 @@ from advdmd_ray.comparison.plan import NONE, TABLE, Job, claim_settings, plan_jo
 from advdmd_ray.comparison.progress import progress_of
 from advdmd_ray.comparison.runner import run_jobs
 from advdmd_ray.config.comparison import Comparison, read_comparison
-from advdmd_ray.config.reading import validated
+from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.errors import UserError
 from advdmd_ray.provenance import usable_cores
 from advdmd_ray.runs.folder import Start, check_writable, claim
@@ -57,7 +57,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
         names = ", ".join(rival.name for rival in comparison.rivals)
         raise UserError(f"--only {min(unknown)}: no such rival in {path}; it has {names}")
     if name is not None:
-        comparison = validated(Comparison, {**comparison.model_dump(), "name": name}, "--name")
+        comparison = resolve(Comparison, [Layer("--name", {**comparison.model_dump(), "name": name})])
     output = COMPARISONS / comparison.name
     jobs = plan_jobs(comparison, output)
     check_writable(output, "give another --name, or start it in another folder")

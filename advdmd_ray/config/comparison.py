@@ -6,8 +6,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from advdmd_ray.config.base import Positive, Section
-from advdmd_ray.config.layers import layer_of, resolve
-from advdmd_ray.config.reading import base_of, read_layers, read_tree, validated
+from advdmd_ray.config.layers import Layer, layer_of, resolve
+from advdmd_ray.config.reading import base_of, read_layers, read_tree
 from advdmd_ray.config.shipped import locate
 from advdmd_ray.config.whole import Config
 
@@ -95,7 +95,7 @@ def read_comparison(path: str | Path, *, quick: bool = False) -> Comparison:
         UserError: as `read_config`, one line each.
     """
     path = locate(path, "compare")
-    comparison = validated(Comparison, read_tree(path, "compare"), str(path))
+    comparison = resolve(Comparison, [Layer(str(path), read_tree(path, "compare"))])
     comparison = comparison.model_copy(update={"base": str(base_of(path, comparison.base))})
     if quick:
         return comparison.rehearsal()

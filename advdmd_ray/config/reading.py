@@ -142,11 +142,6 @@ def _override(model: type[BaseModel], text: str) -> Layer:
         raise UserError(f"override {text!r}: the value is not valid YAML, {error}; quote it") from None
 
 
-def validated(model: type[Model], tree: dict[str, Any], source: str) -> Model:
-    """One tree as `model`; see `resolve`."""
-    return resolve(model, [Layer(source, tree)])
-
-
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML; `read_config` of it gives the same `Config`."""
     return yaml_text(config.model_dump(mode="json"))

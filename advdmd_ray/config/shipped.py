@@ -1,8 +1,9 @@
 """The configurations that ship: `digits` is configs/digits.yaml, `compare/shapes` is configs/compare/shapes.yaml."""
 
-import difflib
 import re
 from pathlib import Path
+
+from advdmd_ray.config.named import nearest
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -52,7 +53,7 @@ def locate(name: str | Path, kind: str = "", beside: Path | None = None) -> Path
 def nearest_shipped(name: str | Path, kind: str = "") -> str:
     """The shipped name of this kind that is most like `name`, as `locate` takes it."""
     names = [shipped.removeprefix(f"{kind}/") for shipped in shipped_names() if _kind_of(shipped) == kind]
-    return difflib.get_close_matches(Path(name).stem, names, n=1, cutoff=0.0)[0]
+    return nearest(Path(name).stem, names)
 
 
 def _kind_of(name: str) -> str:
