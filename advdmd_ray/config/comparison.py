@@ -27,7 +27,7 @@ class Rival(Section):
     name: Name = Field(description="Folder of its results, and its name in files.")
     label: str | None = Field(default=None, description="Its name in tables and figures; default: the name.")
     trainer: str = Field(
-        default="advdmd", min_length=1, description="Which learner trains it: advdmd, twinflow or package.module:Class."
+        default="advdmd", min_length=1, description="Its learner: a name that ships, or package.module:Class."
     )
     settings: dict[str, Any] = Field(default={}, description="The trainer's own settings.")
     overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base file's settings.")
