@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from advdmd_ray.data.source import Source
+from advdmd_ray.errors import UserError
 
 if TYPE_CHECKING:
     from advdmd_ray.data.files.encoding import ArrowLatents
@@ -26,13 +27,23 @@ class CaptionedSource(Source):
         """
 
     def real_images(self, texts: tuple[str, ...]) -> "RealImages":
-        """See `Source`."""
+        """See `Source`.
+
+        Raises:
+            UserError: if an image's caption is not among the texts.
+        """
         import torch
 
         from advdmd_ray.data.real import RealImages
 
         row_of = {text: row for row, text in reversed(list(enumerate(texts)))}
         latents = self.latents()
+        absent = next((caption for caption in latents.captions if caption not in row_of), None)
+        if absent is not None:
+            raise UserError(
+                f"data.source={self.config.data.source}: the caption {absent!r} of a real image is among neither its "
+                "prompts() nor its captions(); define captions() with all of them"
+            )
         return RealImages(latents, torch.tensor([row_of[caption] for caption in latents.captions]))
 
     def judge(self) -> "Judge":
