@@ -34,14 +34,12 @@ def export(config: Config, out: Path | None = None) -> Path:
     checkpoint, model = latest_checkpoint(RunFolder(config.folder).checkpoints), config.model
     student = student_of(config, checkpoint)
     folder = RunFolder(config.folder).student if out is None else _free(out)
-    old = folder.with_name(f".{folder.name}-old")
-    _remove(old)
-    if folder.exists():
-        folder.rename(old)
+    new, old = (folder.with_name(f".{folder.name}-{name}") for name in ("new", "old"))
+    _remove(new)
     export_student(
         model.path,
         merged_weights(student),
-        folder,
+        new,
         sigmas_before_shift=config.diffusion.sigmas,
         kernel=config.diffusion.kernel,
         sampling=SamplingSettings(
@@ -56,6 +54,11 @@ def export(config: Config, out: Path | None = None) -> Path:
         card=_card(config, checkpoint),
         dtype=torch.bfloat16 if model.precision == "bfloat16" else torch.float32,
     )
+    # The new student is whole: only now does the old one leave.
+    _remove(old)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
     _remove(old)
     return folder
 

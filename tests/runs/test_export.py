@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from advdmd_ray import cli
 from advdmd_ray.config import Config, dump_config
+from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.models.lora import merged_weights
@@ -67,6 +68,18 @@ def test_a_second_export_replaces_the_first(run: Config) -> None:
     assert export(run) == folder
     assert not (folder / "leftover").exists()
     assert sorted(path.name for path in run.folder.iterdir() if "student" in path.name) == ["student"]
+
+
+def test_an_export_that_fails_leaves_the_old_student(run: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = export(run)
+
+    def gone(_: DigitsSource) -> tuple[str, ...]:
+        raise UserError("prompts.txt: is not there")
+
+    monkeypatch.setattr(DigitsSource, "prompts", gone)
+    with pytest.raises(UserError, match="is not there"):
+        export(run)
+    assert (folder / "transformer" / TRANSFORMER).is_file()
 
 
 def test_an_export_elsewhere_leaves_the_runs_own_alone_and_replaces_nothing(run: Config, tmp_path: Path) -> None:
