@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.hub import last_values, read_entries
+from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime import local
 from advdmd_ray.runtime.local import LocalShell
+from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import digest_of
 from advdmd_ray.stations.weights.store import Published
+from fake_shell import Clock, RecordingHub
 from local_runs import train_here
 
 CYCLES = 4
@@ -223,6 +226,36 @@ def test_a_run_that_ends_before_its_first_cycle_can_be_resumed(
     run = config(tmp_path, tiny_pipeline)
     assert train_here(run, resume=brief.folder / "checkpoints") == CYCLES
     assert final_bytes(run) == final_bytes(finished)
+
+
+class _Slow(LocalShell):
+    """Groups and cycles take time, here and now, on a clock that only work moves."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        super().__init__(config)
+        self.clock = clock
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
+        self.clock.now += 30
+        return super().generate(worker, lease, student)
+
+    def cycle(self, infos: Sequence[GroupInfo]) -> Task:
+        self.clock.now += 300
+        return super().cycle(infos)
+
+
+def test_work_that_is_slow_in_one_process_is_neither_made_again_nor_timed_out(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    slow = {"actors": 8, "groups_per_cycle": 8, "max_policy_age": 1, "lease_s": 60}
+    batches = {name: {"batch_size": 8} for name in ("dmd", "fake_score", "discriminator")}
+    run = config(tmp_path, tiny_pipeline, run={"cycles": 2}, rollout=slow, **batches)
+    assert run.learner.cycle_timeout_s < 300 + 2 * 8 * 30
+    hub, clock = RecordingHub(), Clock()
+    assert build_controller(run, _Slow(run, clock), hub, clock=clock).run() == 2
+    assert hub.total("advdmd_rollout_leases_reissued_total") == 0
+    # No group was made twice.
+    assert clock.now == 2 * 8 * 30 + 2 * 300
 
 
 class _Flipping(LocalShell):

@@ -1,5 +1,6 @@
 """The controller over workers that are up: the one wiring, on Ray and in one process."""
 
+import time
 from collections.abc import Callable
 
 from advdmd_ray.config import Config
@@ -18,6 +19,7 @@ def build_controller(
     hub: Hub,
     checkpoint: Checkpoint | None = None,
     display: Callable[[Status], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Controller:
     """The controller at the beginning of a run, or where a checkpoint left it.
 
@@ -27,6 +29,7 @@ def build_controller(
         hub: Takes the figures.
         checkpoint: The one that the shell's workers were started from.
         display: Called with the status several times a second.
+        clock: Monotonic clock, seconds.
     """
     facts = {} if checkpoint is None else checkpoint.facts["controller"]
     version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
@@ -49,4 +52,5 @@ def build_controller(
         version=version,
         updates=facts.get("updates"),
         display=display,
+        clock=clock,
     )
