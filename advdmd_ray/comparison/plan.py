@@ -228,6 +228,8 @@ def _config_read(trainer: str, config: Config) -> dict[str, Any]:
     else:
         read = config.model_dump(mode="json", exclude={*_NO_MATTER, "run"})
         read["run"] = {"seed": config.run.seed}  # its cycles follow from the budget
+        if source_of(config).made_by_workers:  # with the teacher's guidance, so the student hangs on it
+            read["data"]["guidance"] = config.judged_guidance
     for section, name in Config.settings(Resume.PLACE):
         read.get(section, {}).pop(name, None)
     return read

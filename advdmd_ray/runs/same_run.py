@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from advdmd_ray.config import Config, Resume
+from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,17 +59,23 @@ def check_made_with(config: Config, checkpoint: "Checkpoint", kinds: tuple[Resum
     # that is gone was the teacher's training or a comparison's; no run hangs on it.
     sections = {name: values for name, values in checkpoint.facts["config"].items() if name in Config.model_fields}
     try:
-        then = Config.model_validate(sections).model_dump(mode="json")
+        made_with = Config.model_validate(sections)
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(
             f"{checkpoint.path.name} was made with a setting that this version does not take: {key}; start anew by "
             "--fresh"
         ) from None
-    now = config.model_dump(mode="json")
+    then, now = made_with.model_dump(mode="json"), config.model_dump(mode="json")
     for section, name in Config.settings(*kinds):
         before, after = then[section][name], now[section][name]
         if before != after:
             raise UserError(
                 f"{section}.{name} is {after!r}, but {checkpoint.path.name} was made with {before!r}: {why}"
             )
+    before, after = made_with.judged_guidance, config.judged_guidance
+    if Resume.FIXED in kinds and before != after and source_of(config).made_by_workers:
+        raise UserError(
+            f"the teacher's images are drawn with guidance {after:g} (evaluation.teacher_guidance), but those of "
+            f"{checkpoint.path.name} with {before:g}: {why}"
+        )

@@ -133,6 +133,8 @@ def test_the_teacher_is_judged_beside_the_samples_that_the_rivals_learn_from(
     assert {TeacherSamplesSource(job.config).shards().folder for job in rivals} == {
         TeacherSamplesSource(teacher.config).shards().folder
     }
+    # Students of images that were drawn otherwise are others.
+    assert {settings_of(job)["config"]["data"]["guidance"] for job in rivals} == {2.0}
 
 
 @pytest.mark.parametrize(

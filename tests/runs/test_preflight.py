@@ -14,6 +14,7 @@ from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, write_sampling
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
+from advdmd_ray.runs.same_run import check_same_run
 from pipeline_folder import LAYERS, write_pipeline
 
 
@@ -261,6 +262,20 @@ def test_a_resumed_run_cannot_change_what_its_checkpoint_hangs_on(
     tree[section] |= values
     with pytest.raises(UserError, match=f"^{key} is .* a resumed run cannot change it"):
         preflight.check(Config.model_validate(tree), "auto")
+
+
+def test_a_resumed_run_keeps_the_guidance_of_the_images_that_the_teacher_draws(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
+    data: dict[str, object] = {"source": "teacher_samples", "prompts": str(tmp_path / "prompts.txt")}
+    path = save(make_config(tmp_path, data=data), tmp_path / "runs" / "r")
+    check_same_run(make_config(tmp_path, data=data), path)
+    with pytest.raises(UserError, match=r"drawn with guidance 2 \(evaluation\.teacher_guidance\).*with 1: a resumed"):
+        check_same_run(make_config(tmp_path, data=data, evaluation={"teacher_guidance": 2.0}), path)
+
+
+def test_a_resumed_run_may_judge_its_teacher_otherwise(config: Config, tmp_path: Path) -> None:
+    path = save(config, config.folder)
+    check_same_run(make_config(tmp_path, evaluation={"teacher_guidance": 2.0}), path)
 
 
 def _save_with(config: Config, tree: Mapping[str, object]) -> Path:
