@@ -102,10 +102,14 @@ class LocalShell:
 
 @contextmanager
 def in_this_process(config: Config) -> Iterator["LocalPlace"]:
-    """This process as the place of a run, with the threads of a learner rank."""
+    """This process as the place of a run, with the threads of a learner rank; the caller gets its own back."""
+    before = torch.get_num_threads()
     torch.set_num_threads(config.learner.threads)
-    with sigterm_as_ctrl_c(), MetricsHub(RunFolder(config.folder).metrics) as hub:
-        yield LocalPlace(config, hub)
+    try:
+        with sigterm_as_ctrl_c(), MetricsHub(RunFolder(config.folder).metrics) as hub:
+            yield LocalPlace(config, hub)
+    finally:
+        torch.set_num_threads(before)
 
 
 class LocalPlace:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from advdmd_ray.config import Config
@@ -20,7 +21,7 @@ from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime import local
-from advdmd_ray.runtime.local import LocalShell
+from advdmd_ray.runtime.local import LocalShell, in_this_process
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import digest_of
 from advdmd_ray.stations.weights.store import Published
@@ -226,6 +227,15 @@ def test_a_run_that_ends_before_its_first_cycle_can_be_resumed(
     run = config(tmp_path, tiny_pipeline)
     assert train_here(run, resume=brief.folder / "checkpoints") == CYCLES
     assert final_bytes(run) == final_bytes(finished)
+
+
+def test_whoever_runs_in_its_own_process_gets_its_threads_back(tmp_path: Path, tiny_pipeline: Path) -> None:
+    run, before = config(tmp_path, tiny_pipeline, learner={"threads": 2}), torch.get_num_threads()
+    assert before != run.learner.threads
+    run.folder.mkdir(parents=True)
+    with in_this_process(run):
+        assert torch.get_num_threads() == run.learner.threads
+    assert torch.get_num_threads() == before
 
 
 class _Slow(LocalShell):
