@@ -31,3 +31,7 @@ class CheckpointError(RuntimeError):
 
 class RatioError(RuntimeError):
     """Rollout and learner disagree about the probability of an action under the same weights."""
+
+
+FAILURES = (WeightsMismatchError, DeadlineError, WorkerLostError, WorkerFailedError, CheckpointError, RatioError)
+"""What ends a run with one line of its own. The command line exits with code 1."""

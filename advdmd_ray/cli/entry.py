@@ -25,15 +25,6 @@ COMMANDS = (
     doctor.COMMAND,
 )
 
-_FAILURES = (
-    errors.WeightsMismatchError,
-    errors.RatioError,
-    errors.DeadlineError,
-    errors.WorkerLostError,
-    errors.WorkerFailedError,
-    errors.CheckpointError,
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -52,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cast("Callable[[argparse.Namespace], int]", args.function)(args)
     except errors.UserError as error:
         return end(f"error: {error}", BAD_INPUT)
-    except _FAILURES as error:
+    except errors.FAILURES as error:
         logging.getLogger(__name__).debug("the failure in full", exc_info=True)
         return end(f"failed: {error}", FAILED)
     except KeyboardInterrupt:

@@ -3,7 +3,9 @@
 A task is done when it is started, so the order of work is fixed.
 """
 
+import gc
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
+from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.worker import LearnerWorker
@@ -21,6 +24,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
 from advdmd_ray.runtime.display import samples_progress
+from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 from advdmd_ray.stations import work
@@ -93,6 +97,9 @@ class LocalShell:
         """Lets go of the networks of all workers: the judge needs their room."""
         self._rollout, self._reward = {}, {}
         del self._learner
+        gc.collect()  # hooks and engines refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _finish(self, worker: str, outcome: Any, payload: Reference = None) -> Task:
         task = Task(worker, (), payload)
@@ -102,12 +109,20 @@ class LocalShell:
 
 @contextmanager
 def in_this_process(config: Config) -> Iterator["LocalPlace"]:
-    """This process as the place of a run, with the threads of a learner rank; the caller gets its own back."""
-    before = torch.get_num_threads()
+    """This process as the place of a run, with the threads of a learner rank; the caller gets its own back.
+
+    Raises:
+        WorkerFailedError: for an error that nobody expects; its traceback is in the run folder.
+    """
+    before, folder = torch.get_num_threads(), RunFolder(config.folder)
     torch.set_num_threads(config.learner.threads)
     try:
-        with sigterm_as_ctrl_c(), MetricsHub(RunFolder(config.folder).metrics) as hub:
+        with sigterm_as_ctrl_c(), MetricsHub(folder.metrics) as hub:
             yield LocalPlace(config, hub)
+    except (UserError, *FAILURES):
+        raise
+    except Exception as error:
+        raise worker_failed(folder, error, traceback.format_exc()) from error
     finally:
         torch.set_num_threads(before)
 

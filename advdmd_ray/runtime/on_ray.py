@@ -1,6 +1,5 @@
 """Ray as the place of a run: its workers are actors, on the cluster that the configuration names or a local Ray."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +10,18 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config, Resume
-from advdmd_ray.errors import DeadlineError, WorkerFailedError, WorkerLostError
-from advdmd_ray.files import write_atomically
+from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.runs.finish import Phases, finish_run
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.cluster import connected
+from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.ray_shell import RayShell
 
 FINISH_S = 3600.0
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextmanager
@@ -38,9 +36,7 @@ def on_ray(config: Config) -> Iterator["RayPlace"]:
         with connected(config) as joined, metrics_hub(config) as hub:
             yield RayPlace(config, hub, "joined the Ray cluster" if joined else "started a local Ray")
     except RayTaskError as error:
-        # The traceback is for the developer, the line for the user.
-        where = _noted(RunFolder(config.folder).failure, error)
-        raise WorkerFailedError(f"{type(error.cause).__name__}: {_line(error.cause)}; {where}") from error
+        raise worker_failed(RunFolder(config.folder), error.cause, str(error)) from error
 
 
 class RayPlace:
@@ -72,19 +68,6 @@ class RayPlace:
                 f"{error}; the training is done and in its checkpoint, `advdmd export` writes the student and `advdmd "
                 "evaluate` judges it; lower evaluation.samples, or give this node a GPU"
             ) from None
-
-
-def _noted(path: Path, error: RayTaskError) -> str:
-    """Keeps a worker's traceback and says where, or why it could not be kept."""
-    text = _COLOUR.sub("", f"{error}\n")
-    try:
-        return f"see {write_atomically(path, text.encode())}"
-    except OSError as refused:
-        return f"its traceback could not be written to {path}: {_line(refused)}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def located(config: Config) -> Config:

@@ -15,7 +15,7 @@ from torch import Tensor
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Status, Task
 from advdmd_ray.data.digits.source import DigitsSource
-from advdmd_ray.errors import WeightsMismatchError
+from advdmd_ray.errors import WeightsMismatchError, WorkerFailedError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.hub import last_values, read_entries
@@ -290,3 +290,16 @@ def test_a_flipped_bit_of_a_published_snapshot_stops_the_run(
     with pytest.raises(WeightsMismatchError, match=rf"rollout-0: student version {at}.*digest"):
         train_here(config(tmp_path, tiny_pipeline))
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_error_that_nobody_expects_is_one_line_and_keeps_its_traceback(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no\nimages")
+
+    run = config(tmp_path, tiny_pipeline)
+    monkeypatch.setattr(local.work, "generate", broken)
+    with pytest.raises(WorkerFailedError, match=r"^ZeroDivisionError: no images; see .*failure\.log$"):
+        train_here(run)
+    assert "in broken" in (run.folder / "failure.log").read_text()
