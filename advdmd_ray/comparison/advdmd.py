@@ -12,7 +12,7 @@ from advdmd_ray.runs.needs.compute import Cost, cycle_cost
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from advdmd_ray.comparison.plan import Job
+    from advdmd_ray.comparison.job import Job
     from advdmd_ray.learner.checkpoint import Checkpoint
     from advdmd_ray.learner.outcome import CycleReport
 

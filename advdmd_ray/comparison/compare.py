@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advdmd_ray.comparison.plan import NONE, TABLE, Job, claim_settings, plan_jobs
+from advdmd_ray.comparison.job import NONE, TABLE, Job
+from advdmd_ray.comparison.plan import claim_settings, plan_jobs
 from advdmd_ray.comparison.progress import progress_of
 from advdmd_ray.comparison.runner import run_jobs
 from advdmd_ray.config.comparison import Comparison, read_comparison

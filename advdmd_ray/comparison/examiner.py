@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.comparison.plan import JUDGE_SEED, Job
+from advdmd_ray.comparison.job import JUDGE_SEED, Job
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import Kernel

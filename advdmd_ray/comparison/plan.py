@@ -1,25 +1,16 @@
-"""The jobs of a comparison, the settings that decide their results, and the folders that hold them.
-
-A job's folder:
-
-    settings.json        what its results hang on; results of other settings are never mixed with them
-    checkpoints/         where an interrupted job goes on; removed when it is done
-    points.json          the judgements so far
-    result.json          all judgements: the job is done
-    student.safetensors  the judged student's weights
-    job.log              what the process said; its last line is why it failed, if it did
-"""
+"""The jobs of a comparison, and the settings that decide their results: those of two are never mixed."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from advdmd_ray.comparison.job import JUDGE_SEED, NONE, SETTINGS, Job
 from advdmd_ray.comparison.rivals import NoSettings, Trainer, trainer_class
-from advdmd_ray.config import Config, Resume, Section
+from advdmd_ray.config import Config, Resume
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
 from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.data.registry import source_of
@@ -29,72 +20,8 @@ from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.runs.needs.compute import COST_VERSION, Network, cycles_within
 from advdmd_ray.runs.preflight import check_fit
 
-JUDGE_SEED = 20260428
-"""Of the noise that every judged sampler starts from: the same in all jobs, so that seeds differ by training alone."""
-SETTINGS, POINTS, RESULT, LOG = "settings.json", "points.json", "result.json", "job.log"
-STUDENT = "student.safetensors"
-TABLE = "table.md"
-"""The headline table, in the comparison's own folder."""
 _NO_MATTER = ("buffer", "evaluation", "metrics", "ray")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
-
-NONE = "none"
-"""Trainer of the teacher's job."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One rival with one seed, or the teacher.
-
-    Attributes:
-        rival: Its name; `teacher` for the teacher.
-        title: Its name for a reader.
-        trainer: What trains the student; `none` for the teacher, who is only judged.
-        settings: The trainer's own.
-        config: The resolved configuration; `config.folder` is the job's folder.
-        budget: Learner forward-equivalents to spend; for the teacher the number of samplers to judge.
-        points: Judgements along the budget.
-        judge_samples: Images per judgement.
-        network: What the count of compute must know of the transformer.
-        teacher_steps: Steps at which the teacher is judged; empty for rivals.
-    """
-
-    rival: str
-    title: str
-    trainer: str
-    settings: Section
-    config: Config
-    budget: float
-    points: int
-    judge_samples: int
-    network: Network
-    teacher_steps: tuple[int, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        """Where its results are."""
-        return self.config.folder
-
-    @property
-    def name(self) -> str:
-        """Its name among the jobs."""
-        return self.rival if self.trainer == NONE else f"{self.rival} seed {self.config.run.seed}"
-
-    @property
-    def done(self) -> bool:
-        """Whether its result is there."""
-        return (self.folder / RESULT).is_file()
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether any of its networks is on a GPU."""
-        return any(role.num_gpus for role in (self.config.rollout, self.config.reward, self.config.learner))
-
-    def points_due(self, spent: float) -> int:
-        """Judgements to show once so much is spent: one for each full share of the budget."""
-        if spent >= self.budget:
-            return self.points
-        return int(self.points * spent / self.budget)
 
 
 def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from advdmd_ray.comparison.plan import Job
+from advdmd_ray.comparison.job import Job
 from advdmd_ray.comparison.runner import Watcher
 
 PLAIN_EVERY_S = 10.0

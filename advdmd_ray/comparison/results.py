@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advdmd_ray.comparison.plan import RESULT, Job
+from advdmd_ray.comparison.job import RESULT, Job
 from advdmd_ray.data.shapes.skills import SKILLS
 from advdmd_ray.evaluation.judges.contract import Figure
 

@@ -15,7 +15,7 @@ from advdmd_ray.runs.needs.compute import Cost
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from advdmd_ray.comparison.plan import Job
+    from advdmd_ray.comparison.job import Job
     from advdmd_ray.learner.checkpoint import Checkpoint
 
 TRAINERS: Mapping[str, str] = {

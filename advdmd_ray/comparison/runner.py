@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import Protocol
 
-from advdmd_ray.comparison.plan import LOG, Job
+from advdmd_ray.comparison.job import LOG, Job
 
 STOP_S = 60.0
 """Jobs that were asked to stop have this long to finish their step and save; then they are killed."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advdmd_ray.comparison.figure import compute_text, draw_figure, draw_signals
-from advdmd_ray.comparison.plan import TABLE
+from advdmd_ray.comparison.job import TABLE
 from advdmd_ray.comparison.results import Results, Spread
 from advdmd_ray.evaluation.judges.contract import Figure
 from advdmd_ray.evaluation.pictures.report import duration, figure_text

@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from advdmd_ray.comparison.twinflow import TwinFlowSettings
+from advdmd_ray.comparison.twinflow_settings import TwinFlowSettings
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser

@@ -6,36 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from advdmd_ray.comparison.rivals import Trainer
-from advdmd_ray.config import Config, Section
-from advdmd_ray.config.base import Count, Positive, Rate
+from advdmd_ray.comparison.twinflow_settings import TwinFlowSettings
+from advdmd_ray.config import Config
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.compute import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from advdmd_ray.comparison.plan import Job
+    from advdmd_ray.comparison.job import Job
     from advdmd_ray.learner.checkpoint import Checkpoint
 
 STATE = "twinflow"
 """File stem of the trainer's state in its checkpoints."""
-
-
-class TwinFlowSettings(Section):
-    """What stands under `settings` of a rival that TwinFlow trains."""
-
-    learning_rate: Rate = Field(default=2e-4, description="Learning rate of the one network.")
-    batch_size: Positive = Field(default=64, description="Rows of each part of an update: generated ones, real ones.")
-    warm_updates: Count = Field(
-        default=20,
-        description="First updates without rectification, in which the branch of negative times forms.",
-    )
-    rectification: float = Field(default=1.0, ge=0, le=100, description="Weight of the rectification loss.")
-    consistency: float = Field(default=0.5, ge=0, le=100, description="Weight of the consistency of jumps to time 0.")
-    bound: float = Field(default=1.0, gt=0, description="Largest absolute element of velocity gap and residual.")
 
 
 class TwinFlowTrainer(Trainer):

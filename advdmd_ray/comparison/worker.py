@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from advdmd_ray.comparison.examiner import Examiner
-from advdmd_ray.comparison.plan import LOG, NONE, POINTS, RESULT, STUDENT, Job
+from advdmd_ray.comparison.job import LOG, NONE, POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.rivals import Trainer, trainer_class
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import open_checkpoint

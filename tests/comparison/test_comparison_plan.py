@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from advdmd_ray.comparison.plan import SETTINGS, Job, claim_settings, plan_jobs, settings_of
-from advdmd_ray.comparison.twinflow import TwinFlowSettings
+from advdmd_ray.comparison.job import SETTINGS, Job
+from advdmd_ray.comparison.plan import claim_settings, plan_jobs, settings_of
+from advdmd_ray.comparison.twinflow_settings import TwinFlowSettings
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.data.teacher_samples.source import TeacherSamplesSource
 from advdmd_ray.errors import UserError

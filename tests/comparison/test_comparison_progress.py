@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from advdmd_ray.comparison import progress
-from advdmd_ray.comparison.plan import RESULT, Job, plan_jobs
+from advdmd_ray.comparison.job import RESULT, Job
+from advdmd_ray.comparison.plan import plan_jobs
 from advdmd_ray.comparison.progress import Bars, PlainLines, progress_of
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.files import write_atomically

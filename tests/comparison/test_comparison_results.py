@@ -14,7 +14,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
 
 from advdmd_ray.comparison.figure import MOST_LINES, compute_text, draw_figure, draw_signals
-from advdmd_ray.comparison.plan import RESULT, TABLE, Job, plan_jobs
+from advdmd_ray.comparison.job import RESULT, TABLE, Job
+from advdmd_ray.comparison.plan import plan_jobs
 from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalResult, collect, spread
 from advdmd_ray.comparison.tables import (
     JSON,

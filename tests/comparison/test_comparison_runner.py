@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from advdmd_ray.comparison.plan import RESULT, Job, plan_jobs
+from advdmd_ray.comparison.job import RESULT, Job
+from advdmd_ray.comparison.plan import plan_jobs
 from advdmd_ray.comparison.runner import _context, run_jobs
 from advdmd_ray.config.comparison import read_comparison
 from comparison_files import write_comparison

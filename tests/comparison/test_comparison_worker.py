@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from advdmd_ray.comparison import worker
 from advdmd_ray.comparison.advdmd import AdvDmdTrainer, made_plan
 from advdmd_ray.comparison.examiner import Examiner
-from advdmd_ray.comparison.plan import POINTS, RESULT, STUDENT, Job, plan_jobs
+from advdmd_ray.comparison.job import POINTS, RESULT, STUDENT, Job
+from advdmd_ray.comparison.plan import plan_jobs
 from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.comparison.worker import do_job
 from advdmd_ray.config.comparison import read_comparison

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.comparison import twin_trajectories
 from advdmd_ray.comparison.twin_trajectories import TwinTrajectories, steps_of_rows, update_cost
-from advdmd_ray.comparison.twinflow import TwinFlowSettings
+from advdmd_ray.comparison.twinflow_settings import TwinFlowSettings
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, guided

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advdmd_ray.comparison.plan import Job
+from advdmd_ray.comparison.job import Job
 from advdmd_ray.comparison.rivals import Trainer
 from advdmd_ray.config import Section
 from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
