@@ -45,8 +45,8 @@ pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
 bench-gpu: $(STAMP) ## Time rollouts and learner of SD3.5 medium's size on a GPU, into runs/bench; without one it says so
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-test: $(STAMP) ## Run the test suite, two files at a time
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(STAMP) ## Run the test suite, two files at a time; the ten slowest tests are named
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 lint: $(STAMP) ## Check style with ruff
 	@$(BIN)/ruff check .
