@@ -72,7 +72,8 @@ class Examiner:
         config = self._job.config
         info = inspect_pipeline(config.model.path, config.model.pixels)
         denoiser = adapter(info.family).guided(self._denoiser(), self._empty, config.judged_guidance)
-        return self._judged(denoiser, Kernel.ode(), teacher_sigmas(steps, info.scheduler_shift))
+        sigmas = teacher_sigmas(steps, info.scheduler_shift, info.scheduler_terminal)
+        return self._judged(denoiser, Kernel.ode(), sigmas)
 
     def _denoiser(self) -> TransformerDenoiser:
         """The teacher's network, where a rollout actor would have it."""

@@ -230,7 +230,10 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
 
 
 def _rest_of(path: str) -> dict[str, Any]:
-    """The shift of a pipeline's scheduler, and a SHA-256 over the weights of each component but the transformer."""
+    """What a pipeline's scheduler does to levels, and a SHA-256 over the weights of each part but the transformer."""
     info = inspect_pipeline(path)
     others = [part for part in info.components if part.weight_files and part.name != "transformer"]
-    return {"shift": info.scheduler_shift, **{part.name: files_digest(part.weight_files) for part in others}}
+    levels = {"shift": info.scheduler_shift}
+    if info.scheduler_terminal is not None:
+        levels["terminal"] = info.scheduler_terminal
+    return {**levels, **{part.name: files_digest(part.weight_files) for part in others}}

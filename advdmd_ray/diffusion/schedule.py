@@ -2,7 +2,7 @@
 
 Levels are float32 tensors that stay on the CPU: a step reads single levels as numbers, which must not wait for
 an accelerator. The arithmetic is that of diffusers' `FlowMatchEulerDiscreteScheduler` with `sigmas=` given, so
-an exported student is sampled at the very levels it was trained at.
+a teacher is sampled at the levels of its pipeline, and an exported student at the very levels it was trained at.
 """
 
 import itertools
@@ -53,12 +53,36 @@ def student_sigmas(before_shift: Sequence[float], shift: float) -> Float[Tensor,
     return torch.cat([shifted, torch.zeros(1)])
 
 
-def teacher_sigmas(steps: int, shift: float) -> Float[Tensor, " k1"]:
-    """`steps` levels, uniform from 1 to 1/steps before the shift, and the final 0.
+def stretch_sigmas(sigmas: Float[Tensor, " k"], terminal: float) -> Float[Tensor, " k"]:
+    """Stretches levels away from 1 until the last is `terminal`: `1 - (1 - sigma) (1 - terminal) / (1 - last)`.
+
+    Diffusers' `shift_terminal`, which Qwen-Image has. A single level at 1 has nothing to stretch and stays.
+
+    Args:
+        sigmas: Strictly decreasing levels in (0, 1].
+        terminal: In (0, 1).
 
     Raises:
-        ValueError: if `steps` < 1 or `shift` is not a positive number.
+        ValueError: if `terminal` lies outside (0, 1).
+    """
+    if not 0 < terminal < 1:
+        raise ValueError(f"a terminal level must lie in (0, 1), got {terminal}")
+    from_noise = 1 - sigmas
+    return sigmas if from_noise[-1] == 0 else 1 - from_noise * (1 - terminal) / from_noise[-1]
+
+
+def teacher_sigmas(steps: int, shift: float, terminal: float | None = None) -> Float[Tensor, " k1"]:
+    """`steps` levels, uniform from 1 to 1/steps before the shift, and the final 0.
+
+    Args:
+        steps: At least 1.
+        shift: As in `shift_sigmas`.
+        terminal: As in `stretch_sigmas`; None stretches nothing.
+
+    Raises:
+        ValueError: if `steps` < 1, or `shift` or `terminal` is out of range.
     """
     if steps < 1:
         raise ValueError(f"a sampler needs at least 1 step, got {steps}")
-    return student_sigmas([(steps - k) / steps for k in range(steps)], shift)
+    sigmas = student_sigmas([(steps - k) / steps for k in range(steps)], shift)
+    return sigmas if terminal is None else torch.cat([stretch_sigmas(sigmas[:-1], terminal), sigmas[-1:]])

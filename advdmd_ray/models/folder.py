@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.models.families.registry import BY_PIPELINE, FAMILIES, PATCH, Family, noise_shift
+from advdmd_ray.models.families.registry import (
+    BY_PIPELINE,
+    FAMILIES,
+    PATCH,
+    Family,
+    noise_shift,
+    noise_terminal,
+    scheduler_fault,
+)
 from advdmd_ray.models.headers import check_safetensors, read_json, weight_files
 from advdmd_ray.models.location import resolve_model_path
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
@@ -67,6 +75,7 @@ class PipelineInfo:
         latent: Shape of one latent.
         pixels_per_latent: Side of the image region of one latent element, pixels.
         scheduler_shift: Shift of the noise levels at this size.
+        scheduler_terminal: Level that the teacher's last is stretched to; None: it is where the shift left it.
         image_tokens: Tokens of one latent.
         layers: Blocks of the transformer.
         transformer: Its configuration.
@@ -81,6 +90,7 @@ class PipelineInfo:
     latent: LatentSpec
     pixels_per_latent: int
     scheduler_shift: float
+    scheduler_terminal: float | None
     image_tokens: int
     layers: int
     transformer: Mapping[str, Any]
@@ -144,6 +154,8 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
     latent = _latent(family, transformer, file, per_latent, patch, pixels)
     tokens = (latent.height // patch) * (latent.width // patch)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    if (fault := scheduler_fault(scheduler)) is not None:
+        raise UserError(f"{folder / 'scheduler' / 'scheduler_config.json'}: {fault}")
     return PipelineInfo(
         folder=folder,
         family=family,
@@ -152,6 +164,7 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
         latent=latent,
         pixels_per_latent=per_latent,
         scheduler_shift=noise_shift(scheduler, tokens),
+        scheduler_terminal=noise_terminal(scheduler),
         image_tokens=tokens,
         layers=sum(whole_number(transformer, key, file) for key in family.block_counts),
         transformer=transformer,

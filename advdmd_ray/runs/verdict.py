@@ -86,12 +86,13 @@ def _judged_teacher(
 ) -> tuple[dict[int, JudgeScore], dict[str, np.ndarray]]:
     """The teacher's score at each of its numbers of steps, and the images to show."""
     sampler = _sampler_of(judge, config.model.path, config, config.judged_guidance)
+    terminal = inspect_pipeline(config.model.path).scheduler_terminal
     scores: dict[int, JudgeScore] = {}
     images: dict[str, np.ndarray] = {}
     for steps in TEACHER_STEPS:
         label = f"teacher, {steps} steps"
         progress(label)
-        sigmas = teacher_sigmas(steps, sampler.shift)
+        sigmas = teacher_sigmas(steps, sampler.shift, terminal)
         scores[steps], drawn = sampler.judged(
             Kernel.ode(), sigmas, samples=config.evaluation.samples, seed=config.run.seed
         )

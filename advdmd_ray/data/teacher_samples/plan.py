@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -43,6 +44,7 @@ class SamplePlan:
         latent_shape: (c, h, w).
         steps: Of the teacher's own Euler sampler.
         shift: Of its noise levels.
+        terminal: That its last level is stretched to; None: none is.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class SamplePlan:
     latent_shape: tuple[int, int, int]
     steps: int
     shift: float
+    terminal: float | None
 
     @property
     def shards(self) -> int:
@@ -108,7 +111,8 @@ class SamplePlan:
     def _drawn(self, rows: range, tools: Tools) -> Float[Tensor, "n c h w"]:
         places = torch.tensor(rows) % len(self.prompts)
         seeds = [derive_seed(SAMPLES_SEED, "teacher_sample", row) for row in rows]
-        start, sigmas = group_noise(self.latent_shape, seeds, "initial"), teacher_sigmas(self.steps, self.shift)
+        start = group_noise(self.latent_shape, seeds, "initial")
+        sigmas = teacher_sigmas(self.steps, self.shift, self.terminal)
         return sample(tools.teacher, tools.conditioning.select(places), Kernel.ode(), sigmas, start, seeds)
 
 
@@ -123,7 +127,7 @@ def plan_samples(config: Config, prompts: tuple[str, ...]) -> SamplePlan:
         UserError: if the pipeline cannot be read.
     """
     data, info = config.data, inspect_pipeline(config.model.path, config.model.pixels)
-    facts = {
+    facts: dict[str, Any] = {
         "pipeline": [files_digest(info.files(part.name)) for part in info.components],
         "shift": info.scheduler_shift,
         "latent": info.latent.shape,
@@ -133,7 +137,9 @@ def plan_samples(config: Config, prompts: tuple[str, ...]) -> SamplePlan:
         "guidance": [config.model.guidance, config.judged_guidance],
         "steps": data.teacher_steps,
     }
+    if info.scheduler_terminal is not None:
+        facts["terminal"] = info.scheduler_terminal
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     images = len(prompts) * data.teacher_samples
-    shape = info.latent.shape
-    return SamplePlan(config.latents / name, prompts, images, shape, data.teacher_steps, info.scheduler_shift)
+    levels = data.teacher_steps, info.scheduler_shift, info.scheduler_terminal
+    return SamplePlan(config.latents / name, prompts, images, info.latent.shape, *levels)

@@ -56,7 +56,7 @@ class FolderSampler:
         empty = unconditional(pipeline, self._length)
         self._denoiser = denoiser if info.embedded_guidance else ways.guided(denoiser, empty, scale)
         own = None if steps is not None else said.sigmas
-        levels = teacher_sigmas(steps or DEFAULT_STEPS, info.scheduler_shift)
+        levels = teacher_sigmas(steps or DEFAULT_STEPS, info.scheduler_shift, info.scheduler_terminal)
         self._sigmas = levels if own is None else student_sigmas(own, info.scheduler_shift)
         self._kernel = Kernel.renoise() if pipeline.scheduler.config.get("stochastic_sampling") else Kernel.ode()
         self._shape, self._decode = info.latent.shape, image_decoder(pipeline)

@@ -87,6 +87,9 @@ FAMILIES = (
     ),
 )
 BY_PIPELINE: Mapping[str, Family] = {family.pipeline: family for family in FAMILIES}
+EULER = "FlowMatchEulerDiscreteScheduler"
+OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
+"""Settings of that scheduler that make other levels of those it is given, which no known family uses."""
 PATCH = 2
 """Latent elements along the side of a token, in families whose transformer does not say."""
 
@@ -95,8 +98,7 @@ def noise_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
     """The shift s of `sigma -> s sigma / (1 + (s - 1) sigma)` that a scheduler applies to an image of so many tokens.
 
     A dynamic shift is `exp(mu)`, or mu itself where `time_shift_type` is linear, with mu linear in the number of
-    tokens (diffusers' `calculate_shift`; SD3, arXiv 2403.03206, section 5.3.2). `shift_terminal` is not applied: the
-    last level of a student is its own.
+    tokens (diffusers' `calculate_shift`; SD3, arXiv 2403.03206, section 5.3.2).
 
     Args:
         scheduler: `scheduler_config.json`.
@@ -108,3 +110,33 @@ def noise_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
     low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
     mu = low + (high - low) * (tokens - least) / (most - least)
     return math.exp(mu) if scheduler.get("time_shift_type", "exponential") == "exponential" else float(mu)
+
+
+def noise_terminal(scheduler: Mapping[str, Any]) -> float | None:
+    """The last level that a scheduler stretches a teacher's levels to, in (0, 1); None if it stretches none.
+
+    A student's levels are never stretched: its last level is its own.
+
+    Args:
+        scheduler: `scheduler_config.json`.
+    """
+    terminal = scheduler.get("shift_terminal")
+    return float(terminal) if terminal else None
+
+
+def scheduler_fault(scheduler: Mapping[str, Any]) -> str | None:
+    """What a scheduler does to noise levels beyond `noise_shift` and `noise_terminal`, or None.
+
+    Args:
+        scheduler: `scheduler_config.json`.
+    """
+    kind = scheduler.get("_class_name", EULER)
+    if kind != EULER:
+        return f"is a {kind}; a {EULER} is needed, whose levels a teacher is sampled at"
+    other = [key for key in OTHER_LEVELS if scheduler.get(key)]
+    if other:
+        return f"sets {other[0]}, which is not followed here; set it to false"
+    terminal = scheduler.get("shift_terminal") or 0
+    if not 0 <= terminal < 1:
+        return f"has shift_terminal {terminal}; a level between 0 and 1, or null, is needed"
+    return None

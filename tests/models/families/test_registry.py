@@ -1,0 +1,107 @@
+"""The noise levels of each family's teacher, against diffusers' own scheduler."""
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advdmd_ray.diffusion.schedule import stretch_sigmas, teacher_sigmas
+from advdmd_ray.models.families.registry import EULER, noise_shift, noise_terminal, scheduler_fault
+
+# The scheduler_config.json that each model was published with, and the module of its pipeline.
+PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "SD3 medium": ("stable_diffusion_3.pipeline_stable_diffusion_3", {"shift": 3.0}),
+    "SD3.5": ("stable_diffusion_3.pipeline_stable_diffusion_3", {"shift": 3.0, "use_dynamic_shifting": False}),
+    "FLUX.1-dev": (
+        "flux.pipeline_flux",
+        {
+            "shift": 3.0,
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 4096,
+        },
+    ),
+    "FLUX.1-schnell": ("flux.pipeline_flux", {"shift": 1.0, "use_dynamic_shifting": False}),
+    "Qwen-Image": (
+        "qwenimage.pipeline_qwenimage",
+        {
+            "shift": 1.0,
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 0.9,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 8192,
+            "shift_terminal": 0.02,
+            "time_shift_type": "exponential",
+        },
+    ),
+    "Z-Image": ("z_image.pipeline_z_image", {"shift": 3.0, "use_dynamic_shifting": False}),
+    "a linear shift": (
+        "flux.pipeline_flux",
+        {"use_dynamic_shifting": True, "time_shift_type": "linear", "shift_terminal": 0.1},
+    ),
+}
+
+
+def levels_of_the_pipeline(module: str, settings: dict[str, Any], steps: int, tokens: int) -> torch.Tensor:
+    """What its scheduler makes of uniform levels, with mu by the pipeline's own rule."""
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(**settings)
+    said = scheduler.config
+    rule = importlib.import_module(f"diffusers.pipelines.{module}").calculate_shift
+    mu = rule(tokens, said.base_image_seq_len, said.max_image_seq_len, said.base_shift, said.max_shift)
+    uniform = [1 - index / steps for index in range(steps)]
+    scheduler.set_timesteps(sigmas=uniform, mu=mu if said.use_dynamic_shifting else None)
+    return scheduler.sigmas
+
+
+@pytest.mark.parametrize("steps", [2, 4, 8, 28, 40, 50])
+@pytest.mark.parametrize("tokens", [1024, 4096, 6032])
+@pytest.mark.parametrize("model", sorted(PUBLISHED))
+def test_a_teacher_has_the_levels_of_its_pipeline(model: str, tokens: int, steps: int) -> None:
+    module, settings = PUBLISHED[model]
+    assert scheduler_fault(settings) is None
+    ours = teacher_sigmas(steps, noise_shift(settings, tokens), noise_terminal(settings))
+    theirs = levels_of_the_pipeline(module, settings, steps, tokens)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@given(st.integers(2, 60), st.floats(0.5, 8.0), st.floats(0.001, 0.5))
+def test_stretched_levels_keep_their_order_begin_at_noise_and_end_where_they_shall(
+    steps: int, shift: float, terminal: float
+) -> None:
+    sigmas = teacher_sigmas(steps, shift, terminal)
+    assert bool((sigmas[:-1] > sigmas[1:]).all())
+    assert (float(sigmas[0]), float(sigmas[-1])) == (1.0, 0.0)
+    assert float(sigmas[-2]) == pytest.approx(terminal, abs=1e-6)
+
+
+def test_one_level_is_pure_noise_and_has_nothing_to_stretch() -> None:
+    assert teacher_sigmas(1, 3.0, 0.02).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("terminal", [0.0, 1.0, -0.1, float("nan")])
+def test_a_terminal_level_out_of_range_is_refused(terminal: float) -> None:
+    with pytest.raises(ValueError, match=r"in \(0, 1\)"):
+        stretch_sigmas(torch.tensor([1.0, 0.5]), terminal)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "says"),
+    [
+        ({"_class_name": "FlowMatchHeunDiscreteScheduler"}, f"a {EULER} is needed"),
+        ({"use_karras_sigmas": True}, "sets use_karras_sigmas, which is not followed here"),
+        ({"use_beta_sigmas": True}, "sets use_beta_sigmas"),
+        ({"invert_sigmas": True}, "sets invert_sigmas"),
+        ({"shift_terminal": 1.5}, "has shift_terminal 1.5"),
+    ],
+)
+def test_a_scheduler_that_makes_other_levels_is_not_taken_for_one_that_does_not(
+    scheduler: dict[str, Any], says: str
+) -> None:
+    assert says in (scheduler_fault(scheduler) or "")
