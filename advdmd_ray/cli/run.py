@@ -13,7 +13,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `advdmd run`."""
     add_config(command)
     command.add_argument(
-        "--dry-run", action="store_true", help="show configuration, placement and memory; start nothing"
+        "--dry-run",
+        action="store_true",
+        help="show configuration, placement and memory, and what this machine lacks; start nothing",
     )
     command.add_argument(
         "--resume", metavar="auto|PATH", help="go on from the run's last checkpoint, or from one at PATH"
@@ -26,11 +28,13 @@ def run_command(args: argparse.Namespace) -> int:
     """Runs to the end, or shows what would be run."""
     config = read_config(args.config, args.overrides)
     if args.dry_run:
-        from advdmd_ray.runs.needs.memory import plan_text
+        from advdmd_ray.runs import doctor
+        from advdmd_ray.runs.needs.plan import plan_text
 
-        start = preflight.check(config, args.resume, fresh=args.fresh, local=args.local)
-        plan = plan_text(config, local=args.local)
-        sys.stdout.write(dump_config(config) + "\n" + plan + "\n" + start.note + "\n")
+        start = preflight.check(config, args.resume, fresh=args.fresh, local=args.local, here=False)
+        room = doctor.room_text(doctor.examine_room(config, local=args.local))
+        parts = (dump_config(config), plan_text(config, local=args.local), start.note, "", room)
+        sys.stdout.write("\n".join(parts) + "\n")
     else:
         run(config, resume=args.resume, fresh=args.fresh, local=args.local)
     return DONE

@@ -9,6 +9,8 @@ from typing import Any
 from advdmd_ray.errors import UserError
 
 LENGTH_BYTES = 8
+QUANTISED = frozenset({"U8", "I8", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
+"""Kinds of numbers that stand for others by scales elsewhere in the file, or in none."""
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
 
@@ -63,7 +65,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         file: The file.
 
     Raises:
-        UserError: The file is missing, shorter or longer than its header says, or not in the format.
+        UserError: The file is missing, shorter or longer than its header says, not in the format, or quantised.
     """
     size, length = 0, -1
     try:
@@ -85,8 +87,14 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
         data = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
         shapes = {name: tuple(int(side) for side in tensor["shape"]) for name, tensor in header.items()}
+        quantised = [name for name, tensor in header.items() if tensor["dtype"] in QUANTISED]
     except (KeyError, TypeError, IndexError):
         raise UserError(f"{file}: has a damaged safetensors header; copy it again") from None
+    if quantised:
+        raise UserError(
+            f"{file}: {quantised[0]} is {header[quantised[0]]['dtype']}, and quantised weights are not read; give the "
+            "model in bfloat16, float16 or float32"
+        )
     expected = LENGTH_BYTES + length + data
     if size != expected:
         raise UserError(f"{file}: has {size} bytes, its header says {expected}; it is damaged, copy it again")

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from advdmd_ray.errors import UserError
 from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.models.targets import targeted
 
 MARK = ".lora_"
 """In the name of every adapter weight, and of no other."""
@@ -47,15 +47,8 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
 
     linear = [name for name, module in denoiser.transformer.named_modules() if isinstance(module, nn.Linear)]
-    wanted: list[str] = []  # whole names: by their ends peft would adapt convolutions too, which are not merged
-    for target in targets:
-        named = [name for name in linear if name == target or name.endswith(f".{target}")]
-        wanted += named
-        if not named:
-            ends = sorted({name.rpartition(".")[2] for name in linear if not name.rpartition(".")[2].isdigit()})
-            raise UserError(
-                f"lora.targets: the transformer has no linear layer named {target!r}; name some of: {', '.join(ends)}"
-            )
+    # Whole names: by their ends peft would adapt convolutions too, which are not merged.
+    wanted = list(targeted(linear, targets))
     denoiser.requires_grad_(False)
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=wanted)  # pyright: ignore[reportArgumentType] - a float serves
     with torch.random.fork_rng(devices=[]):

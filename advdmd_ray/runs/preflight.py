@@ -1,23 +1,65 @@
 """Pre-flight: whatever would make a run fail is found before anything starts.
 
 Each check raises `UserError` with one line: what came, what is allowed, what to do. Checks leave nothing behind;
-only `claim` changes the run folder.
+only `claim` changes the run folder. A run stops at the first obstacle, the doctor tells all of them.
 """
 
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from advdmd_ray.config import Config
+from advdmd_ray.data.captioned_source import CaptionedSource
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.sampling_settings import SAMPLING
+from advdmd_ray.models.targets import linear_layers, targeted
 from advdmd_ray.runs.folder import Start, check_writable, plan_start
 from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, reserved
 from advdmd_ray.runs.same_run import check_same_run
 
 
-def check(config: Config, resume: str | None = None, *, fresh: bool = False, local: bool = False) -> Start:
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that a run needs wherever it starts.
+
+    Attributes:
+        subject: What is looked at.
+        found: What to say if it is as it should be.
+        look: Raises `UserError` if it is not.
+    """
+
+    subject: str
+    found: str
+    look: Callable[[], object]
+
+
+def checks(config: Config) -> tuple[Check, ...]:
+    """What the configuration needs of the model, the data and the folders, in the order in which a run looks."""
+    model, lora, blocks = config.model, config.lora, config.discriminator.blocks
+
+    def info() -> PipelineInfo:
+        return inspect_pipeline(model.path, model.pixels)
+
+    found = [
+        Check("pipeline", model.path, info),
+        Check("text length", f"{model.max_sequence_length} tokens", lambda: check_max_sequence_length(config, info())),
+        Check("discriminator", f"reads blocks {list(blocks)}", lambda: check_blocks(config, info())),
+        Check("adapters", f"rank {lora.rank} on {', '.join(lora.targets)}", lambda: check_targets(config, info())),
+        Check("buffer", "holds the groups of a cycle", lambda: check_buffer(config, info())),
+        Check("data", config.data.source, lambda: check_data(config)),
+        Check("run folder", str(config.folder), lambda: check_writable(config.folder)),
+        Check("embeddings", str(model.embeddings), lambda: check_embeddings(config)),
+    ]
+    unused = {"adapters": not lora.rank, "embeddings": model.embeddings is None}
+    return tuple(one for one in found if not unused.get(one.subject, False))
+
+
+def check(
+    config: Config, resume: str | None = None, *, fresh: bool = False, local: bool = False, here: bool = True
+) -> Start:
     """Make sure that a run can begin.
 
     Args:
@@ -25,48 +67,63 @@ def check(config: Config, resume: str | None = None, *, fresh: bool = False, loc
         resume: None, "auto", or the path of a run folder, a checkpoint folder or one checkpoint.
         fresh: Move an earlier run of this name aside instead of refusing to start.
         local: Run in this process, without Ray.
+        here: Whether this machine is to have the run; if not, its cores, its GPUs and its port are not looked at.
 
     Raises:
         UserError: for the first obstacle found.
     """
-    from advdmd_ray.metrics.hub import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
-
-    check_model(config)
-    source_of(config).check()
-    check_writable(config.folder)
+    for one in checks(config):
+        one.look()
     if local:
         check_local(config)
-    else:
-        check_cores(config)
+    if here:
+        check_devices(config, local=local)
     start = plan_start(config.folder, resume, fresh=fresh)
     if start.checkpoint is not None and not check_same_run(config, start.checkpoint):
         finished = f"all {config.run.cycles} cycles are made; what follows them, export and judgement, is made again"
         start = replace(start, note=f"{start.note}: {finished}")
-    check_port_free(config.metrics.host, config.metrics.port)
+    if here:
+        from advdmd_ray.metrics.hub import check_port_free  # noqa: PLC0415 - prometheus_client may be what is missing
+
+        check_port_free(config.metrics.host, config.metrics.port)
     return start
 
 
-def check_cores(config: Config) -> None:
-    """Make sure that a local Ray has the CPUs that the workers reserve; a cluster is asked when it is joined.
+def check_devices(config: Config, *, local: bool = False) -> None:
+    """Make sure that this machine has the CPUs and GPUs that the workers reserve; a cluster is asked when it is joined.
 
     Raises:
         UserError: if it has not.
     """
-    if ray_address(config) is not None:
+    roles = [role for role in (config.rollout, config.reward, config.learner) if role.num_gpus]
+    if local and roles:
+        from advdmd_ray.runs.parts.networks import device_of  # noqa: PLC0415 - imports torch
+
+        for role in roles:
+            device_of(role)
+    if local or ray_address(config) is not None:
         return
-    (demanded, _), cores = reserved(placement(config)), os.cpu_count() or 1
+    (demanded, gpus), cores = reserved(placement(config)), os.cpu_count() or 1
     if demanded > cores:
         raise UserError(
             f"the workers reserve {demanded:g} CPUs, this machine has {cores}; lower rollout.actors, reward.workers, "
             "learner.ranks or their num_cpus, or join a cluster"
         )
+    if gpus:
+        from advdmd_ray.runs.parts.networks import gpus_here  # noqa: PLC0415 - imports torch
+
+        if gpus > gpus_here():
+            raise UserError(
+                f"the workers reserve {gpus:g} GPUs, torch sees {gpus_here()} here; lower rollout.actors, "
+                "reward.workers, learner.ranks or their num_gpus, or join a cluster"
+            )
 
 
 def check_local(config: Config) -> None:
     """Make sure that one process can be the whole run.
 
     Raises:
-        UserError: if it needs several, another machine, or a GPU that torch does not see.
+        UserError: if it needs several, or another machine.
     """
     if config.learner.ranks > 1:
         raise UserError(
@@ -78,36 +135,80 @@ def check_local(config: Config) -> None:
             f"--local uses no Ray, and ray.address={config.ray.address} names one; set ray.address=null, or leave out "
             "--local"
         )
-    roles = [role for role in (config.rollout, config.reward, config.learner) if role.num_gpus]
-    if roles:
-        from advdmd_ray.runs.parts.networks import device_of  # noqa: PLC0415 - imports torch
-
-        for role in roles:
-            device_of(role)
 
 
 def check_model(config: Config) -> None:
     """Read the headers of the teacher's pipeline folder and compare it with the configuration.
 
     Raises:
-        UserError: if the folder or a component is missing, a weight file is truncated, the pipeline was trained with
-            another text length, the discriminator asks for a block that the transformer has not, or the buffer cannot
-            hold the groups of one learner cycle: the actors would wait for room and the learner for groups, for ever.
+        UserError: if the folder or a component is missing, a weight file is truncated, or as `check_fit` and
+            `check_buffer`.
     """
-    from advdmd_ray.stations.buffer.index import check_capacity  # noqa: PLC0415 - imports numpy
-
     info = inspect_pipeline(config.model.path, config.model.pixels)
     check_fit(config, info)
-    check_capacity(config.buffer.max_bytes, group_bytes(config, info.latent), config.rollout.groups_per_cycle)
+    check_buffer(config, info)
 
 
 def check_fit(config: Config, info: PipelineInfo) -> None:
     """Compare the configuration with a pipeline folder.
 
     Raises:
-        UserError: if the text lengths differ or the discriminator asks for a block that the transformer has not.
+        UserError: if the text lengths differ, or discriminator or adapters ask for what the transformer has not.
     """
     check_max_sequence_length(config, info)
+    check_blocks(config, info)
+    check_targets(config, info)
+
+
+def check_buffer(config: Config, info: PipelineInfo) -> None:
+    """Make sure that the buffer holds the groups of one learner cycle.
+
+    Raises:
+        UserError: if not: the actors would wait for room and the learner for groups, for ever.
+    """
+    from advdmd_ray.stations.buffer.index import check_capacity  # noqa: PLC0415 - imports numpy
+
+    check_capacity(config.buffer.max_bytes, group_bytes(config, info.latent), config.rollout.groups_per_cycle)
+
+
+def check_targets(config: Config, info: PipelineInfo) -> None:
+    """Look for the layers that are to have adapters among the names in the transformer's files.
+
+    Raises:
+        UserError: if one of `lora.targets` is the end of no name.
+    """
+    if config.lora.rank:
+        targeted([*linear_layers(info)], config.lora.targets)
+
+
+def check_embeddings(config: Config) -> None:
+    """Make sure that the folder of encoded prompts can be written.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if config.model.embeddings is not None:
+        check_writable(Path(config.model.embeddings), "choose another model.embeddings")
+
+
+def check_data(config: Config) -> None:
+    """Ask the data source, and make sure that the folder of latents can be written where it keeps some.
+
+    Raises:
+        UserError: as `Source.check`, or if it cannot.
+    """
+    source = source_of(config)
+    source.check()
+    if isinstance(source, CaptionedSource):
+        check_writable(config.latents, "choose another data.cache")
+
+
+def check_blocks(config: Config, info: PipelineInfo) -> None:
+    """Compare the blocks that the discriminator reads with those of the transformer.
+
+    Raises:
+        UserError: if the transformer has not so many.
+    """
     if max(config.discriminator.blocks) >= info.layers:
         raise UserError(
             f"discriminator.blocks = {list(config.discriminator.blocks)}: the transformer in {info.folder} has blocks "

@@ -211,8 +211,40 @@ def test_a_run_in_one_process_reserves_nothing_and_plans_no_object_store(config:
     assert plan.startswith("  all workers are in this process, which reserves nothing\n")
     assert "Ray" not in plan
     assert not (tmp_path / "runs").exists()
-    refused = advdmd("run", "--config", str(config), "--dry-run", "rollout.num_cpus=4096")
-    assert refused.returncode == cli.BAD_INPUT
+
+
+def test_a_run_that_is_too_large_for_this_machine_is_planned_and_told_what_the_machine_lacks(
+    config: Path, tmp_path: Path
+) -> None:
+    large = ("rollout.num_cpus=4096", "metrics.port=0")
+    planned = advdmd("run", "--config", str(config), "--dry-run", *large)
+    assert planned.returncode == cli.DONE, planned.stderr
+    assert "\nplacement\n" in planned.stdout
+    here = planned.stdout.partition("\nthis machine\n")[2]
+    assert "a worker asks for 4096; lower rollout.num_cpus" in here
+    assert here.rstrip().splitlines()[-1].startswith("The configuration is valid, and this machine is too small")
+    assert not (tmp_path / "runs").exists()
+    refused = advdmd("run", "--config", str(config), *large)
+    assert (refused.returncode, refused.stderr.count("\n")) == (cli.BAD_INPUT, 1)
+    invalid = advdmd("run", "--config", str(config), "--dry-run", "discriminator.blocks=[99]", *large)
+    assert (invalid.returncode, invalid.stdout, invalid.stderr.count("\n")) == (cli.BAD_INPUT, "", 1)
+
+
+def test_a_run_for_a_cluster_is_planned_without_asking_it(config: Path) -> None:
+    planned = advdmd("run", "--config", str(config), "--dry-run", "ray.address=10.0.0.1:6379", "rollout.num_gpus=8")
+    assert planned.returncode == cli.DONE, planned.stderr
+    assert "the cluster at 10.0.0.1:6379 is not asked" in planned.stdout
+    assert planned.stdout.rstrip().endswith("The configuration is valid.")
+
+
+def test_a_port_in_use_does_not_keep_a_run_from_being_planned(config: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        port = other.getsockname()[1]
+        done = advdmd("run", "--config", str(config), "--dry-run", f"metrics.port={port}")
+    assert done.returncode == cli.DONE, done.stderr
+    assert str(port) in done.stdout.partition("\nthis machine\n")[2]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")

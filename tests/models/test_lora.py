@@ -110,7 +110,7 @@ def test_the_seed_names_the_adapters(base: TransformerDenoiser) -> None:
 
 
 def test_a_layer_that_is_not_there_is_named_with_those_that_are(base: TransformerDenoiser) -> None:
-    with pytest.raises(UserError, match=r"no linear layer named 'to_query'; name some of: .*to_q"):
+    with pytest.raises(UserError, match=r"no linear layer named 'to_query'; did you mean to_q\? It has: .*to_q"):
         add_lora(sharing_copy(base), rank=4, alpha=4.0, targets=("to_v", "to_query"), seed=0)
 
 

@@ -15,7 +15,7 @@ from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, writ
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.same_run import check_same_run
-from pipeline_folder import LAYERS, write_pipeline
+from pipeline_folder import LAYERS, write_pipeline, write_safetensors
 
 
 @pytest.fixture
@@ -361,3 +361,63 @@ def test_more_cpus_than_this_machine_has_are_refused_before_a_local_ray_starts(
     tree["rollout"]["num_cpus"] = 1000.0
     with pytest.raises(UserError, match=r"the workers reserve 2000\.75 CPUs, this machine has"):
         preflight.check(Config.model_validate(tree))
+
+
+@pytest.mark.parametrize(
+    ("target", "near"), [("to_query", "to_q"), ("attn_to_k", "to_k"), ("to_out", r"to_out\.0"), ("o_q", "to_q")]
+)
+def test_adapters_of_layers_that_the_transformer_has_not_are_refused_with_the_nearest_name(
+    tmp_path: Path, target: str, near: str
+) -> None:
+    preflight.check(make_config(tmp_path, lora={"rank": 4, "targets": ("to_q", "to_out.0", "attn.to_v")}))
+    with pytest.raises(UserError, match=f"no linear layer named '{target}'; did you mean {near}. It has: to_k, to_out"):
+        preflight.check(make_config(tmp_path, lora={"rank": 4, "targets": ("to_q", target)}))
+    preflight.check(make_config(tmp_path, lora={"rank": 0, "targets": (target,)}))
+
+
+def test_quantised_weights_are_refused(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "teacher" / "text_encoder" / "model.safetensors"
+    write_safetensors(file, {"w": (3, 4)}, "U8")
+    with pytest.raises(UserError, match=r"text_encoder/model\.safetensors: w is U8, and quantised weights are not"):
+        preflight.check(config)
+
+
+@pytest.mark.parametrize("scheduler", ['{"_class_name": "DDIMScheduler"}', '{"use_karras_sigmas": true}'])
+def test_a_scheduler_whose_levels_are_not_followed_is_refused(config: Config, tmp_path: Path, scheduler: str) -> None:
+    (tmp_path / "teacher" / "scheduler" / "scheduler_config.json").write_text(scheduler)
+    with pytest.raises(UserError, match=r"scheduler_config\.json: (is a DDIMScheduler|sets use_karras_sigmas)"):
+        preflight.check(config)
+
+
+def test_a_folder_of_embeddings_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    preflight.check(make_config(tmp_path, model={"embeddings": str(tmp_path / "embeddings")}))
+    with pytest.raises(UserError, match=r"/proc/embeddings cannot be written.*choose another model\.embeddings"):
+        preflight.check(make_config(tmp_path, model={"embeddings": "/proc/embeddings"}))
+
+
+def test_a_folder_of_latents_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {number}" for number in range(20)))
+    data: dict[str, object] = {"source": "teacher_samples", "prompts": str(tmp_path / "prompts.txt")}
+    preflight.check(make_config(tmp_path, data=data))
+    with pytest.raises(UserError, match=r"/proc/latents cannot be written.*choose another data\.cache"):
+        preflight.check(make_config(tmp_path, data=data | {"cache": "/proc/latents"}))
+
+
+def test_more_gpus_than_this_machine_has_are_refused_before_a_local_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    preflight.check(make_config(tmp_path, rollout={"num_gpus": 0.5}))
+    with pytest.raises(UserError, match=r"the workers reserve 1\.2 GPUs, torch sees 1 here"):
+        preflight.check(make_config(tmp_path, rollout={"num_gpus": 0.6}))
+
+
+def test_what_another_machine_must_have_is_not_asked_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    large = make_config(tmp_path, rollout={"num_gpus": 8.0, "num_cpus": 4096.0})
+    assert preflight.check(large, here=False).folder == large.folder
+    with pytest.raises(UserError, match="blocks 0 to"):
+        preflight.check(make_config(tmp_path, discriminator={"blocks": (99,)}), here=False)

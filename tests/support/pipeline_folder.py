@@ -1,8 +1,11 @@
 """A pipeline folder with true headers and no meaning: what pre-flight reads, in a few kilobytes."""
 
 import json
+import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 WEIGHTS = 100
 """Float32 weights of each network in the folder."""
@@ -15,10 +18,19 @@ NETWORKS = {
 }
 
 
-def write_safetensors(file: Path, weights: int = WEIGHTS) -> None:
-    """One float32 tensor of zeros, in the safetensors format: header length, header, data."""
-    header = json.dumps({"w": {"dtype": "F32", "shape": [weights], "data_offsets": [0, 4 * weights]}}).encode()
-    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4 * weights))
+ATTENTION = {f"transformer_blocks.0.attn.{name}.weight": (5, 5) for name in ("to_q", "to_k", "to_v", "to_out.0")}
+"""The transformer's layers, which together have `WEIGHTS` weights too."""
+
+
+def write_safetensors(file: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, dtype: str = "F32") -> None:
+    """Tensors of zeros in the safetensors format: header length, header, data; by default one of `WEIGHTS` weights."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in ({"w": (WEIGHTS,)} if shapes is None else shapes).items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    encoded = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(encoded)) + encoded + bytes(end))
 
 
 def write_pipeline(folder: Path) -> Path:
@@ -29,7 +41,7 @@ def write_pipeline(folder: Path) -> Path:
         config = {"sample_size": 8, "patch_size": 2, "in_channels": 1, "num_layers": LAYERS, "block_out_channels": [1]}
         config |= {"num_attention_heads": 2, "attention_head_dim": 4}
         (folder / name / "config.json").write_text(json.dumps(config))
-        write_safetensors(folder / name / f"{stem}.safetensors")
+        write_safetensors(folder / name / f"{stem}.safetensors", ATTENTION if name == "transformer" else None)
         index[name] = [library, class_name]
     for name in ("tokenizer", "tokenizer_2"):
         (folder / name).mkdir()

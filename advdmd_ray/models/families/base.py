@@ -102,7 +102,6 @@ class TransformerDenoiser(nn.Module):
         return checkpoint(self._run, x, t, conditioning, use_reentrant=False, preserve_rng_state=False)
 
     def _run(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        conditioning = conditioning.trimmed()  # of this part alone: rows of one prompt need no mask
         device, dtype = self.transformer.device, self.transformer.dtype
         with torch.autocast(device.type, torch.bfloat16, enabled=self.execution.autocast):
             v = self.velocity(x.to(device, dtype), t.to(device), conditioning.to(device, dtype))

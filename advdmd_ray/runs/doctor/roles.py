@@ -139,12 +139,21 @@ def _unplaced(rows: Sequence[Role], nodes: Sequence[Node]) -> str:
     return ""
 
 
-def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> Finding:
-    """Host memory of all workers together, of a local Ray with its object store."""
+def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node], *, processes: bool = True) -> Finding:
+    """Host memory of all workers together, of a local Ray with its object store.
+
+    Args:
+        config: The configuration.
+        sizes: Of the teacher's folder.
+        nodes: One or more.
+        processes: Whether workers are processes of Ray; else one process does the work of one worker of each role.
+    """
     rows, local = memory(config, sizes), _is_local(nodes)
-    store = config.ray.object_store_bytes if local else 0
+    if not processes:
+        rows = tuple(replace(row, workers=1) for row in rows if row.role not in {"driver", "services"})
+    store = config.ray.object_store_bytes if local and processes else 0
     needed, offered = sum(row.workers * row.host for row in rows) + store, sum(node.memory for node in nodes)
-    all_of = f"all workers and an object store of {amount(store)}" if local else "all workers"
+    all_of = f"all workers and an object store of {amount(store)}" if store else "all workers"
     text = f"{all_of} need about {amount(needed)} of host memory, {amount(offered)} are there"
     if needed <= offered:
         return Finding("memory", "ok", text)

@@ -11,7 +11,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.config.inputs import LoraSection
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
 from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline
-from advdmd_ray.models.headers import tensor_shapes
+from advdmd_ray.models.targets import linear_layers, targeted
 from advdmd_ray.runs.needs.activations import Activations
 from advdmd_ray.runs.needs.compute import Network
 
@@ -157,13 +157,15 @@ def sizes_of(config: Config) -> Sizes:
 
 
 def adapter_weights(info: PipelineInfo, lora: LoraSection) -> int:
-    """Weights of the adapters of one role: rank x (inputs + outputs) of every target layer, by the files' headers."""
+    """Weights of the adapters of one role: rank x (inputs + outputs) of every target layer, by the files' headers.
+
+    Raises:
+        UserError: for a target that the transformer does not have.
+    """
     if not lora.rank:
         return 0
-    shapes = [tensor_shapes(file) for file in info.component("transformer").weight_files]
-    layers = {name.removesuffix(".weight"): shape for part in shapes for name, shape in part.items() if len(shape) == 2}  # noqa: PLR2004 - matrices
-    ends = tuple(f".{target}" for target in lora.targets)
-    return lora.rank * sum(sum(shape) for name, shape in layers.items() if f".{name}".endswith(ends))
+    layers = linear_layers(info)
+    return lora.rank * sum(sum(layers[name]) for name in targeted([*layers], lora.targets))
 
 
 def weight_bytes(config: Config) -> int:
@@ -279,45 +281,3 @@ def object_store_demand(config: Config, sizes: Sizes) -> int:
     learnt = (sizes.adapters or sizes.transformer) * FLOAT32
     ahead = (age + 1) * config.rollout.groups_per_cycle * group_bytes(config, sizes.latent)
     return min(ahead, config.buffer.max_bytes) + snapshots * learnt
-
-
-def plan_text(config: Config, *, local: bool = False) -> str:
-    """Placement and memory as text.
-
-    Args:
-        config: The configuration.
-        local: Whether one process is the whole run: it reserves nothing, and has no object store.
-
-    Raises:
-        UserError: if the pipeline folder is missing or damaged.
-    """
-    sizes = sizes_of(config)
-    lines = ["placement", *(["  all workers are in this process, which reserves nothing"] if local else _rows(config))]
-    adapters = f", a role's adapters {sizes.adapters:,}" if sizes.adapters else ""
-    lines.append(f"\nmemory, estimated in MiB (the transformer has {sizes.transformer:,} weights{adapters})")
-    roles = [row for row in memory(config, sizes) if not (local and row.role in ("driver", "services"))]
-    for row in roles:
-        parts = ", ".join(f"{name} {size / MIB:.1f}" for name, size in row.parts)
-        lines.append(f"  {row.role:<9}{row.workers:>3} x {row.per_worker / MIB:>9,.1f}  {parts}")
-    group, store = group_bytes(config, sizes.latent), 0 if local else config.ray.object_store_bytes
-    cap = f"cap; a group has {group / MIB:.2f} and a cycle {config.rollout.groups_per_cycle} groups"
-    lines.append(f"  {'buffer':<9}{config.buffer.max_bytes / MIB:>15,.1f}  {cap}")
-    if not local:
-        demand = f"of a local Ray; groups and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}"
-        lines.append(f"  {'store':<9}{store / MIB:>15,.1f}  {demand}")
-    total = sum(row.workers * row.host for row in roles) + store
-    without = "discriminator heads" if local else "discriminator heads and Ray's own processes"
-    lines.append(f"  {'total':<9}{total / MIB:>15,.1f}  without {without}")
-    lines.append("")
-    return "\n".join(lines)
-
-
-def _rows(config: Config) -> list[str]:
-    """The workers of every role on Ray, and what they reserve."""
-    rows = placement(config)
-    cpus, gpus = reserved(rows)
-    return [
-        f"  {'role':<9}{'workers':>8}{'CPUs':>7}{'GPUs':>7}  where",
-        *(f"  {r.name:<9}{r.workers:>8}{r.num_cpus:>7g}{r.num_gpus:>7g}  {r.where}" for r in rows),
-        f"  {'total':<9}{sum(r.workers for r in rows):>8}{cpus:>7g}{gpus:>7g}",
-    ]

@@ -35,6 +35,11 @@ def device_of(role: Resources) -> torch.device:
     return torch.device("cuda")
 
 
+def gpus_here() -> int:
+    """GPUs that torch sees on this machine."""
+    return torch.cuda.device_count()
+
+
 def build_denoiser(config: Config, role: Resources | None = None) -> TransformerDenoiser:
     """The teacher's network where a role's worker has it, unguided but for what its family takes as an input."""
     half = config.model.precision == "bfloat16"

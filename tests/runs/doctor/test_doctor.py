@@ -71,6 +71,39 @@ def test_data_that_a_run_would_refuse_must_change(tmp_path: Path, data: dict[str
     assert says in change.text
 
 
+def test_every_fault_of_a_configuration_is_told_and_that_of_the_whole_pipeline_once(tmp_path: Path) -> None:
+    write_pipeline(tmp_path / "teacher")
+    free: dict[str, object] = {"num_cpus": 0.0}
+    wrong: dict[str, dict[str, object]] = {
+        "model": {"path": str(tmp_path / "teacher"), "max_sequence_length": 513, "embeddings": "/proc/embeddings"},
+        "lora": {"rank": 2, "targets": ("to_query",)},
+        "discriminator": {"blocks": (1, 99)},
+        "buffer": {"max_bytes": 2**16},
+        "data": {"prompts": "absent.txt"},
+        "run": {"output": "/proc/runs"},
+        "rollout": free,
+        "learner": free,
+    }
+    found = doctor.examine(config_in(tmp_path, **wrong))
+    changes = {finding.subject: finding.text for finding in found if finding.state == "change"}
+    assert list(changes) == [
+        "text length", "discriminator", "adapters", "buffer", "data", "run folder", "embeddings",
+    ]  # fmt: skip
+    assert "did you mean to_q?" in changes["adapters"]
+    shutil.rmtree(tmp_path / "teacher" / "vae")
+    broken = [finding.text for finding in doctor.examine(config_in(tmp_path, **wrong)) if "vae" in finding.text]
+    assert len(broken) == 1
+
+
+def test_a_run_folder_that_is_used_needs_a_choice(tmp_path: Path) -> None:
+    write_pipeline(tmp_path / "teacher")
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "run" / "metrics.jsonl").touch()
+    (note,) = [finding for finding in doctor.examine(config_in(tmp_path)) if finding.subject == "start"]
+    assert note.state == "note"
+    assert "--resume auto" in note.text
+
+
 def test_missing_and_old_packages_are_named() -> None:
     finding = examine_packages(["torch>=999.1", "no-such-package>=1", "ray[default]>=2.0", 'x>=1; extra == "dev"'])
     assert finding.state == "change"

@@ -271,12 +271,6 @@ def test_a_run_without_rl_needs_no_room_for_the_groups_of_rl() -> None:
     assert sizes(rl=True, group_size=16, warm_group_size=4) == sizes(rl=True, group_size=16)
 
 
-def test_the_plan_names_every_role_and_its_memory(tmp_path: Path) -> None:
-    text = estimate.plan_text(config_with(model={"path": str(write_pipeline(tmp_path / "teacher"))}))
-    for role in ("driver", "rollout", "reward", "learner", "buffer", "weights", "metrics", "store", "total"):
-        assert f"  {role} " in text
-
-
 @pytest.mark.parametrize("backbone", ["teacher", "own"])
 @pytest.mark.parametrize("rank", [0, 4])
 def test_the_estimate_is_what_a_learner_holds(rank: int, backbone: str) -> None:

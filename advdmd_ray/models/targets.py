@@ -1,0 +1,53 @@
+"""The layers that have an adapter, found by the ends of their names: no torch or diffusers is imported here."""
+
+from collections.abc import Mapping, Sequence
+
+from advdmd_ray.config.named import nearest
+from advdmd_ray.errors import UserError
+from advdmd_ray.models.folder import PipelineInfo
+from advdmd_ray.models.headers import tensor_shapes
+
+MATRIX = 2
+"""Dimensions of a linear layer's weight."""
+
+
+def linear_layers(info: PipelineInfo) -> Mapping[str, tuple[int, ...]]:
+    """Outputs and inputs of every linear layer of a folder's transformer, by name, from the headers of its files.
+
+    Raises:
+        UserError: if a file is missing or damaged.
+    """
+    shapes = [tensor_shapes(file) for file in info.component("transformer").weight_files]
+    return {
+        name.removesuffix(".weight"): shape
+        for part in shapes
+        for name, shape in part.items()
+        if name.endswith(".weight") and len(shape) == MATRIX
+    }
+
+
+def targeted(layers: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
+    """The layers that targets name, each once.
+
+    Args:
+        layers: Whole names of a transformer's linear layers.
+        targets: Ends of names, such as `to_q`.
+
+    Raises:
+        UserError: for a target that is the end of no name.
+    """
+    found: dict[str, None] = {}
+    for target in targets:
+        named = [name for name in layers if f".{name}".endswith(f".{target}")]
+        if not named:
+            ends = sorted({_end(name) for name in layers})
+            near = f"did you mean {nearest(target, ends)}? It has: {', '.join(ends)}" if ends else "it has none at all"
+            raise UserError(f"lora.targets: the transformer has no linear layer named {target!r}; {near}")
+        found |= dict.fromkeys(named)
+    return tuple(found)
+
+
+def _end(name: str) -> str:
+    """The last part of a name; where that is the number of a layer in a list, the list's name too."""
+    before, _, last = name.rpartition(".")
+    return f"{before.rpartition('.')[2]}.{last}" if last.isdigit() and before else last
