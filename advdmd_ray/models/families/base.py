@@ -50,8 +50,9 @@ class Execution:
 
     Attributes:
         autocast: Whether matrix products run in bfloat16.
-        micro_batch: Most rows in one call; None: all. Where gradients are wanted, a part's activations are made again
-            in the backward pass, so that memory holds those of one part at a time.
+        micro_batch: Most images in one call; None: all. With classifier-free guidance an image is two rows, which go
+            together. Where gradients are wanted, a part's activations are made again in the backward pass, so that
+            memory holds those of one part at a time.
     """
 
     autocast: bool = False
@@ -89,19 +90,30 @@ class TransformerDenoiser(nn.Module):
             t: Noise level of each sample, in [0, 1].
             conditioning: One row per sample.
         """
-        most = self.execution.micro_batch
-        if most is None or len(x) <= most:
-            return self._run(x, t, conditioning)
-        parts = torch.arange(len(x)).split(most)
-        return torch.cat([self._part(x[rows], t[rows], conditioning.select(rows)) for rows in parts])
+        return self.in_parts(self.whole)(x, t, conditioning)
 
-    def _part(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        if not torch.is_grad_enabled():
-            return self._run(x, t, conditioning)
-        # The networks have no dropout, so no state of a random generator belongs to a part.
-        return checkpoint(self._run, x, t, conditioning, use_reentrant=False, preserve_rng_state=False)
+    def in_parts(self, velocity: Denoiser) -> Denoiser:
+        """A denoiser that gives `velocity` parts of a batch, of `Execution.micro_batch` images each.
 
-    def _run(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        Args:
+            velocity: Made of `whole`, such as its guided form.
+        """
+
+        def parted(
+            x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+        ) -> Float[Tensor, "b c h w"]:
+            most = self.execution.micro_batch
+            if most is None or len(x) <= most:
+                return velocity(x, t, conditioning)
+            parts = torch.arange(len(x)).split(most)
+            return torch.cat([_part(velocity, x[rows], t[rows], conditioning.select(rows)) for rows in parts])
+
+        return parted
+
+    def whole(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, "b c h w"]:
+        """`forward` in one call of the network, however many rows there are."""
         device, dtype = self.transformer.device, self.transformer.dtype
         with torch.autocast(device.type, torch.bfloat16, enabled=self.execution.autocast):
             v = self.velocity(x.to(device, dtype), t.to(device), conditioning.to(device, dtype))
@@ -137,6 +149,13 @@ class TransformerDenoiser(nn.Module):
         return [block for name in self.block_lists for block in getattr(self.transformer, name)]
 
 
+def _part(velocity: Denoiser, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    if not torch.is_grad_enabled():
+        return velocity(x, t, conditioning)
+    # The networks have no dropout, so no state of a random generator belongs to a part.
+    return checkpoint(velocity, x, t, conditioning, use_reentrant=False, preserve_rng_state=False)
+
+
 class Adapter:
     """A family's ways outside its transformer; the codec here is `AutoencoderKL`'s."""
 
@@ -159,12 +178,16 @@ class Adapter:
     def guided(self, denoiser: Denoiser, empty: Conditioning, guidance: float) -> Denoiser:
         """The denoiser with the guidance of the family.
 
+        A network that works in parts gets the two rows of an image in one part: its parts are cut from the images.
+
         Args:
             denoiser: One of the family's.
             empty: The encoded `empty_prompt`, a batch of one.
             guidance: The scale; 1 is none, where it is not an input of the transformer.
         """
-        return guided(denoiser, empty, guidance, self.combine)
+        if guidance == 1 or not isinstance(denoiser, TransformerDenoiser):
+            return guided(denoiser, empty, guidance, self.combine)
+        return denoiser.in_parts(guided(denoiser.whole, empty, guidance, self.combine))
 
     def guided_call(self, guidance: float, prompts: int) -> dict[str, Any]:
         """Arguments with which the pipeline samples with a guidance scale of the family.

@@ -6,11 +6,12 @@ What a block keeps is in `models/families/kept.py`. Two sums are made of it:
   block keeps; and beside it what one block works with.
 * Without a graph: what one block works with, 16 tensors of a token's width at most.
 
-A call has `micro_batch` rows at most; parts of a larger batch are made one after the other, and their activations are
-made again in the backward pass. A network that learns as a whole under bfloat16 is copied in half precision by
-autocast as long as a call lasts, and kept so by a graph. Not counted: embeddings of text on their way in, latents,
-discriminator heads, DeepSpeed's buckets, what an allocator leaves unused. `tests/models/families/test_kept.py` holds
-both sums against the tensors of real forwards and backwards, on CPUs; no GPU was at hand.
+A call has `micro_batch` images at most, which with guidance are two rows each; parts of a larger batch are made one
+after the other, and their activations are made again in the backward pass. A network that learns as a whole under
+bfloat16 is copied in half precision by autocast as long as a call lasts, and kept so by a graph. Not counted:
+embeddings of text on their way in, latents, discriminator heads, DeepSpeed's buckets, what an allocator leaves unused.
+`tests/models/families/test_kept.py` holds both sums against the tensors of real forwards and backwards, on CPUs; no GPU
+was at hand.
 """
 
 from collections.abc import Callable, Sequence
@@ -160,7 +161,8 @@ class Activations:
 
     def _dmd(self, rows: int) -> int:
         config, most = self.config, self.config.learner.micro_batch
-        teacher = self._forward(rows * guided_forward(config.model.guidance, self.network), most)
+        an_image = guided_forward(config.model.guidance, self.network)
+        teacher = self._forward(rows * an_image, None if most is None else most * an_image)
         calls: list[Call] = [(rows, self._graph)]
         if config.dmd.gan_weight > 0:
             calls.append((rows, self._features))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.models.discriminator import Discriminator
-from advdmd_ray.models.families.base import Execution, TransformerDenoiser
+from advdmd_ray.models.families.base import Adapter, Execution, TransformerDenoiser
 from advdmd_ray.models.features import TokenReader
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, is_adapter
@@ -53,6 +54,42 @@ def test_parts_give_the_velocities_and_gradients_of_the_whole(
     parts = {1: 5, 2: 3, 5: 1, None: 1}[micro_batch]
     # Each part of several runs once forwards and once more in the backward pass.
     assert len(sizes) == (parts if parts == 1 else 2 * parts)
+
+
+class _Weightless(nn.Module):
+    """A transformer without weights, on the CPU."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+
+class _Watched(TransformerDenoiser):
+    """Its velocity is the state times the prompt's number; keeps the states and numbers of each call."""
+
+    def __init__(self, micro_batch: int | None) -> None:
+        super().__init__(_Weightless(), execution=Execution(micro_batch=micro_batch))
+        self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        self.calls.append((x, conditioning.pooled[:, 0]))
+        return x * (t * conditioning.pooled[:, 0]).reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, None])
+def test_both_halves_of_a_guided_image_are_in_one_part(micro_batch: int | None) -> None:
+    x, t = torch.randn(5, 1, 2, 2), torch.rand(5)
+    prompts = Conditioning(torch.zeros(5, 1, 1), torch.arange(1.0, 6.0).reshape(5, 1))
+    empty = Conditioning(torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    network = _Watched(micro_batch)
+    velocity = Adapter().guided(network, empty, 3.0)(x, t, prompts)
+    images = 3.0 * (t * prompts.pooled[:, 0]).reshape(-1, 1, 1, 1) * x
+    torch.testing.assert_close(velocity, images)
+    sizes = [5] if micro_batch is None else [len(part) for part in torch.arange(5).split(micro_batch)]
+    assert [len(states) for states, _ in network.calls] == [2 * size for size in sizes]
+    for states, numbers in network.calls:
+        assert torch.equal(*states.chunk(2))
+        without, with_text = numbers.chunk(2)
+        assert not without.any()
+        assert with_text.all()
 
 
 def test_activations_made_again_give_the_same_gradients(family_folder: Path, inputs: Inputs) -> None:
