@@ -220,6 +220,9 @@ class EvaluationSection(Section):
         description="CFG scale at which the teacher is judged; default: model.guidance, which the student matches.",
     )
     grid_cycles: Free[Count] = Field(default=50, description="Cycles between sample grids; 0: none.")
+    keep_grids: Free[int] = Field(
+        default=50, ge=2, description="Sample grids that are kept: the first, the newest and evenly spaced others."
+    )
     judge_cycles: Free[Count] = Field(
         default=0, description="Cycles between judgements of the student's EMA while it learns; 0: only at the end."
     )

@@ -13,7 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.evaluation.judges.draws import StudentJudge
-from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid
+from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid, tiles_that_fit
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
@@ -24,6 +24,7 @@ from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
 
 GRID_ROWS, GRID_COLUMNS = 6, 10
+"""Most of a sample grid: fewer of large images."""
 
 Publication = tuple[tuple[Manifest, Manifest], np.ndarray, np.ndarray]
 Nothing = tuple[None, None, None]
@@ -41,6 +42,8 @@ class LearnerWorker:
         table: The encoded prompts.
         checkpoints: Folder of the checkpoints.
         grid_path: From a version to where its grid goes.
+        thin_grids: Removes grids until there are so many.
+        pixels: Height and width of an image.
         decode: Turns latents `[b, c, h, w]` into images in [-1, 1]; only rank 0 needs it, for its grids.
         judge: Rank 0's, if the student is judged while it learns.
 
@@ -57,11 +60,14 @@ class LearnerWorker:
         *,
         checkpoints: Path,
         grid_path: Callable[[int], Path],
+        thin_grids: Callable[[int], None],
+        pixels: tuple[int, int],
         decode: Callable[[Tensor], Tensor] | None,
         judge: StudentJudge | None,
     ) -> None:
         self._config, self._gang, self.learner, self._table = config, gang, learner, table
-        self._checkpoints, self._grid_path = checkpoints, grid_path
+        self._checkpoints, self._grid_path, self._thin_grids = checkpoints, grid_path, thin_grids
+        self._rows, self._columns = tiles_that_fit(*pixels, GRID_ROWS, min(GRID_COLUMNS, table.rollouts))
         self._decode, self._judge = decode, judge
         self._share: Sequence[np.ndarray] = ()
 
@@ -123,14 +129,16 @@ class LearnerWorker:
         """
         if self._decode is None:
             raise ValueError(f"rank {self._gang.rank} draws no grids; ask rank 0")
-        count = min(GRID_COLUMNS, self._table.rollouts)
-        ids = torch.arange(count).repeat(GRID_ROWS)
+        count = self._columns
+        ids = torch.arange(count).repeat(self._rows)
         seeds = [derive_seed(self._config.run.seed, "grid", index) for index in range(ids.numel())]
         latents = self.learner.sample_ema(self._table.rows(ids), seeds)
         path = self._grid_path(self.learner.version)
         label = f"student, {self._config.steps} steps, cycle {self.learner.version}"
         images = self._decode(latents).numpy()
-        return str(comparison_grid(path, {label: images}, column_labels(self._table.texts[:count])))
+        drawn = comparison_grid(path, {label: images}, column_labels(self._table.texts[:count]))
+        self._thin_grids(self._config.evaluation.keep_grids)
+        return str(drawn)
 
     def judge(self) -> Judgement:
         """Judges the student's EMA; the same prompts and seeds at every version.

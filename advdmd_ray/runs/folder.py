@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def comparison(self) -> Path:
-        """Teacher and student side by side."""
+        """Teacher and student side by side; of large images a JPEG of this name."""
         return self.path / "comparison.png"
 
     @property
@@ -79,13 +79,20 @@ class RunFolder:
         return self.path / "run.lock"
 
     def grid(self, version: int) -> Path:
-        """Samples of the student's EMA after `version` cycles."""
+        """Samples of the student's EMA after `version` cycles; of large images a JPEG of this name."""
         return self.path / "grids" / f"version-{version:06d}.png"
 
     def grids(self) -> list[tuple[int, Path]]:
         """Version and path of every grid that was drawn, in order."""
-        drawn = self.grid(0).parent.glob("version-*.png")
+        drawn = self.grid(0).parent.glob("version-*")
         return sorted((int(path.stem.removeprefix("version-")), path) for path in drawn)
+
+    def thin_grids(self, most: int) -> None:
+        """Removes grids until there are so many, at least 2; the first, the last and evenly spaced others stay."""
+        drawn = self.grids()
+        while len(drawn) > most:
+            crowded = min(range(1, len(drawn) - 1), key=lambda place: drawn[place + 1][0] - drawn[place - 1][0])
+            drawn.pop(crowded)[1].unlink()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.provenance import usable_cores
 
 SHOWN_PROMPTS, SHOWN_ROUNDS = 11, 2
-"""Most columns of the comparison picture, and most images of each."""
+"""Most columns of the comparison picture, and most images of each sampler in a column; fewer of large images."""
+SHOWN_SAMPLERS = 3
+"""Teacher at 40 and at K steps, and the student."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,10 +155,13 @@ def test_the_files_of_a_run_are_where_the_report_looks(finished: Config) -> None
     assert json.loads(json.dumps(facts["config"])) == finished.model_dump(mode="json")
 
 
-def test_a_grid_is_drawn_when_it_is_due(tmp_path: Path, tiny_pipeline: Path) -> None:
-    run = config(tmp_path, tiny_pipeline, run={"cycles": 1}, evaluation={"grid_cycles": 1})
+def test_a_grid_is_drawn_when_it_is_due_and_the_first_and_the_newest_are_kept(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    run = config(tmp_path, tiny_pipeline, run={"cycles": 3}, evaluation={"grid_cycles": 1, "keep_grids": 2})
     train_here(run)
-    assert [path.name for path in (run.folder / "grids").iterdir()] == ["version-000001.png"]
+    names = {path.name for path in (run.folder / "grids").iterdir()}
+    assert names == {"version-000001.png", "version-000003.png"}
 
 
 def _gauges(run: Config, name: str) -> list[float]:

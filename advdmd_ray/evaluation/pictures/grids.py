@@ -1,6 +1,11 @@
-"""Pictures of samples: plain grids, and a comparison with one row per sampler and one column per prompt."""
+"""Pictures of samples: plain grids, and a comparison with one row per sampler and one column per prompt.
+
+However large a model's images are, a comparison has a bounded number of pixels, and a large one is a JPEG: a PNG of
+sixty photographs of 1024 x 1024 has 100 MB.
+"""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +23,25 @@ _FRAME = (200, 204, 208)
 _TEXT = 16
 _SMALL_TEXT = 11
 _LINE = 22
+MOST_PIXELS = 24_000_000
+"""Of all tiles of a comparison: 22 of 1024 x 1024."""
+MOST_PNG_PIXELS = 2_000_000
+"""A comparison of more is a JPEG."""
+_JPEG_QUALITY = 90
+
+
+def tiles_that_fit(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of tiles that a comparison shows at full size: at most those that are asked for, at least one.
+
+    Args:
+        height: Of a tile, pixels.
+        width: Likewise.
+        rows: Most rows.
+        columns: Most columns, which come before rows.
+    """
+    tile = (height + _GAP) * (width + _GAP)
+    columns = max(1, min(columns, MOST_PIXELS // tile))
+    return max(1, min(rows, MOST_PIXELS // (tile * columns))), columns
 
 
 def to_pixels(images: Float[np.ndarray, "n c h w"], scale: int = 1) -> UInt8[np.ndarray, "n hs ws 3"]:
@@ -86,17 +110,20 @@ def comparison_grid(
     *,
     scale: int | None = None,
 ) -> Path:
-    """Writes samplers below each other and prompts beside each other, labelled, as one PNG.
+    """Writes samplers below each other and prompts beside each other, labelled, as one picture.
+
+    Tiles that would be more than `MOST_PIXELS` are made smaller.
 
     Args:
-        path: Where the PNG goes; the folder is made.
+        path: Where the PNG goes; a picture of more than `MOST_PNG_PIXELS` is a JPEG beside it, `.jpg`. The folder is
+            made.
         samplers: Label of each row, such as `teacher, 40 steps`, with its images `[n, c, h, w]` in [-1, 1]. Image i
             belongs to prompt `i % len(prompts)`; a multiple of `len(prompts)` gives several rows a sampler.
         prompts: Label of each column.
         scale: Enlargement of one pixel; None enlarges small images to about 80 pixels.
 
     Returns:
-        The path.
+        The path of the picture.
 
     Raises:
         ValueError: if nothing is given, image shapes differ, or a sampler's images do not fill whole rows.
@@ -112,13 +139,13 @@ def comparison_grid(
             raise ValueError(f"{label}: {len(images)} images do not fill rows of {columns} prompts")
     first = next(iter(samplers.values()))
     factor = _enlargement(first, 80) if scale is None else scale
-    height, width = first.shape[2] * factor, first.shape[3] * factor
+    rows = sum(len(images) // columns for images in samplers.values())
+    height, width = _tile_size(first.shape[2] * factor, first.shape[3] * factor, rows * columns)
     font = _font()
     left = max(round(font.getlength(label)) for label in samplers) + 4 * _GAP
     head_font = _font_for([word for prompt in prompts for word in prompt.split()], width)
     heads = [_wrap(prompt, width, head_font) for prompt in prompts]
     top = max(len(lines) for lines in heads) * _LINE + 2 * _GAP
-    rows = sum(len(images) // columns for images in samplers.values())
     size = (left + columns * (width + _GAP) + _GAP, top + rows * (height + _GAP) + len(samplers) * 2 * _GAP)
     board = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(board)
@@ -128,14 +155,15 @@ def comparison_grid(
             draw.text((middle, _GAP + number * _LINE), line, fill=_INK, font=head_font, anchor="ma")
     y = top
     for label, images in samplers.items():
-        tiles = to_pixels(images, factor)
-        block = len(tiles) // columns * (height + _GAP)
+        block = len(images) // columns * (height + _GAP)
         draw.text((2 * _GAP, y + block / 2), label, fill=_INK, font=font, anchor="lm")
-        for index, tile in enumerate(tiles):
+        for index in range(len(images)):
             row, column = divmod(index, columns)
+            tile = _resized(to_pixels(images[index : index + 1], factor)[0], height, width)
             _place(board, tile, left + column * (width + _GAP), y + row * (height + _GAP))
         y += block + 2 * _GAP
-    return _save_png(path, board)
+    large = board.width * board.height > MOST_PNG_PIXELS
+    return _save_jpeg(path.with_suffix(".jpg"), board) if large else _save_png(path, board)
 
 
 def column_labels(prompts: Sequence[str]) -> list[str]:
@@ -152,6 +180,18 @@ def _place(board: Image.Image, tile: UInt8[np.ndarray, "h w 3"], x: int, y: int)
     height, width = tile.shape[:2]
     ImageDraw.Draw(board).rectangle((x - 1, y - 1, x + width, y + height), outline=_FRAME)
     board.paste(Image.fromarray(tile), (x, y))
+
+
+def _tile_size(height: int, width: int, tiles: int) -> tuple[int, int]:
+    """Height and width of a tile of a picture that has so many of them."""
+    shrink = min(1.0, math.sqrt(MOST_PIXELS / (height * width * tiles)))
+    return max(1, int(height * shrink)), max(1, int(width * shrink))
+
+
+def _resized(tile: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "hs ws 3"]:
+    if tile.shape[:2] == (height, width):
+        return tile
+    return np.asarray(Image.fromarray(tile).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _enlargement(images: np.ndarray, pixels: int) -> int:
@@ -195,3 +235,9 @@ def _save_png(path: Path, board: Image.Image) -> Path:
     buffer = io.BytesIO()
     board.save(buffer, format="PNG", optimize=True)
     return write_atomically(Path(path), buffer.getvalue())
+
+
+def _save_jpeg(path: Path, board: Image.Image) -> Path:
+    buffer = io.BytesIO()
+    board.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+    return write_atomically(path, buffer.getvalue())

@@ -1,13 +1,21 @@
-"""The report: one self-contained page about a finished run."""
+"""The report: one self-contained page about a finished run, a few megabytes large whatever the model's images are."""
 
-import base64
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from advdmd_ray.evaluation.pictures.page_pictures import evenly_spaced, page_picture
 from advdmd_ray.evaluation.summary import FigureLabel, JudgeSummary, Score, Summary
 from advdmd_ray.files import write_atomically
+
+SHOWN_GRIDS = 24
+"""Most sample grids in the page."""
+GRID_BYTES, WIDE_BYTES = 2**18, 2**20
+"""Most bytes of a grid in the page, and of a picture as wide as the page; of a larger file there is a thumbnail."""
+GRID_WIDTH, WIDE_WIDTH = 800, 2000
+"""Most pixels of a thumbnail's width: twice what the page gives it."""
 
 
 def write_report(
@@ -21,15 +29,17 @@ def write_report(
 ) -> Path:
     """Writes the page of a run: verdict, pictures, curves, timings, versions, configuration.
 
-    The page needs no other file and no network: pictures are data URIs, the style is in the page.
+    The page needs no other file and no network: pictures, of large ones thumbnails, are data URIs, and the style is in
+    the page. Each picture is a link to its file.
 
     Args:
         path: Where it goes.
         summary: What the run achieved.
         config_text: The resolved configuration as YAML.
-        comparison: PNG of the samplers side by side.
-        curves: PNG of the run's curves.
-        grids: Learner cycle and PNG of each sample grid, in the order to show.
+        comparison: Picture of the samplers side by side.
+        curves: Picture of the run's curves.
+        grids: Learner cycle and picture of each sample grid, in the order to show; of many the first, the last and some
+            between are shown.
 
     Returns:
         The path.
@@ -44,6 +54,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    wide = partial(page_picture, page=path, most_bytes=WIDE_BYTES, width=WIDE_WIDTH)
     environment.filters["figure"] = figure
     environment.filters["duration"] = duration
     page = environment.get_template("report.html.j2").render(
@@ -51,16 +62,15 @@ def write_report(
         verdict=verdict(summary),
         rows=score_rows(summary),
         config_text=config_text,
-        comparison=None if comparison is None else data_uri(comparison),
-        curves=None if curves is None else data_uri(curves),
-        grids=[(cycle, data_uri(path)) for cycle, path in grids],
+        comparison=None if comparison is None else wide(comparison),
+        curves=None if curves is None else wide(curves),
+        grids=[
+            (cycle, page_picture(grid, path, most_bytes=GRID_BYTES, width=GRID_WIDTH))
+            for cycle, grid in evenly_spaced(grids, SHOWN_GRIDS)
+        ],
+        drawn_grids=len(grids),
     )
     return write_atomically(path, page.encode("utf-8"))
-
-
-def data_uri(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode('ascii')}"
 
 
 def figure(value: float) -> str:

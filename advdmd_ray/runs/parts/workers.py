@@ -120,6 +120,8 @@ class LearnerParts(TypedDict):
     table: PromptTable
     checkpoints: Path
     grid_path: Callable[[int], Path]
+    thin_grids: Callable[[int], None]
+    pixels: tuple[int, int]
     decode: Callable[[Tensor], Tensor] | None
     judge: StudentJudge | None
 
@@ -144,6 +146,8 @@ def learner_parts(
         table=table,
         checkpoints=folder.checkpoints,
         grid_path=folder.grid,
+        thin_grids=folder.thin_grids,
+        pixels=inspect_pipeline(config.model.path, config.model.pixels).pixels,
         decode=build_decoder(config) if eyes else None,
         judge=build_student_judge(config) if eyes and config.evaluation.judge_cycles else None,
     )

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid, save_grid, to_pixels
+from advdmd_ray.evaluation.pictures.grids import (
+    MOST_PIXELS,
+    column_labels,
+    comparison_grid,
+    save_grid,
+    tiles_that_fit,
+    to_pixels,
+)
 
 GREY = np.linspace(-0.9, 0.9, 10).tolist()
 
@@ -98,3 +105,32 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, samplers: dict[str, np.
     with pytest.raises(ValueError, match=words):
         comparison_grid(tmp_path / "no.png", samplers, ["x", "y"])
     assert not (tmp_path / "no.png").exists()
+
+
+@given(st.integers(1, 8192), st.integers(1, 8192), st.integers(1, 9), st.integers(1, 12))
+def test_as_many_tiles_are_shown_as_fit_at_full_size_and_at_least_one(
+    height: int, width: int, rows: int, columns: int
+) -> None:
+    fit, across = tiles_that_fit(height, width, rows, columns)
+    assert 1 <= fit <= rows
+    assert 1 <= across <= columns
+    assert fit * across == 1 or fit * across * height * width <= MOST_PIXELS
+
+
+def test_small_images_keep_their_grid_and_large_ones_have_fewer_tiles() -> None:
+    assert tiles_that_fit(8, 8, 6, 10) == (6, 10)
+    assert tiles_that_fit(512, 512, 6, 10) == (6, 10)
+    assert tiles_that_fit(1024, 1024, 6, 10) == (2, 10)
+    assert tiles_that_fit(2048, 2048, 6, 10) == (1, 5)
+
+
+def test_a_picture_has_a_bounded_number_of_pixels_and_keeps_its_layout(tmp_path: Path) -> None:
+    images = np.broadcast_to(np.asarray([-0.9, 0.9] * 14, dtype=np.float32)[:, None, None, None], (28, 1, 1024, 1024))
+    path = comparison_grid(tmp_path / "large.png", {"s": images}, ["x", "y"])
+    assert path == tmp_path / "large.jpg"
+    picture = shades(path)[:, :, 0].astype(int)
+    assert 0.9 * MOST_PIXELS < picture.size < 1.1 * MOST_PIXELS
+    dark, light = (int(tile.max()) for tile in to_pixels(flat([-0.9, 0.9])))
+    for share, shade in ((0.3, dark), (0.8, light)):
+        column = picture[:, int(share * picture.shape[1])]
+        assert (np.abs(column - shade) < 4).mean() > 0.9

@@ -1,5 +1,6 @@
 """The report and summary.json: whole, self-contained, and never more flattering than the figures."""
 
+import base64
 import json
 import os
 import re
@@ -13,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from advdmd_ray.config import Config, dump_config
-from advdmd_ray.evaluation.pictures.grids import save_grid
-from advdmd_ray.evaluation.pictures.report import duration, figure, score_rows, verdict, write_report
+from advdmd_ray.evaluation.pictures.grids import comparison_grid, save_grid
+from advdmd_ray.evaluation.pictures.report import SHOWN_GRIDS, duration, figure, score_rows, verdict, write_report
 from advdmd_ray.evaluation.summary import Summary, write_summary
 from advdmd_ray.files import write_atomically
 from advdmd_ray.provenance import git_commit, machine_facts, package_versions
@@ -75,11 +76,14 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.fetched, self.open, self.text = [], [], ""
+        self.fetched, self.linked, self.open, self.text = [], [], [], ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.fetched += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        links = [value for name, value in attrs if tag == "a" and name == "href"]
+        self.linked += links
+        named = [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        self.fetched += [value for value in named if value not in links]
         if tag not in ("meta", "link", "img", "br"):
             self.open.append(tag)
 
@@ -107,6 +111,57 @@ def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
     assert all(uri.startswith("data:") for uri in page.fetched)
     assert not re.search(r"@import|url\(|<script|https?://", text)
     assert page.open == []
+
+
+def test_a_small_picture_is_shown_as_it_is_and_every_picture_is_a_link_to_its_file(tmp_path: Path) -> None:
+    shown, grid = picture(tmp_path / "a b.png"), picture(tmp_path / "grids" / "version-000050.png")
+    page = Page(write_page(tmp_path, comparison=shown, curves=shown, grids=[(50, grid)]))
+    assert page.linked == ["a%20b.png", "a%20b.png", "grids/version-000050.png"]
+    assert embedded_bytes(page) == [b"", shown.read_bytes(), shown.read_bytes(), grid.read_bytes()]
+
+
+def embedded_bytes(page: Page) -> list[bytes]:
+    return [base64.b64decode(uri.partition("base64,")[2]) for uri in page.fetched]
+
+
+def photograph(side: int) -> np.ndarray:
+    """An image with detail at every scale and a little noise, as photographs have, in [-1, 1]."""
+    draw = np.random.default_rng(3)
+    image = 0.05 * draw.standard_normal((1, 3, side, side), dtype=np.float32)
+    for cells in (4, 16, 64, 256):
+        coarse = 0.2 * draw.standard_normal((1, 3, cells, cells), dtype=np.float32)
+        image += coarse.repeat(side // cells, axis=2).repeat(side // cells, axis=3)
+    return image
+
+
+def test_the_page_of_a_model_of_1024_pixels_is_a_few_megabytes_large(tmp_path: Path) -> None:
+    images = np.broadcast_to(photograph(1024), (7, 3, 1024, 1024))
+    names = ("teacher, 40 steps", "teacher, 4 steps", "student, 4 steps")
+    comparison = comparison_grid(tmp_path / "comparison.png", dict.fromkeys(names, images), ["a red bicycle"] * 7)
+    assert comparison.suffix == ".jpg"
+    assert comparison.stat().st_size < 16e6
+    curves, grid = picture(tmp_path / "curves.png"), save_grid(tmp_path / "grid.png", images[:1, :, :512], scale=1)
+    assert grid.stat().st_size > 2**19
+    text = write_page(tmp_path, comparison=comparison, curves=curves, grids=[(n, grid) for n in range(50, 2001, 50)])
+    assert len(text) < 12e6
+    _, *shown = (len(data) for data in embedded_bytes(Page(text)))
+    assert 2**16 < shown[0] <= 2**20
+    assert shown[1] == curves.stat().st_size
+    assert min(shown[2:]) > 2**14
+    assert max(shown[2:]) <= 2**18
+
+
+def test_of_many_grids_the_first_the_last_and_evenly_spaced_others_are_shown(tmp_path: Path) -> None:
+    shown = picture(tmp_path / "p.png")
+    few, many = ([(cycle, shown) for cycle in range(count)] for count in (SHOWN_GRIDS, 10 * SHOWN_GRIDS))
+    assert "sample grids; all" not in write_page(tmp_path, grids=few)
+    text = write_page(tmp_path, grids=many)
+    cycles = [int(cycle) for cycle in re.findall(r"<figcaption>cycle (\d+)<", text)]
+    assert len(cycles) == SHOWN_GRIDS
+    assert (cycles[0], cycles[-1]) == (0, 10 * SHOWN_GRIDS - 1)
+    gaps = np.diff(cycles)
+    assert gaps.max() - gaps.min() <= 1
+    assert f"{SHOWN_GRIDS} of {10 * SHOWN_GRIDS} sample grids" in text
 
 
 def test_the_page_shows_the_figures_of_the_summary(tmp_path: Path) -> None:
