@@ -15,7 +15,7 @@ from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import Path, collate
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import RATIO_TOLERANCE, Learner
-from advdmd_ray.learner.objectives import policy_means, ratio_deviation
+from advdmd_ray.learner.policy import policy_means, ratio_deviation
 from advdmd_ray.learner.updates import Updates
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.runs.parts.networks import build_networks

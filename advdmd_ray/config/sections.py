@@ -59,8 +59,8 @@ class Resources(Section):
     threads: Free[Positive] = Field(default=1, description="CPU threads of one worker's tensor operations.")
     micro_batch: Free[Positive | None] = Field(
         default=None,
-        description="Most rows in one call of a network; in the learner, activations of one such part are held at a "
-        "time and made again in the backward pass. Default: all rows at once.",
+        description="Most rows in one call of a network; the learner goes forward and back with so many at a time, and "
+        "adds up their gradients. Default: all rows at once.",
     )
 
 

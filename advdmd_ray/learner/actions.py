@@ -5,7 +5,7 @@ was taken in, the state it led to and its advantage, nothing else.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
@@ -52,8 +52,49 @@ class Actions:
         """The same rows of every group and action."""
         return self._at((slice(None), rows))
 
+    def rows(self) -> "ActionRows":
+        """All of them, one after the other: by group, then row, then step."""
+        groups, count, steps = self.advantages.shape
+        return ActionRows(
+            group=torch.arange(groups).repeat_interleave(count * steps),
+            step=torch.arange(steps).repeat(groups * count),
+            states=self.states.flatten(0, 2),
+            reached=self.reached.flatten(0, 2),
+            means=self.means.flatten(0, 2),
+            advantages=self.advantages.flatten(0, 2),
+        )
+
     def _at(self, index: tuple[Tensor | slice, ...]) -> Self:
         return type(self)(self.states[index], self.reached[index], self.means[index], self.advantages[index])
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRows:
+    """b actions of any groups and steps.
+
+    Attributes:
+        group: `[b]` index of the group in the batch.
+        step: `[b]` step that was taken.
+        states: `[b, C, H, W]`, see `Actions`.
+        reached: The same.
+        means: The same.
+        advantages: `[b]`.
+    """
+
+    group: Int64[Tensor, " b"]
+    step: Int64[Tensor, " b"]
+    states: Float[Tensor, "b c h w"]
+    reached: Float[Tensor, "b c h w"]
+    means: Float[Tensor, "b c h w"]
+    advantages: Float[Tensor, " b"]
+
+    def __len__(self) -> int:
+        """Number of actions, b."""
+        return len(self.group)
+
+    def part(self, rows: slice) -> Self:
+        """Consecutive ones."""
+        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 def strongest(advantages: Float[Tensor, "g n m"], count: int) -> Int64[Tensor, "g r m"]:

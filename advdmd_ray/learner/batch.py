@@ -6,6 +6,7 @@ the groups over more ranks changes nothing that is drawn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -121,6 +122,10 @@ class Draw:
     group: Int64[Tensor, " b"]
     sample: Int64[Tensor, " b"]
     level: Int64[Tensor, " b"]
+
+    def part(self, rows: slice) -> Self:
+        """Consecutive ones."""
+        return type(self)(self.group[rows], self.sample[rows], self.level[rows])
 
 
 def draw_states(batch: LearnerBatch, rows: int, levels: int, path: Path, emphasis: float = 1.0) -> Draw:

@@ -13,7 +13,7 @@ engines: DeepSpeed would cut up for the second what the first has cut up already
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -31,12 +31,14 @@ from advdmd_ray.learner.engine_state import (
     activation_home,
     exchanged,
     is_finite,
+    require_parts,
     shapes_of,
     step_report,
     trainable,
 )
 from advdmd_ray.learner.gang import Gang, TorchDistributedGang
 from advdmd_ray.learner.optimizer import MomentSetAdamW
+from advdmd_ray.learner.parts import LossPart
 
 # Gradient elements reduced at once at most. DeepSpeed allocates the bucket at every step; its default takes 2 GB.
 _BUCKET_ELEMENTS: Final = 2**25
@@ -70,7 +72,7 @@ class DeepSpeedEngine(NamedState):
         elements = sum(shape.numel() for shape in shapes.values())
         config = {
             "train_micro_batch_size_per_gpu": 1,  # only counted, never used to split anything
-            "gradient_accumulation_steps": 1,
+            "gradient_accumulation_steps": 1,  # `step` tells where the last part is, and scales no loss
             # Without ZeRO a gradient that is not finite must be seen before the step, so step() clips itself.
             "gradient_clipping": max_grad_norm if self._partitioned else 0.0,
             "zero_optimization": _zero_settings(zero_stage, elements, device, offload=offload_optimizer),
@@ -100,10 +102,14 @@ class DeepSpeedEngine(NamedState):
         with activation_home(self._device, offload=self._offload_activations):
             return self._engine(*args, **kwargs)
 
-    def step(self, loss: Tensor, objective: str, factor: float = 1.0) -> StepReport:
-        """See `Engine`."""
+    def step(self, parts: Sequence[LossPart], objective: str, factor: float = 1.0) -> StepReport:
+        """See `Engine`. ZeRO 0 and 1 reduce the gradients once, with the last part; ZeRO 2 and 3 those of each."""
+        require_parts(parts)
         self._optimizer.use(objective, factor)
-        self._engine.backward(loss)
+        for number, part in enumerate(parts, start=1):
+            # Before the forward pass too, as DeepSpeed asks.
+            self._engine.set_gradient_accumulation_boundary(is_boundary=number == len(parts))
+            self._engine.backward(part())
         if self._partitioned:
             self._engine.step()
             norm = float(self._engine.get_global_grad_norm())

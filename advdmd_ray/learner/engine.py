@@ -9,7 +9,7 @@ of one engine only: take `torch.autograd.grad` with respect to the tensor that j
 `(tensor * gradient.detach()).sum()` to the engine that is to learn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
@@ -24,12 +24,14 @@ from advdmd_ray.learner.engine_state import (
     WholeTensors,
     activation_home,
     is_finite,
+    require_parts,
     shapes_of,
     step_report,
     trainable,
 )
 from advdmd_ray.learner.gang import Gang, SoloGang
 from advdmd_ray.learner.optimizer import MomentSetAdamW
+from advdmd_ray.learner.parts import LossPart
 
 
 class Engine(Protocol):
@@ -47,17 +49,19 @@ class Engine(Protocol):
         """The forward pass whose loss goes to `step`."""
         ...
 
-    def step(self, loss: Tensor, objective: str, factor: float = 1.0) -> StepReport:
-        """Backward pass, mean of the gradients over the ranks, clip, update with `objective`'s moments.
+    def step(self, parts: Sequence[LossPart], objective: str, factor: float = 1.0) -> StepReport:
+        """Forward and backward pass of each part, mean of the gradients over the ranks, clip, update.
 
         Args:
-            loss: scalar with a graph; the mean over this rank's share. With equal shares the averaged gradient is
-                that of the mean over the whole batch. Trainable parameters it does not reach get a zero gradient.
-            objective: one of those named when the engine was built.
+            parts: one or more, as many on every rank. Each is made when its turn comes, and its graph is gone before
+                the next. Their sum is the loss: the mean over this rank's share. With equal shares the averaged
+                gradient is that of the mean over the whole batch. Trainable parameters that no part reaches get a
+                zero gradient.
+            objective: one of those named when the engine was built; the update uses its moments.
             factor: multiplies the objective's learning rate, >= 0.
 
         Raises:
-            ValueError: for an unknown objective, before anything was computed.
+            ValueError: for an unknown objective or no part, before anything was computed.
         """
         ...
 
@@ -191,19 +195,30 @@ class TorchEngine(NamedState):
         with activation_home(self._device, offload=self._offload_activations):
             return self.module(*args, **kwargs)
 
-    def step(self, loss: Tensor, objective: str, factor: float = 1.0) -> StepReport:
+    def step(self, parts: Sequence[LossPart], objective: str, factor: float = 1.0) -> StepReport:
         """See `Engine`."""
+        require_parts(parts)
         self._optimizer.use(objective, factor)
         parameters = list(self._parameters.values())
-        # Not loss.backward(): that would leave gradients in other engines' parameters and sum up with old ones.
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        flat = self._gang.mean(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        sizes = [parameter.numel() for parameter in parameters]
+        first, *others = parts
+        total = torch.cat(self._gradients(first))
+        for part in others:
+            for piece, gradient in zip(total.split(sizes), self._gradients(part), strict=True):
+                piece.add_(gradient)
+        flat = self._gang.mean(total)
         norm = float(torch.linalg.vector_norm(flat))
         if is_finite(norm):
             flat.mul_(min(1.0, self._max_grad_norm / (norm + 1e-6)))
-            pieces = flat.split([parameter.numel() for parameter in parameters])
-            for parameter, piece in zip(parameters, pieces, strict=True):
+            for parameter, piece in zip(parameters, flat.split(sizes), strict=True):
                 parameter.grad = piece.view_as(parameter)
             self._optimizer.step()
             self._optimizer.zero_grad()
         return step_report(norm)
+
+    def _gradients(self, part: LossPart) -> list[Tensor]:
+        """Of one part, flat, in the order of the parameters."""
+        # Not loss.backward(): that would leave gradients in other engines' parameters and sum up with old ones.
+        parameters = list(self._parameters.values())
+        gradients = torch.autograd.grad(part(), parameters, allow_unused=True, materialize_grads=True)
+        return [gradient.reshape(-1) for gradient in gradients]

@@ -1,6 +1,6 @@
 """What every engine has in common: the report of a step, and a state by name that depends on no stage or rank."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +34,16 @@ def step_report(norm: float) -> StepReport:
 def is_finite(norm: float) -> bool:
     """Whether a gradient of this norm may be used."""
     return 0.0 <= norm < float("inf")
+
+
+def require_parts(parts: Sequence[object]) -> None:
+    """Refuses a step on nothing.
+
+    Raises:
+        ValueError: if there is no part.
+    """
+    if not parts:
+        raise ValueError("a step needs at least one part of a loss, got none")
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -32,22 +32,13 @@ from advdmd_ray.learner.ema import Ema
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.networks import Networks, carried_weights
-from advdmd_ray.learner.objectives import (
-    PolicyReport,
-    Setting,
-    discriminator_update_loss,
-    dmd_update_loss,
-    fake_score_loss,
-    heldout_auc,
-    policy_means,
-    policy_update_loss,
-    ratio_deviation,
-)
+from advdmd_ray.learner.objectives import Setting, discriminator_parts, dmd_parts, fake_score_parts, heldout_auc
 from advdmd_ray.learner.outcome import (
     CycleReport,
     PolicyCycleReport,
     mean_agreement,
 )
+from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.learner.updates import Updates, rate_factor
 from advdmd_ray.losses.advantage import GroupSummary, merge, within_std
@@ -84,6 +75,7 @@ class Learner:
             real=learn,
             real_heldout=heldout,
             teacher=networks.guide(networks.teacher.eval(), table.unconditional, config.model.guidance),
+            micro_batch=networks.micro_batch,
         )
         self._device = networks.device
         # Rank 0 samples alone, so not with weights that are spread over the ranks; the teacher's have the same names.
@@ -152,10 +144,10 @@ class Learner:
         clean = clean_predictions(batch, setting.kernel)
         fake_score_updates = self._updates("fake_score", "fake_score", plan.fake_score)
         for path in fake_score_updates:
-            fake_score_updates.step(fake_score_loss(fake_score, setting, batch, clean, path))
+            fake_score_updates.step(fake_score_parts(fake_score, setting, batch, clean, path))
         discriminator_updates = self._updates("discriminator", "discriminator", plan.discriminator)
         for path in discriminator_updates:
-            discriminator_updates.step(discriminator_update_loss(discriminator, setting, batch, path))
+            discriminator_updates.step(discriminator_parts(discriminator, setting, batch, path))
         turns, policy, deviation = [], None, math.nan
         if plan.policy_gradient:
             turn, policy, deviation = self._policy_turn(batch, spread)
@@ -165,7 +157,7 @@ class Learner:
         dmd_updates = self._updates("student", "dmd", plan.dmd)
         critics = (fake_score.module, discriminator.module)
         for path in dmd_updates:
-            dmd_updates.step(dmd_update_loss(student, *critics, setting, batch, path))
+            dmd_updates.step(dmd_parts(student, *critics, setting, batch, path))
         self._ema.update(student.state_dict())
         self._judge.update(discriminator.state_dict())
         self.version += 1
@@ -230,20 +222,23 @@ class Learner:
         if config.group_rows is not None:
             actions = actions.chosen(strongest(scaled, config.group_rows))
         reports: list[PolicyReport] = []
+        deviations: list[float] = []
+
+        def told(report: PolicyReport) -> None:
+            if turn.made == 0:  # the weights are those that acted
+                deviations.append(self._assert_ratio(report.fresh_deviation))
+            reports.append(report)
+
         turn = self._updates("student", "rl", config.minibatches)
         shares = minibatch_slices(actions.advantages.shape[1], config.minibatches)
         for _, share in zip(turn, shares, strict=True):
-            loss, report = policy_update_loss(self._engines["student"], self._setting, batch, actions.share(share))
-            if not reports:
-                self._assert_ratio(report.fresh_deviation)
-            reports.append(report)
-            turn.step(loss)
+            turn.step(policy_parts(self._engines["student"], self._setting, batch, actions.share(share), told))
         figures = torch.stack(
             [
-                torch.stack([report.gradient.clipped_fraction for report in reports]).mean(),
-                torch.stack([report.gradient.mean_kl_nats for report in reports]).mean(),
+                torch.stack([part.share * part.gradient.clipped_fraction for part in reports]).sum() / len(shares),
+                torch.stack([part.share * part.gradient.mean_kl_nats for part in reports]).sum() / len(shares),
                 torch.tensor(spread),
-                torch.tensor(float(sum(report.stale for report in reports))),
+                torch.tensor(float(sum(part.stale for part in reports))),
             ]
         )
         masked, kl, mean_spread, stale = self._gang.mean(figures).tolist()
@@ -253,8 +248,7 @@ class Learner:
             advantage_spread=mean_spread,
             stale_terms=round(stale * self._gang.size),
         )
-        fresh = reports[0].fresh_deviation
-        return turn, policy, math.nan if fresh is None else fresh
+        return turn, policy, max((each for each in deviations if not math.isnan(each)), default=math.nan)
 
     def published(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights of student and discriminator that rollout actors and reward workers run. Collective.

@@ -27,6 +27,7 @@ class Networks:
         guide: How the teacher's family is guided, from denoiser, empty prompt and scale.
         base_digest: Digest of the frozen teacher; snapshots and checkpoints carry it.
         device: Where the networks are.
+        micro_batch: Most rows of a call, and of a part of a loss; None: all.
     """
 
     teacher: nn.Module
@@ -37,6 +38,7 @@ class Networks:
     guide: Callable[[Denoiser, Conditioning, float], Denoiser] = guided
     base_digest: str | None = None
     device: torch.device = CPU
+    micro_batch: int | None = None
 
 
 def carried_weights(networks: Networks) -> dict[str, str]:

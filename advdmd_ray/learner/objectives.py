@@ -1,23 +1,23 @@
-"""What each update minimises on a batch of scored groups. Each objective is one loss of one network.
+"""What each update minimises on a batch of scored groups. Each objective is one loss of one network, in parts.
 
 The student's two losses, DMD and RL, are separate updates with separate optimizer moments: policy gradients are
-much smaller, and in one Adam their share of a step would be small.
+much smaller, and in one Adam their share of a step would be small. RL is in `policy.py`.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.objectives import PolicyGradientSection
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
-from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity, kl_per_element, log_ratio, transition
+from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity
 from advdmd_ray.diffusion.seeds import derive_seed, noise
-from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import LearnerBatch, Path, draw_levels, draw_noise, draw_other_prompts, draw_states
+from advdmd_ray.learner.parts import LossPart, in_parts
 from advdmd_ray.losses.adversarial import (
     auc,
     discriminator_loss,
@@ -29,13 +29,6 @@ from advdmd_ray.losses.adversarial import (
 )
 from advdmd_ray.losses.distribution_matching import dmd_gradient, dmd_loss
 from advdmd_ray.losses.fake_score import flow_matching_loss, noised
-from advdmd_ray.losses.policy_gradient import (
-    PolicyGradientReport,
-    PolicyTerms,
-    policy_gradient_loss,
-    stale_mask,
-    step_weights,
-)
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.reward import Critic, final_noise_of, judged_states, level_scores, score_states
 
@@ -55,6 +48,7 @@ class Setting:
         real: Real latents to learn from.
         real_heldout: Real latents that only the AUC sees.
         teacher: The guided teacher.
+        micro_batch: Most rows whose graphs are held at a time, of what can be parted; None: all.
     """
 
     config: Config
@@ -64,15 +58,16 @@ class Setting:
     real: RealImages
     real_heldout: RealImages
     teacher: Denoiser
+    micro_batch: int | None = None
 
     def rows(self, batch_size: int) -> int:
         """Rows of each group in an update of `batch_size` rows over all ranks."""
         return batch_size // self.config.rollout.groups_per_cycle
 
 
-def fake_score_loss(
+def fake_score_parts(
     fake_score: Denoiser, setting: Setting, batch: LearnerBatch, clean: Float[Tensor, "g n k c h w"], path: Path
-) -> Float[Tensor, ""]:
+) -> list[LossPart]:
     """Flow-matching regression on the student's clean predictions, at levels uniform in [t_min, t_max].
 
     The predictions are drawn with emphasis on late steps, `learner.late_steps`.
@@ -82,8 +77,13 @@ def fake_score_loss(
     x0 = clean[draw.group, draw.sample, draw.level]
     eps = draw_noise(batch, rows, path)
     t = draw_levels(batch, rows, setting.config.dmd.t_min, setting.config.dmd.t_max, path)
-    conditioning = setting.table.rows(batch.prompt_ids[draw.group])
-    return flow_matching_loss(fake_score(noised(x0, eps, t), t, conditioning), x0, eps)
+
+    def loss(part: slice) -> Tensor:
+        conditioning = setting.table.rows(batch.prompt_ids[draw.group[part]])
+        velocity = fake_score(noised(x0[part], eps[part], t[part]), t[part], conditioning)
+        return flow_matching_loss(velocity, x0[part], eps[part])
+
+    return in_parts(loss, len(t), setting.micro_batch)
 
 
 def _drawn_real(
@@ -97,15 +97,13 @@ def _drawn_real(
     return torch.cat([latents for latents, _ in drawn]), torch.cat([prompt_ids for _, prompt_ids in drawn])
 
 
-def discriminator_update_loss(
-    discriminator: Critic, setting: Setting, batch: LearnerBatch, path: Path
-) -> Float[Tensor, ""]:
+def discriminator_parts(discriminator: Critic, setting: Setting, batch: LearnerBatch, path: Path) -> list[LossPart]:
     """Softplus loss on reached states and real latents noised to the same levels, with two optional terms.
 
     Row i of the real states and row i of the reached ones have one level and, where the prompt has real images, one
     prompt: the pairs of the relativistic form. Intermediate states are taken as they are; the final latent is noised to
     one of the final levels, as the reward workers do. The options are the R1-style term on these states, and the same
-    real states with another prompt's text as a second kind of fakes.
+    real states with another prompt's text as a second kind of fakes. What belongs to a pair is in one part.
     """
     config = setting.config
     rows = setting.rows(config.discriminator.batch_size)
@@ -125,20 +123,42 @@ def discriminator_update_loss(
     states, prompts = [real, fake], [real_prompts, batch.prompt_ids[draw.group]]
     if config.discriminator.mismatched_text > 0:
         states, prompts = [*states, real], [*prompts, draw_other_prompts(batch, setting.table, real_prompts, path)]
-    conditioning = setting.table.rows(torch.cat(prompts))
-    logits = discriminator(torch.cat(states), t.repeat(len(states)), conditioning).split(len(t))
-    relativistic = config.discriminator.pairing == "relativistic"
+    # Real rows first, then fake ones: each row meets the noise of its own group.
+    shifts = [
+        draw_noise(batch, rows, (*path, "penalty", side))
+        for side in ("real", "fake")
+        if config.discriminator.gradient_penalty > 0
+    ]
+
+    def loss(part: slice) -> Tensor:
+        sides = [side[part] for side in states], [ids[part] for ids in prompts]
+        return _discriminator_loss(discriminator, setting, *sides, t[part], [shift[part] for shift in shifts])
+
+    return in_parts(loss, len(t), None if setting.micro_batch is None else max(1, setting.micro_batch // len(states)))
+
+
+def _discriminator_loss(
+    discriminator: Critic,
+    setting: Setting,
+    states: list[Float[Tensor, "b c h w"]],
+    prompts: list[Int64[Tensor, " b"]],
+    t: Float[Tensor, " b"],
+    shifts: list[Float[Tensor, "b c h w"]],
+) -> Float[Tensor, ""]:
+    """The loss of b pairs: real and reached states and, if they take part, the real ones with another text."""
+    config = setting.config.discriminator
+    logits = discriminator(torch.cat(states), t.repeat(len(states)), setting.table.rows(torch.cat(prompts)))
+    logits = logits.split(len(t))
+    relativistic = config.pairing == "relativistic"
     loss = relativistic_loss(logits[0], logits[1]) if relativistic else discriminator_loss(logits[0], logits[1])
-    if config.discriminator.mismatched_text > 0:
+    if config.mismatched_text > 0:
         mismatch = relativistic_loss(logits[0], logits[2]) if relativistic else mismatch_loss(logits[2])
-        loss = loss + config.discriminator.mismatched_text * mismatch
-    if config.discriminator.gradient_penalty > 0:
-        # Real rows first, then fake ones: each row meets the noise of its own group.
-        shift = torch.cat([draw_noise(batch, rows, (*path, "penalty", side)) for side in ("real", "fake")])
+        loss = loss + config.mismatched_text * mismatch
+    if config.gradient_penalty > 0:
         own = setting.table.rows(torch.cat(prompts[:2]))
-        perturbed = discriminator(torch.cat(states[:2]) + PENALTY_SIGMA * shift, t.repeat(2), own)
+        perturbed = discriminator(torch.cat(states[:2]) + PENALTY_SIGMA * torch.cat(shifts), t.repeat(2), own)
         penalty = r1_style_penalty(torch.cat(logits[:2]), perturbed)
-        loss = loss + config.discriminator.gradient_penalty / PENALTY_SIGMA**2 * penalty
+        loss = loss + config.gradient_penalty / PENALTY_SIGMA**2 * penalty
     return loss
 
 
@@ -170,141 +190,98 @@ def heldout_auc(discriminator: Critic, setting: Setting, batch: LearnerBatch, pa
     return torch.stack(areas).mean(dim=0)
 
 
-def dmd_update_loss(
+def dmd_parts(
     student: Denoiser,
     fake_score: Denoiser,
     discriminator: Critic,
     setting: Setting,
     batch: LearnerBatch,
     path: Path,
-) -> Float[Tensor, ""]:
+) -> list[LossPart]:
     """Distribution matching on clean predictions made, with gradient, from stored states.
 
     The states are drawn from all K steps, late ones more often (`learner.late_steps`).
 
     The optional direct GAN term enters as a gradient at x0, in each group scaled to the norm of that group's DMD
-    gradient: no backward pass crosses two engines, and no rank needs another's norms.
+    gradient: no backward pass crosses two engines, and no rank needs another's norms. A group is in one part then.
     """
     config = setting.config.dmd
     rows = setting.rows(config.batch_size)
     draw = draw_states(batch, rows, batch.steps, path, setting.config.learner.late_steps)
-    conditioning = setting.table.rows(batch.prompt_ids[draw.group])
     x, sigma = batch.latents[draw.group, draw.sample, draw.level], batch.sigmas[draw.level]
-    x0 = clean_from_velocity(x, student(x, sigma, conditioning), sigma)
-    t = draw_levels(batch, rows, config.t_min, config.t_max, path)
-    with torch.no_grad():
-        y = noised(x0.detach(), draw_noise(batch, rows, path), t)
-        x0_fake = clean_from_velocity(y, fake_score(y, t, conditioning), t)
-        x0_real = clean_from_velocity(y, setting.teacher(y, t, conditioning), t)
-        gradient = dmd_gradient(x0.detach(), x0_fake, x0_real)
-    if config.gan_weight > 0:
-        gan = _gan_gradient(discriminator, setting, batch, x0, conditioning, (*path, "gan"))
-        pairs = zip(gradient.split(rows), gan.split(rows), strict=True)
-        scaled = torch.cat([gradient_norm_scale(own, other) * other for own, other in pairs])
-        gradient = gradient + config.gan_weight * scaled
-    return dmd_loss(x0, gradient)
+    t, eps = draw_levels(batch, rows, config.t_min, config.t_max, path), draw_noise(batch, rows, path)
+    direct = _GanTerm.drawn(setting, batch, rows, (*path, "gan")) if config.gan_weight > 0 else None
 
-
-def _gan_gradient(
-    discriminator: Critic,
-    setting: Setting,
-    batch: LearnerBatch,
-    x0: Float[Tensor, "b c h w"],
-    conditioning: Conditioning,
-    path: Path,
-) -> Float[Tensor, "b c h w"]:
-    """Gradient of the generator's loss at x0, each noised to one of the final levels.
-
-    The relativistic form compares with a real latent at the same level, of the same prompt where it has one.
-    """
-    rows = len(x0) // len(batch.group_seeds)
-    final = torch.tensor(setting.config.reward.final_levels)
-    tau = final[draw_levels(batch, rows, 0.0, float(final.numel()), path).long()]
-    leaf = x0.detach().requires_grad_()
-    logits = discriminator(noised(leaf, draw_noise(batch, rows, path), tau), tau, conditioning)
-    if setting.config.discriminator.pairing == "relativistic":
+    def loss(part: slice) -> Tensor:
+        conditioning = setting.table.rows(batch.prompt_ids[draw.group[part]])
+        level = t[part]
+        x0 = clean_from_velocity(x[part], student(x[part], sigma[part], conditioning), sigma[part])
         with torch.no_grad():
-            real, prompts = _drawn_real(setting.real, batch, rows, path)
-            noisy = noised(real, draw_noise(batch, rows, (*path, "real")), tau)
-            real_logits = discriminator(noisy, tau, setting.table.rows(prompts))
-        loss = relativistic_loss(logits, real_logits)
-    else:
-        loss = generator_loss(logits)
-    return torch.autograd.grad(loss, leaf)[0]
+            y = noised(x0.detach(), eps[part], level)
+            x0_fake = clean_from_velocity(y, fake_score(y, level, conditioning), level)
+            x0_real = clean_from_velocity(y, setting.teacher(y, level, conditioning), level)
+            gradient = dmd_gradient(x0.detach(), x0_fake, x0_real)
+        if direct is not None:
+            gan = direct.gradient(discriminator, setting, x0.detach(), conditioning, part)
+            pairs = zip(gradient.split(rows), gan.split(rows), strict=True)
+            scaled = torch.cat([gradient_norm_scale(own, other) * other for own, other in pairs])
+            gradient = gradient + config.gan_weight * scaled
+        return dmd_loss(x0, gradient)
+
+    return in_parts(loss, len(t), setting.micro_batch, together=1 if direct is None else rows)
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyReport:
-    """One RL update on this rank.
+class _GanTerm:
+    """What the direct GAN term draws for the rows of one DMD update.
 
     Attributes:
-        gradient: The trust region's figures.
-        stale: Terms dropped for being too far from the policy that acted.
-        fresh_deviation: Largest `|ratio - 1|` over groups of age 0, before this update; None if there was none.
+        tau: Final level of each row.
+        noise: Its noise.
+        real: Real states at these levels and the ids of their prompts; None unless logits are compared in pairs.
     """
 
-    gradient: PolicyGradientReport
-    stale: int
-    fresh_deviation: float | None
+    tau: Float[Tensor, " b"]
+    noise: Float[Tensor, "b c h w"]
+    real: tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]] | None
 
+    @classmethod
+    def drawn(cls, setting: Setting, batch: LearnerBatch, rows: int, path: Path) -> Self:
+        """The real latents are of the same prompts where these have any."""
+        final = torch.tensor(setting.config.reward.final_levels)
+        tau = final[draw_levels(batch, rows, 0.0, float(final.numel()), path).long()]
+        eps, real = draw_noise(batch, rows, path), None
+        if setting.config.discriminator.pairing == "relativistic":
+            latents, prompts = _drawn_real(setting.real, batch, rows, path)
+            real = noised(latents, draw_noise(batch, rows, (*path, "real")), tau), prompts
+        return cls(tau, eps, real)
 
-def policy_means(
-    student: Denoiser, setting: Setting, batch: LearnerBatch, actions: Actions
-) -> Float[Tensor, "g s m c h w"]:
-    """The student's mean of every given action, through the same kernel that the rollout used."""
-    x = actions.states
-    groups, count, steps = x.shape[:3]
-    conditioning = setting.table.rows(batch.prompt_ids.repeat_interleave(count * steps))
-    t = batch.sigmas[:steps].repeat(groups * count)
-    velocity = student(x.flatten(0, 2), t, conditioning).unflatten(0, (groups, count, steps))
-    means = [
-        transition(
-            setting.kernel,
-            x[:, :, step].flatten(0, 1),
-            velocity[:, :, step].flatten(0, 1),
-            batch.sigmas[step],
-            batch.sigmas[step + 1],
-        ).mean.unflatten(0, (groups, count))
-        for step in range(steps)
-    ]
-    return torch.stack(means, dim=2)
+    def gradient(
+        self,
+        discriminator: Critic,
+        setting: Setting,
+        x0: Float[Tensor, "b c h w"],
+        conditioning: Conditioning,
+        part: slice,
+    ) -> Float[Tensor, "b c h w"]:
+        """Gradient of the generator's loss at x0, the rows of `part`, in parts of its own.
 
-
-def ratio_deviation(means: Float[Tensor, "g s m c h w"], batch: LearnerBatch, actions: Actions) -> float | None:
-    """Largest `|ratio - 1|` of the groups whose policy has age 0; None if none has, nan if one is."""
-    fresh = batch.policy_ages == 0
-    if not bool(fresh.any()):
-        return None
-    new, reached, old = means[fresh].detach(), actions.reached[fresh], actions.means[fresh]
-    worst = []
-    for step in range(batch.stds.numel()):
-        at = (new[:, :, step].flatten(0, 1), old[:, :, step].flatten(0, 1))
-        ratio = log_ratio(reached[:, :, step].flatten(0, 1), *at, batch.stds[step])
-        worst.append(ratio.expm1().abs().max())
-    return float(torch.stack(worst).max())  # unlike the builtin max, this one keeps a nan
-
-
-def policy_update_loss(
-    student: Denoiser, setting: Setting, batch: LearnerBatch, actions: Actions
-) -> tuple[Float[Tensor, ""], PolicyReport]:
-    """The policy-gradient loss of the given actions."""
-    config: PolicyGradientSection = setting.config.policy_gradient
-    means = policy_means(student, setting, batch, actions)
-    numel = means[0, 0, 0].numel()
-    old, new = actions.means.flatten(0, 2), means.flatten(0, 2)
-    rows = new.shape[0] // batch.stds.numel()
-    std = batch.stds.repeat(rows)
-    kappa = kl_per_element(new, old, std)
-    stale = stale_mask(kappa.detach(), numel, config.stale_nats)
-    weight = step_weights(batch.stds, config.step_weight_power).repeat(rows)
-    terms = PolicyTerms(
-        log_ratio=log_ratio(actions.reached.flatten(0, 2), new, old, std),
-        kl_per_element=kappa,
-        advantage=actions.advantages.flatten(0, 2),
-        step_weight=torch.where(stale, torch.zeros_like(weight), weight),
-        std=std,
-    )
-    loss, gradient = policy_gradient_loss(
-        terms, numel=numel, trust_region=config.trust_region, kl_nats=config.kl_nats, clip_nats=config.clip_nats
-    )
-    return loss, PolicyReport(gradient, int(stale.sum()), ratio_deviation(means, batch, actions))
+        Any factor is as good: it is scaled to DMD's.
+        """
+        gradients = []
+        for rows in torch.arange(len(x0)).split(setting.micro_batch or len(x0)):
+            where = rows + part.start
+            leaf = x0[rows].requires_grad_()
+            logits = discriminator(
+                noised(leaf, self.noise[where], self.tau[where]), self.tau[where], conditioning.select(rows)
+            )
+            if self.real is None:
+                loss = generator_loss(logits)
+            else:
+                states, prompts = self.real
+                with torch.no_grad():
+                    real = discriminator(states[where], self.tau[where], setting.table.rows(prompts[where]))
+                loss = relativistic_loss(logits, real)
+            # The mean of all rows has the same gradient at each of them.
+            gradients.append(torch.autograd.grad(loss * (len(rows) / len(x0)), leaf)[0])
+        return torch.cat(gradients)

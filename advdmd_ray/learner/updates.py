@@ -1,7 +1,8 @@
 """The updates of one objective in one cycle: their paths, their steps and what came of them."""
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from advdmd_ray.learner.batch import Path
 from advdmd_ray.learner.engine import Engine
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.outcome import UpdateReport
+from advdmd_ray.learner.parts import LossPart
 
 
 class Updates:
@@ -35,10 +37,22 @@ class Updates:
     def __iter__(self) -> Iterator[Path]:
         return ((self.objective, self._version, update) for update in range(self._count))
 
-    def step(self, loss: Tensor) -> None:
-        """One update that lowers a loss. Collective."""
-        step = self._engine.step(loss, self.objective, self._rate)
-        self._losses.append(loss.detach())
+    @property
+    def made(self) -> int:
+        """Steps so far, skipped ones included."""
+        return len(self._losses)
+
+    def step(self, parts: Sequence[LossPart]) -> None:
+        """One update that lowers a loss, given in parts. Collective."""
+        values: list[Tensor] = []
+
+        def noted(part: LossPart) -> Tensor:
+            loss = part()
+            values.append(loss.detach())
+            return loss
+
+        step = self._engine.step([functools.partial(noted, part) for part in parts], self.objective, self._rate)
+        self._losses.append(torch.stack(values).sum())
         self._norm, self._skipped = step.grad_norm, self._skipped + step.skipped
 
     def report(self, gang: Gang) -> UpdateReport:

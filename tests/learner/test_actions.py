@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
-from advdmd_ray.learner.objectives import policy_update_loss
-from small_parts import Judge, Mixer, batch_of, config, normal, setting
+from small_parts import Judge, Mixer, batch_of, config, normal, policy_update, setting
 
 
 def _gap(values: Tensor) -> float:
@@ -65,8 +64,8 @@ def test_the_loss_of_all_rows_does_not_depend_on_their_order() -> None:
     student = Mixer(1)
     batch, fixed = batch_of(student, Judge(2)), setting(config(), Mixer(9))
     actions = Actions.of(batch, normal(4, 4, 2, seed=8))
-    whole, _ = policy_update_loss(student, fixed, batch, actions)
-    ordered, report = policy_update_loss(student, fixed, batch, actions.chosen(strongest(actions.advantages, 4)))
+    whole, _ = policy_update(student, fixed, batch, actions)
+    ordered, report = policy_update(student, fixed, batch, actions.chosen(strongest(actions.advantages, 4)))
     torch.testing.assert_close(ordered, whole)
     assert report.fresh_deviation is not None
     assert report.fresh_deviation <= 1e-6

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +108,21 @@ def test_deepspeed_at_any_stage_and_size_equals_plain_torch_on_the_whole_batch(
     outcome: Outcome, reference: dict[str, Tensor], variant: Variant, size: int
 ) -> None:
     assert_close(outcome.state(f"final-{size}-{variant}"), reference)
+
+
+@each_size
+@each_variant
+def test_a_loss_in_parts_trains_as_the_whole_one_does_and_a_bad_part_spoils_nothing_but_its_step(
+    outcome: Outcome, reference: dict[str, Tensor], variant: Variant, size: int
+) -> None:
+    assert_close(outcome.state(f"parts-{size}-{variant}"), reference)
+
+
+def test_parts_in_plain_torch_train_as_the_whole_loss_does(reference: dict[str, Tensor], tmp_path: Path) -> None:
+    engine = scenario.build("torch", PLAIN, SoloGang())
+    scenario.train(engine, range(scenario.STEPS), SoloGang(), parted=True)
+    scenario.save(engine, tmp_path / "parts.safetensors", SoloGang())
+    assert_close(load_file(tmp_path / "parts.safetensors"), reference)
 
 
 def test_the_reference_learned_something_with_both_objectives(reference: dict[str, Tensor]) -> None:
@@ -229,7 +245,7 @@ def test_a_skipped_step_of_the_torch_engine_changes_nothing() -> None:
     engine = scenario.build("torch", PLAIN, SoloGang())
     scenario.train(engine, range(2), SoloGang())
     weights, moments = engine.state_dict(), engine.optimizer_state()
-    report = engine.step(scenario.loss_of(engine, 2, SoloGang()) * float("inf"), "dmd")
+    report = engine.step([lambda: scenario.loss_of(engine, 2, SoloGang()) * float("inf")], "dmd")
     assert (report.skipped, report.grad_norm) == (True, float("inf"))
     assert_equal(engine.state_dict(), weights)
     assert_equal(engine.optimizer_state(), moments)
@@ -238,7 +254,7 @@ def test_a_skipped_step_of_the_torch_engine_changes_nothing() -> None:
 def test_one_networks_step_leaves_no_gradient_in_another() -> None:
     first = build_engine(nn.Linear(2, 2), kind="torch", objectives={"a": 1e-3})
     second = build_engine(nn.Linear(2, 1), kind="torch", objectives={"b": 1e-3})
-    first.step(second(first(torch.ones(1, 2))).sum(), "a")
+    first.step([lambda: second(first(torch.ones(1, 2))).sum()], "a")
     assert all(parameter.grad is None for parameter in second.module.parameters())
 
 
@@ -276,7 +292,26 @@ def test_offload_without_partitions_is_refused(variant: tuple[Literal["torch", "
 def test_an_unknown_objective_is_refused() -> None:
     engine = scenario.build("torch", PLAIN, SoloGang())
     with pytest.raises(ValueError, match="unknown objective 'gan'"):
-        engine.step(scenario.loss_of(engine, 0, SoloGang()), "gan")
+        engine.step(scenario.parts_of(engine, 0, SoloGang()), "gan")
+
+
+def test_a_step_without_any_part_is_refused() -> None:
+    engine = scenario.build("torch", PLAIN, SoloGang())
+    with pytest.raises(ValueError, match="at least one part"):
+        engine.step([], "dmd")
+
+
+def test_each_part_goes_forward_and_back_before_the_next() -> None:
+    engine, events = scenario.build("torch", PLAIN, SoloGang()), []
+
+    def part(number: int) -> Tensor:
+        loss = scenario.loss_of(engine, number, SoloGang())
+        events.append(("forward", number))
+        loss.register_hook(lambda _: events.append(("backward", number)))
+        return loss
+
+    engine.step([partial(part, 0), partial(part, 3)], "dmd")
+    assert events == [("forward", 0), ("backward", 0), ("forward", 3), ("backward", 3)]
 
 
 @pytest.mark.parametrize("module", [nn.Linear(2, 2).requires_grad_(requires_grad=False), nn.Linear(2, 2).half()])

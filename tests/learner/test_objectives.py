@@ -18,14 +18,12 @@ from advdmd_ray.learner.actions import Actions, minibatch_slices
 from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
 from advdmd_ray.learner.objectives import (
     Setting,
-    discriminator_update_loss,
-    dmd_update_loss,
-    fake_score_loss,
+    discriminator_parts,
+    dmd_parts,
+    fake_score_parts,
     heldout_auc,
-    policy_means,
-    policy_update_loss,
-    ratio_deviation,
 )
+from advdmd_ray.learner.policy import policy_means, ratio_deviation
 from small_parts import (
     SHAPE,
     Brightness,
@@ -36,9 +34,11 @@ from small_parts import (
     batch_of,
     config,
     normal,
+    policy_update,
     real_images,
     scored_groups,
     setting,
+    whole,
 )
 
 PATH = ("test", 0, 0)
@@ -73,7 +73,7 @@ def _distance_after_dmd(settings: Config, steps: int = 5) -> tuple[float, float]
 
     def loss(update: int) -> Tensor:
         fake_score = Painter(student.picture.detach())
-        return dmd_update_loss(student, fake_score, critic, fixed, batch, ("dmd", 0, update))
+        return whole(dmd_parts(student, fake_score, critic, fixed, batch, ("dmd", 0, update)))
 
     _descend(loss, student, steps, rate=2.0)
     return float((picture - target).norm()), float((student.picture.detach() - target).norm())
@@ -88,7 +88,7 @@ def test_dmd_leaves_a_student_alone_that_the_teacher_cannot_tell_from_its_own() 
     student = Painter(normal(*SHAPE, seed=1))
     batch = batch_of(student, Constant())
     same = Painter(student.picture.detach())
-    loss = dmd_update_loss(student, same, Constant(), setting(config(), same), batch, PATH)
+    loss = whole(dmd_parts(student, same, Constant(), setting(config(), same), batch, PATH))
     (gradient,) = torch.autograd.grad(loss, student.picture)
     assert float(gradient.abs().max()) == 0
 
@@ -97,7 +97,7 @@ def test_dmd_trains_the_student_alone() -> None:
     student, fake_score, critic, teacher = Mixer(1), Mixer(5), Judge(2), Mixer(9)
     batch = batch_of(student, critic)
     fixed = setting(config(dmd={"gan_weight": 0.5}), teacher)
-    dmd_update_loss(student, fake_score, critic, fixed, batch, PATH).backward()
+    whole(dmd_parts(student, fake_score, critic, fixed, batch, PATH)).backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     for other in (fake_score, critic, teacher):
         assert all(parameter.grad is None for parameter in other.parameters())
@@ -112,7 +112,7 @@ def test_the_gan_term_moves_the_student_to_what_the_critic_takes_for_real() -> N
 
     def brightening(weight: float, gain: float) -> float:
         fixed = setting(config(dmd={"gan_weight": weight}), teacher)
-        loss = dmd_update_loss(student, fake_score, Brightness(gain), fixed, batch, PATH)
+        loss = whole(dmd_parts(student, fake_score, Brightness(gain), fixed, batch, PATH))
         (gradient,) = torch.autograd.grad(loss, student.picture)
         return -float(gradient.mean())
 
@@ -132,7 +132,10 @@ def test_the_fake_score_learns_the_students_pictures() -> None:
     batch, fixed = batch_of(student, Constant()), setting(config(dmd={"t_min": 0.5}), Mixer(9))
     clean = clean_predictions(batch, fixed.kernel)
     losses = _descend(
-        lambda update: fake_score_loss(fake_score, fixed, batch, clean, ("f", 0, update)), fake_score, 20, rate=1.0
+        lambda update: whole(fake_score_parts(fake_score, fixed, batch, clean, ("f", 0, update))),
+        fake_score,
+        20,
+        rate=1.0,
     )
     assert losses[-1] < 0.05 * losses[0]
     torch.testing.assert_close(fake_score.picture.detach(), student.picture.detach(), rtol=0, atol=0.15)
@@ -141,7 +144,7 @@ def test_the_fake_score_learns_the_students_pictures() -> None:
 def test_the_perfect_fake_score_of_one_picture_has_loss_zero() -> None:
     student = Painter(normal(*SHAPE, seed=1))
     batch, fixed = batch_of(student, Constant()), setting(config(dmd={"t_min": 0.3}), Mixer(9))
-    loss = fake_score_loss(student, fixed, batch, clean_predictions(batch, fixed.kernel), PATH)
+    loss = whole(fake_score_parts(student, fixed, batch, clean_predictions(batch, fixed.kernel), PATH))
     assert float(loss.detach()) < 1e-6
 
 
@@ -156,7 +159,7 @@ def test_the_discriminator_learns_to_put_real_above_generated(penalty: float) ->
     fixed = setting(settings, Mixer(9), real=real_images(shift=1.0))
     before = heldout_auc(critic, fixed, batch, PATH)
     losses = _descend(
-        lambda update: discriminator_update_loss(critic, fixed, batch, ("d", 0, update)), critic, 40, rate=0.2
+        lambda update: whole(discriminator_parts(critic, fixed, batch, ("d", 0, update))), critic, 40, rate=0.2
     )
     after = heldout_auc(critic, fixed, batch, PATH)
     assert losses[-1] < 0.6 * losses[0]
@@ -166,7 +169,7 @@ def test_the_discriminator_learns_to_put_real_above_generated(penalty: float) ->
 
 def test_a_blind_discriminator_costs_two_log_two() -> None:
     batch = batch_of(Mixer(1), Constant(0.0))
-    loss = discriminator_update_loss(Constant(0.0), setting(config(), Mixer(9)), batch, PATH)
+    loss = whole(discriminator_parts(Constant(0.0), setting(config(), Mixer(9)), batch, PATH))
     assert loss.item() == pytest.approx(2 * 0.6931472, rel=1e-6)
 
 
@@ -176,7 +179,7 @@ def test_the_penalty_grows_with_the_slope_of_the_critic() -> None:
     def penalty(gain: float) -> float:
         with_it = config(discriminator={"batch_size": 64, "gradient_penalty": 1.0})
         losses = [
-            discriminator_update_loss(Brightness(gain), setting(settings, Mixer(9)), batch, PATH).item()
+            whole(discriminator_parts(Brightness(gain), setting(settings, Mixer(9)), batch, PATH)).item()
             for settings in (with_it, config())
         ]
         return losses[0] - losses[1]
@@ -200,7 +203,7 @@ class _Spy(nn.Module):
 
 def test_real_and_generated_are_shown_at_the_same_levels_and_prompts() -> None:
     spy, batch = _Spy(), batch_of(Mixer(1), Constant())
-    discriminator_update_loss(spy, setting(config(), Mixer(9)), batch, PATH)
+    whole(discriminator_parts(spy, setting(config(), Mixer(9)), batch, PATH))
     x, t, pooled = spy.shown[0]
     assert x.shape == (128, *SHAPE)
     torch.testing.assert_close(t[:64], t[64:])
@@ -285,7 +288,7 @@ def test_a_positive_advantage_makes_the_action_more_probable_and_a_negative_one_
     z_mean = ((batch.latents[:, :, 1:3] - batch.means) / batch.stds.reshape(1, 1, 2, 1, 1, 1)).mean(dim=(3, 4, 5))
     # Advantage = brightness of the noise: the picture must brighten; with the opposite sign it must darken.
     for sign in (1.0, -1.0):
-        loss, _ = policy_update_loss(student, fixed, batch, Actions.of(batch, sign * z_mean))
+        loss, _ = policy_update(student, fixed, batch, Actions.of(batch, sign * z_mean))
         (gradient,) = torch.autograd.grad(loss, student.picture)
         assert sign * float(gradient.mean()) < -1e-4
 
@@ -295,7 +298,7 @@ def test_the_gradient_at_equal_weights_is_the_score_times_the_advantage() -> Non
     batch = batch_of(student, Constant())
     fixed = setting(config(policy_gradient={"step_weight_power": 0}), Mixer(9))
     advantage = normal(4, 4, 2, seed=8)
-    loss, report = policy_update_loss(student, fixed, batch, Actions.of(batch, advantage))
+    loss, report = policy_update(student, fixed, batch, Actions.of(batch, advantage))
     (gradient,) = torch.autograd.grad(loss, student.picture)
     # mean_k = (1 - s_{k+1}) picture: d log p / d picture = (1 - s) (action - mean) / s^2, divided by 16 elements.
     s = batch.stds.reshape(1, 1, 2, 1, 1, 1)
@@ -308,7 +311,7 @@ def test_the_gradient_at_equal_weights_is_the_score_times_the_advantage() -> Non
 def test_constant_advantages_of_zero_give_exactly_no_gradient() -> None:
     student = Mixer(1)
     batch, fixed = batch_of(student, Constant()), setting(config(), Mixer(9))
-    loss, _ = policy_update_loss(student, fixed, batch, Actions.of(batch, torch.zeros(4, 4, 2)))
+    loss, _ = policy_update(student, fixed, batch, Actions.of(batch, torch.zeros(4, 4, 2)))
     for gradient in torch.autograd.grad(loss, list(student.parameters())):
         assert float(gradient.abs().max()) == 0
 
@@ -316,7 +319,7 @@ def test_constant_advantages_of_zero_give_exactly_no_gradient() -> None:
 def test_rows_of_a_policy_too_far_away_are_dropped_and_counted() -> None:
     actor, student = Painter(torch.zeros(SHAPE)), Painter(torch.full(SHAPE, 50.0))
     batch, fixed = batch_of(actor, Constant()), setting(config(), Mixer(9))
-    loss, report = policy_update_loss(student, fixed, batch, Actions.of(batch, torch.ones(4, 4, 2)))
+    loss, report = policy_update(student, fixed, batch, Actions.of(batch, torch.ones(4, 4, 2)))
     assert report.stale == 32
     assert float(torch.autograd.grad(loss, student.picture)[0].abs().max()) == 0
 
@@ -334,8 +337,8 @@ def test_the_minibatches_of_a_turn_average_to_the_whole() -> None:
     batch, fixed = batch_of(student, Judge(2)), setting(config(), Mixer(9))
     advantage = normal(4, 4, 2, seed=8)
     actions = Actions.of(batch, advantage)
-    whole, _ = policy_update_loss(student, fixed, batch, actions)
-    parts = [policy_update_loss(student, fixed, batch, actions.share(part))[0] for part in minibatch_slices(4, 2)]
+    whole, _ = policy_update(student, fixed, batch, actions)
+    parts = [policy_update(student, fixed, batch, actions.share(part))[0] for part in minibatch_slices(4, 2)]
     torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 
@@ -346,24 +349,24 @@ ADVANTAGE = normal(4, 4, 2, seed=8)
 
 def _fake_score(fixed: Setting, batch: LearnerBatch, part: slice) -> tuple[Tensor, nn.Module]:
     network = Mixer(30)
-    return fake_score_loss(network, fixed, batch, clean_predictions(batch, fixed.kernel), PATH), network
+    return whole(fake_score_parts(network, fixed, batch, clean_predictions(batch, fixed.kernel), PATH)), network
 
 
 def _discriminator(fixed: Setting, batch: LearnerBatch, part: slice) -> tuple[Tensor, nn.Module]:
     network = Judge(30)
-    return discriminator_update_loss(network, fixed, batch, PATH), network
+    return whole(discriminator_parts(network, fixed, batch, PATH)), network
 
 
 def _dmd(fixed: Setting, batch: LearnerBatch, part: slice) -> tuple[Tensor, nn.Module]:
     network = Mixer(30)
-    return dmd_update_loss(network, Mixer(40), Judge(50), fixed, batch, PATH), network
+    return whole(dmd_parts(network, Mixer(40), Judge(50), fixed, batch, PATH)), network
 
 
 def _policy(fixed: Setting, batch: LearnerBatch, part: slice) -> tuple[Tensor, nn.Module]:
     network = Mixer(1)
     with torch.no_grad():
         network.text.add_(0.01)
-    return policy_update_loss(network, fixed, batch, Actions.of(batch, ADVANTAGE[part]))[0], network
+    return policy_update(network, fixed, batch, Actions.of(batch, ADVANTAGE[part]))[0], network
 
 
 @pytest.mark.parametrize(

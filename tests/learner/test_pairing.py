@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.learner.objectives import discriminator_update_loss, dmd_update_loss, heldout_auc
+from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, heldout_auc
 from small_parts import (
     SHAPE,
     Brightness,
@@ -20,6 +20,7 @@ from small_parts import (
     normal,
     real_images,
     setting,
+    whole,
 )
 
 PATH = ("test", 0, 0)
@@ -49,7 +50,7 @@ def test_the_loss_is_that_of_the_differences_of_pairs(weight: float) -> None:
         seen.append(critic(x, t, conditioning))
         return seen[-1]
 
-    loss = discriminator_update_loss(watched, fixed, batch, PATH)
+    loss = whole(discriminator_parts(watched, fixed, batch, PATH))
     real, fake, *wrong = seen[0].split(ROWS)
     expected = torch.log1p(torch.exp(fake - real)).mean()
     if weight:
@@ -64,7 +65,7 @@ def test_what_depends_on_prompt_and_level_alone_changes_only_the_independent_los
     def change(pairing: str) -> float:
         fixed = setting(config(discriminator={"batch_size": ROWS, "pairing": pairing}), Mixer(9))
         plain, shifted = (
-            discriminator_update_loss(critic, fixed, batch, PATH).item() for critic in (Judge(3), Shifted(Judge(3)))
+            whole(discriminator_parts(critic, fixed, batch, PATH)).item() for critic in (Judge(3), Shifted(Judge(3)))
         )
         return abs(shifted - plain)
 
@@ -74,7 +75,7 @@ def test_what_depends_on_prompt_and_level_alone_changes_only_the_independent_los
 
 def test_a_blind_discriminator_costs_one_log_two() -> None:
     fixed = setting(config(discriminator={"batch_size": ROWS, "pairing": "relativistic"}), Mixer(9))
-    loss = discriminator_update_loss(Constant(0.4), fixed, batch_of(Mixer(1), Constant()), PATH)
+    loss = whole(discriminator_parts(Constant(0.4), fixed, batch_of(Mixer(1), Constant()), PATH))
     assert loss.item() == pytest.approx(math.log(2))
 
 
@@ -88,7 +89,7 @@ def test_the_relativistic_discriminator_learns_to_put_real_above_generated() -> 
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.2)
     for update in range(40):
         optimizer.zero_grad()
-        discriminator_update_loss(critic, fixed, batch, ("d", 0, update)).backward()
+        whole(discriminator_parts(critic, fixed, batch, ("d", 0, update))).backward()
         optimizer.step()
     after = heldout_auc(critic, fixed, batch, PATH)
     assert bool((after > 0.9).all())
@@ -103,7 +104,7 @@ def test_the_gan_term_moves_the_student_to_what_the_critic_takes_for_real(gain: 
     pattern = torch.tensor([1.0, -1.0]).repeat(8).reshape(SHAPE)  # of mean 0: DMD alone does not change the brightness
     fixed = setting(config(dmd={"gan_weight": 1.0}, discriminator={"pairing": pairing}), Painter(pattern))
     fake_score = Painter(torch.zeros(SHAPE))
-    loss = dmd_update_loss(student, fake_score, Brightness(gain), fixed, batch, PATH)
+    loss = whole(dmd_parts(student, fake_score, Brightness(gain), fixed, batch, PATH))
     (gradient,) = torch.autograd.grad(loss, student.picture)
     assert -gain * float(gradient.mean()) > 1e-3
 
@@ -113,6 +114,6 @@ def test_the_gan_term_compares_with_reals_of_the_same_prompt_and_level() -> None
     fixed = setting(config(dmd={"gan_weight": 1.0}, discriminator={"pairing": "relativistic"}), Mixer(9))
     gradients = []
     for critic in (Judge(3), Shifted(Judge(3))):
-        loss = dmd_update_loss(student, Mixer(5), critic, fixed, batch, PATH)
+        loss = whole(dmd_parts(student, Mixer(5), critic, fixed, batch, PATH))
         gradients.append(torch.autograd.grad(loss, student.picture)[0])
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)

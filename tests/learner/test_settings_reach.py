@@ -11,16 +11,15 @@ from advdmd_ray.diffusion.kernels import kl_per_element, log_ratio
 from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import clean_predictions, collate
 from advdmd_ray.learner.objectives import (
-    discriminator_update_loss,
-    dmd_update_loss,
-    fake_score_loss,
-    policy_means,
-    policy_update_loss,
+    discriminator_parts,
+    dmd_parts,
+    fake_score_parts,
 )
+from advdmd_ray.learner.policy import policy_means
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.losses.advantage import AdvantageForm, advantages, level_z_scores, nominal_scale, normalised
 from advdmd_ray.losses.policy_gradient import PolicyTerms, TrustRegion, policy_gradient_loss
-from small_parts import Constant, Judge, Mixer, batch_of, config, normal, scored_groups, setting
+from small_parts import Constant, Judge, Mixer, batch_of, config, normal, policy_update, scored_groups, setting, whole
 
 PATH = ("test", 0, 0)
 OPEN = (True, True, True)
@@ -45,7 +44,7 @@ def test_trust_region_thresholds_and_step_weights_are_the_configurations(
     own = {"flow_dppo": "kl_nats"}.get(region, "clip_nats")
     rules = {"trust_region": region, "step_weight_power": power, "stale_nats": 1e6, own: nats}
     fixed, advantage = setting(config(policy_gradient=rules), Mixer(9)), normal(4, 4, 2, seed=8)
-    loss, report = policy_update_loss(student, fixed, batch, Actions.of(batch, advantage))
+    loss, report = policy_update(student, fixed, batch, Actions.of(batch, advantage))
     action, old = batch.latents[:, :, 1:3].flatten(0, 2), batch.means.flatten(0, 2)
     new, std = policy_means(student, fixed, batch, Actions.of(batch)).flatten(0, 2), batch.stds.repeat(16)
     terms = PolicyTerms(
@@ -96,8 +95,8 @@ def _late_share(emphasis: float) -> tuple[float, float]:
     }
     batch, fixed = batch_of(Mixer(1), Constant()), setting(config(**settings), Mixer(9))
     student, judge = _Levels(Mixer(1)), _Levels(Constant())
-    dmd_update_loss(student, Mixer(5), Constant(), fixed, batch, PATH)
-    discriminator_update_loss(judge, fixed, batch, PATH)
+    whole(dmd_parts(student, Mixer(5), Constant(), fixed, batch, PATH))
+    whole(discriminator_parts(judge, fixed, batch, PATH))
     late_step = sum(level == pytest.approx(0.3) for level in student.levels) / len(student.levels)
     return late_step, sum(level < 0.2 for level in judge.levels) / len(judge.levels)
 
@@ -126,5 +125,5 @@ def test_the_emphasis_on_late_steps_reaches_the_fake_score() -> None:
             def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
                 return x / t.reshape(-1, 1, 1, 1)
 
-        losses.append(float(fake_score_loss(Zero(), fixed, batch, far, PATH)))
+        losses.append(float(whole(fake_score_parts(Zero(), fixed, batch, far, PATH))))
     assert losses[1] < 0.3 * losses[0]

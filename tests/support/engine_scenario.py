@@ -10,6 +10,7 @@ import json
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,12 @@ from advdmd_ray.learner.deepspeed_engine import ZeroStage
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.engine_state import StepReport
 from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang
+from advdmd_ray.learner.parts import LossPart
 
 OBJECTIVES = {"dmd": 1e-3, "rl": 5e-4}
 STEPS = 6
 SAVED_AT = 3
+MIXED = torch.linspace(-1, 1, 15).reshape(3, 5)
 BATCH = 8
 DEADLINE_S = 60.0
 
@@ -76,22 +79,50 @@ def objective_of(step: int) -> str:
     return "rl" if step % 3 == 1 else "dmd"
 
 
+def batch_of(step: int, gang: Gang) -> tuple[Tensor, Tensor]:
+    """This rank's share."""
+    generator = torch.Generator().manual_seed(100 + step)
+    x, y = torch.randn(BATCH, 5, generator=generator), torch.randn(BATCH, 3, generator=generator)
+    return x.chunk(gang.size)[gang.rank], y.chunk(gang.size)[gang.rank]
+
+
 def loss_of(engine: Engine, step: int, gang: Gang) -> Tensor:
     """This rank's share of the batch of one step.
 
-    The RL loss is a million times smaller, and sums over two forward passes, as over the steps of a rollout.
+    The DMD loss has a term that does not reach `scale`. The RL loss is a million times smaller, and sums over two
+    forward passes, as over the steps of a rollout.
     """
-    generator = torch.Generator().manual_seed(100 + step)
-    x, y = torch.randn(BATCH, 5, generator=generator), torch.randn(BATCH, 3, generator=generator)
-    x, y = x.chunk(gang.size)[gang.rank], y.chunk(gang.size)[gang.rank]
+    x, y = batch_of(step, gang)
     if objective_of(step) == "dmd":
-        return (engine(x, scaled=True) - y).square().mean()
+        return (engine(x, scaled=True) - y).square().mean() + 0.1 * engine(y @ MIXED, scaled=False).square().mean()
     first, second = engine(x, scaled=False), engine(-x, scaled=False)
     return 1e-6 * ((first - y).square().mean() + (second + y).square().mean())
 
 
-def train(engine: Engine, steps: range, gang: Gang) -> list[StepReport]:
-    return [engine.step(loss_of(engine, step, gang), objective_of(step)) for step in steps]
+def parts_of(engine: Engine, step: int, gang: Gang) -> list[LossPart]:
+    """The same loss in parts of unequal size; not every part reaches every parameter."""
+    x, y = batch_of(step, gang)
+    rows = len(x)
+
+    def term(inputs: Tensor, target: Tensor, share: float, *, scaled: bool) -> Tensor:
+        return share * (engine(inputs, scaled=scaled) - target).square().mean()
+
+    if objective_of(step) == "dmd":
+        return [
+            partial(term, x[:1], y[:1], 1 / rows, scaled=True),
+            partial(term, y @ MIXED, torch.zeros_like(y), 0.1, scaled=False),
+            partial(term, x[1:], y[1:], (rows - 1) / rows, scaled=True),
+        ]
+    return [partial(term, x, y, 1e-6, scaled=False), partial(term, -x, -y, 1e-6, scaled=False)]
+
+
+def train(engine: Engine, steps: range, gang: Gang, *, parted: bool = False) -> list[StepReport]:
+    return [
+        engine.step(
+            parts_of(engine, step, gang) if parted else [partial(loss_of, engine, step, gang)], objective_of(step)
+        )
+        for step in steps
+    ]
 
 
 def build(kind: Literal["deepspeed", "torch"], variant: Variant, gang: Gang, seed: int = 0) -> Engine:
@@ -130,6 +161,17 @@ def uninterrupted(folder: Path, variant: Variant, gang: Gang) -> list[StepReport
     return reports
 
 
+def in_parts(folder: Path, variant: Variant, gang: Gang) -> None:
+    """Every loss in parts, and one update that a part spoils, after which the next is as if it had not been."""
+    engine = build("deepspeed", variant, gang)
+    train(engine, range(SAVED_AT), gang, parted=True)
+    first, *others = parts_of(engine, SAVED_AT, gang)
+    bad = engine.step([lambda: first() * float("nan"), *others], objective_of(SAVED_AT))
+    assert bad.skipped
+    train(engine, range(SAVED_AT, STEPS), gang, parted=True)
+    save(engine, folder / f"parts-{gang.size}-{variant}.safetensors", gang)
+
+
 def resumed(folder: Path, variant: Variant, gang: Gang, source: Variant) -> None:
     """Goes on from what `source` saved on two ranks."""
     engine = build("deepspeed", variant, gang, seed=1)
@@ -145,9 +187,9 @@ def poisoned(folder: Path, variant: Variant, gang: Gang) -> list[StepReport]:
     engine = build("deepspeed", variant, gang)
     train(engine, range(SAVED_AT), gang)
     poison = float("nan") if gang.rank == gang.size - 1 else 1.0
-    bad = engine.step(loss_of(engine, SAVED_AT, gang) * poison, "dmd")
+    bad = engine.step([lambda: loss_of(engine, SAVED_AT, gang) * poison], "dmd")
     save(engine, folder / f"poisoned-{gang.size}-{variant}.safetensors", gang)
-    return [bad, engine.step(loss_of(engine, SAVED_AT, gang), "dmd")]
+    return [bad, engine.step([partial(loss_of, engine, SAVED_AT, gang)], "dmd")]
 
 
 def passes(engine: Engine) -> dict[str, Tensor]:
@@ -169,10 +211,14 @@ def looked_at(folder: Path, variant: Variant, gang: Gang) -> None:
     engine = build("deepspeed", variant, gang)
     for step in range(SAVED_AT):
         passes(engine)
-        engine.step(loss_of(engine, step, gang), objective_of(step))
+        engine.step([partial(loss_of, engine, step, gang)], objective_of(step))
     found = {"passes:" + name: tensor for name, tensor in passes(engine).items()}
     found |= {"weights:" + name: tensor for name, tensor in engine.state_dict().items()}
     save_file(found, folder / f"passes-{gang.size}-{variant}-{gang.rank}.safetensors")
+
+
+def mean_square(engine: Engine, x: Tensor) -> Tensor:
+    return engine(x).square().mean()
 
 
 def two_engines(
@@ -189,8 +235,9 @@ def two_engines(
         made = student(x, scaled=True)
         detached = made.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(critic.module(detached).mean(), detached)
-        student.step((made * gradient).sum(), "dmd")
-        critic.step(critic(made.detach()).square().mean(), "critic")
+        loss = (made * gradient).sum()
+        student.step([partial(torch.clone, loss)], "dmd")
+        critic.step([partial(mean_square, critic, made.detach())], "critic")
     weights = {**student.state_dict(), **critic.state_dict()}
     if gang.rank == 0:
         save_file(weights, folder / f"two-{kind}-{gang.size}-{stages[0]}{stages[1]}.safetensors")
@@ -208,6 +255,7 @@ def main(job: dict[str, str | int]) -> None:
         reports[f"train-{variant}"] = uninterrupted(folder, variant, gang)
         reports[f"poisoned-{variant}"] = poisoned(folder, variant, gang)
         looked_at(folder, variant, gang)
+        in_parts(folder, variant, gang)
     for variant in VARIANTS:  # once all have saved
         resumed(folder, variant, gang, SOURCE[variant])
         if size > 1:

@@ -10,11 +10,14 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import LearnerBatch, collate
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.networks import Networks
 from advdmd_ray.learner.objectives import Setting
+from advdmd_ray.learner.parts import LossPart
+from advdmd_ray.learner.policy import PolicyReport, policy_parts
 from advdmd_ray.stations.buffer.record_batch import (
     decode_group,
     decode_scored,
@@ -139,6 +142,22 @@ def setting(
     """The objectives' setting over the stand-ins; half of the real images are held out."""
     learn, heldout = (real_images() if real is None else real).split(0.5, seed=0)
     return Setting(settings, table(), kernel or Kernel.renoise(), SIGMAS, learn, heldout, teacher)
+
+
+def whole(parts: Sequence[LossPart]) -> Tensor:
+    """A loss that was given in parts."""
+    return torch.stack([part() for part in parts]).sum()
+
+
+def policy_update(
+    student: nn.Module, settings: Setting, batch: LearnerBatch, actions: Actions
+) -> tuple[Tensor, PolicyReport]:
+    """The policy-gradient loss of all actions in one part, and its report."""
+    reports: list[PolicyReport] = []
+    (part,) = policy_parts(student, settings, batch, actions, reports.append)
+    loss = part()
+    (report,) = reports
+    return loss, report
 
 
 def rollout_worker(

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser, GuidanceRule, classifier_free, guided
 
@@ -51,8 +50,8 @@ class Execution:
     Attributes:
         autocast: Whether matrix products run in bfloat16.
         micro_batch: Most images in one call; None: all. With classifier-free guidance an image is two rows, which go
-            together. Where gradients are wanted, a part's activations are made again in the backward pass, so that
-            memory holds those of one part at a time.
+            together. Whoever trains gives no more at a time (`learner/parts.py`): a graph holds all calls of which it
+            is made.
     """
 
     autocast: bool = False
@@ -106,7 +105,7 @@ class TransformerDenoiser(nn.Module):
             if most is None or len(x) <= most:
                 return velocity(x, t, conditioning)
             parts = torch.arange(len(x)).split(most)
-            return torch.cat([_part(velocity, x[rows], t[rows], conditioning.select(rows)) for rows in parts])
+            return torch.cat([velocity(x[rows], t[rows], conditioning.select(rows)) for rows in parts])
 
         return parted
 
@@ -147,13 +146,6 @@ class TransformerDenoiser(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """All blocks, in the order they run."""
         return [block for name in self.block_lists for block in getattr(self.transformer, name)]
-
-
-def _part(velocity: Denoiser, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-    if not torch.is_grad_enabled():
-        return velocity(x, t, conditioning)
-    # The networks have no dropout, so no state of a random generator belongs to a part.
-    return checkpoint(velocity, x, t, conditioning, use_reentrant=False, preserve_rng_state=False)
 
 
 class Adapter:

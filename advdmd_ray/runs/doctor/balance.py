@@ -43,10 +43,11 @@ class Side:
 def examine_balance(config: Config, network: Network) -> Finding:
     """Compare the roles' times for a cycle in which every network learns.
 
-    Forward-equivalents, divided by workers and by GPUs or threads of each. A thread of one role is taken for as fast as
-    that of another, and a large batch for as fast an image as a small one; transfers and encoders are left out.
+    Executed forward-equivalents, divided by workers and by GPUs or threads of each. A thread of one role is taken for
+    as fast as that of another, and a large batch for as fast an image as a small one; transfers and encoders are left
+    out.
     """
-    cost = full_cycle_cost(config, network)
+    cost = full_cycle_cost(config, network, executed=True)
     on_gpu = {role.num_gpus > 0 for role in (config.rollout, config.learner)}
     if len(on_gpu) > 1:
         return Finding(

@@ -6,18 +6,18 @@ What a block keeps is in `models/families/kept.py`. Two sums are made of it:
   block keeps; and beside it what one block works with.
 * Without a graph: what one block works with, 16 tensors of a token's width at most.
 
-A call has `micro_batch` images at most, which with guidance are two rows each; parts of a larger batch are made one
-after the other, and their activations are made again in the backward pass. A network that learns as a whole under
+A call has `micro_batch` images at most, which with guidance are two rows each; calls of a larger batch are made one
+after the other, and so are the graphs of a loss in parts (`learner/parts.py`). A network that learns as a whole under
 bfloat16 is copied in half precision by autocast as long as a call lasts, and kept so by a graph. Not counted:
 embeddings of text on their way in, latents, discriminator heads, DeepSpeed's buckets, what an allocator leaves unused.
 `tests/models/families/test_kept.py` holds both sums against the tensors of real forwards and backwards, on CPUs; no GPU
 was at hand.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from advdmd_ray.config import Config
+from advdmd_ray.learner.parts import part_rows
 from advdmd_ray.models.families.kept import ATTENTION, BFLOAT16, FLOAT32, Backbone, Kept
 from advdmd_ray.runs.needs.compute import Network, guided_forward, stochastic_actions
 
@@ -25,8 +25,6 @@ WORKING = Kept(norms=4, rest=12)
 """Most that a block works with at a time, in a forward, or in a backward pass beside what it kept (measured)."""
 OUTSIDE = Kept(norms=2, rest=2)
 """Before the first block and after the last."""
-Call = tuple[int, Callable[[int], int]]
-"""Rows, and the bytes that so many rows need."""
 
 
 def graph_bytes(
@@ -37,20 +35,23 @@ def graph_bytes(
     depth: int | None = None,
     adapted: bool = False,
     checkpointing: bool = False,
+    call: int | None = None,
 ) -> int:
     """Bytes of a forward with a graph and its backward pass, without weights and their gradients.
 
     Args:
         backbone: The transformer.
-        rows: Images in the call.
+        rows: Images of the graph.
         product: Bytes of an element of a matrix product.
         depth: Blocks that run; None: all.
         adapted: Whether no weights learn but adapters of attention.
         checkpointing: Whether blocks keep their inputs only.
+        call: Most images in one of the calls that the graph is made of; None: there is one.
     """
     kept = [(block.adapted if adapted else block.whole).size(product) for block in backbone.first(depth)]
-    held = len(kept) * product + max(kept) if checkpointing else sum(kept) + OUTSIDE.size(product)
-    return _elements(backbone, rows) * (held + WORKING.size(product))
+    held = len(kept) * product if checkpointing else sum(kept) + OUTSIDE.size(product)
+    worked = WORKING.size(product) + (max(kept) if checkpointing else 0)
+    return _elements(backbone, rows) * held + _elements(backbone, rows if call is None else min(rows, call)) * worked
 
 
 def forward_bytes(backbone: Backbone, rows: int, product: int) -> int:
@@ -123,24 +124,30 @@ class Activations:
         """Bytes of one learner rank, by what it does; it does one thing after the other."""
         config, ranks = self.config, self.config.learner.ranks
         groups = config.rollout.groups_per_cycle // ranks
-        fake_rows = config.fake_score.batch_size // ranks
-        work = {"a fake-score update": self._held([(fake_rows, self._graph)])}
+        fake_rows, most = config.fake_score.batch_size // ranks, self._most
+        work = {"a fake-score update": self._graph(part_rows(fake_rows, most))}
         work["a DMD update"] = self._dmd(config.dmd.batch_size // ranks)
         if config.policy_gradient.enabled:
             actions = groups * stochastic_actions(config)
             rows = actions * (config.rl_rows // config.policy_gradient.minibatches)
-            work["an RL update"] = self._held([(rows, self._graph)])
+            work["an RL update"] = self._graph(part_rows(rows, most))
         if config.cadence.discriminator_updates:
             work["a discriminator update"] = self._discriminator(config.discriminator.batch_size // ranks)
         if config.measures_auc:
             rows = min(config.discriminator.auc_rows, config.last_group_size)
-            work["the AUC"] = self._forward(2 * rows * self._judged, config.learner.micro_batch)
+            work["the AUC"] = self._forward(2 * rows * self._judged, most)
         return work
+
+    @property
+    def _most(self) -> int | None:
+        return self.config.learner.micro_batch
 
     def _graph(self, rows: int) -> int:
         """A graph of student or fake score."""
         frugal = self.config.learner.gradient_checkpointing
-        held = graph_bytes(self.backbone, rows, self._product, adapted=self._adapted, checkpointing=frugal)
+        held = graph_bytes(
+            self.backbone, rows, self._product, adapted=self._adapted, checkpointing=frugal, call=self._most
+        )
         return self._copies() + held
 
     def _features(self, rows: int) -> int:
@@ -149,31 +156,33 @@ class Activations:
         frugal = learns and self.config.learner.gradient_checkpointing
         # Autocast's copies are kept by the graph wherever the weights are float32, frozen or not.
         copies, adapted = self._copies(self._depth), self._adapted or not learns
-        held = graph_bytes(self.backbone, rows, self._product, depth=self._depth, adapted=adapted, checkpointing=frugal)
+        held = graph_bytes(
+            self.backbone,
+            rows,
+            self._product,
+            depth=self._depth,
+            adapted=adapted,
+            checkpointing=frugal,
+            call=self._most,
+        )
         return copies + held
 
-    def _held(self, calls: Sequence[Call]) -> int:
-        """Bytes of graphs that are held together: whole ones, and one part of those that are made in parts."""
-        most = self.config.learner.micro_batch
-        whole = [size(rows) for rows, size in calls if most is None or rows <= most]
-        parts = [size(most) for rows, size in calls if most is not None and rows > most]
-        return sum(whole) + max(parts, default=0)
-
     def _dmd(self, rows: int) -> int:
-        config, most = self.config, self.config.learner.micro_batch
+        """The student's graph, and beside it what is asked of one call after the other."""
+        config, most = self.config, self._most
         an_image = guided_forward(config.model.guidance, self.network)
-        teacher = self._forward(rows * an_image, None if most is None else most * an_image)
-        calls: list[Call] = [(rows, self._graph)]
+        group = config.dmd.batch_size // config.rollout.groups_per_cycle
+        part = part_rows(rows, most, group if config.dmd.gan_weight > 0 else 1)
+        beside = [self._forward(part * an_image, None if most is None else most * an_image)]
         if config.dmd.gan_weight > 0:
-            calls.append((rows, self._features))
-        return max(self._held(calls), self._held(calls[:1]) + teacher)
+            beside.append(self._features(part_rows(part, most)))
+        return self._graph(part) + max(beside)
 
     def _discriminator(self, rows: int) -> int:
-        section = self.config.discriminator
-        states, perturbed = rows * (2 + (section.mismatched_text > 0)), rows * 2
+        """Real and generated states of the pairs of a part, and those with another text or perturbed."""
+        section, most = self.config.discriminator, self._most
+        sides = 2 + (section.mismatched_text > 0)
+        pairs = part_rows(rows, None if most is None else max(1, most // sides))
         if section.backbone != "own":
-            return self._forward(states, self.config.learner.micro_batch)
-        calls: list[Call] = [(states, self._features)]
-        if section.gradient_penalty > 0:
-            calls.append((perturbed, self._features))
-        return self._held(calls)
+            return self._forward(sides * pairs, most)
+        return self._features(sides * pairs) + (self._features(2 * pairs) if section.gradient_penalty > 0 else 0)

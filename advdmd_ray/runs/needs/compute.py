@@ -3,7 +3,14 @@
 A forward-equivalent is one forward of the transformer for one image. A backward that reaches weights and input costs
 two more, one that only reaches the input through frozen weights costs one more (a backward has twice the
 multiplications of a forward, half of them for the weights: Kaplan et al., arXiv 2001.08361, section 2.1). Features that
-are read after block b of L cost (b + 1) / L of a forward. Not counted: the discriminator's heads, the optimizers, the
+are read after block b of L cost (b + 1) / L of a forward.
+
+There are two counts. The **compute of the method** is what comparisons budget: what its formulas ask of the networks.
+The **executed compute** is what a device really does, and what time is told from. With
+`learner.gradient_checkpointing` it has one forward more for each backward through a network that learns, as its
+activations are made again. `micro_batch` adds to neither.
+
+Not counted: the discriminator's heads, the optimizers, the
 text encoders, the image codec and the judge, which are small beside the networks or the same for every method.
 """
 
@@ -100,7 +107,13 @@ def stochastic_actions(config: Config) -> int:
 
 
 def cycle_cost(
-    config: Config, plan: CyclePlan, network: Network, *, group_size: int, ratio_check: bool = False
+    config: Config,
+    plan: CyclePlan,
+    network: Network,
+    *,
+    group_size: int,
+    ratio_check: bool = False,
+    executed: bool = False,
 ) -> Cost:
     """Counts one cycle.
 
@@ -110,7 +123,9 @@ def cycle_cost(
         network: The transformer.
         group_size: Trajectories of each of its groups.
         ratio_check: Whether ratio 1 was checked although there was no RL turn.
+        executed: Whether activations that are made again count.
     """
+    again = FORWARD if executed and config.learner.gradient_checkpointing else 0
     share = feature_share(config, network)
     trajectories = config.rollout.groups_per_cycle * group_size
     actions = trajectories * stochastic_actions(config)
@@ -119,39 +134,42 @@ def cycle_cost(
     rows = min(config.discriminator.auc_rows, group_size)
     scored = config.rewarded_by == "discriminator"
     return Cost(
-        fake_score=plan.fake_score * config.fake_score.batch_size * WITH_BACKWARD,
-        discriminator=plan.discriminator * _discriminator_update(config) * share,
+        fake_score=plan.fake_score * config.fake_score.batch_size * (WITH_BACKWARD + again),
+        discriminator=plan.discriminator * _discriminator_update(config, again) * share,
         auc=config.measures_auc * config.rollout.groups_per_cycle * 2 * rows * judged * share,
-        dmd=plan.dmd * _dmd_update(config, network),
-        rl=plan.policy_gradient * learnt * WITH_BACKWARD,
+        dmd=plan.dmd * _dmd_update(config, network, again),
+        rl=plan.policy_gradient * learnt * (WITH_BACKWARD + again),
         ratio_check=ratio_check * actions * FORWARD,
         rollout=trajectories * config.steps * FORWARD,
         reward=scored * trajectories * judged * share,
     )
 
 
-def _discriminator_update(config: Config) -> float:
+def _discriminator_update(config: Config, again: int) -> float:
     """Images whose features one update reads, each with a backward pass where the backbone learns.
 
     Real and fake ones, the real ones again with another prompt's text, and the first two perturbed for the penalty.
     """
     section = config.discriminator
     halves = 2 + (section.mismatched_text > 0) + 2 * (section.gradient_penalty > 0)
-    return halves * section.batch_size * (WITH_BACKWARD if section.backbone == "own" else FORWARD)
+    return halves * section.batch_size * (WITH_BACKWARD + again if section.backbone == "own" else FORWARD)
 
 
-def _dmd_update(config: Config, network: Network) -> float:
+def _dmd_update(config: Config, network: Network, again: int) -> float:
     """The student learns; fake score and teacher look on; the GAN term goes back to the image through the features.
 
-    The relativistic form of that term reads the features of a real image besides.
+    The relativistic form of that term reads the features of a real image besides. The frozen teacher keeps all
+    activations of its features.
     """
     forwards = WITH_INPUT_BACKWARD + FORWARD * (config.discriminator.pairing == "relativistic")
+    forwards += again * (config.discriminator.backbone != "teacher")
     gan = forwards * feature_share(config, network)
     direct = gan if config.dmd.gan_weight > 0 else 0.0
-    return config.dmd.batch_size * (WITH_BACKWARD + FORWARD + guided_forward(config.model.guidance, network) + direct)
+    looked_on = FORWARD + guided_forward(config.model.guidance, network)
+    return config.dmd.batch_size * (WITH_BACKWARD + again + looked_on + direct)
 
 
-def full_cycle_cost(config: Config, network: Network) -> Cost:
+def full_cycle_cost(config: Config, network: Network, *, executed: bool = False) -> Cost:
     """Cost of a cycle of the phase `full`, in which every network learns: where a long run spends most of its time."""
     updates, cadence = config.cadence.dmd_updates, config.cadence
     plan = CyclePlan(
@@ -161,7 +179,7 @@ def full_cycle_cost(config: Config, network: Network) -> Cost:
         dmd=updates,
         policy_gradient=int(config.policy_gradient.enabled),
     )
-    return cycle_cost(config, plan, network, group_size=config.last_group_size)
+    return cycle_cost(config, plan, network, group_size=config.last_group_size, executed=executed)
 
 
 def expected_costs(config: Config, network: Network) -> Iterator[Cost]:

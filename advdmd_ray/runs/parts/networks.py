@@ -110,4 +110,14 @@ def build_networks(
         case "fake_score":
             discriminator = build_discriminator(config, fake_score, hold="borrowed")
             backbone = fake_score.transformer
-    return Networks(teacher, student, fake_score, discriminator, backbone, adapter(family).guided, digest, device)
+    return Networks(
+        teacher,
+        student,
+        fake_score,
+        discriminator,
+        backbone,
+        guide=adapter(family).guided,
+        base_digest=digest,
+        device=device,
+        micro_batch=teacher.execution.micro_batch,
+    )

@@ -145,6 +145,27 @@ def test_the_cycles_of_a_budget_are_the_first_that_reach_it(cycles: int) -> None
     assert cycles_within(settings, spent * (1 + 1e-9), NETWORK) == cycles + 1
 
 
+@given(PLANS, st.sampled_from(["teacher", "fake_score", "own"]))
+def test_executed_is_the_method_and_what_gradient_checkpointing_makes_again(plan: CyclePlan, backbone: str) -> None:
+    discriminator = {"backbone": backbone}
+    plain, frugal = (
+        config(discriminator=discriminator, dmd={"gan_weight": 1.0}, learner={"gradient_checkpointing": frugal})
+        for frugal in (False, True)
+    )
+    size = plain.rollout.group_size
+    assert cycle_cost(plain, plan, NETWORK, group_size=size, executed=True) == cost_of(plain, plan)
+    assert cost_of(frugal, plan) == cost_of(plain, plan)
+    more = cycle_cost(frugal, plan, NETWORK, group_size=size, executed=True)
+    assert more.fake_score * 3 == cost_of(plain, plan).fake_score * 4
+    assert more.rl * 3 == cost_of(plain, plan).rl * 4
+    assert more.auc == cost_of(plain, plan).auc
+    assert more.actors == cost_of(plain, plan).actors
+    share, batch = 0.75, plain.dmd.batch_size
+    assert more.dmd - cost_of(plain, plan).dmd == plan.dmd * batch * (1 + share * (backbone != "teacher"))
+    again = plan.discriminator * 2 * plain.discriminator.batch_size * share * (backbone == "own")
+    assert more.discriminator - cost_of(plain, plan).discriminator == again
+
+
 class Meter:
     """Counts forward-equivalents block by block in the networks themselves, by who is at work."""
 
@@ -239,3 +260,68 @@ def test_the_count_is_what_the_networks_of_a_real_run_count(meter: Meter, tiny_p
         assert meter.spent["actors"] - before["actors"] == pytest.approx(cost.actors), version
     assert turns == (2 if settings.policy_gradient.enabled else 0)
     assert torch.is_grad_enabled()
+
+
+class Forwards:
+    """Counts the forwards of an image that learners really make, those that a backward pass repeats included."""
+
+    def __init__(self) -> None:
+        self.made, self._learning = 0.0, False
+
+    def load(self, load: Any) -> Any:
+        """As `load`, with a count in every transformer that is loaded; a copied network keeps it."""
+
+        def watched(*given: Any) -> Any:
+            transformer = load(*given)
+            layers = len(transformer.transformer_blocks)
+
+            # Checkpointed blocks get their inputs by place, others by name.
+            def before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+                tokens = inputs[0] if inputs else named["hidden_states"]
+                self.made += self._learning * len(tokens) / layers
+
+            for block in transformer.transformer_blocks:
+                block.register_forward_pre_hook(before, with_kwargs=True)
+            return transformer
+
+        return watched
+
+    def cycle(self, cycle: Any) -> Any:
+        """As `cycle`, which is a learner's."""
+
+        def watched(*given: Any) -> Any:
+            self._learning = True
+            report = cycle(*given)
+            self._learning = False
+            return report
+
+        return watched
+
+
+@pytest.mark.parametrize("backbone", ["teacher", "fake_score", "own"])
+def test_nothing_is_made_again_but_what_the_executed_compute_counts(
+    tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    forwards = Forwards()
+    monkeypatch.setattr(pipeline, "load_transformer", forwards.load(pipeline.load_transformer))
+    monkeypatch.setattr(Learner, "cycle", forwards.cycle(Learner.cycle))
+    network, found = Network.of(inspect_pipeline(tiny_pipeline)), {}
+    for frugal, micro_batch in ((False, None), (False, 3), (True, None), (True, 1), (True, 3)):
+        settings = config(
+            model={"path": str(tiny_pipeline)},
+            learner={"gradient_checkpointing": frugal, "micro_batch": micro_batch},
+            dmd={"gan_weight": 0.5},
+            discriminator={"backbone": backbone, "gradient_penalty": 1.0},
+            cadence={"warm_dmd_updates": 0},
+        )
+        forwards.made = 0.0
+        plan = SerialRun(settings).cycle().plan
+        assert plan.policy_gradient == 1
+        costs = [cycle_cost(settings, plan, network, group_size=4, executed=executed) for executed in (False, True)]
+        found[frugal, micro_batch] = forwards.made, costs[1].learner - costs[0].learner
+    plain, _ = found[False, None]
+    assert found[False, 3] == (plain, 0.0)
+    for micro_batch in (None, 1, 3):
+        made, again = found[True, micro_batch]
+        assert again > 0
+        assert made - plain == pytest.approx(again), micro_batch

@@ -138,6 +138,28 @@ def test_smaller_parts_hold_fewer_activations(role: str) -> None:
     assert whole > parts == 4 * one
 
 
+@pytest.mark.parametrize(("gan_weight", "as_one"), [(0.0, False), (1.0, True)])
+def test_the_rows_of_a_group_are_held_together_where_the_direct_gan_term_needs_them(
+    gan_weight: float, as_one: bool
+) -> None:
+    """One group of eight rows on a rank."""
+
+    def held(micro_batch: int) -> int:
+        settings = config_with(
+            policy_gradient={"enabled": False},
+            rollout={"groups_per_cycle": 1},
+            dmd={"batch_size": 8, "gan_weight": gan_weight},
+            discriminator={"auc_rows": 0},
+            learner={"micro_batch": micro_batch},
+        )
+        name, size = activations_of(settings, "learner")
+        assert name == "activations of a DMD update"
+        return size
+
+    assert (held(4) < 1.5 * held(1)) == as_one
+    assert (held(4) == 4 * held(1)) != as_one
+
+
 def test_checkpointing_holds_fewer_activations_in_the_learner_and_in_no_other_role() -> None:
     plain, frugal = (config_with(learner={"gradient_checkpointing": on}) for on in (False, True))
     for role in ("rollout", "reward"):
