@@ -17,6 +17,7 @@ from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.sampling_settings import SAMPLING
 from advdmd_ray.models.targets import linear_layers, targeted
 from advdmd_ray.runs.folder import Start, check_writable, plan_start
+from advdmd_ray.runs.needs.disk import check_disk
 from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, reserved
 from advdmd_ray.runs.same_run import check_same_run
 
@@ -67,7 +68,7 @@ def check(
         resume: None, "auto", or the path of a run folder, a checkpoint folder or one checkpoint.
         fresh: Move an earlier run of this name aside instead of refusing to start.
         local: Run in this process, without Ray.
-        here: Whether this machine is to have the run; if not, its cores, its GPUs and its port are not looked at.
+        here: Whether this machine is to have the run; if not, its cores, GPUs, disk and port are not looked at.
 
     Raises:
         UserError: for the first obstacle found.
@@ -78,6 +79,7 @@ def check(
         check_local(config)
     if here:
         check_devices(config, local=local)
+        check_disk(config)
     start = plan_start(config.folder, resume, fresh=fresh)
     if start.checkpoint is not None and not check_same_run(config, start.checkpoint):
         finished = f"all {config.run.cycles} cycles are made; what follows them, export and judgement, is made again"

@@ -1,10 +1,7 @@
 """What the doctor says: one finding for each thing looked at, and the verdict."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
-
-from advdmd_ray.runs.needs.memory import GIB, MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +31,6 @@ def verdict_text(findings: list[Finding]) -> str:
     else:
         verdict = f"Not ready: make the {changes} changes above."
     return "\n".join([*lines, "", verdict])
-
-
-def amount(size: float) -> str:
-    """Bytes for a reader, in GiB, or in MiB below one GiB."""
-    if math.isinf(size):
-        return "any amount"
-    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / MIB:,.0f} MiB"
 
 
 def some(count: int, noun: str) -> str:

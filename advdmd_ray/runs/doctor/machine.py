@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from advdmd_ray.config import Config
-from advdmd_ray.runs.doctor.finding import Finding, amount
+from advdmd_ray.runs.doctor.finding import Finding
+from advdmd_ray.runs.needs.amounts import amount
 
 OLDEST_PYTHON, FIRST_UNTRIED_PYTHON = (3, 11), (3, 13)
 _REQUIREMENT = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(\[[^]]*\])?(>=(?P<least>[0-9.]+))?$")

@@ -11,7 +11,8 @@ from typing import Any
 
 import psutil
 
-from advdmd_ray.runs.doctor.finding import Finding, amount, some
+from advdmd_ray.runs.doctor.finding import Finding, some
+from advdmd_ray.runs.needs.amounts import amount
 from advdmd_ray.runs.needs.memory import GIB
 
 GPU_GIB: Mapping[str, int] = {

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Resources
-from advdmd_ray.runs.doctor.finding import Finding, amount, some
+from advdmd_ray.runs.doctor.finding import Finding, some
 from advdmd_ray.runs.doctor.nodes import HERE, Node
+from advdmd_ray.runs.needs.amounts import amount
 from advdmd_ray.runs.needs.memory import (
     ACTIVATIONS,
     Role,

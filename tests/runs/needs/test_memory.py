@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.config import Config
 from advdmd_ray.models.families.kept import FLOAT32, PLAIN, Backbone
-from advdmd_ray.models.folder import LatentSpec
+from advdmd_ray.models.folder import LatentSpec, inspect_pipeline
 from advdmd_ray.runs.needs import memory as estimate
 from advdmd_ray.runs.needs.compute import Network
+from advdmd_ray.runs.needs.disk import disk_need
 from advdmd_ray.runs.needs.memory import PROCESS_BYTES, Sizes
 from advdmd_ray.runs.parts.networks import build_denoiser, learning
 from pipeline_folder import LAYERS, NETWORKS, WEIGHTS, write_pipeline
@@ -319,6 +320,10 @@ def test_the_estimate_is_what_a_learner_holds(rank: int, backbone: str) -> None:
     besides = ("process", "gradients", estimate.ACTIVATIONS, estimate.GROUPS)
     parts = [size for name, size in row.parts if not name.startswith(besides)]
     assert measured == pytest.approx(sum(parts), rel=0.15)
+    if not rank:  # beside adapters of so small a network the heads would count
+        stored = sum(tensor.nbytes for part in learner.tensors().values() for tensor in part.values())
+        need = disk_need(config, inspect_pipeline(config.model.path))
+        assert stored == pytest.approx(need.checkpoint, rel=0.15)
 
 
 @pytest.mark.parametrize("rank", [1, 4])
