@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from advdmd_ray.cli import main
 from advdmd_ray.config import read_config
 from advdmd_ray.models.families.kept import FLOAT32
 from advdmd_ray.runs.needs.memory import memory, placement, sizes_of
 from full_size import MODELS, write_full_size
+from pictures import write_captioned
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GIB = 2**30
@@ -22,8 +21,7 @@ def test_a_recipe_is_planned_on_the_headers_of_its_model(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # a cluster, which nobody asks in a dry run
     folder = write_full_size(recipe, tmp_path / "model")
-    (tmp_path / "images").mkdir()
-    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "images" / "a.png")
+    write_captioned(tmp_path / "images", 40, (1024, 1024))
     overrides = [f"model.path={folder}", f"data.path={tmp_path / 'images'}", f"run.output={tmp_path}", "metrics.port=0"]
     assert main(["run", "--config", str(CONFIGS / f"{recipe}.yaml"), "--dry-run", *overrides]) == 0
     text = capsys.readouterr().out

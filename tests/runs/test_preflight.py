@@ -2,7 +2,7 @@
 
 import fcntl
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, writ
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.same_run import check_same_run
+from pictures import picture, write_captioned
 from pipeline_folder import LAYERS, write_pipeline, write_safetensors
 
 
@@ -96,15 +97,48 @@ def test_a_size_of_images_that_the_model_has_not_is_refused(tmp_path: Path) -> N
         preflight.check(make_config(tmp_path, model={"height": 9, "width": 8}))
 
 
-def test_files_are_looked_for_and_any_prompt_goes_with_them(tmp_path: Path) -> None:
+def test_files_are_looked_at_and_any_prompt_goes_with_them(tmp_path: Path) -> None:
     images, prompts = tmp_path / "images", tmp_path / "prompts.txt"
     images.mkdir()
     prompts.write_text("what no caption says\n")
     config = make_config(tmp_path, data={"source": "files", "path": str(images), "prompts": str(prompts)})
     with pytest.raises(UserError, match=r"data\.path .* holds no image"):
         preflight.check(config)
-    (images / "a.png").write_bytes(b"never opened here")
+    images.rmdir()
+    write_captioned(images, 39)
+    with pytest.raises(UserError, match="39 real images can be used, and the judge compares with at least 40"):
+        preflight.check(config)
+    (images / "last.png").write_bytes(b"no picture")
     preflight.check(config)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda file: file.with_suffix(".txt").unlink(), "has no caption"),
+        (lambda file: file.write_bytes(b"no picture"), "is no readable image: UnidentifiedImageError"),
+        (lambda file: file.write_bytes(picture(1, (3, 3))), "has 3 x 3 pixels, too few"),
+    ],
+)
+def test_images_none_of_which_can_be_used_are_refused_before_a_run(
+    tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    images = write_captioned(tmp_path / "images", 40)
+    config = make_config(tmp_path, data={"source": "files", "path": str(images)})
+    preflight.check(config)
+    for file in sorted(images.glob("*.png"))[:16]:
+        spoil(file)
+    with pytest.raises(UserError, match=f"none of the first 16 images can be used: 000.png \\({says}\\), 001.png"):
+        preflight.check(config)
+
+
+def test_more_spoilt_images_than_may_be_left_out_are_refused_before_a_run(tmp_path: Path) -> None:
+    images = write_captioned(tmp_path / "images", 40)
+    (images / "003.png").write_bytes(b"no picture")
+    data: dict[str, object] = {"source": "files", "path": str(images)}
+    preflight.check(make_config(tmp_path, data=data))
+    with pytest.raises(UserError, match=r"more than data\.most_skipped=0 images cannot be used: 003\.png"):
+        preflight.check(make_config(tmp_path, data=data | {"most_skipped": 0}))
 
 
 def test_a_buffer_that_cannot_hold_one_cycle_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ METADATA = "metadata.jsonl"
 """Captions of a folder, one JSON object a line with `file_name` and `text`, as Hugging Face's `imagefolder` has it."""
 FOLDER_SHARD = 256
 """Images of a folder that make one shard."""
+ROWS_AT_ONCE = 64
+"""Rows of a Parquet file that are in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class Shard:
     Attributes:
         name: For messages.
         identity: Changes whenever the files behind it do (their paths, sizes and times of change).
-        read: Yields its images, always in the same order.
+        read: Yields its images, always in the same order, one after the other.
+        images: How many it has; None: that is known only once it is read.
     """
 
     name: str
     identity: str
     read: Callable[[], Iterator[CaptionedImage]]
+    images: int | None = None
 
 
 def find_shards(path: str, *, image_column: str = "image", caption_column: str = "text") -> tuple[Shard, ...]:
@@ -110,7 +114,8 @@ def _folder_shards(root: Path, images: Sequence[Path]) -> Iterator[Shard]:
         files = images[first : first + FOLDER_SHARD]
         beside = [] if listed is not None else [found for file in files if (found := _caption_file(file)) is not None]
         sources = [*files, *([table] if listed is not None else beside)]
-        yield Shard(f"{root.name}-{number:05d}", _identity(sources), _reading_folder(root, files, listed))
+        reading = _reading_folder(root, files, listed)
+        yield Shard(f"{root.name}-{number:05d}", _identity(sources), reading, len(files))
 
 
 def _caption_file(image: Path) -> Path | None:
@@ -166,27 +171,28 @@ def _parquet_shards(file: Path, columns: tuple[str, str]) -> Iterator[Shard]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: is not a whole Parquet file ({error}); copy it again") from None
     with opened:
-        names, groups = opened.schema_arrow.names, opened.num_row_groups
+        names = opened.schema_arrow.names
+        rows = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
     for key, column in zip(("data.image_column", "data.caption_column"), columns, strict=True):
         if column not in names:
             raise UserError(f"{file}: has no column {column!r}; set {key} to one of: {', '.join(names)}")
-    for group in range(groups):
+    for group, count in enumerate(rows):
         identity = _identity([file], str(group), *columns)
-        yield Shard(f"{file.name}-{group:05d}", identity, _reading_parquet(file, group, columns))
+        yield Shard(f"{file.name}-{group:05d}", identity, _reading_parquet(file, group, columns), count)
 
 
 def _reading_parquet(file: Path, group: int, columns: tuple[str, str]) -> Callable[[], Iterator[CaptionedImage]]:
     def read() -> Iterator[CaptionedImage]:
         with pq.ParquetFile(file) as opened:
-            rows = opened.read_row_group(group, columns=list(columns)).to_pylist()
-        for row, values in enumerate(rows):
-            image, caption = values[columns[0]], values[columns[1]]
-            content = image.get("bytes") if isinstance(image, dict) else image
-            yield CaptionedImage(
-                f"{file.name}, row {row} of group {group}",
-                caption if isinstance(caption, str) else "",
-                content if isinstance(content, bytes) else b"",
-            )
+            parts = opened.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=list(columns))
+            for row, values in enumerate(values for part in parts for values in part.to_pylist()):
+                image, caption = values[columns[0]], values[columns[1]]
+                content = image.get("bytes") if isinstance(image, dict) else image
+                yield CaptionedImage(
+                    f"{file.name}, row {row} of group {group}",
+                    caption if isinstance(caption, str) else "",
+                    content if isinstance(content, bytes) else b"",
+                )
 
     return read
 

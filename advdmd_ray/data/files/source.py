@@ -1,7 +1,8 @@
 """`data.source=files`: captioned images on disk; found, encoded where that is still to do, and opened."""
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from advdmd_ray.data.captioned_source import CaptionedSource
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
     from advdmd_ray.data.files.encoding import ArrowLatents
     from advdmd_ray.data.files.shards import Shard
+
+
+LOOKED_AT = 16
+"""Images that are read before a run: what ails all of them is found at once, and not after hours in a queue."""
 
 
 class FilesSource(CaptionedSource):
@@ -31,10 +36,42 @@ class FilesSource(CaptionedSource):
         return tuple(dict.fromkeys(self.latents().captions))
 
     def check(self) -> None:
-        """See `Source`: the prompts can be read, and there are images, which are not read."""
+        """See `Source`: the prompts can be read, and there are images enough, of which the first are looked at."""
         if self.config.data.prompts is not None:
             load_prompts(self.config.data.prompts)
-        self._shards()
+        shards = self._shards()
+        from advdmd_ray.evaluation.judges.thumbnails import check_count  # imports torch
+
+        counts = [shard.images for shard in shards if shard.images is not None]
+        if len(counts) == len(shards):
+            check_count(sum(counts))
+        self._look(shards)
+
+    def _look(self, shards: "Sequence[Shard]") -> None:
+        """Reads the first images, as all will be read.
+
+        Raises:
+            UserError: if none of them can be used, or more cannot than may be left out.
+        """
+        from advdmd_ray.data.files.encoding import Fitting, Skipped
+        from advdmd_ray.models.folder import inspect_pipeline
+
+        data, model = self.config.data, self.config.model
+        fitting = Fitting(*inspect_pipeline(model.path, model.pixels).pixels, data.most_upscaling)
+        skipped, looked_at = Skipped(data.most_skipped), 0
+        for item in itertools.islice(itertools.chain.from_iterable(shard.read() for shard in shards), LOOKED_AT):
+            looked_at += 1
+            try:
+                fitting.fitted(item)
+            except ValueError as error:
+                skipped.add(item.name, str(error))
+        if not looked_at:
+            raise UserError(
+                f"data.path {data.path}: holds no image; give a folder of images, or .parquet or .tar files"
+            )
+        if len(skipped.reasons) == looked_at:
+            first = f"none of the first {looked_at} images can be used"
+            raise UserError(f"data.path {data.path}: {first}: {skipped.named()}; repair them")
 
     def prepare(self, progress: Progress) -> str:
         """See `Source`: encodes the images that are not encoded yet."""

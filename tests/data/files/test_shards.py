@@ -125,3 +125,24 @@ def test_the_shards_of_a_folder_are_small_and_change_their_identity_with_their_f
     assert before[0].identity == after[0].identity
     assert before[1].identity != after[1].identity
     assert len({shard.identity for shard in (*before, *after)}) == 3
+
+
+def test_a_shard_knows_its_images_before_it_is_read_where_its_files_say(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", metadata=True)
+    write_parquet(tmp_path / "a.parquet", nested=True)
+    write_tar(tmp_path / "a.tar", "txt")
+    known = {
+        name: [shard.images for shard in find_shards(str(tmp_path / name))] for name in ("folder", "a.parquet", "a.tar")
+    }
+    assert known == {"folder": [3], "a.parquet": [2, 1], "a.tar": [None]}
+    for name in ("folder", "a.parquet"):
+        for shard in find_shards(str(tmp_path / name)):
+            assert len(list(shard.read())) == shard.images
+
+
+def test_a_reader_that_stops_early_leaves_no_file_open(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", nested=False)
+    write_tar(tmp_path / "a.tar", "txt")
+    for name in ("a.parquet", "a.tar"):
+        (first, *_) = find_shards(str(tmp_path / name))
+        assert next(first.read()).caption == "a red fox"

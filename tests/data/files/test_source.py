@@ -54,7 +54,7 @@ def test_images_are_encoded_once_and_described_by_their_captions(tmp_path: Path,
 
 def test_other_prompts_leave_the_captions_as_they_are(tmp_path: Path, teacher: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a handwritten nine\n")
-    source = FilesSource(config(tmp_path, teacher, 2, prompts=str(tmp_path / "prompts.txt")))
+    source = FilesSource(config(tmp_path, teacher, 40, prompts=str(tmp_path / "prompts.txt")))
     source.check()
     assert not (tmp_path / "latents").exists()
     assert (source.prompts(), source.captions()) == (("a handwritten nine",), CAPTIONS)
