@@ -63,6 +63,12 @@ class Resources(Section):
         "adds up their gradients. Default: all rows at once.",
     )
 
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.num_gpus > 1 and self.num_gpus != int(self.num_gpus):
+            raise ValueError(f"num_gpus above 1 must be a whole number, got {self.num_gpus:g}; Ray splits one GPU only")
+        return self
+
 
 class RolloutSection(Resources):
     """Actors that generate SDE trajectories with the student."""

@@ -1,9 +1,43 @@
 """The choice of an attention kernel, through diffusers' own dispatch."""
 
+import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.models.pipeline import quiet
+from advdmd_ray.models.families.registry import Family
+
+KERNELS: Mapping[str, str] = {
+    "flash": "flash_attn",
+    "flash_varlen": "flash_attn",
+    "_flash_3": "flash_attn_interface",
+    "_flash_varlen_3": "flash_attn_interface",
+    "xformers": "xformers",
+}
+"""The module outside torch that a backend needs."""
+
+
+def check_attention(family: Family, backend: str) -> None:
+    """Look for what a backend needs, without importing it.
+
+    Args:
+        family: Of the model.
+        backend: By diffusers' name, see `model.attention`.
+
+    Raises:
+        UserError: if the family's attention has no such choice, or a module is not installed here.
+    """
+    if not family.chooses_attention:
+        raise UserError(
+            f"model.attention={backend}: diffusers' {family.transformer} always uses torch's own attention; leave "
+            "model.attention out"
+        )
+    module = KERNELS.get(backend)
+    if module is not None and importlib.util.find_spec(module) is None:
+        raise UserError(
+            f"model.attention={backend}: needs the module {module}, which is not installed; install it on every node, "
+            "or leave model.attention out"
+        )
 
 
 def choose_attention(transformer: Any, backend: str) -> None:
@@ -20,6 +54,8 @@ def choose_attention(transformer: Any, backend: str) -> None:
         UserError: if the family's attention has no such choice, or the backend is not installed.
     """
     from diffusers.models.attention_dispatch import attention_backend
+
+    from advdmd_ray.models.pipeline import quiet  # imports torch, and a check needs none
 
     processors = [part.processor for part in transformer.modules() if hasattr(part, "processor")]
     if not any(hasattr(processor, "_attention_backend") for processor in processors):

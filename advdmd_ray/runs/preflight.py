@@ -49,12 +49,17 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("text length", f"{model.max_sequence_length} tokens", lambda: check_max_sequence_length(config, info())),
         Check("discriminator", f"reads blocks {list(blocks)}", lambda: check_blocks(config, info())),
         Check("adapters", f"rank {lora.rank} on {', '.join(lora.targets)}", lambda: check_targets(config, info())),
+        Check("attention", str(model.attention), lambda: check_backend(config, info())),
         Check("buffer", "holds the groups of a cycle", lambda: check_buffer(config, info())),
         Check("data", config.data.source, lambda: check_data(config)),
         Check("run folder", str(config.folder), lambda: check_writable(config.folder)),
         Check("embeddings", str(model.embeddings), lambda: check_embeddings(config)),
     ]
-    unused = {"adapters": not lora.rank, "embeddings": model.embeddings is None}
+    unused = {
+        "adapters": not lora.rank,
+        "attention": model.attention is None,
+        "embeddings": model.embeddings is None,
+    }
     return tuple(one for one in found if not unused.get(one.subject, False))
 
 
@@ -181,6 +186,18 @@ def check_targets(config: Config, info: PipelineInfo) -> None:
     """
     if config.lora.rank:
         targeted([*linear_layers(info)], config.lora.targets)
+
+
+def check_backend(config: Config, info: PipelineInfo) -> None:
+    """Make sure that the model can have the attention backend, and that a backend is installed here.
+
+    Raises:
+        UserError: if not; a cluster's nodes are not asked.
+    """
+    from advdmd_ray.models.attention import check_attention  # noqa: PLC0415 - only a few runs choose one
+
+    if config.model.attention is not None:
+        check_attention(info.family, config.model.attention)
 
 
 def check_embeddings(config: Config) -> None:

@@ -64,6 +64,7 @@ def test_an_override_equals_the_same_value_in_the_file(cycles: int, rate: float)
         ),
         ("learner: {zero_stage: 0, offload_optimizer: true}", ["offload_optimizer", "zero_stage 1, 2 or 3", "0"]),
         ("learner: {engine: torch, offload_optimizer: true}", ["offload_optimizer", "engine=deepspeed", "torch"]),
+        ("reward: {num_gpus: 1.5}", ["num_gpus above 1 must be a whole number, got 1.5"]),
         ("learner: {offload_activations: true}", ["offload_activations", "gradient_checkpointing=true"]),
         (
             "{data: {source: shapes}, reward: {kind: oracle}, policy_gradient: {advantage: own_step}}",

@@ -11,6 +11,8 @@ import torch
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import save_checkpoint
+from advdmd_ray.models.attention import check_attention
+from advdmd_ray.models.families.registry import FAMILIES
 from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, write_sampling
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
@@ -351,7 +353,7 @@ def test_a_resumed_run_may_go_on_for_longer(config: Config) -> None:
     ("section", "values"),
     [
         ("run", {"name": "another"}),
-        ("model", {"embeddings": "elsewhere", "attention": "native"}),
+        ("model", {"embeddings": "elsewhere"}),
         ("data", {"cache": "elsewhere", "most_skipped": 0}),
         ("learner", {"zero_stage": 0, "checkpoint_cycles": 1}),
         ("cadence", {"warm_dmd_updates": 0}),
@@ -455,3 +457,15 @@ def test_what_another_machine_must_have_is_not_asked_of_this_one(
     assert preflight.check(large, here=False).folder == large.folder
     with pytest.raises(UserError, match="blocks 0 to"):
         preflight.check(make_config(tmp_path, discriminator={"blocks": (99,)}), here=False)
+
+
+def test_an_attention_that_the_model_has_not_or_that_is_not_installed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="SD3Transformer2DModel always uses torch's own attention"):
+        preflight.check(make_config(tmp_path, model={"attention": "native"}))
+    (flux,) = (family for family in FAMILIES if family.name == "flux")
+    check_attention(flux, "native")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _module: None)
+    with pytest.raises(UserError, match="needs the module flash_attn, which is not installed"):
+        check_attention(flux, "flash")

@@ -31,6 +31,7 @@ class Family:
         guidance_key: Key of the transformer's configuration that says whether the guidance scale is one of its inputs;
             None: it never is, and guidance is classifier-free.
         max_tokens: Most text tokens that the pipeline takes.
+        chooses_attention: Whether diffusers dispatches its attention to a backend of one's choice.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Family:
     codec_offset: int = -1
     guidance_key: str | None = None
     max_tokens: int = 512
+    chooses_attention: bool = True
 
 
 ONE_ENCODER = ("transformer", "scheduler", "vae", "text_encoder", "tokenizer")
@@ -58,6 +60,7 @@ FAMILIES = (
         components=TWO_ENCODERS,
         optional=("text_encoder_3", "tokenizer_3"),
         default_side=None,
+        chooses_attention=False,
     ),
     Family(
         name="flux",

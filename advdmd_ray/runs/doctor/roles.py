@@ -1,5 +1,6 @@
 """Whether every worker finds a place: its CPUs, GPUs and memory against what the nodes offer, role by role."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,9 @@ from advdmd_ray.runs.needs.memory import (
 
 _SHOWN = {"process": "Python and its libraries"}
 """Names of parts of a worker's memory that a reader would not know."""
+ROUNDING = 1e-9
+SHARED_GPU = 0.5
+"""Most of a GPU that two workers can have of the same one."""
 
 
 def examine_roles(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> list[Finding]:
@@ -51,6 +55,9 @@ def _examine_role(config: Config, role: Role, row: RoleMemory, nodes: Sequence[N
     lacks = [lack for node in nodes if (lack := _lack(config, need, row, node)) is not None]
     if len(lacks) == len(nodes):
         return Finding(role.name, "change", f"{text}; {lacks[0]}")
+    if role.num_gpus > 1:
+        idle = f"a worker computes on one GPU, so {role.num_gpus - 1:g} of {role.num_gpus:g} idle; set it to 1"
+        return Finding(role.name, "note", f"{text}; {idle}")
     if row.on_gpu and all(node.gpu_memory is None for node in nodes):
         return Finding(role.name, "note", f"{text}; how much a GPU has is not known here")
     return Finding(role.name, "ok", text)
@@ -105,20 +112,30 @@ def examine_placement(config: Config, nodes: Sequence[Node]) -> Finding:
         return Finding(
             "placement", "change", f"{text}; lower the {' and '.join(short)} of a role, or rollout.actors{add}"
         )
+    wide = sum(role.workers * math.ceil(role.num_gpus) for role in rows if role.num_gpus > SHARED_GPU)
+    if wide > devices:
+        return Finding(
+            "placement",
+            "change",
+            f"{text}, but {wide} GPUs are wanted by workers of more than half of one, of which no two share a GPU; set "
+            f"their num_gpus to {SHARED_GPU:g} or less, or lower rollout.actors",
+        )
     left = _unplaced(rows, nodes)
     if left:
         return Finding("placement", "note", f"{text}; a {left} worker may find no node with all it needs left")
-    threads = sum(
-        workers * section.threads
-        for workers, section in (
-            (config.rollout.actors, config.rollout),
-            (config.reward.workers, config.reward),
-            (config.learner.ranks, config.learner),
-        )
-        if not section.num_gpus
-    )
+    sections = {
+        "rollout": (config.rollout.actors, config.rollout),
+        "reward": (config.reward.workers, config.reward),
+        "learner": (config.learner.ranks, config.learner),
+    }
+    threads = sum(workers * section.threads for workers, section in sections.values() if not section.num_gpus)
     if threads > 2 * offered:
         return Finding("placement", "note", f"{text}; together they compute with {threads} threads")
+    most = max(node.cpus for node in nodes)
+    for name, (_, section) in sections.items():
+        if section.threads > most:
+            slow = f"a worker of {name} computes with {section.threads} threads on at most {most:g} cores"
+            return Finding("placement", "note", f"{text}; {slow}: lower {name}.threads")
     return Finding("placement", "ok", text)
 
 
@@ -127,16 +144,28 @@ def _is_local(nodes: Sequence[Node]) -> bool:
 
 
 def _unplaced(rows: Sequence[Role], nodes: Sequence[Node]) -> str:
-    """The first role with a worker for which no node has room, the largest workers first; empty if all are placed."""
-    room = [[node.cpus, node.gpus] for node in nodes]
+    """The first role with a worker for which no node has room, the largest workers first; empty if all are placed.
+
+    A share of a GPU is a share of one: 0.6 and 0.6 do not fit 1 and 0.2 left on two of them.
+    """
+    cpus, gpus = [node.cpus for node in nodes], [[1.0] * int(node.gpus) for node in nodes]
     size: Callable[[Role], tuple[float, float]] = lambda role: (role.num_gpus, role.num_cpus)  # noqa: E731 - a key
     for role in sorted(rows, key=size, reverse=True):
+        count, share = math.ceil(role.num_gpus), min(role.num_gpus, 1.0) - ROUNDING
         for _ in range(role.workers):
-            free = next((left for left in room if left[0] >= role.num_cpus and left[1] >= role.num_gpus), None)
-            if free is None:
+            place = next(
+                (
+                    place
+                    for place, free in enumerate(gpus)
+                    if cpus[place] >= role.num_cpus and sum(left >= share for left in free) >= count
+                ),
+                None,
+            )
+            if place is None:
                 return role.name
-            free[0] -= role.num_cpus
-            free[1] -= role.num_gpus
+            cpus[place] -= role.num_cpus
+            for gpu in [gpu for gpu, left in enumerate(gpus[place]) if left >= share][:count]:
+                gpus[place][gpu] -= share + ROUNDING
     return ""
 
 

@@ -123,6 +123,37 @@ def test_workers_that_fit_one_by_one_may_not_fit_together() -> None:
     assert "a rollout worker may find no node with all it needs left" in placed.text
 
 
+def test_workers_of_more_than_half_a_gpu_do_not_share_one() -> None:
+    wide = config(rollout={"num_gpus": 0.6, "actors": 4}, reward={"num_gpus": 0.6}, learner={"num_gpus": 0.5})
+    few, enough = (replace(GPU, gpus=count) for count in (4, 6))
+    placed = examine_placement(wide, [HEAD, few])
+    assert placed.state == "change"
+    assert "3.5 of 4 GPUs, but 5 GPUs are wanted by workers of more than half of one" in placed.text
+    assert examine_placement(wide, [HEAD, enough]).state == "ok"
+
+
+def test_a_share_of_a_gpu_is_a_share_of_one() -> None:
+    # 0.4 and 0.4 leave 0.2 of each; no third 0.4 finds a place, although 0.4 are left in all.
+    shares = config(rollout={"num_gpus": 0.4, "actors": 3}, reward={"num_gpus": 0.4}, learner={"num_gpus": 0.4})
+    placed = examine_placement(shares, [replace(GPU, gpus=2)])
+    assert placed.state == "note"
+    assert "worker may find no node with all it needs left" in placed.text
+    assert examine_placement(shares, [replace(GPU, gpus=3)]).state == "ok"
+
+
+def test_gpus_beyond_a_workers_first_are_worth_a_note() -> None:
+    reward = found(examine_roles(config(reward={"num_gpus": 2.0}), SIZES, [HEAD, GPU]))["reward"]
+    assert reward.state == "note"
+    assert "a worker computes on one GPU, so 1 of 2 idle" in reward.text
+
+
+def test_a_worker_with_more_threads_than_cores_is_worth_a_note() -> None:
+    eager = Config.model_validate({"learner": {"threads": 8}})
+    placed = examine_placement(eager, [replace(HEAD, cpus=6)])
+    assert placed.state == "note"
+    assert placed.text.endswith("a worker of learner computes with 8 threads on at most 6 cores: lower learner.threads")
+
+
 def test_many_threads_on_few_cores_are_worth_a_note() -> None:
     crowded = Config.model_validate({"rollout": {"threads": 16}})
     assert examine_placement(crowded, [replace(HEAD, cpus=4)]).text.endswith("together they compute with 34 threads")
