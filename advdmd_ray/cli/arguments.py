@@ -50,6 +50,17 @@ def add_config(command: argparse.ArgumentParser, *, required: bool = True) -> No
     )
 
 
+def add_place(command: argparse._ActionsContainer) -> None:
+    """Adds `--device` and `--precision`."""
+    command.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="auto: a GPU if there is one")
+    add_precision(command, "auto: bfloat16 on a GPU, float32 on the CPU")
+
+
+def add_precision(command: argparse._ActionsContainer, text: str) -> None:
+    """Adds `--precision`."""
+    command.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help=text)
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advdmd_ray.cli.arguments import DONE, Command, add_config, positive, write_out
+from advdmd_ray.cli.arguments import DONE, Command, add_config, add_precision, positive, write_out
 from advdmd_ray.config import read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs import preflight
@@ -36,10 +36,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     suite.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
     suite.add_argument("--images", type=positive, default=4, help="geneval: images per prompt (default 4)")
     suite.add_argument("--size", type=positive, nargs=2, metavar=("H", "W"), help="pixels (default: the folder's)")
-    suite.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of the networks")
+    add_precision(suite, "of the networks; auto: bfloat16 on GPUs, float32 on CPUs")
     suite.add_argument("--seed", type=int, default=0, help="names the seed of every image (default 0)")
     suite.add_argument("--actors", type=positive, default=1, help="Ray actors that draw (default 1)")
-    suite.add_argument("--gpus-each", type=float, default=0.0, help="GPUs of each actor (default 0)")
+    suite.add_argument("--gpus-each", type=float, help="GPUs of each actor (default: 1 if torch sees one here, or 0)")
     command.add_argument(
         "--collect", nargs="+", metavar="RESULTS", help="tabulate what official scorers wrote, side by side"
     )
@@ -87,13 +87,15 @@ def _suite(args: argparse.Namespace) -> int:
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from advdmd_ray.evaluation.suites.layout import DpgBench, GenEval
-    from advdmd_ray.runtime.suite import SuiteSettings, draw_suite
+    from advdmd_ray.runtime.suite import SuiteSettings, default_gpus, draw_suite
 
     suite = GenEval(Path(args.metadata), args.images) if args.suite == "geneval" else DpgBench(Path(args.prompts))
     height, width = args.size or (None, None)
     if args.suite == "dpg" and height != width:
         raise UserError(f"--size {height}x{width}: DPG-Bench's scorer cuts squares out of a grid; give a square")
-    settings = SuiteSettings(args.pipeline, args.steps, args.guidance, height, width, args.precision, args.seed)
+    gpus_each = default_gpus() if args.gpus_each is None else args.gpus_each
+    precision = ("bfloat16" if gpus_each else "float32") if args.precision == "auto" else args.precision
+    settings = SuiteSettings(args.pipeline, args.steps, args.guidance, height, width, precision, args.seed)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task(f"prompts of {suite.name}")
@@ -102,7 +104,7 @@ def _suite(args: argparse.Namespace) -> int:
             Path(args.out),
             settings,
             actors=args.actors,
-            gpus_each=args.gpus_each,
+            gpus_each=gpus_each,
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
     sys.stdout.write(f"{args.out}: {len(suite.prompts)} prompts, {drawn} of them drawn now\n")

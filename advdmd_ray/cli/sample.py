@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from advdmd_ray.cli.arguments import DONE, Command, positive
+from advdmd_ray.cli.arguments import DONE, Command, add_place, positive
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -14,7 +14,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=positive, help="network calls per image (default: the folder's levels, or 4)")
     command.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
     command.add_argument("--images", type=positive, default=8, help="images per prompt (default 8)")
-    command.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
+    command.add_argument("--seed", type=int, default=0, help="names the seed of every image (default 0)")
+    add_place(command)
     place = command.add_mutually_exclusive_group(required=True)
     place.add_argument("--out", metavar="PNG", help="where the grid goes")
     place.add_argument(
@@ -24,17 +25,23 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Writes the grid and prints its path."""
+    from advdmd_ray.cli.late_bar import LateBar
+    from advdmd_ray.evaluation.place import place_of
     from advdmd_ray.evaluation.sample import sample_grid
 
-    path = sample_grid(
-        args.pipeline,
-        args.prompt,
-        steps=args.steps,
-        guidance=args.guidance,
-        images=args.images,
-        seed=args.seed,
-        out=Path(args.out),
-    )
+    place = place_of(args.device, args.precision)
+    with LateBar("drawing images") as bar:
+        path = sample_grid(
+            args.pipeline,
+            args.prompt,
+            steps=args.steps,
+            guidance=args.guidance,
+            images=args.images,
+            seed=args.seed,
+            out=Path(args.out),
+            place=place,
+            progress=bar.update,
+        )
     sys.stdout.write(f"{path}\n")
     return DONE
 

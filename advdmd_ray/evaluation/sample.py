@@ -1,29 +1,19 @@
-"""`advdmd sample`: plain diffusers sampling of a pipeline folder into one PNG."""
+"""`advdmd sample`: a pipeline folder's images in one PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.pictures.grids import save_grid
-from advdmd_ray.models.families import adapter
+from advdmd_ray.evaluation.place import Place, place_of
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import load_pipeline
-from advdmd_ray.models.sampling_settings import SamplingSettings
+from advdmd_ray.seeding import derive_seed
 
-DEFAULT_SEQUENCE_LENGTH = 256
-"""What diffusers takes as the length of the T5 slot if it is told none."""
-
-
-DEFAULT_STEPS = (1.0, 0.75, 0.5, 0.25)
-"""Levels of a folder that names none, and of a call that asks for no number of steps."""
-
-
-def uniform_levels(steps: int) -> list[float]:
-    """The noise levels `1, 1 - 1/K, ..., 1/K` of K steps, before the scheduler's shift."""
-    return [1.0 - index / steps for index in range(steps)]
+DEFAULT_STEPS = 4
+"""Uniform levels of a folder that names none, where nobody asks for a number of steps."""
 
 
 def sample_grid(
@@ -35,11 +25,15 @@ def sample_grid(
     images: int,
     seed: int,
     out: Path,
+    place: Place | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Path:
-    """Sample with the folder's own scheduler and write a grid, one row of images a prompt.
+    """Sample as the folder says and write a grid, one row of images a prompt.
 
     No configuration is read: size, text length, levels and guidance are those of the folder's `sampling.json`, where it
-    has one, and else the model's own size, 256 text tokens, 4 uniform levels and no guidance.
+    has one, and else the model's own size, 256 text tokens, 4 uniform levels and no guidance. The folder's scheduler is
+    followed, so that a teacher's images are what plain diffusers draws from the same noise. An image hangs on the seed
+    and on its place in the grid, not on the other images.
 
     Args:
         pipeline: A diffusers folder of a teacher or a student, or `builtin:NAME`.
@@ -47,35 +41,27 @@ def sample_grid(
         steps: Network calls an image, at uniform noise levels; None: the folder's levels.
         guidance: CFG scale, or what a network that takes it as input is given; None: the folder's.
         images: Images a prompt.
-        seed: Seed of the noise of the whole grid.
+        seed: Names the seed of every image.
         out: The PNG to write.
+        place: Where; None: on a GPU in bfloat16 if there is one.
+        progress: Told how many of the images are drawn.
 
     Raises:
-        UserError: if the folder is not a whole pipeline, its `sampling.json` is damaged, or `out` is not a PNG that
-            can be written.
+        UserError: if the folder is not a whole pipeline, its `sampling.json` is damaged, its weights do not fit the
+            place, or `out` is not a PNG that can be written.
     """
     if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: expected a .png in a folder that exists")
-    info, loaded = inspect_pipeline(pipeline), load_pipeline(pipeline)
-    sampling = info.sampling or SamplingSettings(DEFAULT_SEQUENCE_LENGTH)
-    own_levels = DEFAULT_STEPS if sampling.sigmas is None else sampling.sigmas
-    levels = list(own_levels) if steps is None else uniform_levels(steps)
-    scale = (sampling.guidance or 1.0) if guidance is None else guidance
-    asked, ways = [prompt for prompt in prompts for _ in range(images)], adapter(info.family)
-    (drawn,) = loaded(
-        prompt=asked,
-        sigmas=levels,
-        max_sequence_length=sampling.max_sequence_length,
-        height=info.pixels[0],
-        width=info.pixels[1],
-        generator=torch.Generator().manual_seed(seed),
-        output_type="np",
-        return_dict=False,
-        **(ways.unguided(scale) if scale == 1 or info.embedded_guidance else ways.guided_call(scale, len(asked))),
-    )
-    # diffusers gives [n, h, w, c] in [0, 1]; grids are [n, c, h, w] in [-1, 1].
-    array = np.asarray(drawn, dtype=np.float32).transpose(0, 3, 1, 2) * 2 - 1
-    caption = f"{Path(pipeline).name}, {len(levels)} steps, guidance {scale:g}, seed {seed}: " + "; ".join(prompts)
+    inspect_pipeline(pipeline)
+    where = place_of() if place is None else place
+    sampler = FolderSampler(pipeline, where, steps=steps, default_steps=DEFAULT_STEPS, guidance=guidance)
+    asked = [prompt for prompt in prompts for _ in range(images)]
+    seeds = [derive_seed(seed, "sample", row, number) for row in range(len(prompts)) for number in range(images)]
+    drawn = sampler.images(asked, seeds, progress)
+    # Files have [n, h, w, c] in 0 to 255; grids are made of [n, c, h, w] in [-1, 1].
+    array = drawn.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    steps_said = f"{sampler.steps} steps, guidance {sampler.guidance:g}, seed {seed}"
+    caption = f"{Path(pipeline).name}, {steps_said}: " + "; ".join(prompts)
     try:
         return save_grid(out, array, columns=images, caption=caption)
     except OSError as error:

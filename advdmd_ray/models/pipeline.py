@@ -218,7 +218,8 @@ def export_student(
         write_sampling(draft, sampling)
         library = info.component("vae").library
         own_codec = None if library == "diffusers" else library
-        snippet = _snippet(info, sigmas_before_shift, sampling.max_sequence_length, guidance, prompt, own_codec)
+        length = sampling.max_sequence_length
+        snippet = _snippet(info, sigmas_before_shift, length, guidance, prompt, own_codec, dtype)
         (draft / README).write_text(_model_card(folder.name, snippet, kernel, own_codec, card), encoding="utf-8")
 
 
@@ -249,6 +250,7 @@ def _snippet(
     guidance: float,
     prompt: str,
     own_codec: str | None,
+    dtype: torch.dtype,
 ) -> str:
     name, (height, width) = info.family.pipeline, info.pixels
     codec_import = "" if own_codec is None else f"\nimport {own_codec}  # the image codec; diffusers finds it imported"
@@ -258,7 +260,8 @@ def _snippet(
 from diffusers import {name}
 {codec_import}
 
-pipeline = {name}.from_pretrained(".", dtype=torch.float32{dropped})
+device = "cuda" if torch.cuda.is_available() else "cpu"
+pipeline = {name}.from_pretrained(".", dtype={dtype}{dropped}).to(device)
 image = pipeline(
     {prompt!r},
     sigmas={[float(sigma) for sigma in sigmas]},

@@ -11,7 +11,8 @@ import ray
 import torch
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.suites.folder_sampler import FolderSampler
+from advdmd_ray.evaluation.folder_sampler import FolderSampler
+from advdmd_ray.evaluation.place import place_of
 from advdmd_ray.evaluation.suites.layout import Suite, SuitePrompt, claim_settings, missing, remove_drafts
 from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
@@ -61,16 +62,20 @@ class SuiteActor:
         torch.set_num_threads(threads)
         self._sampler = FolderSampler(
             settings.pipeline,
+            place_of("cuda" if ray.get_gpu_ids() else "cpu", settings.precision),
             steps=settings.steps,
             guidance=settings.guidance,
             pixels=settings.pixels,
-            half=settings.precision == "bfloat16",
-            device="cuda" if ray.get_gpu_ids() else "cpu",
         )
 
     def draw(self, text: str, seeds: list[int]) -> np.ndarray:
         """The images of one prompt, `[n, h, w, 3]` bytes."""
         return self._sampler.images([text] * len(seeds), seeds)
+
+
+def default_gpus() -> float:
+    """GPUs of an actor where nobody says: one, if torch sees one on this machine."""
+    return float(torch.cuda.is_available())
 
 
 def seeds_of(settings: SuiteSettings, suite: Suite, prompt: SuitePrompt) -> list[int]:

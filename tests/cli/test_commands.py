@@ -151,13 +151,15 @@ def test_a_comparison_with_another_text_length_than_its_teachers_is_one_line(con
         ("evaluate --suite geneval --metadata m --pipeline teacher --out file", "file is a file, not a folder; give"),
         ("export --config config.yaml --out file/student", "file is a file, not a folder; give another --out"),
         ("sample --pipeline teacher --prompt a --out absent/a.png", "expected a .png in a folder that exists"),
+        ("sample --pipeline builtin:digits --prompt a --out a.png --device cuda:99", "--device cuda:99: torch "),
+        ("sample --pipeline teacher --prompt a --out a.png --device tpu", "--device tpu: is none; use auto, cpu, cuda"),
         ("configs digits --out file/own.yaml", "error: file: cannot be written ("),
         ("configs --copy file", "cannot be written ("),
         ("pretrain --config digits pretrain.folder=file/teacher", "not a folder; set another pretrain.folder"),
         ("compare compare.yaml", "compare is a file, not a folder; give another --name, or start it in another folder"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_one_line(
+def test_an_output_that_cannot_be_written_or_a_device_that_is_not_there_is_one_line(
     arguments: str,
     says: str,
     config: Path,

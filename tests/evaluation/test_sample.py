@@ -1,6 +1,7 @@
 """Sampling a pipeline folder into a picture, with plain diffusers."""
 
 import inspect
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,14 @@ import pytest
 from PIL import Image
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation import sample
-from advdmd_ray.evaluation.sample import sample_grid, uniform_levels
+from advdmd_ray.evaluation import folder_sampler
+from advdmd_ray.evaluation.sample import sample_grid
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, write_sampling
 
 SETTINGS: dict[str, Any] = {"steps": 2, "guidance": 1.0, "images": 3}
 CLIP_TOKENS = 8
 """The tiny pipeline's tokens before the T5 slot."""
-
-
-def test_levels_fall_evenly_from_one_and_leave_zero_to_the_scheduler() -> None:
-    assert uniform_levels(4) == [1.0, 0.75, 0.5, 0.25]
-    assert uniform_levels(1) == [1.0]
 
 
 def test_a_grid_has_one_row_a_prompt_and_repeats_for_its_seed(tmp_path: Path) -> None:
@@ -35,6 +31,34 @@ def test_a_grid_has_one_row_a_prompt_and_repeats_for_its_seed(tmp_path: Path) ->
     one_row = sample_grid("builtin:digits", prompts[:1], seed=1, out=tmp_path / "row.png", **SETTINGS)
     with Image.open(tmp_path / "first.png") as grid, Image.open(one_row) as row:
         assert 1.5 * row.height < grid.height < 2 * row.height
+
+
+def test_an_image_hangs_on_its_place_and_not_on_the_others(tmp_path: Path) -> None:
+    few, more = (
+        sample_grid(
+            "builtin:digits",
+            ["a handwritten two"],
+            steps=2,
+            guidance=1.0,
+            images=images,
+            seed=1,
+            out=tmp_path / f"{images}.png",
+        )
+        for images in (2, 3)
+    )
+    two_images = (0, 30, 2 * 52, 70)  # of 48 pixels and a gap, below the caption
+    with Image.open(few) as one, Image.open(more) as other:
+        assert one.crop(two_images).tobytes() == other.crop(two_images).tobytes()
+
+
+def test_a_student_repeats_its_images_although_its_steps_draw_noise(folder: Path, tmp_path: Path) -> None:
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"stochastic_sampling": True}))
+    once, again = (
+        sample_grid(str(folder), ["a handwritten two"], seed=1, out=tmp_path / f"{name}.png", **SETTINGS).read_bytes()
+        for name in ("once", "again")
+    )
+    assert once == again
 
 
 @pytest.fixture
@@ -57,13 +81,12 @@ def test_the_text_slot_has_the_length_that_the_folder_says_and_else_that_of_diff
     if said is not None:
         write_sampling(folder, SamplingSettings(said))
     sample_grid(str(folder), ["a handwritten two"], seed=0, out=tmp_path / "grid.png", **SETTINGS)
-    (length,) = lengths
-    assert length - CLIP_TOKENS == taken
+    assert {length - CLIP_TOKENS for length in lengths} == {taken}
 
 
 def test_diffusers_own_length_is_what_diffusers_takes() -> None:
     default = inspect.signature(StableDiffusion3Pipeline.__call__).parameters["max_sequence_length"].default
-    assert default == sample.DEFAULT_SEQUENCE_LENGTH
+    assert default == folder_sampler.DEFAULT_LENGTH
 
 
 def test_a_damaged_sampling_file_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A pipeline folder that draws images for given prompts and seeds, the same in any batch and on any worker."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.evaluation.judges.thumbnails import coloured
+from advdmd_ray.evaluation.place import Place, check_room
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Execution
 from advdmd_ray.models.folder import inspect_pipeline
@@ -20,7 +21,10 @@ from advdmd_ray.models.sampling_settings import SamplingSettings
 from advdmd_ray.models.text import encode_prompts, unconditional
 
 DEFAULT_LENGTH, DEFAULT_STEPS = 256, 40
-"""Text tokens and steps where neither the folder nor the caller says."""
+"""Text tokens, which diffusers takes for the T5 slot too, and steps where neither the folder nor the caller says."""
+TOKENS_AT_ONCE = 2**15
+"""Image tokens in one call of the network: 8 images of 1024 x 1024 or hundreds of small ones; twice as many rows with
+classifier-free guidance."""
 
 
 class FolderSampler:
@@ -28,46 +32,71 @@ class FolderSampler:
 
     Args:
         path: A pipeline folder, or `builtin:NAME`.
-        steps: Uniform levels; None: the folder's own, or 40.
+        place: Where the networks are and what they compute in.
+        steps: Uniform levels; None: the folder's own, or `default_steps`.
+        default_steps: Uniform levels of a folder that names none, such as a teacher's.
         guidance: None: the folder's own, or 1 for none.
         pixels: Height and width; None: the folder's.
-        half: Whether to hold and multiply in bfloat16.
-        device: Where the networks are.
-        micro_batch: Most rows in one call of the network; None: all.
+
+    Attributes:
+        steps: Calls of the network for an image.
+        guidance: The guidance scale.
+        at_once: Images that go through the network in one call.
+
+    Raises:
+        UserError: if the folder is not whole, has no such size, or has more weights than the place has memory.
     """
 
     def __init__(
         self,
         path: str,
+        place: Place,
         *,
         steps: int | None = None,
+        default_steps: int = DEFAULT_STEPS,
         guidance: float | None = None,
         pixels: tuple[int, int] | None = None,
-        half: bool = False,
-        device: torch.device | str = "cpu",
-        micro_batch: int | None = None,
     ) -> None:
         info = inspect_pipeline(path, pixels)
+        check_room(info, place)
         said = info.sampling or SamplingSettings(DEFAULT_LENGTH)
-        pipeline = load_pipeline(path, torch.bfloat16 if half else torch.float32).to(device)
+        self.at_once = max(1, TOKENS_AT_ONCE // info.image_tokens)
+        pipeline = load_pipeline(path, place.dtype).to(place.device)
         ways, scale = adapter(info.family), (said.guidance or 1.0) if guidance is None else guidance
-        denoiser = ways.denoiser(pipeline.transformer, scale, Execution(autocast=half, micro_batch=micro_batch))
+        denoiser = ways.denoiser(pipeline.transformer, scale, Execution(autocast=place.half))
         self._length, self._pipeline = said.max_sequence_length, pipeline
         empty = unconditional(pipeline, self._length)
         self._denoiser = denoiser if info.embedded_guidance else ways.guided(denoiser, empty, scale)
         own = None if steps is not None else said.sigmas
-        levels = teacher_sigmas(steps or DEFAULT_STEPS, info.scheduler_shift, info.scheduler_terminal)
+        levels = teacher_sigmas(steps or default_steps, info.scheduler_shift, info.scheduler_terminal)
         self._sigmas = levels if own is None else student_sigmas(own, info.scheduler_shift)
         self._kernel = Kernel.renoise() if pipeline.scheduler.config.get("stochastic_sampling") else Kernel.ode()
         self._shape, self._decode = info.latent.shape, image_decoder(pipeline)
+        self.steps, self.guidance = len(self._sigmas) - 1, scale
 
     @torch.no_grad()
-    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> UInt8[np.ndarray, "n h w c"]:
-        """One image for each prompt and seed, as files hold it."""
-        conditioning = encode_prompts(self._pipeline, list(prompts), self._length)
-        start = group_noise(self._shape, seeds, "initial")
-        latents = sample(self._denoiser, conditioning, self._kernel, self._sigmas, start, seeds)
-        return as_files(self._decode(latents.float()))
+    def images(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        progress: Callable[[int, int], None] = lambda _done, _of: None,
+    ) -> UInt8[np.ndarray, "n h w c"]:
+        """One image for each prompt and seed, as files hold it.
+
+        Args:
+            prompts: n prompts.
+            seeds: n seeds.
+            progress: Told how many of the images are drawn.
+        """
+        drawn: list[UInt8[np.ndarray, "_ h w c"]] = []
+        for first in range(0, len(seeds), self.at_once):
+            rows = slice(first, first + self.at_once)
+            conditioning = encode_prompts(self._pipeline, list(prompts[rows]), self._length)
+            start = group_noise(self._shape, seeds[rows], "initial")
+            latents = sample(self._denoiser, conditioning, self._kernel, self._sigmas, start, seeds[rows])
+            drawn.append(as_files(self._decode(latents.float())))
+            progress(min(rows.stop, len(seeds)), len(seeds))
+        return np.concatenate(drawn)
 
 
 def as_files(images: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w 3"]:

@@ -1,0 +1,34 @@
+"""A teacher's images against those of its own pipeline, from the same noise."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from advdmd_ray.diffusion.seeds import group_noise
+from advdmd_ray.evaluation.folder_sampler import FolderSampler
+from advdmd_ray.evaluation.place import place_of
+from advdmd_ray.models.families import adapter
+from advdmd_ray.models.families.base import packed
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_pipeline
+
+PROMPTS, SEEDS, STEPS, SIZE = ["a red fox above the boat", "a fox"], [1, 2], 4, (32, 64)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_teachers_images_are_those_of_its_pipeline(family: str, family_folder: Path, guidance: float) -> None:
+    info, pipeline = inspect_pipeline(family_folder, SIZE), load_pipeline(family_folder)
+    ways, noise = adapter(info.family), group_noise(info.latent.shape, SEEDS, "initial")
+    ours = FolderSampler(str(family_folder), place_of("cpu"), steps=STEPS, guidance=guidance, pixels=SIZE)
+    levels = {"sigmas": [1 - k / STEPS for k in range(STEPS)]} if family == "sd3" else {"num_inference_steps": STEPS}
+    unguided = guidance == 1 or info.embedded_guidance
+    (theirs,) = pipeline(
+        list(PROMPTS), max_sequence_length=256, height=SIZE[0], width=SIZE[1], output_type="np", return_dict=False,
+        latents=packed(noise) if info.family.packing == 4 else noise, generator=torch.Generator(), **levels,
+        **(ways.unguided(guidance) if unguided else ways.guided_call(guidance, len(PROMPTS))),
+    )  # fmt: skip
+    theirs = np.rint(np.asarray(theirs) * 255).astype(np.int64)
+    assert theirs.std() > 2
+    assert np.abs(ours.images(PROMPTS, SEEDS).astype(np.int64) - theirs).max() <= 1
