@@ -6,8 +6,9 @@ import pytest
 
 from advdmd_ray.cli import main
 from advdmd_ray.config import read_config
+from advdmd_ray.config.shipped import shipped_names
 from advdmd_ray.models.families.kept import FLOAT32
-from advdmd_ray.runs.needs.memory import memory, placement, sizes_of
+from advdmd_ray.runs.needs.memory import memory, object_store_demand, placement, sizes_of
 from full_size import MODELS, write_full_size
 from pictures import write_captioned
 
@@ -38,6 +39,24 @@ def test_a_recipe_is_planned_on_the_headers_of_its_model(
     # The comment's number of gigabytes holds all that is counted, activations included.
     for role in ("rollout", "reward", "learner"):
         assert 0 < per_gpu[role] < int(_said(recipe, "GB (")) * 1e9, role
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_names() if "/" not in name])
+def test_a_recipe_sets_the_object_store_that_its_run_fills(name: str, tmp_path: Path) -> None:
+    model = [f"model.path={write_full_size(name, tmp_path / 'model')}"] if name in MODELS else []
+    config = read_config(name, model)
+    demand = object_store_demand(config, sizes_of(config))
+    assert demand <= config.ray.object_store_bytes, f"{demand / GIB:.1f} GiB"
+    assert config.buffer.max_bytes <= config.ray.object_store_bytes
+
+
+@pytest.mark.parametrize("recipe", sorted(MODELS))
+def test_a_recipe_has_the_discriminator_that_learnt_to_read_the_prompt(recipe: str) -> None:
+    """The ablation in docs/RESULTS.md: frozen features, the fake score's, or no mismatched text cost 15 points."""
+    config = read_config(recipe)
+    assert config.discriminator.backbone == "own"
+    assert config.discriminator.mismatched_text > 0
+    assert config.cadence.warm_dmd_updates > 0
 
 
 def _said(recipe: str, after: str) -> str:
