@@ -70,7 +70,11 @@ def run_command(args: argparse.Namespace) -> int:
 
     console = Console(stderr=True)
     with console.status("judging") as status:
-        verdict = judge_run(config, None if args.student is None else Path(args.student), status.update)
+        verdict = judge_run(
+            config,
+            None if args.student is None else Path(args.student),
+            lambda done, of: status.update(f"judging: {done} of {of} images"),
+        )
     write_out(out, json.dumps(verdict, indent=2) + "\n")
     Console().print(judge_table(verdict))
     sys.stdout.write(f"{out}\n")

@@ -80,7 +80,7 @@ class Examiner:
         return build_denoiser(self._job.config, self._job.config.rollout)
 
     def _judged(self, denoiser: Denoiser, kernel: Kernel, sigmas: Float[Tensor, " k1"]) -> dict[str, Any]:
-        score, _ = judge_sampler(
+        score = judge_sampler(
             self._judge,
             denoiser,
             lambda _: self._prompts,

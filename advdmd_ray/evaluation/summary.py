@@ -129,7 +129,8 @@ class Summary(_Part):
     cycles: int = Field(ge=0, description="Learner cycles made.")
     kernel: str = Field(description="Transition kernel the student was trained and judged with.")
     sigmas: tuple[float, ...] = Field(description="Student noise levels before the shift.")
-    judge: JudgeSummary
+    judge: JudgeSummary | None = Field(description="All verdicts; null where there are none.")
+    not_judged: str | None = Field(None, description="Why there are none, and what to do; null where there are.")
     updates: Updates
     discriminator: DiscriminatorSummary
     trajectories: Trajectories
@@ -140,6 +141,12 @@ class Summary(_Part):
     machine: dict[str, str | int | float]
     versions: dict[str, str]
     commit: str
+
+    @model_validator(mode="after")
+    def _is_judged_or_says_why_not(self) -> Self:
+        if (self.judge is None) == (self.not_judged is None):
+            raise ValueError("a summary has either verdicts or the reason why there are none")
+        return self
 
 
 def write_summary(path: Path, summary: Summary) -> Path:

@@ -43,7 +43,7 @@ def _judged(pipeline: StableDiffusion3Pipeline, config: Config) -> dict[str, Any
     length = config.model.max_sequence_length
     sampler = PipelineSampler(judge, pipeline, config.judged_guidance, length, shape, shift)
     scores = {
-        steps: sampler.judged(Kernel.ode(), teacher_sigmas(steps, shift), samples=samples, seed=JUDGE_SEED)[0]
+        steps: sampler.judged(Kernel.ode(), teacher_sigmas(steps, shift), samples=samples, seed=JUDGE_SEED)
         for steps in TEACHER_STEPS
     }
     ceiling = judge.ceiling()

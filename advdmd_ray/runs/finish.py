@@ -1,9 +1,8 @@
-"""The end of a run: exports the student, judges it, draws the curves and writes summary.json and report.html."""
+"""The end of a run: summary.json and report.html, with the judge's verdict or without."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.evaluation.pictures.curves import auc_while_rl, plot_curves, read_series
@@ -25,12 +24,11 @@ from advdmd_ray.evaluation.summary import (
     WeightsSummary,
     write_summary,
 )
-from advdmd_ray.metrics.hub import last_values, read_entries
-from advdmd_ray.metrics.series import parse_key
 from advdmd_ray.provenance import made_here
-from advdmd_ray.runs.export import export
+from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.verdict import Verdict, judge_samplers
+from advdmd_ray.runs.judgement import Drawn, Piece
+from advdmd_ray.runs.verdict import Verdict, verdict_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +44,64 @@ class Phases:
     train: float
 
 
-def finish_run(
-    config: Config, phases: Phases, clock: Callable[[], float], progress: Callable[[str], None] = lambda _: None
-) -> Path:
-    """Turns a finished run folder into its artifacts and returns the page to look at.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of the judgement.
+
+    Attributes:
+        seconds: How long it took.
+        verdict: What the judge says, without the images; None if there is no verdict.
+        comparison: Picture of teacher and student side by side.
+        missing: Why there is no verdict, one line.
+    """
+
+    seconds: float = 0.0
+    verdict: Verdict | None = None
+    comparison: Path | None = None
+    missing: str = "the run has not come to its judge yet"
+
+
+def judged_run(config: Config, drawn: Mapping[Piece, Drawn]) -> Judged:
+    """Judges what was drawn and draws the comparison picture into the run folder."""
+    verdict, comparison = verdict_of(config, drawn), None
+    if verdict.images:
+        labels = column_labels(verdict.prompts)
+        comparison = comparison_grid(RunFolder(config.folder).comparison, verdict.images, labels)
+    return Judged(verdict=replace(verdict, images={}), comparison=comparison)
+
+
+def report_run(config: Config, phases: Phases, judged: Judged) -> Path:
+    """Draws the curves and writes summary.json and the page to look at, whose path it returns.
 
     Args:
-        config: The run's configuration.
-        phases: Timings so far.
-        clock: Monotonic clock, for the time of the judge.
-        progress: Told what is being done.
+        config: Of a run whose student is exported.
+        phases: Timings before the judge.
+        judged: The verdict, or why there is none.
     """
-    began, folder = clock(), RunFolder(config.folder)
-    progress("exporting the student")
-    verdict = judge_samplers(config, export(config), progress)
-    progress("drawing")
-    comparison = comparison_grid(folder.comparison, _rows(verdict), column_labels(verdict.prompts))
+    folder = RunFolder(config.folder)
     gate = (config.discriminator.auc_low, config.discriminator.auc_high)
     curves = plot_curves(folder.metrics, folder.curves, gate=gate, title=config.run.name)
-    seconds = Seconds(setup=phases.setup, train=phases.train, judge=clock() - began)
-    summary = summarise(config, verdict, seconds)
+    summary = summarise(config, phases, judged)
     write_summary(folder.summary, summary)
     return write_report(
         folder.report,
         summary,
         config_text=dump_config(config),
-        comparison=comparison,
+        comparison=judged.comparison,
         curves=curves,
         grids=folder.grids(),
     )
 
 
-def _rows(verdict: Verdict) -> dict[str, Any]:
-    """The samplers to show side by side: teacher at 40 and at K steps, then the student."""
-    wanted = ["teacher, 40 steps", f"teacher, {verdict.steps} steps", f"student, {verdict.steps} steps"]
-    return {label: verdict.images[label] for label in wanted if label in verdict.images}
+def judge_command(config: Config) -> str:
+    """The command that judges a run's student whenever there is room for it."""
+    folder = RunFolder(config.folder)
+    return f"advdmd evaluate --config {folder.config} --student {folder.student}"
 
 
-def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
-    """The summary of a run from the judge's verdict and the last values of metrics.jsonl."""
-    jsonl = RunFolder(config.folder).metrics
-    figures = _Figures(last_values(read_entries(jsonl)[0]))
-    series = read_series(jsonl)
-    if verdict.student is None:
-        raise ValueError("a finished run has a student to summarise")
+def summarise(config: Config, phases: Phases, judged: Judged) -> Summary:
+    """The summary of a run from the judge's verdict, if there is one, and the last values of metrics.jsonl."""
+    figures, series = Figures.of(config), read_series(RunFolder(config.folder).metrics)
     updates = figures.by("advdmd_learner_updates_total", "objective")
     published = figures.by("advdmd_weights_published_total", "stream")
     verified = figures.by("advdmd_weights_verified_total", "stream")
@@ -108,13 +120,8 @@ def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
         cycles=int(figures.one("advdmd_run_cycle")),
         kernel=config.diffusion.kernel,
         sigmas=config.diffusion.sigmas,
-        judge=JudgeSummary(
-            headline=verdict.headline,
-            labels=tuple(FigureLabel(**asdict(figure)) for figure in verdict.figures),
-            teacher={steps: Score(**asdict(score)) for steps, score in verdict.teacher.items()},
-            student=StudentScore(**asdict(verdict.student), steps=verdict.steps),
-            real=Score(**asdict(verdict.real)),
-        ),
+        judge=None if judged.verdict is None else _judge_summary(judged.verdict),
+        not_judged=None if judged.verdict is not None else f"{judged.missing}; `{judge_command(config)}` judges it",
         updates=Updates(**{name: int(updates.get(name, 0)) for name in Updates.model_fields}),
         discriminator=DiscriminatorSummary(
             auc={int(level): value for level, value in figures.by("advdmd_learner_discriminator_auc", "level").items()},
@@ -134,31 +141,24 @@ def summarise(config: Config, verdict: Verdict, seconds: Seconds) -> Summary:
             mismatched=_per_stream(mismatched),
             workers=workers,
         ),
-        seconds=seconds,
+        seconds=Seconds(setup=phases.setup, train=phases.train, judge=judged.seconds),
         roles={role: RoleSeconds(**states) for role, states in roles.items()},
         ratio_deviation=None if deviation is None else float(deviation.values.max()),
         **made_here(),
     )
 
 
+def _judge_summary(verdict: Verdict) -> JudgeSummary:
+    if verdict.student is None:
+        raise ValueError("a finished run has a student to summarise")
+    return JudgeSummary(
+        headline=verdict.headline,
+        labels=tuple(FigureLabel(**asdict(figure)) for figure in verdict.figures),
+        teacher={steps: Score(**asdict(score)) for steps, score in verdict.teacher.items()},
+        student=StudentScore(**asdict(verdict.student), steps=verdict.steps),
+        real=Score(**asdict(verdict.real)),
+    )
+
+
 def _per_stream(counts: Mapping[str, float]) -> PerStream:
     return PerStream(student=int(counts.get("student", 0)), discriminator=int(counts.get("discriminator", 0)))
-
-
-class _Figures:
-    """Last values of metrics.jsonl, looked up by series name; absent counters are 0."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._rows = [(*parse_key(key), value) for key, value in values.items() if isinstance(value, int | float)]
-
-    def rows(self, name: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of every series of this name."""
-        return [(dict(labels), float(value)) for found, labels, value in self._rows if found == name]
-
-    def by(self, name: str, label: str) -> dict[str, float]:
-        """Value by one label."""
-        return {labels[label]: value for labels, value in self.rows(name)}
-
-    def one(self, name: str) -> float:
-        """The value of a series without labels."""
-        return next((value for _, value in self.rows(name)), 0.0)

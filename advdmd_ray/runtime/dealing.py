@@ -1,14 +1,17 @@
 """Pieces of work dealt out to actors, one each at a time."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
 
-from advdmd_ray.errors import DeadlineError
+from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runtime.calls import Handle, answer
 
 Piece = TypeVar("Piece")
+MOST_LOSSES = 3
+"""A piece at which so many actors are lost is what ends them."""
 
 
 def deal(
@@ -17,8 +20,11 @@ def deal(
     begin: Callable[[Handle, Piece], ray.ObjectRef],
     name: Callable[[Piece], str],
     deadline_s: float,
+    ready: Callable[[Handle], ray.ObjectRef] | None = None,
 ) -> Iterator[tuple[Piece, Any]]:
     """Hand the work out in its order and yield each piece with its answer, in the order that they are done.
+
+    The piece of an actor that is lost goes to another one.
 
     Args:
         team: The actors.
@@ -26,27 +32,45 @@ def deal(
         begin: Starts one piece on one actor.
         name: What to call a piece in a message.
         deadline_s: Seconds within which some piece must be done.
+        ready: Asks an actor whether it is up: one for which there is no room yet is given no piece, and is not waited
+            for where others do all of the work. None: every actor is given one at once.
 
     Raises:
-        DeadlineError: if none is done in time; names what is at work.
-        WorkerLostError: if an actor is lost for good.
+        DeadlineError: if nothing is done in time; names what is at work.
+        WorkerLostError: if no actor is left, or three were lost at one piece.
     """
-    waiting = list(reversed(work))
-    at_work: dict[ray.ObjectRef, tuple[Handle, Piece]] = {}
+    waiting = list(reversed(range(len(work))))
+    at_work: dict[ray.ObjectRef, tuple[Handle, int]] = {}
+    joining = {} if ready is None else {ready(actor): actor for actor in team}
+    idle = list(team) if ready is None else []
+    losses: Counter[int] = Counter()
 
-    def give(actor: Handle) -> None:
-        if waiting:
-            piece = waiting.pop()
-            at_work[begin(actor, piece)] = actor, piece
+    def give() -> None:
+        while idle and waiting:
+            actor, piece = idle.pop(0), waiting.pop()
+            at_work[begin(actor, work[piece])] = actor, piece
 
-    for actor in team:
-        give(actor)
-    while at_work:
-        ready, _ = ray.wait(list(at_work), timeout=deadline_s)
-        if not ready:
-            names = ", ".join(name(piece) for _, piece in at_work.values())
+    give()
+    while at_work or waiting:
+        done, _ = ray.wait([*at_work, *joining], timeout=deadline_s)
+        if not done:
+            names = ", ".join(name(work[piece]) for _, piece in at_work.values()) or "nothing: no worker is up"
             raise DeadlineError(f"nothing done in {deadline_s:.0f} s; at work on {names}")
-        actor, piece = at_work.pop(ready[0])
-        given = answer(ready[0], name(piece))
-        give(actor)
-        yield piece, given
+        ticket = done[0]
+        actor, piece = (joining.pop(ticket), None) if ticket in joining else at_work.pop(ticket)
+        try:
+            given = answer(ticket, "a worker's start" if piece is None else name(work[piece]))
+        except BytesLostError:
+            raise
+        except WorkerLostError:
+            if piece is not None:
+                losses[piece] += 1
+                waiting.append(piece)
+            if max(losses.values(), default=0) >= MOST_LOSSES or not (at_work or joining or idle):
+                raise
+            give()
+            continue
+        idle.append(actor)
+        give()
+        if piece is not None:
+            yield work[piece], given

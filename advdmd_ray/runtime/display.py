@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +18,7 @@ from advdmd_ray.learner.outcome import CycleReport
 
 PLAIN_EVERY_S = 10.0
 STANDING_EVERY_S = 60.0
+MOMENT_S = 5.0
 HACKING = "the reward rises while the judge's figures fall"
 
 
@@ -37,29 +38,45 @@ def progress_display(config: Config) -> Iterator[Callable[[Status], None]]:
 
 
 @contextmanager
-def samples_progress() -> Iterator[Callable[[int, int], None]]:
-    """How many of the teacher's samples are there: a bar on a terminal, elsewhere a line every ten seconds.
+def counted(what: str, quiet_s: float = 0.0) -> Iterator[Callable[[int, int], None]]:
+    """How many of some things are done: a bar on a terminal, elsewhere a line every ten seconds.
+
+    Args:
+        what: The things.
+        quiet_s: Nothing is shown of what is done in less than this.
 
     Yields:
         The function to give done and all to.
     """
-    console = Console(stderr=True)
+    console, began = Console(stderr=True), time.monotonic()
     if console.is_terminal:
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("images of the teacher")
-            yield lambda done, of: bar.update(task, completed=done, total=of)
+            task = bar.add_task(what, visible=quiet_s == 0)
+            yield lambda done, of: bar.update(
+                task, completed=done, total=of, visible=time.monotonic() - began >= quiet_s
+            )
         return
     shown = [float("-inf")]
 
     def show(done: int, of: int) -> None:
         now = time.monotonic()
-        if now - shown[0] >= PLAIN_EVERY_S or done == of:
+        if now - began >= quiet_s and (now - shown[0] >= PLAIN_EVERY_S or done == of):
             shown[0] = now
-            sys.stderr.write(f"images of the teacher: {done} of {of}\n")
+            sys.stderr.write(f"{what}: {done} of {of}\n")
             sys.stderr.flush()
 
     yield show
+
+
+def samples_progress() -> AbstractContextManager[Callable[[int, int], None]]:
+    """How many of the teacher's samples are there."""
+    return counted("images of the teacher")
+
+
+def judge_progress() -> AbstractContextManager[Callable[[int, int], None]]:
+    """How many of the judge's images are drawn, if that takes longer than a moment."""
+    return counted("images for the judge", MOMENT_S)
 
 
 def _plain_lines(config: Config) -> Callable[[Status], None]:

@@ -1,21 +1,26 @@
 """A whole run, wherever its work is done: workers up, the loops to their end, workers down, the artifacts."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell
+from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
-from advdmd_ray.runs.finish import Phases
+from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.display import progress_display
+
+logger = logging.getLogger(__name__)
 
 
 class ServingHub(Hub, Protocol):
@@ -43,8 +48,20 @@ class Place(Protocol):
         """Brings the workers up, from a checkpoint if there is one, and ends them."""
         ...
 
-    def finish(self, phases: Phases) -> None:
-        """See `finish_run`."""
+    def export(self) -> Path:
+        """Exports the student from the newest checkpoint and returns its folder; the workers have ended."""
+        ...
+
+    def judge(self, student: Path) -> Judged:
+        """Judges teacher and student, and draws both side by side.
+
+        Raises:
+            UserError: as any of `FAILURES`: whatever ends the judge is one of them.
+        """
+        ...
+
+    def report(self, phases: Phases, judged: Judged) -> None:
+        """See `report_run`."""
         ...
 
 
@@ -77,8 +94,27 @@ def launched(
             )
             with progress_display(config) as display:
                 yield build_controller(config, shell, here.hub, checkpoint, display)
-        here.finish(Phases(setup, time.monotonic() - began - setup))
+        finish(config, here, Phases(setup, time.monotonic() - began - setup))
     say(f"look at {folder.report}")
+
+
+def finish(config: Config, here: Place, phases: Phases) -> None:
+    """Exports the student and reports the run, at first without its judge: whatever ends that, the run is told.
+
+    A judge that fails is a warning, in the log and in the report. The training is done, and the student can be judged
+    later.
+    """
+    say("exporting the student")
+    student = here.export()
+    here.report(phases, Judged())
+    say("judging teacher and student")
+    began = time.monotonic()
+    try:
+        judged = here.judge(student)
+    except (UserError, *FAILURES) as error:
+        judged = Judged(missing=f"the judge failed: {error}")
+        logger.warning("%s; the student is exported, and `%s` judges it", judged.missing, judge_command(config))
+    here.report(phases, replace(judged, seconds=time.monotonic() - began))
 
 
 def say(line: str) -> None:

@@ -4,10 +4,10 @@ A task is done when it is started, so the order of work is fixed.
 """
 
 import gc
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +19,14 @@ from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.metrics.hub import MetricsHub
-from advdmd_ray.runs.finish import Phases, finish_run
+from advdmd_ray.runs.export import export
+from advdmd_ray.runs.finish import Judged, Phases, judged_run, report_run
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
-from advdmd_ray.runtime.display import samples_progress
+from advdmd_ray.runs.verdict import draw_here
+from advdmd_ray.runtime.display import judge_progress, samples_progress
 from advdmd_ray.runtime.failure import worker_failed
-from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 from advdmd_ray.stations import work
 from advdmd_ray.stations.records import GroupInfo, Lease
@@ -144,6 +145,20 @@ class LocalPlace:
         finally:
             shell.stop()
 
-    def finish(self, phases: Phases) -> None:
+    def export(self) -> Path:
         """See `Place`."""
-        finish_run(self._config, phases, time.monotonic, say)
+        return export(self._config)
+
+    def judge(self, student: Path) -> Judged:
+        """See `Place`."""
+        try:
+            with judge_progress() as progress:
+                return judged_run(self._config, draw_here(self._config, student, progress))
+        except (UserError, *FAILURES):
+            raise
+        except Exception as error:
+            raise worker_failed(RunFolder(self._config.folder), error, traceback.format_exc()) from error
+
+    def report(self, phases: Phases, judged: Judged) -> None:
+        """See `Place`."""
+        report_run(self._config, phases, judged)

@@ -1,6 +1,5 @@
 """Ray as the place of a run: its workers are actors, on the cluster that the configuration names or a local Ray."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +11,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from advdmd_ray.config import Config, Resume
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.learner.checkpoint import Checkpoint
-from advdmd_ray.runs.finish import Phases, finish_run
+from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.runs.export import export
+from advdmd_ray.runs.finish import Judged, Phases, report_run
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
-from advdmd_ray.runtime.launch import say
+from advdmd_ray.runtime.judging import judged_on_ray
 from advdmd_ray.runtime.ray_shell import RayShell
 
-FINISH_S = 3600.0
+REPORT_S = 600.0
+SLOW_DISK = 10e6
+"""Bytes a second, read and written."""
 
 
 @contextmanager
@@ -55,19 +58,28 @@ class RayPlace:
         finally:
             shell.stop()
 
-    def finish(self, phases: Phases) -> None:
+    def export(self) -> Path:
         """See `Place`: in a task beside the driver."""
         self.hub.flush()
-        reference = finished.options(
-            scheduling_strategy=_here(), name="judge", num_gpus=_gpus_here(self._config)
-        ).remote(self._config, phases)
+        exporting: Handle = exported.options(name="export", scheduling_strategy=_here())
         try:
-            answer(reference, "the judge and the report", FINISH_S)
+            return answer(exporting.remote(self._config), "the export of the student", export_s(self._config))
         except (DeadlineError, WorkerLostError) as error:
             raise type(error)(
-                f"{error}; the training is done and in its checkpoint, `advdmd export` writes the student and `advdmd "
-                "evaluate` judges it; lower evaluation.samples, or give this node a GPU"
+                f"{error}; the training is done and in its checkpoint, from which `advdmd export` writes the student"
             ) from None
+
+    def judge(self, student: Path) -> Judged:
+        """See `Place`: on as many workers as the run had room for."""
+        try:
+            return judged_on_ray(self._config, student, _here())
+        except RayTaskError as error:
+            raise worker_failed(RunFolder(self._config.folder), error.cause, str(error)) from error
+
+    def report(self, phases: Phases, judged: Judged) -> None:
+        """See `Place`: in a task beside the driver."""
+        reporting: Handle = reported.options(name="report", scheduling_strategy=_here())
+        answer(reporting.remote(self._config, phases, judged), "the report", REPORT_S)
 
 
 def located(config: Config) -> Config:
@@ -86,16 +98,21 @@ def _here() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-# It must run beside the driver, where a cluster's head often offers no CPU. Ray does not try it again: what ended it
-# once would end it again, and nobody would be told.
+# They must run beside the driver, where a cluster's head often offers no CPU. Ray does not try them again: what ended
+# one once would end it again, and nobody would be told.
 @ray.remote(num_cpus=0, max_retries=0)
-def finished(config: Config, phases: Phases) -> None:
-    """`finish_run` away from the driver, which moves no tensors."""
-    finish_run(config, phases, time.monotonic, say)
+def exported(config: Config) -> Path:
+    """`export` away from the driver, which moves no tensors."""
+    return export(config)
 
 
-def _gpus_here(config: Config) -> int:
-    """One GPU for the judge, if the run has any and this node is one that has."""
-    here = ray.get_runtime_context().get_node_id()
-    on_this_node = any(node["NodeID"] == here and node["Resources"].get("GPU", 0) >= 1 for node in ray.nodes())
-    return int(on_this_node and config.learner.num_gpus > 0)
+@ray.remote(num_cpus=0, max_retries=0)
+def reported(config: Config, phases: Phases, judged: Judged) -> None:
+    """`report_run` away from the driver."""
+    report_run(config, phases, judged)
+
+
+def export_s(config: Config) -> float:
+    """Seconds within which the student is exported: its folder at the pace of a slow disk, and a start."""
+    files = [file for part in inspect_pipeline(config.model.path).components for file in part.weight_files]
+    return config.ray.start_timeout_s + sum(file.stat().st_size for file in files) / SLOW_DISK

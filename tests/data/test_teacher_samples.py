@@ -79,7 +79,8 @@ def test_a_run_draws_them_and_learns_from_them(tmp_path: Path) -> None:
     assert judge.ceiling().figures["frechet"] >= 0
     rows = torch.arange(6) % len(PROMPTS)
     grey = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1  # as the digits' codec gives them
-    assert judge.score(grey, rows) == judge.score(grey.expand(-1, 3, -1, -1), rows)
+    features = [judge.features(images) for images in (grey, grey.expand(-1, 3, -1, -1))]
+    assert judge.score(features[0], rows) == judge.score(features[1], rows)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from psutil import Process
 
 from ray_runs import Started, Workplace, workplace, write_config
 
@@ -84,6 +85,10 @@ def kill_workers(place: Workplace) -> set[int]:
     return {process.pid for processes in before.values() for process in processes}
 
 
+def two(processes: list[Process]) -> list[Process]:
+    return processes if len(processes) == 2 else []
+
+
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
     with workplace() as place:
@@ -96,6 +101,9 @@ def run() -> Iterator[Run]:
             "learner.zero_stage=1",
             "learner.checkpoint_cycles=4",
             "evaluation.grid_cycles=5",
+            # Two CPUs in all, for which two workers judge.
+            "rollout.num_cpus=0.5",
+            "learner.num_cpus=0.375",
         )
         scraped_at_cycle(started, 2)
         before = kill_workers(place)
@@ -107,6 +115,8 @@ def run() -> Iterator[Run]:
 
         started.until("new workers in place of the killed ones", replaced, 120)
         families = scraped_at_cycle(started, 4)
+        judges = started.until("two workers that judge", lambda: two(place.processes("ray::JudgeActor")), 300)
+        judges[0].kill()
         exit_code = started.ended(300)
         leftovers = place.left_after(15)
         yield Run(place.folder / "two", started.log(), exit_code, families, reborn, leftovers)
@@ -119,6 +129,12 @@ def test_a_run_whose_workers_are_killed_ends_with_exit_code_0_and_its_report(run
     assert run.log.rstrip().endswith("report.html")
     assert (run.folder / "student" / "model_index.json").is_file()
     assert list((run.folder / "grids").glob("*.png"))
+
+
+def test_a_run_that_loses_one_of_the_workers_that_judge_is_judged_by_the_other(run: Run) -> None:
+    judge = run.summary()["judge"]
+    assert judge["student"]["images"] == judge["teacher"]["40"]["images"] == 20
+    assert 'href="comparison.png"' in (run.folder / "report.html").read_text()
 
 
 def test_nothing_of_a_finished_run_is_left_running(run: Run) -> None:
@@ -177,8 +193,9 @@ def test_a_scrape_during_the_run_shows_rewards_per_level_the_buffer_and_the_weig
 
 def test_the_log_of_a_run_is_free_of_traces_and_of_noise(run: Run) -> None:
     expected = re.compile(
-        r"new run in |started a local Ray|metrics at http|2 rollout actors, |two: cycle |\(judge pid=|look at "
-        # Two workers were killed: Ray says that processes died, the controller what it does about it.
+        r"new run in |started a local Ray|metrics at http|2 rollout actors, |two: cycle |look at "
+        r"|exporting the student|judging teacher and student|images for the judge: \d+ of 100"
+        # Three workers were killed: Ray says that processes died, the controller what it does about it.
         r"|\(raylet\) A worker died or was killed|WARNING advdmd_ray\.controller\.loop: (rollout|reward)-\d: "
     )
     assert [line for line in run.log.splitlines() if line.strip() and not expected.match(line)] == []

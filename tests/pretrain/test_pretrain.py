@@ -273,7 +273,7 @@ def test_the_shipped_teacher_draws_readable_digits() -> None:
         info.scheduler_shift,
     )
     many, few = (
-        sampler.judged(Kernel.ode(), teacher_sigmas(steps, sampler.shift), samples=200, seed=0)[0].figures
+        sampler.judged(Kernel.ode(), teacher_sigmas(steps, sampler.shift), samples=200, seed=0).figures
         for steps in (20, 2)
     )
     assert many["accuracy"] >= 0.95

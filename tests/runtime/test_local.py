@@ -16,11 +16,12 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Status, Task
 from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import WeightsMismatchError, WorkerFailedError
-from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.hub import last_values, read_entries
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime import local
+from advdmd_ray.runtime.launch import launched
 from advdmd_ray.runtime.local import LocalShell, in_this_process
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import digest_of
@@ -186,6 +187,7 @@ class _Fallen:
     prompts = ("a handwritten zero", "a handwritten one")
     figures = (Figure("quality", "quality", "higher", share=False),)
     headline = "quality"
+    features = staticmethod(whole_images)
 
     def __init__(self, step: float) -> None:
         self._step, self._said = step, 0.0
@@ -306,3 +308,22 @@ def test_an_error_that_nobody_expects_is_one_line_and_keeps_its_traceback(
     with pytest.raises(WorkerFailedError, match=r"^ZeroDivisionError: no images; see .*failure\.log$"):
         train_here(run)
     assert "in broken" in (run.folder / "failure.log").read_text()
+
+
+def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_its_end(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no\nimages")
+
+    run = config(tmp_path, tiny_pipeline, run={"cycles": 1}, metrics={"port": 0}, evaluation={"samples": 20})
+    monkeypatch.setattr(local, "draw_here", broken)
+    run.folder.mkdir(parents=True)
+    with launched(run, in_this_process) as controller:
+        controller.run()
+    page = (run.folder / "report.html").read_text()
+    assert "the judge failed: ZeroDivisionError: no images; see " in page
+    assert "`advdmd evaluate --config " in page
+    assert (run.folder / "student" / "model_index.json").is_file()
+    assert "in broken" in (run.folder / "failure.log").read_text()
+    assert capsys.readouterr().err.rstrip().endswith("report.html")

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from advdmd_ray.data.pixel_source import PixelSource, RealPart
-from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 
 NAME = "toy_source:ToySource"
 """What `data.source` says."""
@@ -23,6 +23,7 @@ class ToyJudge:
     prompts = tuple(LEVELS)
     figures = (Figure("error", "error of the mean", "lower", share=False),)
     headline = "error"
+    features = staticmethod(whole_images)
 
     def score(self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, " n"]) -> JudgeScore:
         """See `Judge`."""

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from advdmd_ray.data.digits.images import DIGIT_PROMPTS, GREY_LEVELS, Digits, load_digits
-from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 from advdmd_ray.evaluation.judges.diversity import coverage, diversity, principal_components, within_prompt_distance
 from advdmd_ray.evaluation.judges.frechet import frechet
 
@@ -38,6 +38,7 @@ class DigitsJudge:
         Figure("coverage", "coverage", "higher", share=True),
     )
     headline = "frechet"
+    features = staticmethod(whole_images)
 
     def __init__(self, train: Digits | None = None) -> None:
         # Whoever builds a learner imports this module; scikit-learn is slow to import.

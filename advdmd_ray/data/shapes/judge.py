@@ -17,7 +17,7 @@ from advdmd_ray.data.shapes.checker import score as check_score
 from advdmd_ray.data.shapes.render import render_all
 from advdmd_ray.data.shapes.scenes import draw_scene
 from advdmd_ray.data.shapes.skills import SKILLS, ShapePrompt, Skill, all_prompts
-from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 from advdmd_ray.evaluation.judges.diversity import (
     Projection,
     coverage,
@@ -95,6 +95,7 @@ class ShapesJudge:
         Figure("coverage", "coverage", "higher", share=True),
     )
     headline = "seen"
+    features = staticmethod(whole_images)
 
     def __init__(self) -> None:
         self._asked = judge_prompts()

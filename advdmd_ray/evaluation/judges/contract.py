@@ -1,6 +1,6 @@
 """What a judge says, and what a judge is: figures with a direction, one of them the headline."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -60,18 +60,22 @@ class Judge(Protocol):
             once.
         figures: What it gives, in the order to show.
         headline: Key of the figure to compare samplers by.
+        features: What `score` needs of images in [-1, 1], `[n, c, h, w]`, row by row: a function that travels to the
+            workers that draw them, so that images of a real model's size are never held together. `whole_images` for
+            a judge of small ones.
     """
 
     name: str
     prompts: tuple[str, ...]
     figures: tuple[Figure, ...]
     headline: str
+    features: Callable[[Tensor], Tensor]
 
-    def score(self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, " n"]) -> JudgeScore:
+    def score(self, features: Float[Tensor, "n ..."], rows: Int64[Tensor, " n"], /) -> JudgeScore:
         """All figures of a set of images.
 
         Args:
-            images: In [-1, 1]; values outside are clipped.
+            features: Of each image; of whole images, values outside [-1, 1] are clipped.
             rows: Row of `prompts` that each was asked for.
 
         Raises:
@@ -82,6 +86,11 @@ class Judge(Protocol):
     def ceiling(self) -> JudgeScore:
         """All figures of real held-out images: what a perfect generator could reach."""
         ...
+
+
+def whole_images(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The features of a judge that looks at every pixel."""
+    return images
 
 
 def signed_headline(judge: Judge, score: JudgeScore) -> float:

@@ -13,6 +13,9 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.evaluation.judges.contract import Judge, Judgement, JudgeScore, signed_headline
 
+DRAWN_AT_ONCE = 250
+"""Images of one call where nothing says how many a network takes: memory and time, not the images, hang on it."""
+
 
 @torch.no_grad()
 def judge_sampler(
@@ -26,7 +29,7 @@ def judge_sampler(
     *,
     samples: int,
     seed: int,
-) -> tuple[JudgeScore, Float[Tensor, "n c h w"]]:
+) -> JudgeScore:
     """Draw images for the judge's prompts and judge them; samplers judged with one seed share prompts and noise.
 
     Args:
@@ -39,17 +42,12 @@ def judge_sampler(
         decode: Turns latents into images in [-1, 1].
         samples: Number of images; image i is asked for `judge.prompts[i % len(judge.prompts)]`.
         seed: Of initial and step noise.
-
-    Returns:
-        The score, and the images in their order.
     """
 
     def draw(conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
         return sample(denoiser, conditioning, kernel, sigmas, group_noise(shape, seeds, "initial"), seeds)
 
-    latents, rows = draw_in_turn(draw, conditioning_of(judge.prompts[:samples]), samples=samples, seed=seed)
-    images = decode(latents)
-    return judge.score(images, rows), images
+    return _scored(judge, draw, conditioning_of(judge.prompts[:samples]), decode, samples, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +74,47 @@ class StudentJudge:
         Args:
             draw: Gives one latent for each prompt and seed.
         """
-        latents, rows = draw_in_turn(draw, self.prompts, samples=self.samples, seed=self.seed)
-        score = self.judge.score(self.decode(latents), rows)
+        score = _scored(self.judge, draw, self.prompts, self.decode, self.samples, self.seed)
         return Judgement(score, signed_headline(self.judge, score))
 
 
-def draw_in_turn(
+def _scored(
+    judge: Judge,
     draw: Callable[[Conditioning, Sequence[int]], Tensor],
     prompts: Conditioning,
-    *,
+    decode: Callable[[Tensor], Tensor],
     samples: int,
     seed: int,
-    batch_size: int = 250,
-) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
-    """Draw the prompts in turn; sample i has prompt `i mod p` and draws from (seed, i) alone.
+) -> JudgeScore:
+    """The figures of a sampler; images are held portion by portion, their features together."""
+    features, rows = [], []
+    for images in portions(samples, DRAWN_AT_ONCE):
+        latents, asked = draw_images(draw, prompts, images, seed)
+        features.append(judge.features(decode(latents)))
+        rows.append(asked)
+    return judge.score(torch.cat(features), torch.cat(rows))
 
-    So every sampler judged with one seed is given the same prompts and the same initial noise.
+
+def draw_images(
+    draw: Callable[[Conditioning, Sequence[int]], Tensor], prompts: Conditioning, images: range, seed: int
+) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
+    """Draw some of the judged images; image i has prompt `i mod p` and draws from (seed, i) alone.
+
+    So every sampler judged with one seed has the same prompts and the same initial noise, whoever draws its images.
 
     Args:
         draw: Gives one latent for each prompt and seed.
         prompts: The p encoded prompts.
-        samples: Number of images.
+        images: Which ones.
         seed: Of every draw.
-        batch_size: Images per call; changes memory and time, not the images.
 
     Returns:
         Final latents and the prompt of each.
     """
-    rows = torch.arange(samples) % len(prompts)
-    latents = [
-        draw(prompts.select(rows[part]), [derive_seed(seed, "judge", int(index)) for index in part])
-        for part in torch.arange(samples).split(batch_size)
-    ]
-    return torch.cat(latents), rows
+    rows = torch.tensor(images) % len(prompts)
+    return draw(prompts.select(rows), [derive_seed(seed, "judge", index) for index in images]), rows
+
+
+def portions(samples: int, most: int) -> list[range]:
+    """The images 0 to `samples` - 1 in portions of `most`, the last one maybe smaller."""
+    return [range(first, min(first + most, samples)) for first in range(0, samples, most)]

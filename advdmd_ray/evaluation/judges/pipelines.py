@@ -34,9 +34,7 @@ class PipelineSampler:
         empty = unconditional(pipeline, length)
         self._denoiser = denoiser if guidance is None else adapter_of(pipeline).guided(denoiser, empty, guidance)
 
-    def judged(
-        self, kernel: Kernel, sigmas: Float[Tensor, " k1"], *, samples: int, seed: int
-    ) -> tuple[JudgeScore, Float[Tensor, "n c h w"]]:
+    def judged(self, kernel: Kernel, sigmas: Float[Tensor, " k1"], *, samples: int, seed: int) -> JudgeScore:
         """See `judge_sampler`."""
         return judge_sampler(
             self._judge,

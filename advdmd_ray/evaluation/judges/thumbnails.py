@@ -59,6 +59,7 @@ class ThumbnailJudge:
         Figure("coverage", "coverage", "higher", share=True),
     )
     headline = "frechet"
+    features = staticmethod(thumbnails)
 
     def __init__(self, prompts: tuple[str, ...], real: Float[Tensor, "n 3 8 8"]) -> None:
         check_count(len(real))
@@ -68,9 +69,9 @@ class ThumbnailJudge:
         self._real, self._held_out = _colours(real[~held_out]), real[held_out]
         self._distance = float(pdist(self._real[:SPREAD_OF]).mean() / np.sqrt(self._real.shape[1]))
 
-    def score(self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, " n"]) -> JudgeScore:
+    def score(self, features: Float[Tensor, "n 3 8 8"], rows: Int64[Tensor, " n"]) -> JudgeScore:
         """See `Judge`."""
-        vectors = _colours(thumbnails(images))
+        vectors = _colours(features)
         within = within_prompt_distance(vectors, rows.numpy())
         if not within:
             raise ValueError("no prompt has two images; judge more of them")
@@ -79,7 +80,7 @@ class ThumbnailJudge:
             "diversity": sum(within.values()) / len(within) / self._distance,
             "coverage": coverage(vectors, self._real[: max(len(vectors), 2 * HELD_OUT)]),
         }
-        return JudgeScore(figures, len(images))
+        return JudgeScore(figures, len(features))
 
     def ceiling(self) -> JudgeScore:
         """See `Judge`: every fifth real image, as if all had one prompt."""

@@ -100,6 +100,8 @@ def figure_text(value: float, *, share: bool) -> str:
 def verdict(summary: Summary) -> str:
     """The headline: the student beside the teacher, by the figure that the judge compares by."""
     judge = summary.judge
+    if judge is None:
+        return "The student is trained and exported, and not judged."
     return _distances(judge) if judge.headline_label.better == "lower" else _shares(judge)
 
 
@@ -141,6 +143,8 @@ def _text(score: Score, label: FigureLabel) -> str:
 def score_rows(summary: Summary) -> list[tuple[str, str, list[str], float]]:
     """Rows of the verdict table: sampler, steps, figures as text, and the headline as a share of its largest value."""
     judge = summary.judge
+    if judge is None:
+        return []
     rows: list[tuple[str, str, Score]] = [
         ("teacher", str(steps), judge.teacher[steps]) for steps in sorted(judge.teacher, reverse=True)
     ]

@@ -9,7 +9,7 @@ import torch
 
 from advdmd_ray.data.shapes.judge import HELD_OUT_SKILLS, ShapesJudge, judge_prompts, real_scenes
 from advdmd_ray.data.shapes.skills import SKILLS, all_prompts
-from advdmd_ray.runs.verdict import SHOWN_PROMPTS
+from advdmd_ray.runs.judgement import SHOWN_PROMPTS
 
 ROWS = torch.arange(720)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.digits.images import DIGIT_PROMPTS
@@ -16,8 +18,8 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.evaluation.judges.contract import Figure, Judge, JudgeScore, signed_headline
-from advdmd_ray.evaluation.judges.draws import StudentJudge, draw_in_turn, judge_sampler
-from advdmd_ray.runs.verdict import shown_images
+from advdmd_ray.evaluation.judges.draws import StudentJudge, draw_images, judge_sampler, portions
+from advdmd_ray.runs.judgement import shown_images
 
 
 class Shade:
@@ -28,8 +30,13 @@ class Shade:
     figures = (Figure("error", "error", "lower", share=False),)
     headline = "error"
 
-    def score(self, images: torch.Tensor, rows: torch.Tensor) -> JudgeScore:
-        return JudgeScore({"error": float((images.mean(dim=(1, 2, 3)) - rows / 10).abs().max())}, len(images))
+    @staticmethod
+    def features(images: torch.Tensor) -> torch.Tensor:
+        assert images.ndim == 4
+        return images.mean(dim=(1, 2, 3))
+
+    def score(self, features: torch.Tensor, rows: torch.Tensor) -> JudgeScore:
+        return JudgeScore({"error": float((features - rows / 10).abs().max())}, len(features))
 
     def ceiling(self) -> JudgeScore:
         return JudgeScore({"error": 0.0}, 3)
@@ -48,7 +55,7 @@ def towards_prompt(x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning)
 
 @pytest.mark.parametrize("samples", [2, 3, 7])
 def test_a_sampler_is_judged_on_decoded_images_of_the_judges_own_prompts(samples: int) -> None:
-    score, images = judge_sampler(
+    score = judge_sampler(
         Shade(),
         towards_prompt,
         encode,
@@ -59,11 +66,18 @@ def test_a_sampler_is_judged_on_decoded_images_of_the_judges_own_prompts(samples
         samples=samples,
         seed=3,
     )
-    assert score.images == len(images) == samples
+    assert score.images == samples
     assert score.figures["error"] == pytest.approx(0, abs=1e-3)
 
 
-def test_samples_do_not_depend_on_the_batch_size_and_are_balanced() -> None:
+@given(samples=st.integers(1, 30), most=st.integers(1, 12))
+def test_portions_have_every_image_once_and_in_order(samples: int, most: int) -> None:
+    cut = portions(samples, most)
+    assert list(itertools.chain(*cut)) == list(range(samples))
+    assert all(len(portion) == most for portion in cut[:-1])
+
+
+def test_samples_do_not_depend_on_who_draws_them_and_are_balanced() -> None:
     prompts = Conditioning(embeds=torch.randn(5, 2, 3), pooled=torch.randn(5, 3))
 
     def denoiser(x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
@@ -76,9 +90,11 @@ def test_samples_do_not_depend_on_the_batch_size_and_are_balanced() -> None:
             denoiser, conditioning, Kernel("renoise"), sigmas, group_noise((1, 2, 2), seeds, "initial"), seeds
         )
 
-    draws = [draw_in_turn(draw, prompts, samples=20, seed=1, batch_size=size) for size in (7, 20)]
-    assert torch.allclose(draws[0][0], draws[1][0], atol=1e-6)
-    assert torch.bincount(draws[0][1]).tolist() == [4] * 5
+    parts, whole = (
+        [draw_images(draw, prompts, portion, 1) for portion in reversed(portions(20, size))] for size in (7, 20)
+    )
+    assert torch.allclose(torch.cat([latents for latents, _ in reversed(parts)]), whole[0][0], atol=1e-6)
+    assert torch.bincount(whole[0][1]).tolist() == [4] * 5
 
 
 def test_a_student_is_judged_with_the_draws_of_the_final_judgement_and_a_headline_that_is_better_when_higher() -> None:
@@ -125,6 +141,10 @@ def test_the_shown_images_fill_whole_rounds_of_the_first_prompts() -> None:
     assert shown_images(prompts=10, samples=15) == list(range(10))
     assert shown_images(prompts=720, samples=720) == list(range(11))
     assert shown_images(prompts=720, samples=1000) == [*range(11), *range(720, 731)]
+    # Three samplers below each other: of large images fewer fit.
+    assert shown_images(prompts=720, samples=1000, pixels=(512, 512)) == [*range(11), *range(720, 731)]
+    assert shown_images(prompts=50, samples=200, pixels=(1024, 1024)) == list(range(7))
+    assert shown_images(prompts=50, samples=200, pixels=(4096, 4096)) == [0]
     for prompts, samples in itertools.product((1, 3, 30), (20, 45)):
         columns = Counter(index % prompts for index in shown_images(prompts, samples))
         assert len(set(columns.values())) == 1

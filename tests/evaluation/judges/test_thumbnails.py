@@ -29,7 +29,7 @@ JUDGE = ThumbnailJudge(PROMPTS, thumbnails(_images(300, 0)))
 
 
 def _score(images: Tensor) -> dict[str, float]:
-    return dict(JUDGE.score(images, torch.arange(len(images)) % 3).figures)
+    return dict(JUDGE.score(JUDGE.features(images), torch.arange(len(images)) % 3).figures)
 
 
 def test_images_like_the_real_ones_are_near_them_as_varied_and_all_over_them() -> None:
@@ -61,8 +61,8 @@ def test_real_images_that_lie_sorted_are_compared_with_as_a_whole() -> None:
     real = torch.cat([_images(200, 3, shift=-0.5), _images(200, 4, shift=0.5)])
     judge = ThumbnailJudge(PROMPTS, thumbnails(real))
     mixed = torch.cat([_images(30, 5, shift=-0.5), _images(30, 6, shift=0.5)])
-    one_kind = judge.score(_images(60, 5, shift=-0.5), torch.arange(60) % 3).figures
-    both = judge.score(mixed, torch.arange(60) % 3).figures
+    one_kind = judge.score(thumbnails(_images(60, 5, shift=-0.5)), torch.arange(60) % 3).figures
+    both = judge.score(thumbnails(mixed), torch.arange(60) % 3).figures
     assert both["coverage"] > 0.85
     assert one_kind["coverage"] < 0.65
     assert both["diversity"] == pytest.approx(1.0, abs=0.15)
@@ -91,7 +91,7 @@ def test_so_few_prompts_are_judged_that_every_judgement_of_a_run_has_two_images_
     judge = source.judge()
     assert len(judge.prompts) == asked
     fewest = min(samples, judge_samples)
-    assert judge.score(_images(fewest, 1), torch.arange(fewest) % asked).images == fewest
+    assert judge.score(thumbnails(_images(fewest, 1)), torch.arange(fewest) % asked).images == fewest
 
 
 @given(st.integers(1, 300), st.integers(1, 60))
@@ -120,4 +120,4 @@ def test_too_few_real_images_are_refused(count: int) -> None:
 
 def test_one_image_of_each_prompt_says_nothing_of_variety() -> None:
     with pytest.raises(ValueError, match="no prompt has two images"):
-        JUDGE.score(_images(3, 1), torch.arange(3))
+        JUDGE.score(thumbnails(_images(3, 1)), torch.arange(3))

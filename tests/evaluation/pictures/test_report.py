@@ -276,6 +276,24 @@ def test_summary_json_has_the_promised_keys_and_reads_back(tmp_path: Path) -> No
     assert {"machine", "versions", "commit"} <= set(raw)
 
 
+@pytest.mark.parametrize("change", [{"judge": None}, {"not_judged": "no room"}, {"judge": None, "not_judged": None}])
+def test_a_summary_has_verdicts_or_says_why_not(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="either verdicts or the reason"):
+        summary_with(**change)
+
+
+def test_a_run_that_is_not_judged_has_a_page_that_says_so(tmp_path: Path) -> None:
+    reason = "the judge failed: <no room>; `advdmd evaluate --config c --student s` judges it"
+    summary = summary_with(judge=None, not_judged=reason)
+    assert verdict(summary) == "The student is trained and exported, and not judged."
+    assert score_rows(summary) == []
+    page = Page(write_page(tmp_path, summary))
+    assert page.open == []
+    assert reason in page.text
+    assert "images from" not in page.text
+    assert "38,400" in page.text
+
+
 @pytest.mark.parametrize("change", [{"surprise": 1}, {"updates": {"dmd": -1}}, {"cycles": "many"}])
 def test_a_summary_of_another_shape_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -1,0 +1,147 @@
+"""Work dealt out to actors that are slow, lost or never come, with a stand-in for Ray that keeps time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
+from advdmd_ray.runtime import dealing
+
+
+@dataclass(eq=False)
+class Ticket:
+    """An answer that comes at a time: a value, an error, or never."""
+
+    at: float
+    value: Any
+
+
+@dataclass(eq=False)
+class Actor:
+    """Takes so long for a piece, is up at a time, and is lost at its n-th piece or at pieces of some names."""
+
+    takes: float = 1.0
+    up: float = 0.0
+    dies_at: int | None = None
+    poison: frozenset[int] = frozenset()
+    begun: list[int] = field(default_factory=list)
+    free: float = 0.0
+
+
+class FakeRay:
+    """Hands out answers in the order that they come."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def wait(self, tickets: list[Ticket], timeout: float) -> tuple[list[Ticket], list[Ticket]]:
+        assert tickets, "Ray refuses to wait for nothing"
+        first = min(tickets, key=lambda ticket: ticket.at)
+        if first.at > self.now + timeout:
+            self.now += timeout
+            return [], tickets
+        self.now = max(self.now, first.at)
+        return [first], [ticket for ticket in tickets if ticket is not first]
+
+    def answer(self, ticket: Ticket, _: str) -> Any:
+        assert ticket.at <= self.now
+        if isinstance(ticket.value, Exception):
+            raise ticket.value
+        return ticket.value
+
+    def begin(self, actor: Actor, piece: int) -> Ticket:
+        actor.begun.append(piece)
+        assert actor.free <= self.now, "an actor has one piece at a time"
+        actor.free = max(self.now, actor.up) + actor.takes
+        lost = (actor.dies_at is not None and len(actor.begun) > actor.dies_at) or piece in actor.poison
+        return Ticket(actor.free, WorkerLostError(f"piece {piece}: dead") if lost else -piece)
+
+    def ready(self, actor: Actor) -> Ticket:
+        return Ticket(actor.up, None if actor.dies_at != -1 else WorkerLostError("never up"))
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    fake = FakeRay()
+    monkeypatch.setattr(dealing, "ray", fake)
+    monkeypatch.setattr(dealing, "answer", fake.answer)
+    return fake
+
+
+def dealt(ray: FakeRay, team: list[Actor], pieces: int, *, deadline_s: float = 10.0, ready: bool = True) -> list[int]:
+    asks: Callable[[Actor], Ticket] | None = ray.ready if ready else None
+    done = list(dealing.deal(team, list(range(pieces)), ray.begin, "piece {}".format, deadline_s, asks))  # type: ignore[arg-type]
+    assert all(answer == -piece for piece, answer in done)
+    return [piece for piece, _ in done]
+
+
+@given(takes=st.lists(st.floats(0.1, 5.0), min_size=1, max_size=6), pieces=st.integers(0, 20), ready=st.booleans())
+def test_every_piece_is_done_once_whatever_the_team(takes: list[float], pieces: int, ready: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        fake = FakeRay()
+        patch.setattr(dealing, "ray", fake)
+        patch.setattr(dealing, "answer", fake.answer)
+        team = [Actor(seconds) for seconds in takes]
+        assert sorted(dealt(fake, team, pieces, ready=ready)) == list(range(pieces))
+        assert sorted(piece for actor in team for piece in actor.begun) == list(range(pieces))
+        # Nobody idles while there is work: the last one ends at most one piece after all could have.
+        assert fake.now <= pieces / sum(1 / seconds for seconds in takes) + 2 * max(takes)
+
+
+def test_an_actor_for_which_there_is_no_room_is_given_nothing_and_is_not_waited_for(ray: FakeRay) -> None:
+    held_by_others, late = Actor(up=float("inf")), Actor(up=2.5)
+    assert sorted(dealt(ray, [held_by_others, Actor(), late], 8)) == list(range(8))
+    assert held_by_others.begun == []
+    assert len(late.begun) >= 2
+    assert ray.now <= 6
+
+
+def test_the_piece_of_a_lost_actor_goes_to_another_and_is_done_next(ray: FakeRay) -> None:
+    lost = Actor(dies_at=1)
+    other = Actor(takes=0.5)
+    assert sorted(dealt(ray, [lost, other], 9)) == list(range(9))
+    assert len(lost.begun) == 2
+    assert other.begun.index(lost.begun[1]) <= len(other.begun) - 1
+
+
+def test_an_actor_that_is_lost_before_it_is_up_is_done_without(ray: FakeRay) -> None:
+    assert sorted(dealt(ray, [Actor(dies_at=-1), Actor()], 3)) == [0, 1, 2]
+    with pytest.raises(WorkerLostError, match="never up"):
+        dealt(ray, [Actor(dies_at=-1)], 3)
+
+
+def test_a_team_that_is_lost_to_the_last_actor_is_an_error(ray: FakeRay) -> None:
+    with pytest.raises(WorkerLostError, match="dead"):
+        dealt(ray, [Actor(dies_at=0), Actor(dies_at=1)], 9)
+
+
+def test_a_piece_that_ends_every_actor_does_not_end_all_of_them(ray: FakeRay) -> None:
+    team = [Actor(poison=frozenset({2})) for _ in range(8)]
+    with pytest.raises(WorkerLostError, match="piece 2"):
+        dealt(ray, team, 20)
+    assert sum(2 in actor.begun for actor in team) == dealing.MOST_LOSSES
+
+
+def test_bytes_that_are_lost_are_no_lost_actor(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Ticket, what: str) -> None:
+        if what.startswith("piece"):
+            raise BytesLostError(f"{what}: gone")
+
+    monkeypatch.setattr(dealing, "answer", gone)
+    with pytest.raises(BytesLostError, match="piece 0: gone"):
+        dealt(ray, [Actor(), Actor(takes=2.0)], 3)
+
+
+def test_long_work_has_no_limit_as_long_as_pieces_are_done(ray: FakeRay) -> None:
+    assert len(dealt(ray, [Actor(takes=9.0)], 1000)) == 1000
+    assert ray.now > 2 * 3600
+
+
+@pytest.mark.parametrize(("up", "words"), [(0.0, "at work on piece 0"), (float("inf"), "no worker is up")])
+def test_what_hangs_is_named(ray: FakeRay, up: float, words: str) -> None:
+    with pytest.raises(DeadlineError, match=f"nothing done in 10 s; .*{words}"):
+        dealt(ray, [Actor(takes=11.0, up=up)], 3)
