@@ -1,5 +1,6 @@
 """The recipes for real models, planned on the headers of the full-size models."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from advdmd_ray.cli import main
 from advdmd_ray.config import read_config
 from advdmd_ray.config.shipped import shipped_names
 from advdmd_ray.models.families.kept import FLOAT32
+from advdmd_ray.runs.doctor.balance import examine_balance
 from advdmd_ray.runs.needs.memory import memory, object_store_demand, placement, sizes_of
 from full_size import MODELS, write_full_size
 from pictures import write_captioned
@@ -35,6 +37,10 @@ def test_a_recipe_is_planned_on_the_headers_of_its_model(
         assert sizes.adapters * FLOAT32 < 0.03 * 2 * sizes.transformer
     gpus = {role.name: role.workers * role.num_gpus for role in placement(config)}
     assert sum(gpus.values()) == int(_said(recipe, "GPUs of"))
+    said = re.search(r"they need ([0-9.]+) of the learner's time, the rollout actors ([0-9.]+)", _text(recipe))
+    if said is not None:
+        balance = examine_balance(config, sizes.network).text
+        assert f"actors need {said[2]} and reward workers {said[1]} of the learner's time" in balance
     per_gpu = {row.role: row.gpu for row in memory(config, sizes)}
     # The comment's number of gigabytes holds all that is counted, activations included.
     for role in ("rollout", "reward", "learner"):
@@ -61,5 +67,9 @@ def test_a_recipe_has_the_discriminator_that_learnt_to_read_the_prompt(recipe: s
 
 def _said(recipe: str, after: str) -> str:
     """The number in the first line of a recipe that stands before these words."""
-    line = (CONFIGS / f"{recipe}.yaml").read_text().splitlines()[0]
+    line = _text(recipe).splitlines()[0]
     return line.partition(f" {after}")[0].rpartition(" ")[2]
+
+
+def _text(recipe: str) -> str:
+    return (CONFIGS / f"{recipe}.yaml").read_text()

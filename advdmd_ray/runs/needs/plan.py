@@ -18,19 +18,21 @@ def plan_text(config: Config, *, local: bool = False) -> str:
     lines = ["placement", *(["  all workers are in this process, which reserves nothing"] if local else _rows(config))]
     adapters = f", a role's adapters {sizes.adapters:,}" if sizes.adapters else ""
     lines.append(f"\nmemory, estimated in MiB (the transformer has {sizes.transformer:,} weights{adapters})")
+    lines.append(f"  {'each of':<13}{'GPU':>11}{'host':>11}  parts")
     roles = [row for row in memory(config, sizes) if not (local and row.role in ("driver", "services"))]
     for row in roles:
         parts = ", ".join(f"{name} {size / MIB:.1f}" for name, size in row.parts)
-        lines.append(f"  {row.role:<9}{row.workers:>3} x {row.per_worker / MIB:>9,.1f}  {parts}")
+        lines.append(f"  {row.workers:>3} {row.role:<9}{row.gpu / MIB:>11,.1f}{row.host / MIB:>11,.1f}  {parts}")
     group, store = group_bytes(config, sizes.latent), 0 if local else config.ray.object_store_bytes
     cap = f"cap; a group has {group / MIB:.2f} and a cycle {config.rollout.groups_per_cycle} groups"
-    lines.append(f"  {'buffer':<9}{config.buffer.max_bytes / MIB:>15,.1f}  {cap}")
+    lines.append(f"  {'buffer':<24}{config.buffer.max_bytes / MIB:>11,.1f}  {cap}")
     if not local:
         demand = f"of a local Ray; groups and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}"
-        lines.append(f"  {'store':<9}{store / MIB:>15,.1f}  {demand}")
-    total = sum(row.workers * row.host for row in roles) + store
+        lines.append(f"  {'store':<24}{store / MIB:>11,.1f}  {demand}")
+    on_gpus, total = sum(row.workers * row.gpu for row in roles), sum(row.workers * row.host for row in roles) + store
     without = "discriminator heads" if local else "discriminator heads and Ray's own processes"
-    lines.append(f"  {'total':<9}{total / MIB:>15,.1f}  without {without}")
+    of_all = f"  {'total':<13}{on_gpus / MIB:>11,.1f}{total / MIB:>11,.1f}  "
+    lines.append(f"{of_all}what one node that has the whole run needs, without {without}")
     lines.append("")
     return "\n".join(lines)
 
