@@ -130,6 +130,13 @@ class LoraSection(Section):
         description="Linear layers of the transformer that have an adapter, by the ends of their names.",
     )
 
+    merge: Free[bool | None] = Field(
+        default=None,
+        description="Rollout actors and reward workers add adapters to the weights when they load them: faster, for a "
+        "second copy of the layers that have one. false: they stay beside their layers, as in the learner. Default: "
+        "where model.precision is float32; in bfloat16 it is for latents of thousands of numbers (ALGORITHM.md, 1).",
+    )
+
     @property
     def scale_alpha(self) -> float:
         """Alpha, resolved."""

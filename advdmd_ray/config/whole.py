@@ -104,6 +104,12 @@ class Config(Section):
         return self.model.guidance if given is None else given
 
     @property
+    def merges_adapters(self) -> bool:
+        """Whether rollout actors and reward workers run with adapters merged into the weights."""
+        merge = self.model.precision == "float32" if self.lora.merge is None else self.lora.merge
+        return merge and self.lora.rank > 0
+
+    @property
     def rewarded_by(self) -> Literal["discriminator", "oracle", "nobody"]:
         """Who scores the trajectories; nobody where the only candidate is a discriminator that is not trained."""
         if self.reward.kind == "discriminator" and not self.cadence.discriminator_updates:

@@ -3,6 +3,7 @@
 Known from the configuration and the headers of the teacher's folder; nothing is loaded and torch is not imported.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class Sizes:
         backbone: The transformer by what its blocks keep.
         network: The transformer as the count of compute has it.
         adapters: Weights of one role's adapters; 0 where whole networks learn.
+        adapted: Weights of the layers that have one.
         encoded_whole: Whether prompts are encoded beside the transformer, as SD3 without its T5 encoder must.
     """
 
@@ -67,6 +69,7 @@ class Sizes:
     backbone: Backbone
     network: Network
     adapters: int = 0
+    adapted: int = 0
     encoded_whole: bool = False
 
 
@@ -152,6 +155,7 @@ def sizes_of(config: Config) -> Sizes:
         backbone=backbone_of(info, config.model.max_sequence_length),
         network=Network.of(info),
         adapters=adapter_weights(info, config.lora),
+        adapted=adapted_weights(info, config.lora),
         encoded_whole=bool(info.dropped),
     )
 
@@ -162,10 +166,19 @@ def adapter_weights(info: PipelineInfo, lora: LoraSection) -> int:
     Raises:
         UserError: for a target that the transformer does not have.
     """
+    return lora.rank * sum(sum(shape) for shape in _adapted_layers(info, lora))
+
+
+def adapted_weights(info: PipelineInfo, lora: LoraSection) -> int:
+    """Weights of the layers that have an adapter; raises as `adapter_weights`."""
+    return sum(math.prod(shape) for shape in _adapted_layers(info, lora))
+
+
+def _adapted_layers(info: PipelineInfo, lora: LoraSection) -> list[tuple[int, ...]]:
     if not lora.rank:
-        return 0
+        return []
     layers = linear_layers(info)
-    return lora.rank * sum(sum(layers[name]) for name in targeted([*layers], lora.targets))
+    return [layers[name] for name in targeted([*layers], lora.targets)]
 
 
 def weight_bytes(config: Config) -> int:
@@ -187,8 +200,9 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
 
     A learner rank holds the student, the fake score and the frozen teacher, whose features the discriminator reads; a
     discriminator with a backbone of its own is one network more, counted whole, with its average that judges. Whole
-    networks are float32. Adapters share one base, and every role adds its own. The student has its EMA. What learns is
-    told by `learning_parts`. A learner rank does one thing after the other: of their activations the largest count.
+    networks are float32. Adapters share one base, and every role adds its own; actors and reward workers that merge
+    them have a second copy of the layers that have one. The student has its EMA. What learns is told by
+    `learning_parts`. A learner rank does one thing after the other: of their activations the largest count.
     """
     base, learnt = sizes.transformer * weight_bytes(config), (sizes.adapters or sizes.transformer) * FLOAT32
     own = int(config.discriminator.backbone == "own")
@@ -204,7 +218,7 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
         (f"{ACTIVATIONS} of {work}", most),
         (GROUPS, config.rollout.groups_per_cycle // config.learner.ranks * group),
     )
-    worker = base + sizes.adapters * FLOAT32
+    worker = base + sizes.adapters * FLOAT32 + config.merges_adapters * sizes.adapted * weight_bytes(config)
     judge = base if config.discriminator.backbone == "teacher" else worker
     half = BFLOAT16 if config.model.precision == "bfloat16" else FLOAT32
     encoding = sizes.others + (sizes.transformer if sizes.encoded_whole else 0)

@@ -16,6 +16,7 @@ from advdmd_ray.models.families.base import Execution, TransformerDenoiser
 from advdmd_ray.models.families.registry import Family
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, sharing_copy
+from advdmd_ray.models.merging import merge_adapters
 from advdmd_ray.models.pipeline import load_denoiser
 
 
@@ -59,6 +60,12 @@ def learning(config: Config, network: TransformerDenoiser, role: str) -> Transfo
         return network.requires_grad_(requires_grad=True)
     seed = derive_seed(config.run.seed, "lora", role)
     return add_lora(network, rank=lora.rank, alpha=lora.scale_alpha, targets=lora.targets, seed=seed)
+
+
+def loading(config: Config, network: TransformerDenoiser, role: str) -> TransformerDenoiser:
+    """Makes a worker's network that loads what the learner publishes, in place."""
+    loads = learning(config, network, role)
+    return merge_adapters(loads) if config.merges_adapters else loads
 
 
 def learning_copy(config: Config, teacher: TransformerDenoiser, role: str) -> TransformerDenoiser:

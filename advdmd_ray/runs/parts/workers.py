@@ -25,7 +25,7 @@ from advdmd_ray.runs.parts.networks import (
     build_discriminator,
     build_networks,
     device_of,
-    learning,
+    loading,
 )
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.reward import ImageOracle, RewardWorker
@@ -37,7 +37,7 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     shapes = geometry(config)
     return RolloutWorker(
         name,
-        learning(config, build_denoiser(config, config.rollout), "student"),
+        loading(config, build_denoiser(config, config.rollout), "student"),
         table,
         kernel=shapes.kernel,
         sigmas=shapes.sigmas,
@@ -80,7 +80,7 @@ def build_reward_worker(config: Config, name: str, table: PromptTable) -> Reward
     held: dict[str, Hold] = {"teacher": "frozen", "fake_score": "carried", "own": "own"}
     backbone = build_denoiser(config, config.reward)
     if config.discriminator.backbone != "teacher":
-        backbone = learning(config, backbone, config.discriminator.backbone)
+        backbone = loading(config, backbone, config.discriminator.backbone)
     discriminator = build_discriminator(config, backbone, held[config.discriminator.backbone])
     return RewardWorker(
         name,

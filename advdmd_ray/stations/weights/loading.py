@@ -1,8 +1,10 @@
 """Loading weights and proving it: a worker reports the digest of what its own network holds after loading.
 
 It is not the digest of what it was sent. The store compares it with what was published; any difference stops the run.
+Where the network runs with tensors that are computed from those, they are computed right after, from what was verified.
 """
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
@@ -10,6 +12,14 @@ from torch import Tensor, nn
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations.records import LoadReport
 from advdmd_ray.stations.weights.snapshot import Snapshot, check_digest, check_specs, unpack
+
+
+class Derived(nn.Module):
+    """A module that runs with tensors which it computes from its parameters, such as merged adapters."""
+
+    @abstractmethod
+    def derive(self) -> None:
+        """Computes them anew; called whenever parameters were loaded and verified."""
 
 
 class ModuleLoader:
@@ -90,5 +100,8 @@ class VersionedModule:
                 f"this worker has {self._base_digest}; give all machines the same model.path"
             )
         report = load_verified(self._loader, snapshot, self._worker)
+        for part in self.module.modules():
+            if isinstance(part, Derived):
+                part.derive()
         self.version = manifest.version
         return report

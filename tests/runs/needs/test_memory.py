@@ -11,11 +11,12 @@ from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.config import Config
 from advdmd_ray.models.families.kept import FLOAT32, PLAIN, Backbone
 from advdmd_ray.models.folder import LatentSpec, inspect_pipeline
+from advdmd_ray.models.merging import MergedLinear
 from advdmd_ray.runs.needs import memory as estimate
 from advdmd_ray.runs.needs.compute import Network
 from advdmd_ray.runs.needs.disk import disk_need
 from advdmd_ray.runs.needs.memory import PROCESS_BYTES, Sizes
-from advdmd_ray.runs.parts.networks import build_denoiser, learning
+from advdmd_ray.runs.parts.networks import build_denoiser, learning, loading
 from pipeline_folder import LAYERS, NETWORKS, WEIGHTS, write_pipeline
 
 BACKBONE = Backbone(width=8, tokens=20, blocks=(PLAIN,) * 4)
@@ -334,3 +335,21 @@ def test_adapters_are_counted_from_the_headers(rank: int) -> None:
     role = learning(config, build_denoiser(config), "student")
     counted = sum(parameter.numel() for parameter in role.parameters() if parameter.requires_grad)
     assert estimate.sizes_of(config).adapters == counted > 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "merge", "merged"),
+    [("float32", None, True), ("float32", False, False), ("bfloat16", None, False), ("bfloat16", True, True)],
+)
+def test_a_worker_that_merges_adapters_has_a_second_copy_of_their_layers(
+    precision: str, merge: bool | None, merged: bool
+) -> None:
+    model = {"path": "builtin:digits", "precision": precision}
+    config = config_with(model=model, lora={"rank": 2, "merge": merge})
+    actor = loading(config, build_denoiser(config), "student")
+    assert any(isinstance(layer, MergedLinear) for layer in actor.modules()) == merged
+    held = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*actor.parameters(), *actor.buffers())
+    }
+    (row,) = (row for row in estimate.memory(config, estimate.sizes_of(config)) if row.role == "rollout")
+    assert dict(row.parts)["student"] == pytest.approx(sum(held.values()), rel=0.02)
