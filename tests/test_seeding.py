@@ -33,7 +33,13 @@ def test_a_number_and_its_spelling_are_different_names() -> None:
 
 
 def test_seeding_and_the_frontier_and_the_buffer_need_no_torch() -> None:
-    modules = "seeding", "controller.frontier", "stations.buffer.index", "stations.buffer.record_batch"
+    modules = (
+        "seeding",
+        "controller.frontier",
+        "controller.prompt_order",
+        "stations.buffer.index",
+        "stations.buffer.record_batch",
+    )
     code = (
         f"import sys, {', '.join(f'advdmd_ray.{module}' for module in modules)};"
         "sys.exit(int('torch' in sys.modules or 'ray' in sys.modules))"

@@ -15,7 +15,7 @@ comparisons at equal compute need it.
 """
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.frontier import work_of
+from advdmd_ray.controller.prompt_order import work_of
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner

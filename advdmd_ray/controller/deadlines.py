@@ -43,8 +43,11 @@ class Deadlines:
                 "stores in Ray's logs, then start again with --resume auto"
             )
 
-    def check(self, waiting_for: str) -> None:
+    def check(self, waiting_for: Callable[[], str]) -> None:
         """Ends a run that stands still.
+
+        Args:
+            waiting_for: Says what it waits for; asked only when the run ends.
 
         Raises:
             DeadlineError: naming what it waits for and the setting that would wait longer.
@@ -57,6 +60,6 @@ class Deadlines:
         waited = self._clock() - since
         if waited > limit:
             raise DeadlineError(
-                f"no progress for {waited:.0f} s: {waiting_for}; see the workers' logs, or raise {setting} if this "
+                f"no progress for {waited:.0f} s: {waiting_for()}; see the workers' logs, or raise {setting} if this "
                 "only takes so long"
             )

@@ -3,34 +3,20 @@
 An ordinal passes through: new -> leased -> complete (its group is committed) -> settled (consumed for ever). A lost
 or overdue lease, or a dropped group, queues its ordinal to be issued again, with the same prompt and seed. Every
 ordinal settles exactly once over any number of lost workers, kills and restores. Pure state for one thread; times
-are seconds of the caller's monotonic clock.
+are seconds of the caller's monotonic clock, and never fall from one call to the next.
+
+No call looks at more leases than it is about: those that are held stand in the order in which they fall due.
 """
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Self
 
-import numpy as np
-from jaxtyping import Int64
-
+from advdmd_ray.controller.prompt_order import work_of
 from advdmd_ray.errors import CheckpointError
-from advdmd_ray.seeding import derive_seed
 from advdmd_ray.stations.records import Lease
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What an ordinal asks for.
-
-    Attributes:
-        prompt_id: Row of the prompt table.
-        seed: Seed of the group.
-    """
-
-    prompt_id: int
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +25,13 @@ class HeldLease:
 
     Attributes:
         lease: The lease.
-        worker: Name of its holder.
+        worker: Name of its holder; None while its group waits for a reward worker.
         since: When it was given or renewed, seconds.
     """
 
     lease: Lease
-    worker: str
+    worker: str | None
     since: float
-
-
-@lru_cache(maxsize=8)
-def epoch_order(run_seed: int, prompts: int, epoch: int) -> Int64[np.ndarray, " prompts"]:
-    """Prompt ids in the order of one epoch: the ranks of `prompts` 64-bit draws seeded by (run_seed, epoch).
-
-    Raw draws of a numpy bit generator keep their values over numpy versions, unlike `Generator.permutation`.
-    """
-    draws = np.random.PCG64(derive_seed(run_seed, "prompt_order", epoch)).random_raw(prompts)
-    order = np.argsort(draws, kind="stable").astype(np.int64)
-    order.flags.writeable = False
-    return order
-
-
-def work_of(run_seed: int, prompts: int, ordinal: int) -> Work:
-    """Prompt and seed of an ordinal: `prompt = epoch_order(run_seed, prompts, o // prompts)[o % prompts]`.
-
-    A pure function of its arguments: who asks, when and how often makes no difference.
-
-    Raises:
-        ValueError: for a negative ordinal or an empty prompt table.
-    """
-    if prompts < 1 or ordinal < 0:
-        raise ValueError(f"work needs prompts >= 1 and ordinal >= 0, got {prompts} and {ordinal}")
-    epoch, position = divmod(ordinal, prompts)
-    return Work(int(epoch_order(run_seed, prompts, epoch)[position]), derive_seed(run_seed, "group", ordinal))
 
 
 def lease_limit(version: int, groups_per_cycle: int, max_policy_age: int) -> int:
@@ -113,9 +73,13 @@ class PromptFrontier:
         self._prompts = prompts
         self._lease_s = lease_s
         self._next = 0
+        self._low = 0  # all ordinals below are settled
         self._issues: dict[int, int] = {}  # unsettled ordinal -> how often it was issued
         self._held: dict[int, HeldLease] = {}
-        self._queued: list[int] = []  # a heap; each ordinal at most once
+        # Those of them that can be overdue, the first due first: each is as long as the others, and time does not fall.
+        self._timed: OrderedDict[int, None] = OrderedDict()
+        self._queued: set[int] = set()
+        self._queue: list[int] = []  # a heap of at least these; what is not among them any more is passed over
 
     @property
     def next_ordinal(self) -> int:
@@ -125,7 +89,7 @@ class PromptFrontier:
     @property
     def first_unsettled(self) -> int:
         """All ordinals below this one are settled."""
-        return min(self._issues, default=self._next)
+        return self._low
 
     @property
     def reserved(self) -> int:
@@ -139,7 +103,7 @@ class PromptFrontier:
 
     def settled_beyond(self) -> tuple[int, ...]:
         """The settled ordinals above `first_unsettled`."""
-        return tuple(o for o in range(self.first_unsettled, self._next) if o not in self._issues)
+        return tuple(o for o in range(self._low, self._next) if o not in self._issues)
 
     def lease(self, now: float, worker: str, policy_version: int, limit_ordinal: int) -> Lease | None:
         """The next piece of work: the lowest queued ordinal, else the next new one below `limit_ordinal`.
@@ -151,7 +115,7 @@ class PromptFrontier:
             The lease, or None when there is nothing to do now.
         """
         if self._queued:
-            ordinal = heapq.heappop(self._queued)
+            ordinal = self._unqueue_first()
         elif self._next < limit_ordinal:
             ordinal = self._next
             self._next += 1
@@ -161,7 +125,7 @@ class PromptFrontier:
         self._issues[ordinal] = attempt + 1
         work = work_of(self._run_seed, self._prompts, ordinal)
         lease = Lease(ordinal, attempt, work.prompt_id, work.seed, policy_version)
-        self._held[ordinal] = HeldLease(lease, worker, now)
+        self._hold(HeldLease(lease, worker, now))
         return lease
 
     def wants(self, ordinal: int) -> bool:
@@ -178,51 +142,76 @@ class PromptFrontier:
             ValueError: if the ordinal was never leased.
         """
         self._check_leased(ordinal)
-        if self._held.pop(ordinal, None) is not None:
-            return True
-        if ordinal in self._queued:
-            self._unqueue(ordinal)
-            return True
-        return False
+        if not self.wants(ordinal):
+            return False
+        self._let_go(ordinal)
+        return True
 
-    def lost(self, worker: str) -> tuple[int, ...]:
-        """Queues all leases of a dead worker; returns their ordinals, ascending."""
-        ordinals = tuple(sorted(ordinal for ordinal, held in self._held.items() if held.worker == worker))
-        self.reissue(ordinals)
-        return ordinals
+    def lost(self, lease: Lease) -> bool:
+        """Queues the lease of a dead worker, or one whose group is gone.
 
-    def expire(self, now: float, waiting: Collection[Lease] = ()) -> tuple[HeldLease, ...]:
-        """Queues all overdue leases; returns them, by ordinal.
-
-        Args:
-            now: Seconds.
-            waiting: Leases whose groups are made and wait for a reward worker: late through no fault of theirs.
+        Returns:
+            Whether it was held: one that was overdue may be given to another worker, and its ordinal even settled.
         """
-        late = (held for held in self.outstanding() if now - held.since >= self._lease_s)
-        overdue = tuple(held for held in late if held.lease not in waiting)
-        self.reissue(held.lease.ordinal for held in overdue)
-        return overdue
+        held = self._held.get(lease.ordinal)
+        if held is None or held.lease != lease:
+            return False
+        self.reissue([lease.ordinal])
+        return True
 
-    def renew(self, lease: Lease, now: float, worker: str) -> bool:
-        """Starts the clock of a lease again, with its next holder: its group goes to be scored.
+    def expire(self, now: float) -> tuple[HeldLease, ...]:
+        """Queues all overdue leases; returns them, by ordinal."""
+        overdue: list[HeldLease] = []
+        for ordinal in self._timed:
+            if now - self._held[ordinal].since < self._lease_s:
+                break
+            overdue.append(self._held[ordinal])
+        self.reissue(held.lease.ordinal for held in overdue)
+        return tuple(sorted(overdue, key=lambda held: held.lease.ordinal))
+
+    def made(self, lease: Lease, now: float) -> bool:
+        """Says that the group of a lease is made and waits to be scored: it is late through no fault of its own.
 
         A lease that was overdue, but not given to anyone else yet, is held again: its group is there.
 
         Returns:
             Whether the ordinal still wants a group; False if it is complete or settled.
         """
-        if not self.wants(lease.ordinal):
+        return self._pass_on(HeldLease(lease, worker=None, since=now))
+
+    def renew(self, lease: Lease, now: float, worker: str) -> bool:
+        """Starts the clock of a lease again, with its next holder: its group goes to be scored. Otherwise as `made`."""
+        return self._pass_on(HeldLease(lease, worker, now))
+
+    def _pass_on(self, to: HeldLease) -> bool:
+        ordinal = to.lease.ordinal
+        held = self._held.get(ordinal)
+        if held is None and ordinal not in self._queued:
             return False
-        held = self._held.get(lease.ordinal)
-        if held is None:
-            self._unqueue(lease.ordinal)
-        if held is None or held.lease == lease:
-            self._held[lease.ordinal] = HeldLease(lease, worker, now)
+        if held is None or held.lease == to.lease:
+            self._let_go(ordinal)
+            self._hold(to)
         return True
 
-    def _unqueue(self, ordinal: int) -> None:
+    def _hold(self, held: HeldLease) -> None:
+        self._held[held.lease.ordinal] = held
+        if held.worker is not None:
+            self._timed[held.lease.ordinal] = None
+
+    def _let_go(self, ordinal: int) -> None:
+        """Neither held nor queued any more."""
+        self._held.pop(ordinal, None)
+        self._timed.pop(ordinal, None)
+        self._queued.discard(ordinal)
+        if not self._queued:
+            self._queue.clear()
+
+    def _unqueue_first(self) -> int:
+        """The lowest queued ordinal, taken off the queue; there is one."""
+        while (ordinal := heapq.heappop(self._queue)) not in self._queued:
+            pass
         self._queued.remove(ordinal)
-        heapq.heapify(self._queued)
+        return ordinal
 
     def reissue(self, ordinals: Iterable[int]) -> None:
         """Queues ordinals to be issued again: their group was dropped or lost, or their lease is given up.
@@ -234,9 +223,10 @@ class PromptFrontier:
         for ordinal in ordinals:
             self._check_unsettled(ordinal)
         for ordinal in ordinals:
-            self._held.pop(ordinal, None)
             if ordinal not in self._queued:
-                heapq.heappush(self._queued, ordinal)
+                self._let_go(ordinal)
+                self._queued.add(ordinal)
+                heapq.heappush(self._queue, ordinal)
 
     def settle(self, ordinals: Iterable[int]) -> None:
         """Says that these groups are consumed for ever; nothing changes if one of them is refused.
@@ -253,6 +243,8 @@ class PromptFrontier:
                 raise ValueError(f"ordinal {ordinal} is settled before a group of it was committed")
         for ordinal in ordinals:
             del self._issues[ordinal]
+        while self._low < self._next and self._low not in self._issues:
+            self._low += 1
 
     def outstanding(self) -> tuple[HeldLease, ...]:
         """All leases that are not complete, by ordinal."""
@@ -301,7 +293,9 @@ class PromptFrontier:
             raise CheckpointError(f"prompt frontier: unsettled ordinals do not fit below next_ordinal={following}")
         frontier._next = following
         frontier._issues = issues
-        frontier._queued = sorted(issues)
+        frontier._low = min(issues, default=following)
+        frontier._queued = set(issues)
+        frontier._queue = sorted(issues)
         return frontier
 
     def _check_leased(self, ordinal: int) -> None:

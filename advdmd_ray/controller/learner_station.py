@@ -188,7 +188,7 @@ class LearnerStation:
 
     def _free(self) -> None:
         self._deadlines.learner(busy=False)
-        self._telemetry.stations.idle(LEARNER, "waiting")
+        self._telemetry.stations.waiting(LEARNER)
 
     def _lost(self, _: Task, error: WorkerLostError) -> None:
         raise WorkerLostError(

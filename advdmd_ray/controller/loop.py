@@ -21,10 +21,11 @@ The same loop runs on Ray and in one process: a `Shell` starts tasks and says wh
 """
 
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from advdmd_ray.config import Config
@@ -33,6 +34,7 @@ from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.learner_station import LearnerStation
 from advdmd_ray.controller.protocols import Hub, Reference, Shell, Status, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
+from advdmd_ray.controller.under_way import Begun, UnderWay
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
@@ -41,16 +43,8 @@ from advdmd_ray.stations.weights.store import WeightStore
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _State:
-    """What the loops share; owned by one thread."""
-
-    tasks: dict[Task, Callable[[Any], None]] = field(default_factory=dict)
-    failed: dict[Task, Callable[[WorkerLostError], None]] = field(default_factory=dict)
-    groups: dict[Task, tuple[Lease, float]] = field(default_factory=dict)  # what a worker makes or scores, since when
-    unscored: deque[tuple[Lease, Reference]] = field(default_factory=deque)
-    idle_rollout: list[str] = field(default_factory=list)
-    idle_reward: list[str] = field(default_factory=list)
+REFRESH_S = 0.2
+"""Seconds between two statuses for the display."""
 
 
 class Controller:
@@ -75,7 +69,10 @@ class Controller:
         self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
         self._group_bytes = group_bytes
         self._display, self._clock, self._deadlines = display, clock, Deadlines(config, clock)
-        self._state = _State(idle_rollout=list(shell.rollout_workers), idle_reward=list(shell.reward_workers))
+        self._under_way = UnderWay(frontier.wants)
+        self._unscored: deque[tuple[Lease, Reference]] = deque()
+        self._idle_rollout, self._idle_reward = deque(shell.rollout_workers), deque(shell.reward_workers)
+        self._shown = -math.inf
         self._telemetry = Telemetry(
             config,
             hub,
@@ -93,7 +90,7 @@ class Controller:
             shell=shell,
             telemetry=self._telemetry,
             deadlines=self._deadlines,
-            begin=self._begin,
+            begin=partial(self._begin, lease=None),
             version=version,
         )
 
@@ -106,6 +103,12 @@ class Controller:
             WeightsMismatchError: if a worker loaded other bytes than were published.
             WorkerLostError: if the learner died, or groups are lost with their nodes over and over.
         """
+        try:
+            return self._run()
+        finally:  # whatever ended it, Ctrl-C too: what was measured until then is kept
+            self._telemetry.send()
+
+    def _run(self) -> int:
         self._learner.publish_first()
         self._deadlines.learner(busy=False)
         self._telemetry.begin()
@@ -117,35 +120,32 @@ class Controller:
             self._start_rollouts()
             self._collect()
             self._expire()
-            self._display(self._telemetry.status(self._waiting_for()))
+            self._show()
         # What is still under way belongs to cycles that will not come; a resumed run makes it again.
         self._learner.save()
         while self._deadlines.learner_busy:
             self._collect()
         self._learner.measure()
+        self._show(at_once=True)
         return self._learner.version
 
     # Rollout station ------------------------------------------------------------------------------------------------
 
     def _start_rollouts(self) -> None:
-        if not self._state.idle_rollout:
+        if not self._idle_rollout:
             return
         student = self._store.latest("student")
-        while self._state.idle_rollout:
-            limit = self._lease_limit()
-            worker = self._state.idle_rollout[0]
-            lease = self._frontier.lease(self._clock(), worker, self._learner.version, limit)
+        while self._idle_rollout:
+            worker, began = self._idle_rollout[0], self._clock()
+            lease = self._frontier.lease(began, worker, self._learner.version, self._lease_limit())
             if lease is None:
-                for idle in self._state.idle_rollout:
-                    self._stations.idle(idle, "blocked")
+                self._stations.blocked("rollout")
                 return
-            self._state.idle_rollout.pop(0)
+            self._idle_rollout.popleft()
             self._stations.busy(worker)
-            began = self._clock()
             task = self._shell.generate(worker, lease, student)
-            self._state.groups[task] = (lease, began)
             self._begin(
-                task, lambda report, task=task, lease=lease: self._generated(task, lease, report), self._rollout_lost
+                task, partial(self._generated, task, lease), partial(self._rollout_lost, lease=lease), lease=lease
             )
             self._telemetry.leased()
 
@@ -161,108 +161,106 @@ class Controller:
 
     def _generated(self, task: Task, lease: Lease, report: WorkReport) -> None:
         self._verify(report)
-        self._stations.idle(task.worker, "waiting")
-        self._state.idle_rollout.append(task.worker)
+        self._stations.waiting(task.worker)
+        self._idle_rollout.append(task.worker)
         # The group is out of the actor's hands: its death would not lose it any more.
-        self._frontier.renew(lease, self._clock(), "reward")
-        self._state.unscored.append((lease, task.payload))
+        self._frontier.made(lease, self._clock())
+        self._unscored.append((lease, task.payload))
         self._telemetry.generated(report, self._config.group_size_of(lease.ordinal))
 
-    def _rollout_lost(self, task: Task, error: WorkerLostError) -> None:
-        self._state.idle_rollout.append(task.worker)
-        self._lost("rollout", task, error, self._frontier.lost(task.worker))
+    def _rollout_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
+        self._idle_rollout.append(task.worker)
+        self._lost("rollout", task, error, lease)
 
-    def _lost(
-        self, role: Literal["rollout", "reward"], task: Task, error: WorkerLostError, again: Sequence[int]
-    ) -> None:
-        logger.warning("%s; its ordinals %s are issued again", error, list(again))
-        self._telemetry.lost(role, task.worker, len(again), died=not isinstance(error, BytesLostError))
+    def _lost(self, role: Literal["rollout", "reward"], task: Task, error: WorkerLostError, lease: Lease) -> None:
+        again = self._frontier.lost(lease)
+        logger.warning("%s; ordinal %d %s", error, lease.ordinal, "is issued again" if again else "is with others")
+        self._telemetry.lost(role, task.worker, int(again), died=not isinstance(error, BytesLostError))
 
     # Reward station -------------------------------------------------------------------------------------------------
 
     def _start_scoring(self) -> None:
-        if not (self._state.idle_reward and self._state.unscored):
+        if not (self._idle_reward and self._unscored):
             return
         discriminator = self._store.latest("discriminator")
-        while self._state.idle_reward and self._state.unscored:
-            worker = self._state.idle_reward.pop(0)
-            lease, group = self._state.unscored.popleft()
-            began = self._clock()
+        while self._idle_reward and self._unscored:
+            lease, group = self._unscored.popleft()
+            worker, began = self._idle_reward[0], self._clock()
             if not self._frontier.renew(lease, began, worker):
-                self._state.idle_reward.insert(0, worker)
                 continue  # another attempt was faster
+            self._idle_reward.popleft()
             self._stations.busy(worker)
             task = self._shell.score(worker, group, discriminator)
-            self._state.groups[task] = (lease, began)
-            self._begin(
-                task,
-                lambda outcome, task=task: self._scored(task, *outcome),
-                lambda task, error, lease=lease: self._reward_lost(task, lease, error),
-            )
+            self._begin(task, partial(self._scored, task), partial(self._reward_lost, lease=lease), lease=lease)
 
-    def _scored(self, task: Task, report: WorkReport, info: GroupInfo) -> None:
+    def _scored(self, task: Task, outcome: tuple[WorkReport, GroupInfo]) -> None:
+        report, info = outcome
         self._verify(report)
-        self._stations.idle(task.worker, "waiting")
-        self._state.idle_reward.append(task.worker)
+        self._stations.waiting(task.worker)
+        self._idle_reward.append(task.worker)
         result = self._buffer.commit(info, task.payload)
         if result is CommitResult.ACCEPTED:
             self._frontier.complete(info.ordinal)
             self._deadlines.committed()
         self._telemetry.scored(report, result)
 
-    def _reward_lost(self, task: Task, lease: Lease, error: WorkerLostError) -> None:
-        # An overdue lease may have been issued again meanwhile, and its ordinal even settled.
-        held = [held.lease for held in self._frontier.outstanding()]
-        reissued = [lease.ordinal] if lease in held else []
-        self._frontier.reissue(reissued)
-        self._state.idle_reward.append(task.worker)
-        self._lost("reward", task, error, reissued)
+    def _reward_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
+        self._idle_reward.append(task.worker)
+        self._lost("reward", task, error, lease)
 
     # The event loop -------------------------------------------------------------------------------------------------
 
-    def _begin(self, task: Task, done: Callable[[Any], None], lost: Callable[[Task, WorkerLostError], None]) -> None:
-        self._state.tasks[task] = done
-        self._state.failed[task] = lambda error: lost(task, error)
+    def _begin(
+        self,
+        task: Task,
+        done: Callable[[Any], None],
+        lost: Callable[[Task, WorkerLostError], None],
+        *,
+        lease: Lease | None,
+    ) -> None:
+        self._under_way.add(Begun(task, done, lost, lease, self._clock()))
 
     def _collect(self) -> None:
-        if not self._state.tasks:
+        if not self._under_way:
             version = self._learner.version
             raise DeadlineError(
                 f"nothing is under way and nothing can begin after version {version}: the buffer holds "
                 f"{self._buffer.stats().groups} groups, the next ordinal is {self._frontier.next_ordinal}"
             )
-        for task in self._shell.wait(list(self._state.tasks), timeout_s=0.5):
-            done, lost = self._state.tasks.pop(task), self._state.failed.pop(task)
-            self._state.groups.pop(task, None)
+        for task in self._shell.wait(timeout_s=0.5):
+            begun = self._under_way.over(task)
             try:
                 outcome = self._shell.outcome(task)
             except WorkerLostError as error:
-                lost(error)
+                begun.lost(task, error)
                 continue
             except WeightsMismatchError:
                 self._telemetry.mismatched("student" if task.worker in self._shell.rollout_workers else "discriminator")
                 raise
-            done(outcome)
-        self._deadlines.check(self._waiting_for())
+            begun.done(outcome)
+        self._telemetry.tick()
+        self._deadlines.check(self._waiting_for)
 
     def _waiting_for(self) -> str:
         if self._deadlines.learner_busy:
             return f"the learner's work after version {self._learner.version}"
-        # The first in order: the learner takes it first. A task whose ordinal others have made holds nobody up.
-        wanted = [
-            (lease.ordinal, began, lease, task.worker)
-            for task, (lease, began) in self._state.groups.items()
-            if self._frontier.wants(lease.ordinal)
-        ]
-        if not wanted:
+        # The first in order: the learner takes it first.
+        begun = self._under_way.first()
+        if begun is None or begun.lease is None:
             return "the next lease"
-        _, began, lease, worker = min(wanted, key=lambda entry: entry[:2])
-        attempt = f" (attempt {lease.attempt + 1})" if lease.attempt else ""
-        return f"ordinal {lease.ordinal}{attempt} at {worker} for {self._clock() - began:.0f} s"
+        attempt = f" (attempt {begun.lease.attempt + 1})" if begun.lease.attempt else ""
+        return f"ordinal {begun.lease.ordinal}{attempt} at {begun.task.worker} for {self._clock() - begun.at:.0f} s"
+
+    def _show(self, *, at_once: bool = False) -> None:
+        """Shows the status now and then: it is made only to be read."""
+        now = self._clock()
+        if at_once or now - self._shown >= REFRESH_S:
+            self._shown = now
+            self._display(self._telemetry.status(self._waiting_for()))
 
     def _expire(self) -> None:
         now = self._clock()
-        overdue = self._frontier.expire(now, {lease for lease, _ in self._state.unscored})
+        overdue = self._frontier.expire(now)
         for held in overdue:
             logger.warning(
                 "ordinal %d from %s is overdue after %.0f s and is issued again; if it only takes so long, raise "

@@ -78,8 +78,8 @@ class Shell(Protocol):
         """Starts a judgement of the EMA student; outcome Judgement."""
         ...
 
-    def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:
-        """The tasks that are done, waiting at most `timeout_s` for the first."""
+    def wait(self, timeout_s: float) -> list[Task]:
+        """The tasks that were done since the last call, each once, waiting at most `timeout_s` for the first."""
         ...
 
     def outcome(self, task: Task) -> Any:

@@ -1,13 +1,16 @@
 """How each role's workers spend their time: busy, waiting for work, or blocked by the pace of the others."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
-BUSY = "busy"
+State = Literal["busy", "waiting", "blocked"]
 
 
 class StationClock:
-    """Adds up the seconds of every worker's states, per role.
+    """Adds up the seconds of all workers' states, per role.
+
+    It counts the workers in each state, so that an event costs the same however many there are.
 
     Args:
         workers: Names of the workers of each role; all begin as `waiting`.
@@ -16,29 +19,57 @@ class StationClock:
 
     def __init__(self, workers: Mapping[str, Sequence[str]], clock: Callable[[], float]) -> None:
         self._clock = clock
-        now = clock()
         self._role = {worker: role for role, names in workers.items() for worker in names}
-        self._state = dict.fromkeys(self._role, "waiting")
-        self._since = dict.fromkeys(self._role, now)
+        self._busy: set[str] = set()
+        # Of each idle worker, how often its role had been blocked when it became idle: once more, and it is too.
+        self._blocks: Counter[str] = Counter()
+        self._blocks_seen = dict.fromkeys(self._role, 0)
+        self._count: Counter[tuple[str, State]] = Counter({(role, "waiting"): len(n) for role, n in workers.items()})
         self._seconds: dict[tuple[str, str], float] = defaultdict(float)
+        self._since = dict.fromkeys(workers, clock())
 
     def busy(self, worker: str) -> None:
         """The worker has begun a job."""
-        self._enter(worker, BUSY)
+        self._enter(worker, "busy")
 
-    def idle(self, worker: str, reason: str) -> None:
-        """The worker has no job: `waiting` for input, or `blocked` by the age or byte cap."""
-        self._enter(worker, reason)
+    def waiting(self, worker: str) -> None:
+        """The worker has no job, as there is no input for it."""
+        self._enter(worker, "waiting")
+
+    def blocked(self, role: str) -> None:
+        """All idle workers of the role are held back by the age or byte cap, until they are busy."""
+        if not self._count[role, "waiting"]:
+            return
+        self._add_up(role)
+        self._count[role, "blocked"] += self._count.pop((role, "waiting"))
+        self._blocks[role] += 1
 
     def drain(self) -> dict[tuple[str, str], float]:
         """Seconds by (role, state) since the last call."""
-        for worker, state in self._state.items():
-            self._enter(worker, state)
+        for role in self._since:
+            self._add_up(role)
         drained, self._seconds = dict(self._seconds), defaultdict(float)
         return drained
 
-    def _enter(self, worker: str, state: str) -> None:
+    def _state(self, worker: str) -> State:
+        if worker in self._busy:
+            return "busy"
+        return "waiting" if self._blocks_seen[worker] == self._blocks[self._role[worker]] else "blocked"
+
+    def _enter(self, worker: str, state: State) -> None:
+        role = self._role[worker]
+        self._add_up(role)
+        self._count[role, self._state(worker)] -= 1
+        self._count[role, state] += 1
+        if state == "busy":
+            self._busy.add(worker)
+        else:
+            self._busy.discard(worker)
+            self._blocks_seen[worker] = self._blocks[role]
+
+    def _add_up(self, role: str) -> None:
         now = self._clock()
-        self._seconds[self._role[worker], self._state[worker]] += now - self._since[worker]
-        self._since[worker] = now
-        self._state[worker] = state
+        seconds, self._since[role] = now - self._since[role], now
+        for state in ("busy", "waiting", "blocked"):
+            if count := self._count[role, state]:
+                self._seconds[role, state] += count * seconds

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from advdmd_ray.config import Config
@@ -11,16 +11,21 @@ from advdmd_ray.controller.protocols import Hub, Status
 from advdmd_ray.controller.station_clock import StationClock
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.metrics.batch import Batch
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferStats, CommitResult
 from advdmd_ray.stations.records import GroupInfo, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 
 LEARNER = "learner"
+SEND_S = 0.5
+"""Seconds that samples are gathered before the hub hears of them."""
 
 
 class Telemetry:
     """Turns the controller's events into metrics and keeps the few figures that a status needs.
+
+    Samples are gathered here. The hub gets them with each cycle and twice a second, if `tick` is called that often.
 
     Args:
         config: The run's configuration.
@@ -45,6 +50,9 @@ class Telemetry:
         self.stations = StationClock(workers, clock)
         self._roles = {worker: role for role, names in workers.items() for worker in names}
         self._resident: dict[str, int] = {}
+        self._resident_of_role: Counter[str] = Counter()
+        self._batch = Batch()
+        self._sent = clock()
         self._first = self._version = version
         self.updates = Counter(updates)
         self._report: CycleReport | None = None
@@ -75,7 +83,7 @@ class Telemetry:
 
     def generated(self, report: WorkReport, trajectories: int) -> None:
         """A group of so many trajectories was generated."""
-        self._resident[report.worker] = report.resident_bytes
+        self._resides(report.worker, report.resident_bytes)
         self._record(
             [
                 Sample.of("advdmd_rollout_trajectories_total", trajectories),
@@ -86,7 +94,7 @@ class Telemetry:
 
     def scored(self, report: WorkReport, result: CommitResult) -> None:
         """A group was scored and offered to the buffer."""
-        self._resident[report.worker] = report.resident_bytes
+        self._resides(report.worker, report.resident_bytes)
         self._record(
             [
                 Sample.of("advdmd_reward_groups_total", 1),
@@ -98,7 +106,7 @@ class Telemetry:
 
     def lost(self, role: str, worker: str, reissued: int, *, died: bool) -> None:
         """A worker died, or what it was to read is gone; so many of its ordinals are issued again."""
-        self.stations.idle(worker, "waiting")
+        self.stations.waiting(worker)
         self._record(
             [
                 Sample.of("advdmd_run_workers_lost_total", died, role=role),
@@ -155,8 +163,9 @@ class Telemetry:
 
     def cycled(self, report: CycleReport, resident_bytes: int) -> None:
         """A learner cycle is over."""
+        self.send()  # what was gathered belongs to the cycle before
         self._report, self._version = report, report.version
-        self._resident[LEARNER] = resident_bytes
+        self._resides(LEARNER, resident_bytes)
         if self._config.evaluation.judge_cycles:
             self._final_rewards.append(report.reward_mean[-1])
         for objective, update in report.updates.items():
@@ -182,9 +191,6 @@ class Telemetry:
     def gauges(self, held: BufferStats, outstanding: int) -> None:
         """The state of the run between two cycles."""
         remaining = self._remaining_s()
-        resident: Counter[str] = Counter()
-        for worker, size in self._resident.items():
-            resident[self._roles[worker]] += size
         self._record(
             [
                 Sample.of("advdmd_run_cycle", self._version),
@@ -196,13 +202,17 @@ class Telemetry:
                 Sample.of("advdmd_buffer_bytes", held.bytes),
                 Sample.of("advdmd_buffer_capacity_bytes", self._config.buffer.max_bytes),
                 Sample.of("advdmd_buffer_groups", held.groups),
-                *(Sample.of("advdmd_run_resident_memory_bytes", size, role=role) for role, size in resident.items()),
+                *(
+                    Sample.of("advdmd_run_resident_memory_bytes", size, role=role)
+                    for role, size in self._resident_of_role.items()
+                ),
                 *(
                     Sample.of("advdmd_run_role_seconds_total", seconds, role=role, state=state)
                     for (role, state), seconds in self.stations.drain().items()
                 ),
             ]
         )
+        self.send()
 
     def status(self, waiting_for: str) -> Status:
         """What a display shows now."""
@@ -228,5 +238,22 @@ class Telemetry:
         left = max(0.0, self._config.run.time_limit_s - self.elapsed_s)
         return left if by_pace is None else min(left, by_pace)
 
-    def _record(self, samples: list[Sample]) -> None:
-        self._hub.record(samples, self._version)
+    def tick(self) -> None:
+        """Sends what was gathered if that is due."""
+        if self._clock() - self._sent >= SEND_S:
+            self.send()
+
+    def send(self) -> None:
+        """Gives the hub all that was gathered."""
+        self._sent = self._clock()
+        samples = self._batch.drain()
+        if samples:
+            self._hub.record(samples, self._version)
+
+    def _record(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            self._batch.add(sample)
+
+    def _resides(self, worker: str, size: int) -> None:
+        self._resident_of_role[self._roles[worker]] += size - self._resident.get(worker, 0)
+        self._resident[worker] = size

@@ -1,5 +1,8 @@
 """Waiting for answers: every wait has a deadline and says what it waited for."""
 
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -50,15 +53,28 @@ def answer(reference: ray.ObjectRef | list[ray.ObjectRef], what: str, timeout_s:
         RayTaskError: if the worker raised anything else; holds the worker's traceback.
     """
     try:
-        return ray.get(reference, timeout=timeout_s)
+        with _in_our_words(what):
+            return ray.get(reference, timeout=timeout_s)
+    except GetTimeoutError:
+        raise DeadlineError(f"waited {timeout_s:.0f} s for {what}") from None
+
+
+def landed(future: Future[Any], what: str) -> Any:
+    """The value of a reference's future that is done; raises as `answer`."""
+    with _in_our_words(what):
+        return future.result()
+
+
+@contextmanager
+def _in_our_words(what: str) -> Iterator[None]:
+    try:
+        yield
     except RayTaskError as error:
         if isinstance(error.cause, _CLEAR):
             raise error.cause from error
         if isinstance(error.cause, LOST):
             raise _lost(what, error.cause) from error
         raise
-    except GetTimeoutError:
-        raise DeadlineError(f"waited {timeout_s:.0f} s for {what}") from None
     except LOST as error:
         raise _lost(what, error) from error
 

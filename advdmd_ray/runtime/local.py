@@ -86,9 +86,9 @@ class LocalShell:
         """See `Shell`."""
         return self._finish("learner", self._learner.judge())
 
-    def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:  # noqa: ARG002 - every task is done
+    def wait(self, timeout_s: float) -> list[Task]:  # noqa: ARG002 - every task is done
         """See `Shell`: all of them, oldest first. One that waited would age while others are worked on."""
-        return list(tasks)
+        return list(self._done)
 
     def outcome(self, task: Task) -> Any:
         """See `Shell`."""

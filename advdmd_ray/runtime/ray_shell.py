@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -25,11 +25,12 @@ from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.display import samples_progress
+from advdmd_ray.runtime.landing import Landing
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.shards import make_shards
 from advdmd_ray.runtime.worker_actors import RewardActor, RolloutActor
 from advdmd_ray.stations.prompt_table import PromptTable
-from advdmd_ray.stations.records import GroupInfo, Lease
+from advdmd_ray.stations.records import GroupInfo, Lease, Stream
 from advdmd_ray.stations.weights.snapshot import Manifest, pack
 from advdmd_ray.stations.weights.store import Published
 
@@ -59,7 +60,8 @@ class RayShell:
         self._losses: Counter[str] = Counter()
         self._ranks: list[Handle] = []
         self._group: PlacementGroup | None = None
-        self._landed: set[ray.ObjectRef] = set()
+        self._landing = Landing()
+        self._manifests: dict[Stream, tuple[Manifest, ray.ObjectRef]] = {}
         self.prompts = 0
 
     def start(self, checkpoint: Path | None) -> None:
@@ -132,14 +134,21 @@ class RayShell:
             WorkerLostError: if the worker cannot be kept alive, however often it is replaced.
         """
         call = self._live(worker).generate.options(num_returns=2)
-        report, payload = call.remote(lease, student.manifest, student.payload)
-        return Task(worker, (report,), payload)
+        report, payload = call.remote(lease, self._manifest(student), student.payload)
+        return self._landing.watch(Task(worker, (report,), payload))
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell` and `generate`."""
         call = self._live(worker).score.options(num_returns=2)
-        outcome, payload = call.remote(group, discriminator.manifest, discriminator.payload)
-        return Task(worker, (outcome,), payload)
+        outcome, payload = call.remote(group, self._manifest(discriminator), discriminator.payload)
+        return self._landing.watch(Task(worker, (outcome,), payload))
+
+    def _manifest(self, published: Published) -> ray.ObjectRef:
+        """A reference of the manifest, which names every tensor: written once, not with each call."""
+        stream = published.manifest.stream
+        if stream not in self._manifests or self._manifests[stream][0] is not published.manifest:
+            self._manifests[stream] = published.manifest, ray.put(published.manifest)
+        return self._manifests[stream][1]
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """See `Shell`."""
@@ -147,56 +156,35 @@ class RayShell:
         # the references are handed over as they are: the loss of one does not end the call.
         ranks = len(self._ranks)
         tickets = tuple(rank.fetch.remote(list(groups[index::ranks])) for index, rank in enumerate(self._ranks))
-        return Task("learner", tickets, join=lambda lost: tuple(sorted(chain(*lost))))
+        return self._landing.watch(Task("learner", tickets, join=lambda lost: tuple(sorted(chain(*lost)))))
 
     def cycle(self, infos: Sequence[GroupInfo]) -> Task:
         """See `Shell`."""
         results = [rank.cycle.options(num_returns=3).remote(infos) for rank in self._ranks]
         _, student, discriminator = results[0]
-        return Task("learner", tuple(outcome for outcome, _, _ in results), (student, discriminator))
+        tickets = tuple(outcome for outcome, _, _ in results)
+        return self._landing.watch(Task("learner", tickets, (student, discriminator)))
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:
         """See `Shell`."""
-        return Task("learner", tuple(rank.checkpoint.remote(facts) for rank in self._ranks))
+        return self._landing.watch(Task("learner", tuple(rank.checkpoint.remote(facts) for rank in self._ranks)))
 
     def grid(self) -> Task:
         """See `Shell`."""
-        return Task("learner", (self._ranks[0].grid.remote(),))
+        return self._landing.watch(Task("learner", (self._ranks[0].grid.remote(),)))
 
     def judge(self) -> Task:
         """See `Shell`."""
-        return Task("learner", (self._ranks[0].judge.remote(),))
+        return self._landing.watch(Task("learner", (self._ranks[0].judge.remote(),)))
 
-    def wait(self, tasks: Sequence[Task], timeout_s: float) -> list[Task]:
+    def wait(self, timeout_s: float) -> list[Task]:
         """See `Shell`. A task of several tickets is done when all are, or when one has failed."""
-        # Only for what has not landed: the first rank to finish would end every further wait at once.
-        tickets = [ticket for task in tasks for ticket in task.tickets if ticket not in self._landed]
-        ready, _ = ray.wait(tickets, num_returns=1, timeout=timeout_s)
-        if not ready:
-            return []
-        ready, _ = ray.wait(tickets, num_returns=len(tickets), timeout=0)
-        self._landed.update(ready)
-        done = []
-        for task in tasks:
-            landed = [ticket for ticket in task.tickets if ticket in self._landed]
-            if len(landed) == len(task.tickets) or any(self._failed(ticket) for ticket in landed):
-                done.append(task)
-                self._landed.difference_update(task.tickets)
-        return done
-
-    @staticmethod
-    def _failed(ticket: ray.ObjectRef) -> bool:
-        try:
-            ray.get(ticket, timeout=0)
-        except RayError:
-            return True
-        return False
+        return self._landing.wait(timeout_s)
 
     def outcome(self, task: Task) -> Any:
         """See `Shell`. A failed ticket's error goes first, before all have landed. A dead worker is replaced."""
-        done, _ = ray.wait(list(task.tickets), num_returns=len(task.tickets), timeout=0)
         try:
-            values = {ticket: answer(ticket, task.worker) for ticket in done}
+            values = self._landing.values(task)
         except RayTaskError:
             self._say_who_died(task)
             raise
@@ -205,7 +193,7 @@ class RayShell:
                 self._replace(task.worker)
             raise
         self._losses.pop(task.worker, None)
-        return task.join([values[ticket] for ticket in task.tickets])
+        return task.join(values)
 
     @staticmethod
     def _say_who_died(task: Task) -> None:

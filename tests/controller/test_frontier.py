@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from advdmd_ray.controller.frontier import PromptFrontier, Work, epoch_order, lease_limit, work_of
+from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
+from advdmd_ray.controller.prompt_order import Work, epoch_order, work_of
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.seeding import derive_seed
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
@@ -74,8 +75,8 @@ def test_new_ordinals_come_in_order_below_the_limit() -> None:
 def test_lost_leases_are_issued_again_lowest_first_with_the_same_prompt_and_seed() -> None:
     source = frontier()
     first = [take(source, worker) for worker in ("a", "b", "a", "b")]
-    assert source.lost("b") == (1, 3)
-    assert source.lost("b") == ()
+    assert [lease.ordinal for lease in (first[3], first[1]) if source.lost(lease)] == [3, 1]
+    assert not source.lost(first[1])
     again = source.lease(5.0, "c", 7, 0)
     assert again == Lease(1, 1, first[1].prompt_id, first[1].seed, 7)
     assert [take(source).ordinal for _ in range(2)] == [3, 4]
@@ -281,8 +282,9 @@ class Run(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from("abcd"))
     def lose(self, worker: str) -> None:
+        for _, lease in [job for job in self.jobs if job[0] == worker]:
+            self.frontier.lost(lease)
         self.jobs = [job for job in self.jobs if job[0] != worker]
-        self.frontier.lost(worker)
 
     @rule(worker=st.sampled_from("abcd"))
     def vanish(self, worker: str) -> None:
@@ -375,9 +377,25 @@ def test_a_group_that_waits_to_be_scored_is_not_overdue() -> None:
     source = PromptFrontier(0, 10, lease_s=10)
     lease = source.lease(0, "rollout-0", 0, 8)
     assert lease is not None
-    assert source.expire(100, {lease}) == ()
-    (overdue,) = source.expire(100)
-    assert overdue.lease == lease
+    assert source.made(lease, 5)
+    assert source.expire(100) == ()
+    assert source.renew(lease, 100, "reward-0")
+    assert source.expire(109) == ()
+    (overdue,) = source.expire(110)
+    assert (overdue.lease, overdue.worker) == (lease, "reward-0")
+
+
+def test_a_group_that_is_made_after_its_lease_was_given_to_another_leaves_that_lease_as_it_is() -> None:
+    source = frontier(lease_s=10)
+    lease = take(source)
+    source.expire(10)
+    again = take(source, "b", now=10)
+    assert source.made(lease, 12)
+    assert [held.lease for held in source.expire(20)] == [again]
+    assert source.made(lease, 21)
+    assert source.expire(100) == ()
+    assert not source.lost(again)
+    assert source.lost(lease)
 
 
 def test_a_renewed_lease_starts_its_time_again_and_outlives_its_first_holder() -> None:
@@ -386,8 +404,7 @@ def test_a_renewed_lease_starts_its_time_again_and_outlives_its_first_holder() -
     assert lease is not None
     assert source.renew(lease, 8, "reward-0")
     assert source.expire(12) == ()
-    assert source.lost("rollout-0") == ()
-    assert source.lost("reward-0") == (lease.ordinal,)
+    assert source.lost(lease)
     again = source.lease(14, "rollout-1", 0, 8)
     assert again is not None
     assert again.ordinal == lease.ordinal

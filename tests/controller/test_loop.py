@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 from advdmd_ray.stations.weights.store import Published
-from fake_shell import GROUP_BYTES, FakeShell, Stage
+from fake_shell import GROUP_BYTES, FakeShell, RecordingHub, Stage
 
 randoms = st.integers(0, 2**32).map(Random)
 
@@ -378,6 +379,60 @@ def test_a_slow_reward_worker_scores_every_group_once_however_short_the_lease() 
     per_cycle = settings.rollout.groups_per_cycle
     assert stage.hub.total("advdmd_reward_groups_total") <= (4 + settings.rollout.max_policy_age + 1) * per_cycle
     assert stage.hub.total("advdmd_rollout_leases_reissued_total") == 0
+
+
+class _CountingHub(RecordingHub):
+    """Knows how often it was called, and the cycle that each call named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cycles: list[int | None] = []
+
+    def record(self, samples: Sequence[Sample], cycle: int | None = None) -> None:
+        assert samples
+        super().record(samples, cycle)
+        self.cycles.append(cycle)
+
+
+def _heard_by(stage: Stage, hub: RecordingHub) -> Stage:
+    stage.hub = stage.controller._telemetry._hub = hub
+    return stage
+
+
+def test_the_hub_hears_of_a_cycle_at_most_twice_and_else_twice_a_second_however_many_groups_there_are() -> None:
+    hub = _CountingHub()
+    stage = _heard_by(Stage(config(rollout={"actors": 8, "groups_per_cycle": 32}, reward={"workers": 8})), hub)
+    stage.run()
+    assert hub.total("advdmd_rollout_groups_total") == 4 * 32
+    assert len(hub.cycles) <= 2 * 4 + 2 * stage.clock.now + 2
+    assert hub.cycles == sorted(hub.cycles, key=lambda cycle: cycle or 0)
+
+
+def test_what_was_measured_before_a_cycle_ended_is_recorded_under_the_cycle_before() -> None:
+    hub = _CountingHub()
+    stage = _heard_by(Stage(config(rollout={"max_policy_age": 0})), hub)
+    heard: list[tuple[int | None, str]] = []
+    record = hub.record
+    hub.record = lambda samples, cycle=None: (record(samples, cycle), heard.extend((cycle, s.name) for s in samples))[0]
+    stage.run()
+    assert [cycle for cycle, name in heard if name == "advdmd_buffer_policy_age_last"] == [0, 1, 2, 3]
+    assert [cycle for cycle, name in heard if name == "advdmd_learner_cycle_seconds"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, WorkerLostError, WeightsMismatchError])
+def test_whatever_ends_a_run_what_was_measured_until_then_is_kept(end: type[BaseException]) -> None:
+    class Ends(FakeShell):
+        def outcome(self, task: Task) -> Any:
+            if task.worker == "learner" and self.cycles:
+                raise end("learner: its end")
+            return super().outcome(task)
+
+    stage = Stage(config())
+    shell = Ends(stage.config, stage.clock)
+    with pytest.raises(end):
+        _with(stage, shell).run()
+    assert stage.hub.total("advdmd_rollout_leases_issued_total") == len(shell.leases) > 0
+    assert stage.hub.total("advdmd_reward_groups_total") > 0
 
 
 # The judge ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """How the workers of each role spend their time."""
 
-import pytest
+from collections import Counter, defaultdict
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,12 +25,13 @@ def test_each_second_goes_to_the_state_the_worker_was_in() -> None:
     clock.now += 1
     stations.busy("rollout-0")
     clock.now += 4
-    stations.idle("rollout-0", "blocked")
+    stations.waiting("rollout-0")
+    stations.blocked("rollout")
     clock.now += 2
     assert stations.drain() == {
-        ("rollout", "waiting"): 1 + 7,
+        ("rollout", "waiting"): 1 + 5,
         ("rollout", "busy"): 4,
-        ("rollout", "blocked"): 2,
+        ("rollout", "blocked"): 2 * 2,
         ("reward", "waiting"): 7,
     }
 
@@ -44,33 +46,46 @@ def test_a_state_goes_on_after_it_was_counted() -> None:
     assert stations.drain()["reward", "busy"] == 5
 
 
+class OneByOne:
+    """What the clock must come to, with a state kept for each worker."""
+
+    def __init__(self) -> None:
+        self.role = {worker: role for role, workers in WORKERS.items() for worker in workers}
+        self.state = dict.fromkeys(self.role, "waiting")
+        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+
+    def after(self, seconds: float) -> None:
+        for worker, state in self.state.items():
+            self.seconds[self.role[worker], state] += seconds
+
+    def block(self, role: str) -> None:
+        self.state |= {w: "blocked" for w, state in self.state.items() if self.role[w] == role and state != "busy"}
+
+
 @given(
     st.lists(
         st.tuples(
             st.sampled_from(["rollout-0", "rollout-1", "reward-0"]),
             st.sampled_from(["busy", "waiting", "blocked", "drain"]),
-            st.floats(0, 100),
+            st.integers(0, 100),
         )
     )
 )
-def test_no_second_is_lost_or_counted_twice(events: list[tuple[str, str, float]]) -> None:
-    clock = Clock()
+def test_no_second_is_lost_or_counted_twice_and_each_is_of_the_state_that_its_worker_was_in(
+    events: list[tuple[str, str, int]],
+) -> None:
+    clock, expected, totals = Clock(), OneByOne(), Counter()
     stations = StationClock(WORKERS, clock)
-    totals = {"rollout": 0.0, "reward": 0.0}
-
-    def drain() -> None:
-        for (role, _), seconds in stations.drain().items():
-            assert seconds >= 0
-            totals[role] += seconds
-
     for worker, event, seconds in events:
         clock.now += seconds
+        expected.after(seconds)
         if event == "drain":
-            drain()
-        elif event == "busy":
-            stations.busy(worker)
+            totals.update(stations.drain())
+        elif event == "blocked":
+            stations.blocked(expected.role[worker])
+            expected.block(expected.role[worker])
         else:
-            stations.idle(worker, event)
-    drain()
-    assert totals["rollout"] == pytest.approx(2 * (clock.now - 10), abs=1e-6)
-    assert totals["reward"] == pytest.approx(clock.now - 10, abs=1e-6)
+            (stations.busy if event == "busy" else stations.waiting)(worker)
+            expected.state[worker] = event
+    totals.update(stations.drain())
+    assert {key: s for key, s in totals.items() if s} == {key: s for key, s in expected.seconds.items() if s}

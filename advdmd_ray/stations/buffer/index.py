@@ -5,6 +5,7 @@ is too old or its bytes are gone, is as if it had never been committed: its ordi
 counts. The index is pure state for one thread and waits for nothing; whoever waits calls it again.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -89,6 +90,11 @@ class BufferIndex(Generic[Reference]):
         self._advance_watermark()
         self._cursor = self._low
         self._taken: set[int] = set()
+        # The take that is waited for: what it asked for, its ordinals, and those of them that are not held.
+        self._asked: tuple[int, int, int] | None = None
+        self._window: tuple[int, ...] = ()
+        self._missing: set[int] = set()
+        self._arrived: list[int] = []  # no longer missing since the last call, not looked at yet
 
     def commit(self, info: GroupInfo, reference: Reference) -> CommitResult:
         """Takes a group in. The first commit of an ordinal wins; never refused for lack of room, never blocks.
@@ -102,6 +108,9 @@ class BufferIndex(Generic[Reference]):
             return CommitResult.DUPLICATE
         self._rows[info.ordinal] = (info, reference)
         self._bytes += info.size_bytes
+        if info.ordinal in self._missing:
+            self._missing.remove(info.ordinal)
+            self._arrived.append(info.ordinal)
         return CommitResult.ACCEPTED
 
     def room(self, size_bytes: int, outstanding: int = 0) -> bool:
@@ -124,18 +133,23 @@ class BufferIndex(Generic[Reference]):
         [0, max_policy_age]. Such groups among the next `count` are dropped, even when others are still missing, so that
         they are issued again at once.
 
+        Asked again for the same groups, it looks only at those that were committed meanwhile.
+
         Raises:
             ValueError: for a count below 1.
         """
-        window = self._window(count)
-        dropped = tuple(ordinal for ordinal in window if self._unfit(ordinal, current_version))
+        if self._asked != (count, current_version, self._cursor):
+            self._look_at(count, current_version)
+        dropped = tuple(ordinal for ordinal in sorted(self._arrived) if self._unfit(ordinal, current_version))
+        self._arrived.clear()
         for ordinal in dropped:
             self._remove(ordinal)
-        if any(ordinal not in self._rows for ordinal in window):
+        self._missing.update(dropped)
+        if self._missing:
             return Take(None, dropped)
-        self._cursor = window[-1] + 1
-        self._taken.update(window)
-        return Take(tuple(self._rows[ordinal] for ordinal in window), dropped)
+        self._cursor = self._window[-1] + 1
+        self._taken.update(self._window)
+        return Take(tuple(self._rows[ordinal] for ordinal in self._window), dropped)
 
     def give_back(self, lost: Iterable[int]) -> None:
         """Undoes what was taken and is not settled: the bytes of some of these groups are gone.
@@ -149,6 +163,7 @@ class BufferIndex(Generic[Reference]):
             self._remove(ordinal)
         self._cursor = min(self._taken, default=self._cursor)
         self._taken.clear()
+        self._asked = None
 
     def settle(self, ordinals: Iterable[int]) -> None:
         """Says that the learner is finished with these groups; their references are forgotten, their bytes freed.
@@ -179,17 +194,15 @@ class BufferIndex(Generic[Reference]):
                 raise ValueError(f"ordinal {ordinal} is {done}, but it was not taken or is settled already")
         return ordinals
 
-    def _window(self, count: int) -> list[int]:
-        """The next `count` ordinals; only a resumed run has settled ones to pass over."""
+    def _look_at(self, count: int, current_version: int) -> None:
+        """Finds the next `count` ordinals; only a resumed run has settled ones to pass over."""
         if count < 1:
             raise ValueError(f"a take needs a count of at least 1, got {count}")
-        window: list[int] = []
-        ordinal = self._cursor
-        while len(window) < count:
-            if not self._is_settled(ordinal):
-                window.append(ordinal)
-            ordinal += 1
-        return window
+        following = (ordinal for ordinal in itertools.count(self._cursor) if not self._is_settled(ordinal))
+        self._window = tuple(itertools.islice(following, count))
+        self._arrived = [ordinal for ordinal in self._window if ordinal in self._rows]
+        self._missing = set(self._window).difference(self._arrived)
+        self._asked = count, current_version, self._cursor
 
     def _unfit(self, ordinal: int, current_version: int) -> bool:
         row = self._rows.get(ordinal)

@@ -197,3 +197,58 @@ def test_whatever_the_order_of_commits_each_group_is_given_out_once_in_order(
     while take(1):
         pass
     assert seen == list(range(24))
+
+
+class Plain:
+    """What is held, by ordinal; each take looks at all that it asks for."""
+
+    def __init__(self, max_policy_age: int) -> None:
+        self.age, self.versions, self.taken, self.settled, self.cursor = max_policy_age, {}, set(), set(), 0
+
+    def take(self, count: int, version: int) -> tuple[list[int] | None, tuple[int, ...]]:
+        window = [o for o in range(self.cursor, self.cursor + 100) if o not in self.settled][:count]
+        held = [o for o in window if o in self.versions]
+        dropped = tuple(o for o in held if not 0 <= version - self.versions[o] <= self.age)
+        for ordinal in dropped:
+            del self.versions[ordinal]
+        if len(held) < count or dropped:
+            return None, dropped
+        self.cursor = window[-1] + 1
+        self.taken.update(window)
+        return window, dropped
+
+
+events = st.one_of(
+    st.tuples(st.just("commit"), st.integers(0, 12), st.integers(0, 3)),
+    st.tuples(st.just("take"), st.integers(1, 4), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["settle", "give back"]), st.integers(0, 3), st.just(0)),
+)
+
+
+@given(events=st.lists(events, max_size=60), age=st.integers(0, 2))
+def test_takes_are_those_of_a_plain_buffer_that_looks_at_every_group(
+    events: list[tuple[str, int, int]], age: int
+) -> None:
+    buffer, plain = index(max_bytes=10**6, max_policy_age=age), Plain(age)
+    for event, number, version in events:
+        some = sorted(plain.taken)[: number + 1]
+        if event == "commit":
+            new = number not in plain.versions and number not in plain.settled
+            assert (buffer.commit(info(number, version), "x") is CommitResult.ACCEPTED) == new
+            plain.versions.setdefault(number, version) if new else None
+        elif event == "take":
+            took = buffer.take(number, version)
+            assert (ordinals(took.groups), took.dropped) == plain.take(number, version)
+        elif event == "settle":
+            buffer.settle(some)
+            plain.taken.difference_update(some)
+            plain.settled.update(some)
+            for ordinal in some:
+                del plain.versions[ordinal]
+        else:
+            buffer.give_back(some)
+            for ordinal in some:
+                del plain.versions[ordinal]
+            plain.cursor = min(plain.taken, default=plain.cursor)
+            plain.taken.clear()
+        assert buffer.stats().groups == len(plain.versions)

@@ -1,0 +1,48 @@
+"""The prompt stream: which prompt and seed an ordinal asks for, as a pure function of the run's seed."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int64
+
+from advdmd_ray.seeding import derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an ordinal asks for.
+
+    Attributes:
+        prompt_id: Row of the prompt table.
+        seed: Seed of the group.
+    """
+
+    prompt_id: int
+    seed: int
+
+
+@lru_cache(maxsize=8)
+def epoch_order(run_seed: int, prompts: int, epoch: int) -> Int64[np.ndarray, " prompts"]:
+    """Prompt ids in the order of one epoch: the ranks of `prompts` 64-bit draws seeded by (run_seed, epoch).
+
+    Raw draws of a numpy bit generator keep their values over numpy versions, unlike `Generator.permutation`.
+    """
+    draws = np.random.PCG64(derive_seed(run_seed, "prompt_order", epoch)).random_raw(prompts)
+    order = np.argsort(draws, kind="stable").astype(np.int64)
+    order.flags.writeable = False
+    return order
+
+
+def work_of(run_seed: int, prompts: int, ordinal: int) -> Work:
+    """Prompt and seed of an ordinal: `prompt = epoch_order(run_seed, prompts, o // prompts)[o % prompts]`.
+
+    A pure function of its arguments: who asks, when and how often makes no difference.
+
+    Raises:
+        ValueError: for a negative ordinal or an empty prompt table.
+    """
+    if prompts < 1 or ordinal < 0:
+        raise ValueError(f"work needs prompts >= 1 and ordinal >= 0, got {prompts} and {ordinal}")
+    epoch, position = divmod(ordinal, prompts)
+    return Work(int(epoch_order(run_seed, prompts, epoch)[position]), derive_seed(run_seed, "group", ordinal))

@@ -1,0 +1,199 @@
+"""A shell in virtual time: every task takes the seconds that its role costs, and waiting jumps to the next end of one.
+
+The controller over it is the real one, with its leases, caps and deadlines, so what it does here is what it would do
+with workers of these costs. No tensor is made and nothing sleeps: an hour of a thousand workers passes in seconds.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+from typing import Any
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.protocols import Reference, Task
+from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
+from advdmd_ray.learner.cadence import CyclePlan
+from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
+from advdmd_ray.stations.weights.snapshot import Manifest
+from advdmd_ray.stations.weights.store import Published
+
+LEARNER = "learner"
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds that each kind of work takes.
+
+    Attributes:
+        generate: One group, on a rollout actor.
+        score: One group, on a reward worker.
+        load: The newest weights, on a worker that has others; added to its next work.
+        fetch: Bringing the groups of a cycle to the learner.
+        cycle: One learner cycle, publishing included.
+        checkpoint: Writing one.
+        grid: Drawing one.
+        judge: One judgement while the student learns.
+        spread: Half the relative width of the uniform distribution that each of these is the mean of, in [0, 1).
+
+    Raises:
+        ValueError: for a negative number, or a spread of 1 or more.
+    """
+
+    generate: float
+    score: float
+    cycle: float
+    load: float = 0.0
+    fetch: float = 0.0
+    checkpoint: float = 0.0
+    grid: float = 0.0
+    judge: float = 0.0
+    spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        seconds = (self.generate, self.score, self.cycle, self.load, self.fetch, self.checkpoint, self.grid, self.judge)
+        if min(seconds) < 0 or not 0 <= self.spread < 1:
+            raise ValueError(f"costs are seconds, 0 or more, and spread lies in [0, 1), got {self}")
+
+
+class VirtualClock:
+    """Seconds that pass when the shell waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+class VirtualShell:
+    """`Shell` whose workers take time and do nothing else.
+
+    Args:
+        config: The numbers of workers, the size of a group and the groups of a cycle.
+        costs: What the work takes.
+        clock: Moved by `wait`.
+        group_bytes: Size of a scored group.
+        seed: Of the draws within `costs.spread`.
+        prompts: Prompts that rollouts draw from.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        costs: Costs,
+        clock: VirtualClock,
+        *,
+        group_bytes: int,
+        seed: int = 0,
+        prompts: int = 1000,
+    ) -> None:
+        self._config, self._costs, self._clock, self._group_bytes = config, costs, clock, group_bytes
+        self._random = Random(seed)  # noqa: S311 - draws of durations keep no secret
+        self.prompts = prompts
+        self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
+        self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
+        self._version = 0
+        self._running: dict[str, int] = {}
+        self._outcomes: dict[Task, Any] = {}
+        self._ends: list[tuple[float, int, Task]] = []  # a heap; the number settles ties, in the order of the starts
+        self._number = count()
+
+    def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
+        """See `Shell`."""
+        return (_manifest("student", 0), _manifest("discriminator", 0)), None, None
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
+        """See `Shell`."""
+        load = self._load(worker, student.manifest)
+        seconds = self._draw(self._costs.generate) + (0.0 if load is None else self._draw(self._costs.load))
+        return self._start(worker, seconds, WorkReport(worker, seconds, load, 0), lease)
+
+    def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
+        """See `Shell`."""
+        load, version = self._load(worker, discriminator.manifest), discriminator.manifest.version
+        seconds = self._draw(self._costs.score) + (0.0 if load is None else self._draw(self._costs.load))
+        lease: Lease = group
+        info = GroupInfo(
+            ordinal=lease.ordinal,
+            prompt_id=lease.prompt_id,
+            samples=self._config.group_size_of(lease.ordinal),
+            policy_version=lease.policy_version,
+            reward_version=version,
+            size_bytes=self._group_bytes,
+            reward_mean=(0.0,),
+            reward_m2=(0.0,),
+        )
+        return self._start(worker, seconds, (WorkReport(worker, seconds, load, 0), info), lease)
+
+    def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:  # noqa: ARG002 - they take time only
+        """See `Shell`; no bytes are ever gone."""
+        return self._start(LEARNER, self._draw(self._costs.fetch), ())
+
+    def cycle(self, infos: Sequence[GroupInfo]) -> Task:
+        """See `Shell`."""
+        seconds = self._draw(self._costs.cycle)
+        self._version += 1
+        report = CycleReport(
+            version=self._version,
+            plan=CyclePlan("full", 0, 0, 0, 0),
+            updates={},
+            auc=(0.5,),
+            smoothed_auc=(0.5,),
+            open_levels=(True,),
+            reward_mean=(0.0,),
+            reward_spread=(0.0,),
+            policy=None,
+            fresh_deviation=0.0,
+            trajectories=sum(info.samples for info in infos),
+            seconds=seconds,
+        )
+        manifests = _manifest("student", self._version), _manifest("discriminator", self._version)
+        return self._start(LEARNER, seconds, CycleOutcome(report, *manifests, resident_bytes=0), (None, None))
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> Task:  # noqa: ARG002 - nothing is written
+        """See `Shell`."""
+        return self._start(LEARNER, self._draw(self._costs.checkpoint), f"version {self._version}")
+
+    def grid(self) -> Task:
+        """See `Shell`."""
+        return self._start(LEARNER, self._draw(self._costs.grid), f"version {self._version}")
+
+    def judge(self) -> Task:
+        """See `Shell`."""
+        return self._start(LEARNER, self._draw(self._costs.judge), Judgement(JudgeScore({}, 0), 0.0))
+
+    def wait(self, timeout_s: float) -> list[Task]:
+        """See `Shell`: moves the clock to the next end of a task, and at most by `timeout_s`."""
+        limit = self._clock.now + timeout_s
+        self._clock.now = max(self._clock.now, min(limit, self._ends[0][0])) if self._ends else limit
+        done = []
+        while self._ends and self._ends[0][0] <= self._clock.now:
+            done.append(heapq.heappop(self._ends)[2])
+        return done
+
+    def outcome(self, task: Task) -> Any:
+        """See `Shell`."""
+        return self._outcomes.pop(task)
+
+    def _start(self, worker: str, seconds: float, outcome: Any, payload: Reference = None) -> Task:
+        task = Task(worker, (), payload)
+        self._outcomes[task] = outcome
+        heapq.heappush(self._ends, (self._clock.now + seconds, next(self._number), task))
+        return task
+
+    def _load(self, worker: str, manifest: Manifest) -> LoadReport | None:
+        if self._running.get(worker) == manifest.version:
+            return None
+        self._running[worker] = manifest.version
+        return LoadReport(worker, manifest.stream, manifest.version, manifest.digest)
+
+    def _draw(self, mean: float) -> float:
+        return mean * self._random.uniform(1 - self._costs.spread, 1 + self._costs.spread)
+
+
+def _manifest(stream: Stream, version: int) -> Manifest:
+    return Manifest(stream, version, f"{version:064x}", None, ())
