@@ -57,10 +57,11 @@ class Resources(Section):
     num_cpus: Free[float] = Field(default=0.25, ge=0, description="Logical CPUs reserved by one worker.")
     num_gpus: Free[float] = Field(default=0.0, ge=0, description="GPUs of one worker; above 0 its networks are there.")
     threads: Free[Positive] = Field(default=1, description="CPU threads of one worker's tensor operations.")
-    micro_batch: Free[Positive | None] = Field(
+    micro_batch: Free[Positive | Literal["auto"] | None] = Field(
         default=None,
         description="Most rows in one call of a network; the learner goes forward and back with so many at a time, and "
-        "adds up their gradients. Default: all rows at once.",
+        "adds up their gradients. auto: as many as fit the GPU, estimated and then tried at the start; all on a CPU. "
+        "Default: all rows at once.",
     )
 
     @model_validator(mode="after")
@@ -68,6 +69,17 @@ class Resources(Section):
         if self.num_gpus > 1 and self.num_gpus != int(self.num_gpus):
             raise ValueError(f"num_gpus above 1 must be a whole number, got {self.num_gpus:g}; Ray splits one GPU only")
         return self
+
+    @property
+    def most_rows(self) -> int | None:
+        """`micro_batch` once it is a number; None: all.
+
+        Raises:
+            ValueError: while it is auto, which only the GPU can settle.
+        """
+        if self.micro_batch == "auto":
+            raise ValueError("micro_batch=auto is not settled here")
+        return self.micro_batch
 
 
 class RolloutSection(Resources):

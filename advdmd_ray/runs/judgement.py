@@ -30,6 +30,7 @@ from advdmd_ray.models.families.base import Execution, TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_denoiser, load_pipeline
 from advdmd_ray.runs.parts.inputs import prompt_encoder
+from advdmd_ray.runs.parts.micro_batch import rows_without_trial
 
 PIECE_OF_LARGE_IMAGES = 8
 """Images of a piece where `rollout.micro_batch` says that few go through the network at once; more if it takes more."""
@@ -127,7 +128,9 @@ def samplers_of(config: Config, *, student: bool) -> list[Sampler]:
 
 def pieces_of(config: Config, *, student: bool) -> list[Piece]:
     """The pieces of a judgement, those that take longest first."""
-    most = config.rollout.micro_batch
+    given = config.rollout.micro_batch
+    few = PIECE_OF_LARGE_IMAGES if config.rollout.num_gpus else None  # how many fit a GPU is not known here
+    most = few if given == "auto" else given
     images = DRAWN_AT_ONCE if most is None else max(most, PIECE_OF_LARGE_IMAGES // most * most)
     return [
         Piece(sampler, portion.start, portion.stop)
@@ -217,7 +220,9 @@ class PieceDrawer:
 
     def _loaded(self, path: str) -> TransformerDenoiser:
         model = self._config.model
-        execution = Execution(autocast=self._half, micro_batch=self._config.rollout.micro_batch)
+        execution = Execution(
+            autocast=self._half, micro_batch=rows_without_trial(self._config, torch.device(self._device))
+        )
         network = load_denoiser(path, model.guidance, execution, self._dtype)
         if model.attention is not None:
             choose_attention(network.transformer, model.attention)

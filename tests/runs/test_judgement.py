@@ -13,6 +13,7 @@ from advdmd_ray.config import Config, read_config
 from advdmd_ray.evaluation.judges.thumbnails import thumbnails
 from advdmd_ray.runs import verdict
 from advdmd_ray.runs.judgement import (
+    PIECE_OF_LARGE_IMAGES,
     Drawn,
     JudgeInputs,
     Piece,
@@ -72,6 +73,15 @@ def same(a: Drawn, b: Drawn) -> bool:
         and torch.equal(a.features, b.features)
         and a.shown.keys() == b.shown.keys()
         and all(np.array_equal(image, b.shown[index]) for index, image in a.shown.items())
+    )
+
+
+def test_pieces_are_small_where_the_gpu_settles_what_fits_and_as_ever_on_a_cpu() -> None:
+    auto = {"micro_batch": "auto"}
+    on_gpu = pieces_of(config(rollout=auto | {"num_gpus": 1.0}), student=True)
+    assert max(len(piece.images) for piece in on_gpu) <= PIECE_OF_LARGE_IMAGES
+    assert pieces_of(config(rollout=auto), student=True) == pieces_of(
+        config(rollout={"micro_batch": None}), student=True
     )
 
 

@@ -8,6 +8,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Resources
 from advdmd_ray.runs.doctor.finding import Finding, some
 from advdmd_ray.runs.doctor.nodes import HERE, Node
+from advdmd_ray.runs.needs.activations import settled
 from advdmd_ray.runs.needs.amounts import amount
 from advdmd_ray.runs.needs.memory import (
     ACTIVATIONS,
@@ -19,6 +20,7 @@ from advdmd_ray.runs.needs.memory import (
     placement,
     reserved,
 )
+from advdmd_ray.runs.needs.micro_batch import fitting_rows
 
 _SHOWN = {"process": "Python and its libraries"}
 """Names of parts of a worker's memory that a reader would not know."""
@@ -35,13 +37,45 @@ def examine_roles(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> list[F
         sizes: Of the teacher's folder.
         nodes: One or more.
     """
-    held = {row.role: row for row in memory(config, sizes)}
     roles = {role.name: role for role in placement(config)}
+    auto = _auto_rows(config, sizes, nodes)
+    config = settled(config, auto.get)
+    held = {row.role: row for row in memory(config, sizes)}
     encoding = Role("prompts", 1, 0.0, config.rollout.num_gpus, roles["rollout"].where)
     rows = (encoding, roles["rollout"], roles["reward"], roles["learner"])
     # What the largest node lacks is what stands in the way.
     ordered = sorted(nodes, key=lambda node: (node.gpus, node.cpus, node.memory), reverse=True)
-    return [_examine_role(config, role, held[role.name], ordered) for role in rows]
+    findings = [_examine_role(config, role, held[role.name], ordered) for role in rows]
+    return [
+        replace(finding, text=f"{finding.text}; micro_batch=auto takes {_rows_text(auto[finding.subject])} at a time")
+        if finding.subject in auto
+        else finding
+        for finding in findings
+    ]
+
+
+def _auto_rows(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> dict[str, int | None]:
+    """What `micro_batch=auto` of each role that has it is estimated to take on the smallest GPU; 1 if unknown."""
+    known = [node.gpu_memory for node in nodes if node.gpus and node.gpu_memory is not None]
+    found: dict[str, int | None] = {}
+    for name, section in _sections(config).items():
+        if section.micro_batch != "auto":
+            continue
+        if not section.num_gpus:
+            found[name] = None
+        elif known:
+            found[name] = fitting_rows(config, sizes, name, min(1.0, section.num_gpus) * min(known))
+        else:
+            found[name] = 1
+    return found
+
+
+def _rows_text(rows: int | None) -> str:
+    return "all rows" if rows is None else some(rows, "row")
+
+
+def _sections(config: Config) -> dict[str, Resources]:
+    return {"rollout": config.rollout, "reward": config.reward, "learner": config.learner}
 
 
 def _examine_role(config: Config, role: Role, row: RoleMemory, nodes: Sequence[Node]) -> Finding:
@@ -83,9 +117,9 @@ def _lack(config: Config, role: Role, row: RoleMemory, node: Node) -> str | None
 def _remedy(config: Config, role: str, row: RoleMemory) -> str:
     """The setting that shrinks the largest part of a worker."""
     name, _ = row.largest
-    sections: dict[str, Resources] = {"rollout": config.rollout, "reward": config.reward, "learner": config.learner}
+    sections = _sections(config)
     if name.startswith(ACTIVATIONS):
-        most = sections[role].micro_batch
+        most = sections[role].most_rows
         if most is None or most > 1:
             return f"set {role}.micro_batch={1 if most is None else most // 2}"
         if role == "learner" and not config.learner.gradient_checkpointing:

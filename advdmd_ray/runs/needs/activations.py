@@ -14,9 +14,11 @@ embeddings of text on their way in, latents, discriminator heads, DeepSpeed's bu
 was at hand.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from advdmd_ray.config import Config
+from advdmd_ray.config.sections import Resources
 from advdmd_ray.learner.parts import part_rows
 from advdmd_ray.models.families.kept import ATTENTION, BFLOAT16, FLOAT32, Backbone, Kept
 from advdmd_ray.runs.needs.compute import Network, guided_forward, stochastic_actions
@@ -64,6 +66,23 @@ def _elements(backbone: Backbone, rows: int) -> int:
     return rows * (backbone.tokens + 1) * backbone.width
 
 
+def settled(config: Config, rows: Callable[[str], int | None]) -> Config:
+    """The configuration with a number in the place of every `micro_batch=auto`.
+
+    Args:
+        config: The run's.
+        rows: From the name of a role to the most rows of a call; None: all.
+    """
+    sections: dict[str, Resources] = {"rollout": config.rollout, "reward": config.reward, "learner": config.learner}
+    return config.model_copy(
+        update={
+            name: section.model_copy(update={"micro_batch": rows(name)})
+            for name, section in sections.items()
+            if section.micro_batch == "auto"
+        }
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Activations:
     """Activations of a run's workers.
@@ -107,10 +126,29 @@ class Activations:
     def _forward(self, rows: int, most: int | None) -> int:
         return forward_bytes(self.backbone, rows if most is None else min(rows, most), self._product)
 
+    def rows_at_once(self, role: str) -> int:
+        """Most rows that a role has to do in one call, or in the learner with one graph, if nothing is parted."""
+        config, ranks = self.config, self.config.learner.ranks
+        match role:
+            case "rollout":
+                return config.last_group_size
+            case "reward":
+                return config.last_group_size * self._judged
+            case _:
+                batches = (config.fake_score.batch_size // ranks, config.dmd.batch_size // ranks)
+                return max(*batches, self._actions if config.policy_gradient.enabled else 0)
+
+    @property
+    def _actions(self) -> int:
+        """Actions of one RL update of a rank."""
+        groups = self.config.rollout.groups_per_cycle // self.config.learner.ranks
+        rows = self.config.rl_rows // self.config.policy_gradient.minibatches
+        return groups * stochastic_actions(self.config) * rows
+
     def rollout(self) -> int:
         """Bytes of one rollout actor, which runs the trajectories of a group together."""
         section = self.config.rollout
-        return self._copies() + self._forward(self.config.last_group_size, section.micro_batch)
+        return self._copies() + self._forward(self.config.last_group_size, section.most_rows)
 
     def reward(self) -> int:
         """Bytes of one reward worker, which judges all states of a group together; 0 where no network is asked."""
@@ -118,19 +156,16 @@ class Activations:
         if config.rewarded_by != "discriminator" and not config.reward.oracle_agreement:
             return 0
         carried = self._copies(self._depth) if config.discriminator.backbone != "teacher" else 0
-        return carried + self._forward(config.last_group_size * self._judged, config.reward.micro_batch)
+        return carried + self._forward(config.last_group_size * self._judged, config.reward.most_rows)
 
     def learner(self) -> dict[str, int]:
         """Bytes of one learner rank, by what it does; it does one thing after the other."""
         config, ranks = self.config, self.config.learner.ranks
-        groups = config.rollout.groups_per_cycle // ranks
         fake_rows, most = config.fake_score.batch_size // ranks, self._most
         work = {"a fake-score update": self._graph(part_rows(fake_rows, most))}
         work["a DMD update"] = self._dmd(config.dmd.batch_size // ranks)
         if config.policy_gradient.enabled:
-            actions = groups * stochastic_actions(config)
-            rows = actions * (config.rl_rows // config.policy_gradient.minibatches)
-            work["an RL update"] = self._graph(part_rows(rows, most))
+            work["an RL update"] = self._graph(part_rows(self._actions, most))
         if config.cadence.discriminator_updates:
             work["a discriminator update"] = self._discriminator(config.discriminator.batch_size // ranks)
         if config.measures_auc:
@@ -140,7 +175,7 @@ class Activations:
 
     @property
     def _most(self) -> int | None:
-        return self.config.learner.micro_batch
+        return self.config.learner.most_rows
 
     def _graph(self, rows: int) -> int:
         """A graph of student or fake score."""

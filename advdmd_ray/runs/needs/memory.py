@@ -13,7 +13,7 @@ from advdmd_ray.config.inputs import LoraSection
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
 from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline
 from advdmd_ray.models.targets import linear_layers, targeted
-from advdmd_ray.runs.needs.activations import Activations
+from advdmd_ray.runs.needs.activations import Activations, settled
 from advdmd_ray.runs.needs.compute import Network
 
 MIB, GIB = 2**20, 2**30
@@ -203,7 +203,10 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
     networks are float32. Adapters share one base, and every role adds its own; actors and reward workers that merge
     them have a second copy of the layers that have one. The student has its EMA. What learns is told by
     `learning_parts`. A learner rank does one thing after the other: of their activations the largest count.
+    Where `micro_batch` is auto they are those of one row on a GPU, the least that it comes down to.
     """
+    gpus = {role.name for role in placement(config) if role.num_gpus}
+    config = settled(config, lambda role: 1 if role in gpus else None)
     base, learnt = sizes.transformer * weight_bytes(config), (sizes.adapters or sizes.transformer) * FLOAT32
     own = int(config.discriminator.backbone == "own")
     process = ("process", PROCESS_BYTES)

@@ -44,7 +44,9 @@ def gpus_here() -> int:
 def build_denoiser(config: Config, role: Resources | None = None) -> TransformerDenoiser:
     """The teacher's network where a role's worker has it, unguided but for what its family takes as an input."""
     half = config.model.precision == "bfloat16"
-    execution = Execution(autocast=half, micro_batch=None if role is None else role.micro_batch)
+    # Where it is auto, `parts/micro_batch.py` settles it with this network.
+    most = None if role is None or role.micro_batch == "auto" else role.micro_batch
+    execution = Execution(autocast=half, micro_batch=most)
     # Adapters learn in float32 on a frozen base; a network that learns as a whole is float32 itself.
     dtype = torch.bfloat16 if half and config.lora.rank else torch.float32
     denoiser = load_denoiser(config.model.path, config.model.guidance, execution, dtype)

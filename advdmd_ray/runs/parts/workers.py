@@ -19,6 +19,7 @@ from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import geometry, prompt_encoder
+from advdmd_ray.runs.parts.micro_batch import a_part, forwards, settle
 from advdmd_ray.runs.parts.networks import (
     base_digest,
     build_denoiser,
@@ -35,9 +36,11 @@ from advdmd_ray.stations.rollout import RolloutWorker
 def build_rollout_worker(config: Config, name: str, table: PromptTable) -> RolloutWorker:
     """A rollout worker; its weights come with the first lease."""
     shapes = geometry(config)
+    student = loading(config, build_denoiser(config, config.rollout), "student")
+    settle(config, "rollout", student, forwards(student, table, shapes.latent_shape))
     return RolloutWorker(
         name,
-        loading(config, build_denoiser(config, config.rollout), "student"),
+        student,
         table,
         kernel=shapes.kernel,
         sigmas=shapes.sigmas,
@@ -49,8 +52,9 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
 
 def build_tools(config: Config, table: PromptTable) -> Tools:
     """What makes the images that the data source leaves to workers, with a rollout actor's resources."""
-    family = adapter(inspect_pipeline(config.model.path).family)
-    teacher = family.guided(build_denoiser(config, config.rollout), table.unconditional, config.judged_guidance)
+    family, network = adapter(inspect_pipeline(config.model.path).family), build_denoiser(config, config.rollout)
+    teacher = family.guided(network, table.unconditional, config.judged_guidance)
+    settle(config, "rollout", network, forwards(teacher, table, geometry(config).latent_shape))
     codec = load_pipeline(config.model.path, parts="codec").to(device_of(config.rollout))
     return Tools(teacher, table.conditioning, image_decoder(codec))
 
@@ -81,6 +85,8 @@ def build_reward_worker(config: Config, name: str, table: PromptTable) -> Reward
     backbone = build_denoiser(config, config.reward)
     if config.discriminator.backbone != "teacher":
         backbone = loading(config, backbone, config.discriminator.backbone)
+    # Before an own backbone is cut: the whole network needs a little more than what is read of it.
+    settle(config, "reward", backbone, forwards(backbone, table, geometry(config).latent_shape))
     discriminator = build_discriminator(config, backbone, held[config.discriminator.backbone])
     return RewardWorker(
         name,
@@ -102,8 +108,9 @@ def build_oracle(config: Config) -> ImageOracle:
 def build_learner(config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None) -> Learner:
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
     family, teacher = inspect_pipeline(config.model.path).family, build_denoiser(config, config.learner)
-    networks = build_networks(config, teacher, family, device_of(config.learner), base_digest(config))
     shapes = geometry(config)
+    settle(config, "learner", teacher, a_part(config, teacher, table, shapes.latent_shape), gang)
+    networks = build_networks(config, teacher, family, device_of(config.learner), base_digest(config))
     real = source_of(config).real_images(table.texts)
     learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)
     if checkpoint is not None:

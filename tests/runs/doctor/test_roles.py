@@ -1,5 +1,6 @@
 """What the doctor says of the workers' places: CPUs, GPUs, memory and object store, role by role."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -186,3 +187,16 @@ def test_what_the_object_store_cannot_hold_goes_to_disk() -> None:
         assert examine_store(settings, WHOLE, [replace(HEAD, object_store=size)]).state == state
     here = examine_store(settings, WHOLE, [replace(HEAD, name=HERE, object_store=snapshot)])
     assert "raise ray.object_store_bytes to " in here.text
+
+
+def test_what_auto_will_take_is_said_for_the_memory_of_the_gpu() -> None:
+    auto = config(rollout={"micro_batch": "auto"}, learner={"micro_batch": "auto"})
+    roles = found(examine_roles(auto, SIZES, [HEAD, GPU]))
+    assert roles["rollout"].text.endswith("; micro_batch=auto takes all rows at a time")
+    assert "micro_batch" not in roles["reward"].text
+    small = found(examine_roles(auto, SIZES, [HEAD, replace(GPU, gpu_memory=12 * GIB)]))
+    taken = re.search(r"micro_batch=auto takes (\d+) rows at a time", small["learner"].text)
+    assert taken is not None
+    assert small["learner"].state == "ok"
+    unknown = found(examine_roles(auto, SIZES, [HEAD, replace(GPU, gpu_memory=None)]))
+    assert "micro_batch=auto takes 1 row at a time" in unknown["learner"].text
