@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from advdmd_ray.diffusion.transfer import to_device
+
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
@@ -49,6 +51,14 @@ class Conditioning:
         """The rows named by `index`, in its order; a row may be named many times."""
         index = index.to(self.device)
         return self._each(lambda part: part.index_select(0, index))
+
+    def part(self, rows: slice) -> "Conditioning":
+        """Consecutive rows, as views."""
+        return self._each(lambda part: part[rows])
+
+    def on(self, device: torch.device) -> "Conditioning":
+        """The same prompts on another device; see `to_device`."""
+        return self._each(lambda part: to_device(part, device))
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
         """The same prompts on another device, their embeddings in another precision."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel, Transition, log_prob, stochastic_steps, transition
 from advdmd_ray.diffusion.seeds import group_noise
+from advdmd_ray.diffusion.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,17 @@ def _advance(
     sigmas: Tensor,
     seeds: Sequence[int] | None,
 ) -> tuple[Transition, Tensor]:
-    """One step: its Gaussian, and the state drawn from it with the noise that belongs to (seed, step)."""
-    t = sigmas[step].to(x.device).expand(x.shape[0])
+    """One step: its Gaussian, and the state drawn from it with the noise that belongs to (seed, step).
+
+    Nothing here waits for an accelerator: the noise is drawn while it still runs the network.
+    """
+    t = torch.full((x.shape[0],), float(sigmas[step]), device=x.device)
     gaussian = transition(kernel, x, denoiser(x, t, conditioning), sigmas[step], sigmas[step + 1])
     if float(gaussian.std) == 0:
         return gaussian, gaussian.mean
     if seeds is None:
         raise ValueError(f"kernel {kernel.name} draws noise at step {step}: sample() needs seeds")
-    fresh = group_noise(x.shape[1:], seeds, "step", step).to(x.device)
+    fresh = to_device(group_noise(x.shape[1:], seeds, "step", step), x.device)
     return gaussian, gaussian.mean + gaussian.std * fresh
 
 
@@ -87,7 +91,7 @@ def rollout(
     if float(sigmas[0]) != 1:
         raise ValueError(f"a rollout starts from pure noise, level 1, got {float(sigmas[0])}")
     advance = partial(_advance, denoiser=denoiser, conditioning=conditioning, kernel=kernel, sigmas=sigmas, seeds=seeds)
-    x = group_noise(shape, seeds, "initial").to(conditioning.device)
+    x = to_device(group_noise(shape, seeds, "initial"), conditioning.device)
     latents, means, stds, log_probs = [x], [], [], []
     for step in range(sigmas.numel() - 1):
         gaussian, x = advance(x, step)

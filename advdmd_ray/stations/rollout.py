@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import rollout
 from advdmd_ray.diffusion.seeds import derive_seed
+from advdmd_ray.diffusion.transfer import to_host
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease, LoadReport, TrajectoryGroup
 from advdmd_ray.stations.weights.loading import VersionedModule
@@ -50,6 +51,7 @@ class RolloutWorker:
     ) -> None:
         self.name = name
         self._network = VersionedModule(name, student, base_digest)
+        self._device = next(student.parameters()).device
         self._table = table
         self._kernel = kernel
         self._sigmas = sigmas
@@ -75,7 +77,8 @@ class RolloutWorker:
     def generate_together(self, leases: Sequence[Lease]) -> list[TrajectoryGroup]:
         """The groups of several leases in one batch: fewer, larger calls of the network.
 
-        A sample's draws belong to its seed; its latents differ from those of a batch of its own by round-off only.
+        Trajectories stay where the network is until all are there, and come to host memory at once. A sample's draws
+        belong to its seed; its latents differ from those of a batch of its own by round-off only.
 
         Raises:
             ValueError: if the loaded student is not the version that a lease names.
@@ -89,10 +92,11 @@ class RolloutWorker:
         sizes = [self._group_size_of(lease.ordinal) for lease in leases]
         seeds = [seed for lease, size in zip(leases, sizes, strict=True) for seed in sample_seeds(lease.seed, size)]
         prompts = torch.tensor([lease.prompt_id for lease in leases])
-        conditioning = self._table.rows(prompts.repeat_interleave(torch.tensor(sizes)))
+        conditioning = self._table.rows(prompts.repeat_interleave(torch.tensor(sizes))).on(self._device)
         result = rollout(
             self._network.module, conditioning, self._kernel, self._sigmas, shape=self._latent_shape, seeds=seeds
         )
+        latents, means = to_host(result.latents, result.means)
         shares = [slice(end - size, end) for size, end in zip(sizes, itertools.accumulate(sizes), strict=True)]
         return [
             TrajectoryGroup(
@@ -101,8 +105,8 @@ class RolloutWorker:
                 policy_version=lease.policy_version,
                 seeds=np.asarray(seeds[share], dtype=np.int64),
                 sigmas=_float32(self._sigmas),
-                latents=_float32(result.latents[share]),
-                means=_float32(result.means[share]),
+                latents=_float32(latents[share]),
+                means=_float32(means[share]),
                 stds=_float32(result.stds),
             )
             for lease, share in zip(leases, shares, strict=True)
@@ -110,4 +114,4 @@ class RolloutWorker:
 
 
 def _float32(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32).numpy()
+    return tensor.detach().float().numpy()

@@ -5,9 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from advdmd_ray.diffusion import denoiser, sampling
+from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.errors import WeightsMismatchError
+from advdmd_ray.stations import rollout as rollout_station
 from advdmd_ray.stations.records import TrajectoryGroup
 from advdmd_ray.stations.rollout import sample_seeds
 from advdmd_ray.stations.weights.snapshot import Snapshot, pack
@@ -65,6 +69,30 @@ def test_the_states_are_the_means_plus_the_noise_of_their_std() -> None:
     z = (group.latents[:, 1:3] - group.means) / group.stds.reshape(1, 2, 1, 1, 1)
     assert abs(z.mean()) < 0.06
     assert abs(z.std() - 1) < 0.05
+
+
+def test_the_state_is_where_the_network_is_at_every_step_and_comes_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Watched(Mixer):
+        def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+            events.append("network")
+            return super().forward(x, t, conditioning)
+
+    def back(*tensors: Tensor) -> list[Tensor]:
+        events.append("back")
+        return list(tensors)
+
+    def onto(tensor: Tensor, device: torch.device) -> Tensor:
+        events.append(f"{len(tensor)} rows out")
+        return tensor.to(device)
+
+    monkeypatch.setattr(rollout_station, "to_host", back)
+    monkeypatch.setattr(sampling, "to_device", onto)
+    monkeypatch.setattr(denoiser, "to_device", onto)
+    rollout_worker(Watched(1)).generate(lease(0))
+    sent, noise = ["4 rows out"] * 2, ["4 rows out"]  # the prompts; the noise of a step, drawn behind its network
+    assert events == [*sent, *noise, "network", *noise, "network", *noise, "network", "back"]
 
 
 def test_the_prompt_decides_what_is_generated() -> None:

@@ -104,8 +104,8 @@ class TransformerDenoiser(nn.Module):
             most = self.execution.micro_batch
             if most is None or len(x) <= most:
                 return velocity(x, t, conditioning)
-            parts = torch.arange(len(x)).split(most)
-            return torch.cat([velocity(x[rows], t[rows], conditioning.select(rows)) for rows in parts])
+            parts = [slice(first, first + most) for first in range(0, len(x), most)]
+            return torch.cat([velocity(x[rows], t[rows], conditioning.part(rows)) for rows in parts])
 
         return parted
 
