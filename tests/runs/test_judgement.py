@@ -77,7 +77,7 @@ def same(a: Drawn, b: Drawn) -> bool:
 
 
 def test_pieces_are_small_where_the_gpu_settles_what_fits_and_as_ever_on_a_cpu() -> None:
-    auto = {"micro_batch": "auto"}
+    auto: dict[str, object] = {"micro_batch": "auto"}
     on_gpu = pieces_of(config(rollout=auto | {"num_gpus": 1.0}), student=True)
     assert max(len(piece.images) for piece in on_gpu) <= PIECE_OF_LARGE_IMAGES
     assert pieces_of(config(rollout=auto), student=True) == pieces_of(
