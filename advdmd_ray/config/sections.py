@@ -95,6 +95,12 @@ class RolloutSection(Resources):
     )
     groups_per_cycle: Fixed[Positive] = Field(default=8, description="Groups that one learner cycle consumes.")
     max_policy_age: Free[Count] = Field(default=2, description="Largest learner version minus group version at take.")
+    compile: Free[bool] = Field(
+        default=False,
+        description="Compile the transformer with torch.compile, for the shapes of a group. It rounds in its own way, "
+        "within what importance ratios allow or the run stops. An actor's first group takes minutes longer: raise "
+        "lease_s.",
+    )
     lease_s: Free[Seconds] = Field(
         default=120.0, description="A group not committed this long after its lease is issued again."
     )

@@ -38,6 +38,8 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     shapes = geometry(config)
     student = loading(config, build_denoiser(config, config.rollout), "student")
     settle(config, "rollout", student, forwards(student, table, shapes.latent_shape))
+    if config.rollout.compile:  # in place: names stay, and what is loaded goes into the tensors that it knows
+        student.transformer.compile(dynamic=False)
     return RolloutWorker(
         name,
         student,
