@@ -210,6 +210,15 @@ class LearnerSection(Resources):
         return self.engine == "deepspeed" and self.zero_stage == 3  # noqa: PLR2004 - DeepSpeed's number
 
     @model_validator(mode="after")
+    def _ranks_share_no_gpu(self) -> Self:
+        if self.ranks > 1 and 0 < self.num_gpus < 1:
+            raise ValueError(
+                f"{self.ranks} ranks need a GPU each, as NCCL refuses two on one, got num_gpus={self.num_gpus:g}; set "
+                "num_gpus=1, or ranks=1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _offload_is_done(self) -> Self:
         if self.offload_optimizer and not self.partitions_optimizer:
             raise ValueError(

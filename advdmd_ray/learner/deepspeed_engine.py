@@ -36,7 +36,7 @@ from advdmd_ray.learner.engine_state import (
     step_report,
     trainable,
 )
-from advdmd_ray.learner.gang import Gang, TorchDistributedGang
+from advdmd_ray.learner.gang import Gang, TorchDistributedGang, backend_of, require_backend
 from advdmd_ray.learner.optimizer import MomentSetAdamW
 from advdmd_ray.learner.parts import LossPart
 
@@ -237,12 +237,12 @@ def _join_process_group(gang: Gang, device: torch.device) -> None:
     """DeepSpeed reduces over torch's default process group; a process on its own gets a group of one, portless."""
     if not torch.distributed.is_initialized() and gang.size == 1:
         store = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage] - documented by torch
-        backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+        torch.distributed.init_process_group(backend_of(device), store=store, rank=0, world_size=1)
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
     joined = gang.size == 1 or isinstance(gang, TorchDistributedGang)
     if not joined or torch.distributed.get_world_size() != gang.size:
         raise ValueError(f"a DeepSpeed engine over {gang.size} ranks needs a TorchDistributedGang of that size")
+    require_backend(device)
 
 
 def _import_deepspeed(device: torch.device) -> Any:

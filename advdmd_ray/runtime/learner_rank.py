@@ -1,18 +1,21 @@
 """The Ray actor that is a `LearnerWorker`: one rank of the gang."""
 
-import socket
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import ray
 import torch
+from torch.distributed import TCPStore
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import BytesLostError
 from advdmd_ray.learner.checkpoint import open_checkpoint
-from advdmd_ray.learner.gang import SoloGang, TorchDistributedGang
+from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang, meeting_point
 from advdmd_ray.learner.worker import LearnerWorker
+from advdmd_ray.runs.parts.networks import device_of
 from advdmd_ray.runs.parts.workers import learner_parts
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.stations.prompt_table import PromptTable
@@ -31,12 +34,13 @@ class LearnerRank(LearnerWorker):
     def __init__(self, config: Config, rank: int) -> None:
         torch.set_num_threads(config.learner.threads)
         self._config, self._rank = config, rank
+        self._meeting: TCPStore | None = None
 
     def rendezvous(self) -> tuple[str, int]:
-        """Address of this rank's node and a port free there; rank 0's is where the gang meets."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        """Address of this rank's node and the port where it listens; rank 0's is where the gang meets."""
+        address = ray.util.get_node_ip_address()
+        self._meeting = meeting_point(address, self._config.learner.cycle_timeout_s)
+        return address, self._meeting.port
 
     def join(
         self,
@@ -47,21 +51,33 @@ class LearnerRank(LearnerWorker):
         manifest: Manifest,
         payload: np.ndarray,
     ) -> str:
-        """Meets the other ranks and builds networks and engines; returns the node."""
-        learner = self._config.learner
-        gang = (
-            SoloGang()
-            if learner.engine == "torch"
-            else TorchDistributedGang(
-                self._rank, learner.ranks, address=address, port=port, timeout_s=learner.cycle_timeout_s
-            )
-        )
+        """Meets the other ranks and builds networks and engines; returns how the ranks reduce."""
+        gang = self._gang_at(address, port)
         # Keeps a copy on this node, whose end ends the run: for new workers, when the node it came from is gone.
         self._prompts = payload
         table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))
         state = None if checkpoint is None else open_checkpoint(checkpoint)
         super().__init__(**learner_parts(self._config, gang, table, state))
-        return ray.get_runtime_context().get_node_id()
+        return gang.backend
+
+    def _gang_at(self, address: str, port: int) -> Gang:
+        learner = self._config.learner
+        if learner.engine == "torch":
+            return SoloGang()
+        here = interface_of(ray.util.get_node_ip_address())
+        if here is not None:
+            # Gloo's own choice is what the host's name resolves to: on many systems the loopback, which no other node
+            # can reach.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", here)
+        return TorchDistributedGang(
+            self._rank,
+            learner.ranks,
+            device=device_of(learner),
+            address=address,
+            port=port,
+            timeout_s=learner.cycle_timeout_s,
+            meeting=self._meeting if self._rank == 0 else None,
+        )
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, ray.ObjectRef]]) -> tuple[int, ...]:
         """Brings the bytes of this rank's share to its node and holds these views of its memory for the next cycle.
@@ -85,3 +101,11 @@ class LearnerRank(LearnerWorker):
                 lost.append(info.ordinal)
         self.hold(found)  # they are asked for again, with those that are made again
         return tuple(lost)
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has an address; None if none has."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == address for each in addresses):
+            return name
+    return None

@@ -54,6 +54,7 @@ class RayPlace:
         shell = RayShell(self._config)
         try:
             shell.start(None if checkpoint is None else checkpoint.path.absolute())
+            say(f"the learner's ranks reduce over {shell.backend}")
             yield shell
         finally:
             shell.stop()

@@ -49,7 +49,12 @@ def encoded_prompts(config: Config) -> tuple[tuple[tuple[str, ...], int, Manifes
 
 
 class RayShell:
-    """`Shell` on Ray. `start` brings everything up within the configured time or raises."""
+    """`Shell` on Ray. `start` brings everything up within the configured time or raises.
+
+    Attributes:
+        prompts: Prompts of rollouts, once started.
+        backend: What the ranks reduce over, once started.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -63,6 +68,7 @@ class RayShell:
         self._landing = Landing()
         self._manifests: dict[Stream, tuple[Manifest, ray.ObjectRef]] = {}
         self.prompts = 0
+        self.backend = ""
 
     def start(self, checkpoint: Path | None) -> None:
         """Encodes the prompts, places the gang, starts all workers and waits until each is up.
@@ -104,7 +110,9 @@ class RayShell:
                 )
             # One by one: a rank that fails must be heard before the others have waited for it in vain.
             name = next(name for name, ref in waits.items() if ref == ready[0])
-            answer(waits.pop(name), f"the start of {name}")
+            started = answer(waits.pop(name), f"the start of {name}")
+            if name == "learner-0":
+                self.backend = started
 
     def _place_gang(self) -> PlacementGroup:
         learner = self._config.learner

@@ -335,7 +335,8 @@ from advdmd_ray.learner.gang import TorchDistributedGang
 import torch
 rank, port, timeout_s, scene = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 try:
-    gang = TorchDistributedGang(rank, 2, address="127.0.0.1", port=port, timeout_s=timeout_s)
+    cpu = torch.device("cpu")
+    gang = TorchDistributedGang(rank, 2, device=cpu, address="127.0.0.1", port=port, timeout_s=timeout_s)
     if rank == 1 and scene == "dead":
         sys.exit(0)
     if rank == 1 and scene == "hung":

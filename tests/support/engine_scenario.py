@@ -248,7 +248,9 @@ def main(job: dict[str, str | int]) -> None:
     rank, size, folder = int(job["rank"]), int(job["size"]), Path(str(job["folder"]))
     gang: Gang = SoloGang()
     if size > 1:
-        gang = TorchDistributedGang(rank, size, address="127.0.0.1", port=int(job["port"]), timeout_s=DEADLINE_S)
+        gang = TorchDistributedGang(
+            rank, size, device=torch.device("cpu"), address="127.0.0.1", port=int(job["port"]), timeout_s=DEADLINE_S
+        )
     reports = {}
     for variant in VARIANTS:
         gc.freeze()  # DeepSpeed collects garbage when it builds an engine: not among all that is imported

@@ -78,7 +78,9 @@ def learned(settings: Config, gang: Gang, cycles: int) -> tuple[dict[str, Tensor
 def main(job: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     folder = Path(job["folder"])
-    gang = TorchDistributedGang(job["rank"], job["size"], address="127.0.0.1", port=job["port"], timeout_s=120.0)
+    gang = TorchDistributedGang(
+        job["rank"], job["size"], device=torch.device("cpu"), address="127.0.0.1", port=job["port"], timeout_s=120.0
+    )
     for backbone, cycles in CYCLES.items():
         settings = config(Path(job["pipeline"]), backbone, zero_stage=3, ranks=job["size"])
         tensors, facts = learned(settings, gang, cycles)
