@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] - documented by torch
 
 from advdmd_ray.errors import DeadlineError, UserError, WorkerLostError
 

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import ray
 import torch
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] - documented by torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import BytesLostError

@@ -8,7 +8,7 @@ import torch
 import torch.distributed
 from pydantic import ValidationError
 from torch import Tensor
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] - documented by torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
