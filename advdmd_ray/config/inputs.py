@@ -50,7 +50,8 @@ class ModelSection(Section):
     attention: Free[Attention | None] = Field(
         default=None,
         description="Attention backend by diffusers' name, of families whose attention diffusers dispatches (not SD3); "
-        "default: torch's own choice. Of those with kernels outside torch few take text masks, as Qwen-Image has.",
+        "default: torch's own choice. Of those with kernels outside torch few take a text mask, which Qwen-Image has "
+        "where the prompts of one call differ in length: with micro_batch=1 never.",
     )
     height: OfStudent[PixelSide | None] = Field(
         default=None, description="Pixels of an image; default: the model's own size."

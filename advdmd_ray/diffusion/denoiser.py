@@ -18,7 +18,7 @@ class Conditioning:
     Attributes:
         embeds: `[b, l, d]` one embedding per text token.
         pooled: `[b, p]` one embedding per prompt; p is 0 in families whose networks take none.
-        mask: `[b, l]` which tokens are the prompt's and not padding; None where the network takes all of them.
+        mask: `[b, l]` which tokens are the prompt's and not the padding behind them; None where the network takes all.
     """
 
     embeds: Float[Tensor, "b l d"]
@@ -59,6 +59,19 @@ class Conditioning:
     def on(self, device: torch.device) -> "Conditioning":
         """The same prompts on another device; see `to_device`."""
         return self._each(lambda part: to_device(part, device))
+
+    def trimmed(self) -> "Conditioning":
+        """The same prompts without what is padding in every row, and without a mask where that leaves no padding.
+
+        Attention without a mask may be a fused kernel, which takes none; a network must answer the same but for
+        rounding.
+        """
+        if self.mask is None:
+            return self
+        columns = self.mask.any(dim=0).nonzero()
+        longest = int(columns.max()) + 1 if len(columns) else 1
+        mask = self.mask[:, :longest]
+        return Conditioning(self.embeds[:, :longest], self.pooled, None if bool(mask.all()) else mask)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
         """The same prompts on another device, their embeddings in another precision."""

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser, guided
@@ -111,3 +113,25 @@ def test_a_summary_is_the_pooled_embedding_or_the_normalised_mean_of_the_prompts
     dirty = _masked([2, 1])
     dirty.embeds[1, 1] = 100.0
     torch.testing.assert_close(dirty.summary(), summary)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 4))
+def test_trimming_takes_away_what_is_padding_in_every_row_and_a_mask_that_says_nothing(
+    lengths: list[int], more: int
+) -> None:
+    longest, padded_to = max(lengths), max(lengths) + more
+    mask = torch.arange(padded_to) < torch.tensor(lengths).unsqueeze(1)
+    rows = Conditioning(torch.randn(len(lengths), padded_to, 3), torch.randn(len(lengths), 2), mask)
+    short = rows.trimmed()
+    assert torch.equal(short.embeds, rows.embeds[:, :longest])
+    assert torch.equal(short.pooled, rows.pooled)
+    if set(lengths) == {longest}:
+        assert short.mask is None
+    else:
+        assert short.mask is not None
+        assert torch.equal(short.mask, mask[:, :longest])
+
+
+def test_prompts_without_a_mask_keep_every_token() -> None:
+    prompts = _prompts(2)
+    assert prompts.trimmed() is prompts

@@ -113,6 +113,7 @@ class TransformerDenoiser(nn.Module):
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
     ) -> Float[Tensor, "b c h w"]:
         """`forward` in one call of the network, however many rows there are."""
+        conditioning = conditioning.trimmed()  # of this part alone: rows of one prompt need no mask
         device, dtype = self.transformer.device, self.transformer.dtype
         with torch.autocast(device.type, torch.bfloat16, enabled=self.execution.autocast):
             v = self.velocity(x.to(device, dtype), t.to(device), conditioning.to(device, dtype))

@@ -67,7 +67,7 @@ class QwenImage(Adapter):
     def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
         """See `Adapter`."""
         embeds, mask = pipeline.encode_prompt(prompt=list(prompts), max_sequence_length=max_tokens)
-        # The pipeline leaves the mask out where nothing is padded.
+        # The pipeline leaves the mask out where nothing is padded; here such rows may yet be joined by longer ones.
         own = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
         return Conditioning(embeds, embeds.new_zeros(len(embeds), 0), own)
 

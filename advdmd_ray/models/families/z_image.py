@@ -22,12 +22,13 @@ class ZImageDenoiser(TransformerDenoiser):
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
     ) -> Float[Tensor, "b c h w"]:
         """See `TransformerDenoiser`; the transformer takes lists, each prompt with tokens of its own number."""
-        if conditioning.mask is None:
-            raise ValueError("Z-Image prompts need a mask; encode them with its adapter")
+        embeds, mask = conditioning.embeds, conditioning.mask
+        # Rows alike in length come without a mask.
+        prompts = list(embeds) if mask is None else [row[own] for row, own in zip(embeds, mask, strict=True)]
         towards_data = self.transformer(
             list(x.unsqueeze(2).unbind()),
             (TIMESTEPS - t * TIMESTEPS) / TIMESTEPS,
-            [tokens[own] for tokens, own in zip(conditioning.embeds, conditioning.mask, strict=True)],
+            prompts,
             patch_size=PATCH,
             return_dict=False,
         )[0]

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from advdmd_ray.diffusion.denoiser import Denoiser
+from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.schedule import shift_sigmas, teacher_sigmas
 from advdmd_ray.errors import UserError
 from advdmd_ray.models import pipeline
 from advdmd_ray.models.families import adapter, adapter_of
-from advdmd_ray.models.families.base import packed, padded, unpacked
+from advdmd_ray.models.families.base import Execution, packed, padded, unpacked
 from advdmd_ray.models.families.registry import FAMILIES
 from advdmd_ray.models.features import TokenReader, cut_after
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
@@ -126,6 +126,56 @@ def test_a_prompt_is_worth_the_same_in_any_company(family_folder: Path) -> None:
     torch.testing.assert_close(*summaries, rtol=0, atol=1e-5)
     assert (summaries[0] - together.summary()[:1]).abs().max() > 1e-3
     assert summaries[0].shape[1] == denoiser.summary_width
+
+
+def test_a_table_of_longer_prompts_changes_nothing(family: str, family_folder: Path) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder)
+    rows, denoiser = encode_prompts(pipeline, PROMPTS, LENGTH), denoiser_of(pipeline)
+    x, t = torch.randn(2, *info.latent.shape), torch.full((2,), 0.7)
+    seen: list[torch.Size] = []
+
+    def watch(_: object, __: object, given: dict[str, Any]) -> None:
+        if "encoder_hidden_states" in given:
+            seen.append(given["encoder_hidden_states"].shape)
+
+    denoiser.transformer.register_forward_pre_hook(watch, with_kwargs=True)
+    with torch.no_grad():
+        velocity = denoiser(x, t, rows)
+        if rows.mask is None:  # the network takes all tokens: those, and no others, are what the pipeline gives it
+            assert seen == [rows.embeds.shape]
+            return
+        # What a longer prompt in another row of the table would leave there.
+        embeds = torch.nn.functional.pad(rows.embeds, (0, 0, 0, 70))
+        mask = torch.nn.functional.pad(rows.mask, (0, 70))
+        behind = denoiser(x, t, Conditioning(embeds, rows.pooled, mask))
+    assert torch.equal(behind, velocity)
+    assert seen == ([rows.embeds.shape] * 2 if family == "qwen_image" else [])
+
+
+def test_attention_is_given_no_mask_where_prompts_are_alike_in_length(
+    family: str, family_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder)
+    rows, masks = encode_prompts(pipeline, PROMPTS, LENGTH), []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def watch(*tensors: torch.Tensor, attn_mask: torch.Tensor | None = None, **rest: Any) -> torch.Tensor:
+        masks.append(attn_mask)
+        return attention(*tensors, attn_mask=attn_mask, **rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
+    x, t = torch.randn(2, *info.latent.shape), torch.full((2,), 0.7)
+    one_at_a_time = denoiser_of(pipeline, 1.0, Execution(micro_batch=1))
+    with torch.no_grad():
+        together = denoiser_of(pipeline)(x, t, rows)
+        count = len(masks)
+        # The shorter prompt alone, and both one by one: neither has padding of its own.
+        alone = denoiser_of(pipeline)(x, t, rows.select(torch.tensor([1, 1])))
+        parts = one_at_a_time(x, t, rows)
+    assert len(masks) == 4 * count
+    assert masks[count:] == [None] * (3 * count)
+    torch.testing.assert_close(alone[1], together[1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(parts, together, rtol=0, atol=1e-5)
 
 
 def test_features_are_those_inside_the_whole_network_and_later_blocks_do_not_run(family_folder: Path) -> None:
