@@ -20,6 +20,7 @@ from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.judging import judged_on_ray
+from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.ray_shell import RayShell
 
 REPORT_S = 600.0
