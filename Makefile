@@ -19,8 +19,10 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 TORCH_INDEX ?=
 # More overrides for the demo, or arguments for the benchmark: make demo ARGS="run.cycles=5"
 ARGS ?=
+# Folder with rivals of `make bench` that are no dependencies (benchmarks/rivals.txt): make bench RIVALS=DIR
+RIVALS ?=
 
-.PHONY: help venv demo test lint format types layers check pretrain bench-gpu clean
+.PHONY: help venv demo test lint format types layers check pretrain bench bench-gpu clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,9 @@ demo: $(STAMP) ## Train the 4-step digits student on this machine into runs/demo
 
 pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
 	@$(BIN)/advdmd pretrain --config configs/pretrain/digits.yaml
+
+bench: $(STAMP) ## Time the data path on this machine against its rivals, in turns, into runs/bench (RIVALS=DIR)
+	@PYTHONPATH="$(CURDIR)$(if $(RIVALS),:$(abspath $(RIVALS)))" $(BIN)/python -m benchmarks.host $(ARGS)
 
 bench-gpu: $(STAMP) ## Time rollouts and learner of SD3.5 medium's size on a GPU, into runs/bench; without one it says so
 	@$(BIN)/python -m benchmarks $(ARGS)

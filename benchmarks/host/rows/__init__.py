@@ -1,0 +1,6 @@
+"""All rows of the table; one file for each kind of work."""
+
+from benchmarks.host.contest import Row
+from benchmarks.host.rows import buffer, weights
+
+ROWS: tuple[Row, ...] = (buffer.BUFFER, weights.SIXTEEN, weights.LARGE)

@@ -1,0 +1,190 @@
+"""A group from its actor through a reward worker to a tensor of the learner, over Ray actors.
+
+The networks' work is left out: the trajectories are there, and a reward is one number of each state.
+"""
+
+import importlib
+import importlib.util
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor
+
+from advdmd_ray.stations.records import TrajectoryGroup
+from benchmarks.host.contest import OURS, Field, Row
+from benchmarks.host.rows.local_ray import local_ray
+from benchmarks.host.rows.product_group import GroupLearner, GroupMaker, GroupScorer
+
+SAMPLES, STEPS, LATENT = 16, 4, (16, 64, 64)
+"""33.5 MB: five states and three means of each of 16 trajectories, at 512 x 512 pixels."""
+PICKLED, QUEUE, LIMIT = "pickled dict of tensors", "TransferQueue", "limit: two copies"
+MISSING = "not installed; pip install --no-deps --target DIR -r benchmarks/rivals.txt, then make bench RIVALS=DIR"
+
+
+def made_group() -> TrajectoryGroup:
+    """A group of random values."""
+    draw = np.random.default_rng(0)
+    return TrajectoryGroup(
+        ordinal=0,
+        prompt_id=0,
+        policy_version=0,
+        seeds=np.arange(SAMPLES, dtype=np.int64),
+        sigmas=np.linspace(1, 0, STEPS + 1, dtype=np.float32),
+        latents=draw.standard_normal((SAMPLES, STEPS + 1, *LATENT), np.float32),
+        means=draw.standard_normal((SAMPLES, STEPS - 1, *LATENT), np.float32),
+        stds=np.ones(STEPS - 1, np.float32),
+    )
+
+
+def rewarded(latents: Tensor) -> Tensor:
+    """`[n, K]` one number of each state that an action reached."""
+    return latents[:, 1:, 0, 0, 0].clone()
+
+
+def _tensors(group: TrajectoryGroup) -> dict[str, Tensor]:
+    return {"latents": torch.from_numpy(group.latents), "means": torch.from_numpy(group.means)}
+
+
+def _dense(rows: Tensor) -> Tensor:
+    """`[n, ...]` of the jagged tensor that TransferQueue gives, whose rows are alike and side by side: no copy."""
+    return rows.values().unflatten(0, (SAMPLES, -1))
+
+
+@ray.remote(num_cpus=0)
+class _Dict:
+    """Hands on a dict of tensors, pickled by Ray."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self._tensors = _tensors(made_group())
+
+    def made(self) -> dict[str, Tensor]:
+        return self._tensors
+
+    def scored(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return tensors | {"rewards": rewarded(tensors["latents"])}
+
+    def learned(self, tensors: dict[str, Tensor]) -> int:
+        batch = {name: torch.stack([tensor]) for name, tensor in tensors.items()}
+        return sum(tensor.numel() for tensor in batch.values())
+
+
+@ray.remote(num_cpus=0)
+class _Queue:
+    """Hands on the rows of a group through TransferQueue's key-value interface."""
+
+    def __init__(self) -> None:
+        transfer_queue = importlib.import_module("transfer_queue")  # a rival, not a dependency
+        self._dict = importlib.import_module("tensordict").TensorDict
+
+        torch.set_num_threads(1)
+        self._queue = transfer_queue
+        transfer_queue.init()
+        self._tensors = self._dict(_tensors(made_group()), batch_size=SAMPLES)
+        self._keys = [str(sample) for sample in range(SAMPLES)]
+
+    def made(self) -> None:
+        self._queue.kv_batch_put(keys=self._keys, partition_id="train", fields=self._tensors)
+
+    def scored(self, _: None) -> None:
+        came = self._queue.kv_batch_get(keys=self._keys, partition_id="train", select_fields="latents")
+        rewards = self._dict({"rewards": rewarded(_dense(came["latents"]))}, batch_size=SAMPLES)
+        self._queue.kv_batch_put(keys=self._keys, partition_id="train", fields=rewards)
+
+    def learned(self, _: None) -> int:
+        batch = self._queue.kv_batch_get(keys=self._keys, partition_id="train")
+        return sum(_dense(batch[name]).numel() for name in ("latents", "means", "rewards"))
+
+    def cleared(self) -> None:
+        self._queue.kv_clear(keys=self._keys, partition_id="train")
+
+
+class _Passed:
+    """A turn of three actors that hand values on."""
+
+    def __init__(self, actor: Any, values: int) -> None:
+        self._maker, self._scorer, self._learner = (actor.remote() for _ in range(3))
+        self._values = values
+
+    def __call__(self) -> float:
+        began = time.perf_counter()
+        made = self._maker.made.remote()
+        learned = self._learner.learned.remote(self._scorer.scored.remote(made))
+        if ray.get(learned) != self._values:
+            raise RuntimeError("a contestant's learner got another number of values")
+        return time.perf_counter() - began
+
+
+class _Queued(_Passed):
+    def __call__(self) -> float:
+        took = super().__call__()
+        ray.get(self._maker.cleared.remote())
+        return took
+
+
+class _Copied:
+    """The limit: the values into shared memory that is in use, and out of it into a new tensor."""
+
+    def __init__(self) -> None:
+        group = made_group()
+        self._arrays = (group.latents, group.means)
+        self._shared = tuple(
+            torch.empty_like(torch.from_numpy(array)).share_memory_().numpy() for array in self._arrays
+        )
+
+    def __call__(self) -> float:
+        began = time.perf_counter()
+        for array, shared in zip(self._arrays, self._shared, strict=True):
+            np.copyto(shared, array)
+        kept = [shared.copy() for shared in self._shared]
+        took = time.perf_counter() - began
+        del kept
+        return took
+
+
+class _Ours:
+    """A turn of the product's own stations."""
+
+    def __init__(self) -> None:
+        group = made_group()
+        self._maker: Any = GroupMaker.remote(group)
+        self._scorer: Any = GroupScorer.remote()
+        self._learner: Any = GroupLearner.remote()
+        self._rewards = rewarded(torch.from_numpy(group.latents)).numpy()
+
+    def __call__(self) -> float:
+        began = time.perf_counter()
+        scored = self._scorer.scored.remote(self._maker.made.remote())
+        rewards = ray.get(self._learner.learned.remote(scored))
+        took = time.perf_counter() - began
+        np.testing.assert_array_equal(rewards[0], self._rewards)
+        return took
+
+
+@contextmanager
+def _opened() -> Iterator[Field]:
+    states = SAMPLES * int(np.prod(LATENT))
+    values = states * 2 * STEPS + SAMPLES * STEPS
+    with local_ray():
+        turns = {OURS: _Ours(), PICKLED: _Passed(_Dict, values), LIMIT: _Copied()}
+        if importlib.util.find_spec("transfer_queue") is None:
+            yield Field(turns, {QUEUE: MISSING})
+            return
+        transfer_queue = importlib.import_module("transfer_queue")  # a rival, not a dependency
+
+        transfer_queue.init()
+        yield Field(turns | {QUEUE: _Queued(_Queue, values)})
+        transfer_queue.close()
+
+
+BUFFER = Row(
+    "buffer",
+    "a group of 33.5 MB from its actor through a reward worker to a tensor of the learner",
+    _opened,
+    goals={PICKLED: 10.0, QUEUE: 5.0, LIMIT: 0.5},
+)
