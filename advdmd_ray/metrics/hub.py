@@ -1,6 +1,6 @@
 """The hub: checks samples against the catalogue, serves them to Prometheus and appends them to metrics.jsonl.
 
-One line of metrics.jsonl is one call of `record`:
+One line of metrics.jsonl is one call of `record`, until the file is thinned (`history.py`):
 
     {"time": 1767225600.0, "cycle": 12, "values": {"advdmd_reward_mean{level=1}": 0.31, ...}}
 
@@ -9,7 +9,6 @@ this call's observations. Totals go on where the file ended when a run is resume
 """
 
 import difflib
-import json
 import logging
 import math
 import re
@@ -18,12 +17,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, closed_label_sets
+from advdmd_ray.metrics.history import HISTORY_BYTES, History, entries_of
 from advdmd_ray.metrics.series import Sample, parse_key
 
 if TYPE_CHECKING:
@@ -63,12 +63,15 @@ class MetricsHub:
     Args:
         jsonl: Path of metrics.jsonl, appended to; None writes no file. Its folder must exist.
         registry: The Prometheus registry; a new one of its own unless given.
+        most_bytes: Bound of metrics.jsonl, see `History`.
 
     Attributes:
         registry: What `serve` exposes.
     """
 
-    def __init__(self, jsonl: Path | None = None, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self, jsonl: Path | None = None, registry: CollectorRegistry | None = None, most_bytes: int = HISTORY_BYTES
+    ) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         self._lock = threading.Lock()
         self._collectors: dict[str, Counter | Gauge | Histogram] = {}
@@ -78,7 +81,7 @@ class MetricsHub:
         self._thread: threading.Thread | None = None
         for name in CATALOGUE:
             self._make(name)
-        self._file = None if jsonl is None else self._open(jsonl)
+        self._history = None if jsonl is None else self._continued(jsonl, most_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -105,10 +108,8 @@ class MetricsHub:
             for sample in samples:
                 value = self._apply(sample)
                 values[sample.key] = values.get(sample.key, []) + value if isinstance(value, list) else value
-            if self._file is not None:
-                line = {"time": round(time.time(), 3), "cycle": self._cycle, "values": values}
-                self._file.write(json.dumps(line, allow_nan=False) + "\n")
-                self._file.flush()
+            if self._history is not None:
+                self._history.append({"time": round(time.time(), 3), "cycle": self._cycle, "values": values})
 
     def serve(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Starts /metrics in a thread of its own and returns the port it listens on (the free one chosen for 0).
@@ -131,9 +132,9 @@ class MetricsHub:
             self._thread.join(timeout=5)
             self._server = self._thread = None
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            if self._history is not None:
+                self._history.close()
+                self._history = None
 
     def _make(self, name: str) -> None:
         series = CATALOGUE[name]
@@ -163,42 +164,17 @@ class MetricsHub:
         child.set(sample.value)
         return sample.value if math.isfinite(sample.value) else None
 
-    def _open(self, path: Path) -> IO[str]:
+    def _continued(self, path: Path, most_bytes: int) -> History:
         """Opens metrics.jsonl; what an earlier process of this run counted is taken over."""
-        entries, torn = read_entries(path) if path.exists() else ([], False)
-        for entry in entries:
+        totals: dict[str, Any] = {}
+        for entry in entries_of(path) if path.exists() else ():
             self._cycle = entry["cycle"]
-        for key, total in last_values(entries).items():
+            totals |= entry["values"]
+        for key, total in totals.items():
             name, labels = parse_key(key)
             if name in CATALOGUE and CATALOGUE[name].kind is Kind.COUNTER:
                 self._apply(Sample(name, total, labels))
-        file = path.open("a", encoding="utf-8")
-        if torn:
-            # A process killed while it wrote leaves half a line, which must not swallow the next one.
-            file.write("\n")
-        return file
-
-
-def read_entries(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The whole lines of a metrics.jsonl, oldest first, and whether the last one is torn.
-
-    A line that is not JSON (half a line, left by a process killed while it wrote) is passed over with a warning.
-    """
-    entries: list[dict[str, Any]] = []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line:
-            continue
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            _log.warning("%s: line %d is torn and is passed over", path, number)
-    return entries, bool(text) and not text.endswith("\n")
-
-
-def last_values(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The newest value of every series key."""
-    return {key: value for entry in entries for key, value in entry["values"].items()}
+        return History(path, most_bytes)
 
 
 def _check(sample: Sample) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from advdmd_ray.config import Config
-from advdmd_ray.metrics.hub import last_values, read_entries
+from advdmd_ray.metrics.history import entries_of, last_values
 from advdmd_ray.metrics.series import parse_key
 from advdmd_ray.runs.folder import RunFolder
 
@@ -19,7 +19,7 @@ class Figures:
     def of(cls, config: Config) -> Self:
         """Those of a run's folder; all of a run that wrote none are 0."""
         jsonl = RunFolder(config.folder).metrics
-        return cls(last_values(read_entries(jsonl)[0]) if jsonl.exists() else {})
+        return cls(last_values(entries_of(jsonl)) if jsonl.exists() else {})
 
     def rows(self, name: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of every series of this name."""

@@ -20,8 +20,8 @@ LAST_RECORDS_S = 5.0
 class HubActor:
     """Serves /metrics and writes metrics.jsonl, on the driver's node, where the run folder is."""
 
-    def __init__(self, jsonl: Path) -> None:
-        self._hub = MetricsHub(jsonl)
+    def __init__(self, jsonl: Path, most_bytes: int) -> None:
+        self._hub = MetricsHub(jsonl, most_bytes=most_bytes)
 
     def serve(self, host: str, port: int) -> int:
         """See `MetricsHub`."""
@@ -75,7 +75,8 @@ class RemoteHub:
 def metrics_hub(config: Config) -> Iterator[RemoteHub]:
     """A hub on this node that writes into the run folder; it serves nothing yet."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    hub = RemoteHub(HubActor.options(scheduling_strategy=here).remote(RunFolder(config.folder.absolute()).metrics))
+    jsonl = RunFolder(config.folder.absolute()).metrics
+    hub = RemoteHub(HubActor.options(scheduling_strategy=here).remote(jsonl, config.metrics.history_bytes))
     try:
         yield hub
     except BaseException:  # Ctrl-C too: what was measured until then is kept

@@ -118,7 +118,7 @@ def in_this_process(config: Config) -> Iterator["LocalPlace"]:
     before, folder = torch.get_num_threads(), RunFolder(config.folder)
     torch.set_num_threads(config.learner.threads)
     try:
-        with sigterm_as_ctrl_c(), MetricsHub(folder.metrics) as hub:
+        with sigterm_as_ctrl_c(), MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes) as hub:
             yield LocalPlace(config, hub)
     except (UserError, *FAILURES):
         raise

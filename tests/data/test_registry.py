@@ -11,7 +11,7 @@ import torch
 from advdmd_ray.config import Config
 from advdmd_ray.data.registry import SOURCES, source_of
 from advdmd_ray.errors import UserError
-from advdmd_ray.metrics.hub import last_values, read_entries
+from advdmd_ray.metrics.history import entries_of, last_values
 from advdmd_ray.runs import preflight
 from local_runs import train_here
 from toy_source import EACH, LEVELS, NAME
@@ -82,7 +82,7 @@ def test_a_source_from_outside_the_package_trains_a_student_and_judges_it(tmp_pa
     )
     preflight.check(chosen)
     assert train_here(chosen) == 2
-    values = last_values(read_entries(chosen.folder / "metrics.jsonl")[0])
+    values = last_values(entries_of(chosen.folder / "metrics.jsonl"))
     assert 0 < values["advdmd_run_judge{figure=error}"] < 2
     real = source_of(chosen).real_images(("two", "one"))
     means = [float(real.latents[real.prompt_ids == row].mean()) for row in (0, 1)]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.metrics.batch import Batch
-from advdmd_ray.metrics.hub import MetricsHub, last_values, read_entries
+from advdmd_ray.metrics.history import entries_of, last_values
+from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
 
 # Whole numbers: sums do not depend on their order.
@@ -37,7 +38,7 @@ def test_totals_last_values_and_all_observations_are_those_of_the_samples_one_by
                     single.record([sample])
                     batch.add(sample)
                 hub.record(batch.drain())
-        alone, together = (read_entries(path)[0] for path in (one_by_one, batched))
+        alone, together = (list(entries_of(path)) for path in (one_by_one, batched))
         histogram = "advdmd_rollout_seconds"
         observed = [[v for e in entries for v in e["values"].get(histogram, [])] for entries in (alone, together)]
         assert observed[0] == observed[1]

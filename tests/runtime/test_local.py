@@ -18,7 +18,7 @@ from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import WeightsMismatchError, WorkerFailedError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 from advdmd_ray.learner.checkpoint import latest_checkpoint
-from advdmd_ray.metrics.hub import last_values, read_entries
+from advdmd_ray.metrics.history import entries_of, last_values
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime import local
 from advdmd_ray.runtime.launch import launched
@@ -112,13 +112,14 @@ def test_a_run_that_lags_is_repeatable_too_and_keeps_to_its_age_cap(tmp_path: Pa
 
 
 def _observations(run: Config, name: str) -> list[float]:
-    entries, _ = read_entries(run.folder / "metrics.jsonl")
+    entries = entries_of(run.folder / "metrics.jsonl")
     return [value for entry in entries for value in entry["values"].get(name, [])]
 
 
 def test_the_metrics_of_a_run_tell_its_story(finished: Config) -> None:
-    entries, torn = read_entries(finished.folder / "metrics.jsonl")
-    assert not torn
+    jsonl = finished.folder / "metrics.jsonl"
+    assert jsonl.read_text().endswith("\n")
+    entries = list(entries_of(jsonl))
     values = last_values(entries)
     assert values["advdmd_run_cycle"] == CYCLES
     for stream in ("student", "discriminator"):
@@ -166,7 +167,7 @@ def test_a_grid_is_drawn_when_it_is_due_and_the_first_and_the_newest_are_kept(
 
 
 def _gauges(run: Config, name: str) -> list[float]:
-    entries, _ = read_entries(run.folder / "metrics.jsonl")
+    entries = entries_of(run.folder / "metrics.jsonl")
     return [entry["values"][name] for entry in entries if name in entry["values"]]
 
 

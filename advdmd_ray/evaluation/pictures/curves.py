@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from advdmd_ray.files import write_atomically
 from advdmd_ray.metrics.catalogue import LABEL_VALUES
-from advdmd_ray.metrics.hub import read_entries
+from advdmd_ray.metrics.history import entries_of
 from advdmd_ray.metrics.series import parse_key
 
 # Okabe and Ito's palette: told apart with every common colour vision, and by lightness in grey.
@@ -50,7 +50,7 @@ def read_series(jsonl: Path) -> dict[str, Curve]:
         FileNotFoundError: if there is no such file.
     """
     points: dict[str, dict[int, tuple[float, float]]] = {}
-    for entry in read_entries(Path(jsonl))[0]:
+    for entry in entries_of(Path(jsonl)):
         for key, value in entry["values"].items():
             number = np.mean(value) if isinstance(value, list) else np.nan if value is None else value
             points.setdefault(key, {})[entry["cycle"]] = (entry["time"], float(number))

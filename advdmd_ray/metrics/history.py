@@ -1,0 +1,128 @@
+"""metrics.jsonl: what was recorded of a run, a line for each call, in a file whose size is bounded.
+
+A file that outgrows its bound is thinned: lines of one cycle become one, and where that is not enough, lines of 2, 4,
+8, ... neighbouring cycles, evenly over the whole run. A line that was made of several stands at the last of their
+cycles and has the last value of every series in them. So the newest value of every series stays, counters stay totals,
+and a curve has one point where it had up to so many, at most so many cycles later.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from advdmd_ray.files import drafted_file
+
+Entry = dict[str, Any]
+"""A line: `time` (Unix seconds), `cycle`, and `values` by series key."""
+HISTORY_BYTES, LEAST_BYTES = 2**26, 2**20
+_log = logging.getLogger(__name__)
+
+
+class History:
+    """A metrics.jsonl that is appended to.
+
+    Args:
+        path: The file; its folder must exist. What is there already stays.
+        most_bytes: Its bound, at least 1 MiB. The file passes it by one line, and is thinned to half of it then.
+    """
+
+    def __init__(self, path: Path, most_bytes: int) -> None:
+        if most_bytes < LEAST_BYTES:
+            raise ValueError(f"most_bytes must be at least {LEAST_BYTES}, got {most_bytes}")
+        self._path, self._most = path, most_bytes
+        torn = path.exists() and not _ends_whole(path)
+        self._file = self._opened()
+        if torn:
+            # A process killed while it wrote leaves half a line, which must not swallow the next one.
+            self._file.write("\n")
+            self._file.flush()
+
+    def append(self, entry: Entry) -> None:
+        """Writes one line; it is in the file when this returns.
+
+        Raises:
+            ValueError: for a number that is not finite.
+        """
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._file.tell() > self._most:
+            self._file.close()
+            thin(self._path, self._most // 2)
+            self._file = self._opened()
+
+    def close(self) -> None:
+        """Closes the file. Closing twice does no harm."""
+        self._file.close()
+
+    def _opened(self) -> IO[str]:
+        return self._path.open("a", encoding="utf-8")
+
+
+def entries_of(path: Path) -> Iterator[Entry]:
+    """The whole lines of a metrics.jsonl, oldest first, without holding them.
+
+    A line that is not JSON (half a line, left by a process killed while it wrote) is passed over with a warning.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                continue
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                _log.warning("%s: line %d is torn and is passed over", path, number)
+
+
+def last_values(entries: Iterable[Entry]) -> dict[str, Any]:
+    """The newest value of every series key."""
+    return {key: value for entry in entries for key, value in entry["values"].items()}
+
+
+def thin(path: Path, most_bytes: int) -> int:
+    """Makes a metrics.jsonl small enough, in place of the one before and all at once.
+
+    Returns:
+        Cycles whose lines became one: the smallest power of 2 for which the file has at most `most_bytes`, or is one
+        line.
+    """
+    cycles = 1
+    while True:
+        with drafted_file(path) as draft:
+            lines = 0
+            with draft.open("w", encoding="utf-8") as file:
+                for entry in merged(entries_of(path), cycles):
+                    file.write(json.dumps(entry, allow_nan=False) + "\n")
+                    lines += 1
+        if path.stat().st_size <= most_bytes or lines <= 1:
+            return cycles
+        cycles *= 2
+
+
+def merged(entries: Iterable[Entry], cycles: int) -> Iterator[Entry]:
+    """One entry in place of neighbours whose cycles lie in the same `(n cycles, (n + 1) cycles]`."""
+    kept: Entry | None = None
+    for entry in entries:
+        if kept is not None and _block(kept, cycles) != _block(entry, cycles):
+            yield kept
+            kept = None
+        kept = entry if kept is None else {**entry, "values": kept["values"] | entry["values"]}
+    if kept is not None:
+        yield kept
+
+
+def _block(entry: Entry, cycles: int) -> int:
+    return math.ceil(entry["cycle"] / cycles)
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, 2) == 0:
+            return True
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"

@@ -1,0 +1,152 @@
+"""metrics.jsonl stays below its bound, and what is thinned out of it is only resolution."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advdmd_ray.evaluation.pictures.curves import read_series
+from advdmd_ray.metrics.history import LEAST_BYTES, History, entries_of, last_values, merged, thin
+from advdmd_ray.metrics.hub import MetricsHub
+from advdmd_ray.metrics.series import Sample
+
+KEYS = tuple(f"advdmd_reward_mean{{level={level}}}" for level in range(1, 4))
+
+
+def entry(cycle: int, values: dict[str, Any], time: float = 0.0) -> dict[str, Any]:
+    return {"time": time, "cycle": cycle, "values": values}
+
+
+def written(path: Path, entries: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(each) + "\n" for each in entries))
+    return path
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """A run's lines: cycles that rise, but fall back where it was resumed from a checkpoint; any series in any line."""
+    steps = draw(st.lists(st.sampled_from([0, 0, 1, 1, 1, 2, -3]), min_size=1, max_size=40))
+    values = st.dictionaries(st.sampled_from(KEYS), st.one_of(st.none(), st.floats(-9, 9)))
+    lines, cycle = [], 0
+    for time, step in enumerate(steps):
+        cycle = max(0, cycle + step)
+        lines.append(entry(cycle, draw(values), float(time)))
+    return lines
+
+
+@given(histories(), st.integers(0, 4))
+def test_merging_keeps_the_newest_value_of_every_series_and_where_the_run_is(
+    lines: list[dict[str, Any]], doublings: int
+) -> None:
+    fewer = list(merged(lines, 2**doublings))
+    assert last_values(fewer) == last_values(lines)
+    assert (fewer[-1]["cycle"], fewer[-1]["time"]) == (lines[-1]["cycle"], lines[-1]["time"])
+
+
+@given(histories())
+def test_lines_of_one_cycle_become_one_and_no_curve_changes(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("history") / "metrics.jsonl"
+    before = read_series(written(path, lines))
+    after = read_series(written(path, list(merged(lines, 1))))
+    assert before.keys() == after.keys()
+    for key, curve in before.items():
+        assert curve.cycles.tolist() == after[key].cycles.tolist()
+        assert curve.values.tolist() == pytest.approx(after[key].values.tolist(), abs=0, nan_ok=True)
+
+
+@given(histories(), st.integers(1, 4))
+def test_a_value_moves_by_less_than_the_cycles_that_become_one_and_is_one_that_was_recorded(
+    lines: list[dict[str, Any]], doublings: int
+) -> None:
+    cycles = 2**doublings
+    for kept in merged(lines, cycles):
+        for key, value in kept["values"].items():
+            assert any(
+                line["values"].get(key, math.nan) == value and 0 <= abs(kept["cycle"] - line["cycle"]) < cycles
+                for line in lines
+            )
+
+
+@given(histories(), st.integers(1, 3))
+def test_a_history_thinned_twice_is_that_thinned_once(lines: list[dict[str, Any]], doublings: int) -> None:
+    once = list(merged(lines, 2**doublings))
+    twice = list(merged(merged(lines, 2 ** (doublings - 1)), 2**doublings))
+    assert once == twice
+
+
+def test_a_run_that_records_without_end_keeps_a_file_below_its_bound_with_evenly_spaced_cycles(tmp_path: Path) -> None:
+    path, cycles, lines = tmp_path / "metrics.jsonl", 3000, 4
+    history = History(path, LEAST_BYTES)
+    largest = 0
+    for cycle in range(1, cycles + 1):
+        for line in range(lines):
+            values = {f"advdmd_reward_mean{{level={level}}}": cycle + line / 8 for level in range(8)}
+            history.append(entry(cycle, values))
+        largest = max(largest, path.stat().st_size)
+    history.close()
+    kept = list(entries_of(path))
+    assert largest <= LEAST_BYTES
+    assert cycles * lines * len(json.dumps(kept[-1])) > 3 * LEAST_BYTES, "it was thinned more than once"
+    series = read_series(path)[KEYS[0]]
+    assert series.cycles[-1] == cycles
+    assert max(b - a for a, b in zip(series.cycles, series.cycles[1:], strict=False)) <= 4
+    assert (series.values == series.cycles + (lines - 1) / 8).all(), "the last value of each cycle stands"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.jsonl"]
+
+
+def test_totals_of_counters_go_on_over_a_thinned_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    updates = Sample.of("advdmd_learner_updates_total", 1, objective="rl")
+    with MetricsHub(path, most_bytes=LEAST_BYTES) as hub:
+        hub.record([updates], cycle=1)
+        for cycle in range(2, 20):
+            hub.record([Sample.of("advdmd_reward_mean", cycle, level=1)], cycle=cycle)
+    assert thin(path, 300) > 1
+    with MetricsHub(path, most_bytes=LEAST_BYTES) as hub:
+        hub.record([updates])
+        assert hub.registry.get_sample_value("advdmd_learner_updates_total", {"objective": "rl"}) == 2
+    assert list(entries_of(path))[-1]["cycle"] == 19
+
+
+def test_a_torn_line_is_passed_over_by_readers_and_gone_when_the_file_is_thinned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path / "metrics.jsonl", [entry(cycle, {KEYS[0]: 1.0}) for cycle in range(1, 4)])
+    with path.open("a") as file:
+        file.write('{"time": 1, "cyc')
+    history = History(path, LEAST_BYTES)
+    history.append(entry(4, {KEYS[0]: 2.0}))
+    history.close()
+    assert [each["cycle"] for each in entries_of(path)] == [1, 2, 3, 4]
+    assert "line 4 is torn" in caplog.text
+    thin(path, 10**6)
+    caplog.clear()
+    assert [each["cycle"] for each in entries_of(path)] == [1, 2, 3, 4]
+    assert caplog.text == ""
+
+
+def test_a_process_that_is_killed_while_it_thins_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "metrics.jsonl", [entry(cycle, {KEYS[0]: 1.0}) for cycle in range(9)])
+    before = path.read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        thin(path, 10)
+    assert path.read_bytes() == before
+
+
+def test_one_line_is_never_thinned_away(tmp_path: Path) -> None:
+    path = written(tmp_path / "metrics.jsonl", [entry(3, {KEYS[0]: 1.0})])
+    thin(path, 1)
+    assert last_values(entries_of(path)) == {KEYS[0]: 1.0}
