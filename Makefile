@@ -22,10 +22,10 @@ ARGS ?=
 # Folder with rivals of `make bench` that are no dependencies (benchmarks/rivals.txt): make bench RIVALS=DIR
 RIVALS ?=
 
-.PHONY: help venv demo test lint format types layers check pretrain bench bench-gpu clean
+.PHONY: help venv demo test lint format types layers check pretrain bench bench-memory bench-gpu clean
 
 help: ## List the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Make .venv with the pinned packages (PYTHON=..., TORCH_INDEX=...)
 
@@ -46,6 +46,9 @@ pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
 
 bench: $(STAMP) ## Time the data path on this machine against its rivals, in turns, into runs/bench (RIVALS=DIR)
 	@PYTHONPATH="$(CURDIR)$(if $(RIVALS),:$(abspath $(RIVALS)))" $(BIN)/python -m benchmarks.host $(ARGS)
+
+bench-memory: $(STAMP) ## Run 20,000 tiny groups and say how the memory of each process grows (10 to 20 minutes)
+	@$(BIN)/python -m benchmarks.endurance $(ARGS)
 
 bench-gpu: $(STAMP) ## Time rollouts and learner of SD3.5 medium's size on a GPU, into runs/bench; without one it says so
 	@$(BIN)/python -m benchmarks $(ARGS)

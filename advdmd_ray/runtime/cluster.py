@@ -20,6 +20,9 @@ CONNECT_S = 10.0
 # No usage statistics; workers' lines without colour codes, as they go into job logs too; and no second copy of a
 # failed job's error for each of its results that nobody asked for.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
+# Ray remembers the last 100,000 tasks for `ray list tasks`: 8 kB for each group, up to some 400 MB. A thousand are
+# enough to see what a local run does.
+_FEW_TASKS = ("RAY_task_events_max_num_task_in_gcs", "1000")
 
 
 @contextmanager
@@ -67,6 +70,7 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
                 "same RAY_AUTH_MODE and token, or unset RAY_ADDRESS to start a local Ray"
             ) from None
     else:
+        os.environ.setdefault(*_FEW_TASKS)
         # Ray warns that its token authentication is on, which is what we want.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         ray.init(

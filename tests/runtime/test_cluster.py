@@ -18,10 +18,11 @@ class SilentRay:
 
     def __init__(self) -> None:
         self.up = False
+        self.environment: dict[str, str] = {}
 
     def init(self, **options: object) -> None:
         assert options["address"] == "local"
-        self.up = True
+        self.up, self.environment = True, dict(os.environ)
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
 
     def shutdown(self) -> None:
@@ -41,6 +42,18 @@ def test_a_scheduler_that_wants_its_machine_back_is_a_ctrl_c(monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt), cluster.met(None, None):
         os.kill(os.getpid() if ray.up else 0, signal.SIGTERM)
     assert not ray.up
+
+
+def test_a_local_ray_remembers_few_tasks_as_it_would_grow_with_every_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "RAY_task_events_max_num_task_in_gcs"
+    ray = SilentRay()
+    monkeypatch.setattr(cluster, "ray", ray)
+    monkeypatch.setattr(os, "environ", {key: text for key, text in os.environ.items() if key != name})
+    with cluster.met(None, None):
+        assert int(ray.environment[name]) <= 1000
+    os.environ[name] = "5"
+    with cluster.met(None, None):
+        assert ray.environment[name] == "5", "what the user set stands"
 
 
 def test_workers_are_given_absolute_places_to_write_and_nothing_else_changes(

@@ -1,0 +1,70 @@
+"""The command: how many groups, where everything goes."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from advdmd_ray.cli.arguments import Parser
+from advdmd_ray.errors import UserError
+from advdmd_ray.provenance import made_here
+from benchmarks.endurance.findings import findings, read_samples, table
+from benchmarks.endurance.picture import draw
+from benchmarks.endurance.tiny import PER_CYCLE
+from benchmarks.endurance.watching import watched
+
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+DESCRIPTION = "Runs very many tiny groups over Ray and says how the memory of each process grows."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run, measure, write samples, document and picture, and print the table.
+
+    Args:
+        argv: Arguments after the program's name; `sys.argv[1:]` if None.
+
+    Returns:
+        0; 1 if the run failed; 2 for bad input.
+    """
+    try:
+        args = _parser().parse_args(argv)
+        folder = _folder_of(args)
+    except UserError as error:
+        sys.stderr.write(f"bench-memory: {error}\n")
+        return BAD_INPUT
+    folder = folder.absolute()
+    folder.mkdir(parents=True)
+    made = made_here()
+    sys.stderr.write(f"running {args.groups} groups; its log is {folder / 'log.txt'}\n")
+    code = watched(folder, args.groups)
+    if code:
+        sys.stderr.write(f"bench-memory: the run ended with exit code {code}; see {folder / 'log.txt'}\n")
+        return FAILED
+    samples = read_samples(folder / "samples.jsonl")
+    found = findings(samples)
+    rows = [asdict(each) | {"verdict": each.verdict} for each in found]
+    document = {**made, "groups": samples[-1]["groups"], "seconds": samples[-1]["seconds"], "findings": rows}
+    (folder / "memory.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    draw(samples, folder / "memory.png")
+    sys.stdout.write(f"commit {made['commit']}, {args.groups} groups\n{table(found)}{folder}\n")
+    return DONE
+
+
+def _folder_of(args: argparse.Namespace) -> Path:
+    """Raises UserError for a number of groups that no run has, or a folder that is there."""
+    if args.groups < PER_CYCLE or args.groups % PER_CYCLE:
+        raise UserError(f"--groups must be a multiple of {PER_CYCLE}, got {args.groups}")
+    folder = args.out or Path("runs") / "bench" / f"memory-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    if folder.exists():
+        raise UserError(f"--out {folder} exists; name another folder")
+    return folder
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m benchmarks.endurance", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--groups", type=int, default=20_000, help="groups of the run (20000)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (runs/bench/memory-...)")
+    return parser
