@@ -21,15 +21,15 @@ from advdmd_ray.learner.outcome import CycleOutcome
 from advdmd_ray.stations.buffer.record_batch import decode_scored, from_bytes
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo
-from advdmd_ray.stations.weights.snapshot import Manifest
+from advdmd_ray.stations.weights.snapshot import Manifest, Payload
 
 GRID_ROWS, GRID_COLUMNS = 6, 10
 """Most of a sample grid: fewer of large images."""
 
-Publication = tuple[tuple[Manifest, Manifest], np.ndarray, np.ndarray]
+Publication = tuple[tuple[Manifest, Manifest], Payload, Payload]
 Nothing = tuple[None, None, None]
 NOTHING: Nothing = (None, None, None)
-CycleResult = tuple[CycleOutcome, np.ndarray, np.ndarray] | Nothing
+CycleResult = tuple[CycleOutcome, Payload, Payload] | Nothing
 
 
 class LearnerWorker:

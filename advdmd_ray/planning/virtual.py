@@ -196,4 +196,4 @@ class VirtualShell:
 
 
 def _manifest(stream: Stream, version: int) -> Manifest:
-    return Manifest(stream, version, f"{version:064x}", None, ())
+    return Manifest(stream, version, None, ())

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import psutil
 import ray
 import torch
@@ -20,7 +19,7 @@ from advdmd_ray.runs.parts.workers import learner_parts
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo
-from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, unpack
+from advdmd_ray.stations.weights.snapshot import Manifest, Payload, Snapshot, unpack
 
 
 @ray.remote
@@ -49,7 +48,7 @@ class LearnerRank(LearnerWorker):
         texts: tuple[str, ...],
         checkpoint: Path | None,
         manifest: Manifest,
-        payload: np.ndarray,
+        payload: Payload,
     ) -> str:
         """Meets the other ranks and builds networks and engines; returns how the ranks reduce."""
         gang = self._gang_at(address, port)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import ray
 import torch
 
@@ -12,7 +11,7 @@ from advdmd_ray.runs.parts.workers import build_tools
 from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.dealing import deal
 from advdmd_ray.stations.prompt_table import PromptTable
-from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, unpack
+from advdmd_ray.stations.weights.snapshot import Manifest, Payload, Snapshot, unpack
 
 SHARD_S = 3600.0
 """Nobody works longer at one shard."""
@@ -28,7 +27,7 @@ class ShardActor:
         self._config = config
         self._tools: Tools | None = None
 
-    def make(self, shard: int, shards: Shards, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray) -> int:
+    def make(self, shard: int, shards: Shards, texts: tuple[str, ...], manifest: Manifest, payload: Payload) -> int:
         """Makes one shard; returns the number of its images. The prompts come along for a first call."""
         if self._tools is None:
             table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))

@@ -15,7 +15,7 @@ from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 from advdmd_ray.stations.reward import RewardWorker
 from advdmd_ray.stations.rollout import RolloutWorker
-from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, unpack
+from advdmd_ray.stations.weights.snapshot import Manifest, Payload, Snapshot, unpack
 
 Worker = TypeVar("Worker", RolloutWorker, RewardWorker)
 
@@ -41,13 +41,11 @@ class _WorkerActor(Generic[Worker]):
 class RolloutActor(_WorkerActor[RolloutWorker]):
     """Generates groups."""
 
-    def __init__(
-        self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray
-    ) -> None:
+    def __init__(self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, payload: Payload) -> None:
         build = partial(build_rollout_worker, config, name)
         super().__init__(build, config.rollout.threads, texts, Snapshot(manifest, payload))
 
-    def generate(self, lease: Lease, manifest: Manifest, payload: np.ndarray) -> tuple[WorkReport, np.ndarray]:
+    def generate(self, lease: Lease, manifest: Manifest, payload: Payload) -> tuple[WorkReport, np.ndarray]:
         """See `work.generate`."""
         return work.generate(self._worker, lease, Snapshot(manifest, payload))
 
@@ -56,14 +54,12 @@ class RolloutActor(_WorkerActor[RolloutWorker]):
 class RewardActor(_WorkerActor[RewardWorker]):
     """Scores groups."""
 
-    def __init__(
-        self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, payload: np.ndarray
-    ) -> None:
+    def __init__(self, config: Config, name: str, texts: tuple[str, ...], manifest: Manifest, payload: Payload) -> None:
         build = partial(build_reward_worker, config, name)
         super().__init__(build, config.reward.threads, texts, Snapshot(manifest, payload))
 
     def score(
-        self, group: np.ndarray, manifest: Manifest, payload: np.ndarray
+        self, group: np.ndarray, manifest: Manifest, payload: Payload
     ) -> tuple[tuple[WorkReport, GroupInfo], np.ndarray]:
         """See `work.score`."""
         return work.score(self._worker, group, Snapshot(manifest, payload))

@@ -18,7 +18,7 @@ from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.stations.records import ScoredGroup
-from advdmd_ray.stations.weights.snapshot import digest_of
+from advdmd_ray.stations.weights.snapshot import digest_of, unpack
 from small_parts import (
     SHAPE,
     Brightness,
@@ -318,6 +318,15 @@ def test_a_cycle_makes_the_planned_updates_and_the_next_version() -> None:
     assert [snapshot.manifest.stream for snapshot in snapshots] == ["student", "discriminator"]
     assert snapshots[0].manifest.digest == digest_of(dict(student.named_parameters()))
     assert {sample.name for sample in report.samples()} >= {"advdmd_reward_mean", "advdmd_learner_ratio_deviation"}
+
+
+def test_a_snapshot_stays_what_was_published_while_the_learner_goes_on() -> None:
+    groups = scored_groups(Mixer(1), Judge(2))
+    taught = learner(config(), student=Mixer(1), critic=Judge(2))
+    published = taught.snapshots()
+    taught.cycle(groups, infos_of(groups))
+    for before, after in zip(published, taught.snapshots(), strict=True):
+        assert digest_of(unpack(before)) == before.manifest.digest != after.manifest.digest
 
 
 def test_a_discriminator_whose_auc_nobody_needs_learns_without_it() -> None:

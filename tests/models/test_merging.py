@@ -20,6 +20,7 @@ from advdmd_ray.models.merging import MergedLinear, merge_adapters
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.stations.weights.loading import VersionedModule
 from advdmd_ray.stations.weights.snapshot import Snapshot, pack
+from damage import damaged
 
 SHAPE = (1, 8, 8)
 
@@ -94,10 +95,8 @@ def test_adapters_that_are_not_those_of_the_manifest_change_nothing_that_runs(ti
     actor = merge_adapters(adapted(tiny))
     before = weights(actor)
     snapshot = published(adapted(tiny), 1)
-    damaged = snapshot.payload.copy()
-    damaged[-1] ^= 1
     with pytest.raises(WeightsMismatchError, match="rollout-0"):
-        VersionedModule("rollout-0", actor).load(Snapshot(snapshot.manifest, damaged))
+        VersionedModule("rollout-0", actor).load(damaged(snapshot))
     assert all(torch.equal(one, other) for one, other in zip(before, weights(actor), strict=True))
 
 

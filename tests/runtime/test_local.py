@@ -26,6 +26,7 @@ from advdmd_ray.runtime.local import LocalShell, in_this_process
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import digest_of
 from advdmd_ray.stations.weights.store import Published
+from damage import flipped
 from fake_shell import Clock, RecordingHub
 from local_runs import train_here
 
@@ -281,9 +282,7 @@ class _Flipping(LocalShell):
 
     def generate(self, worker: str, lease: Any, student: Published) -> Any:
         if student.manifest.version == self.at:
-            payload = student.payload.copy()
-            payload[-3] ^= 4
-            student = Published(student.manifest, payload)
+            student = Published(student.manifest, flipped(student.payload, -3, 2))
         return super().generate(worker, lease, student)
 
 

@@ -14,7 +14,8 @@ from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations import rollout as rollout_station
 from advdmd_ray.stations.records import TrajectoryGroup
 from advdmd_ray.stations.rollout import sample_seeds
-from advdmd_ray.stations.weights.snapshot import Snapshot, pack
+from advdmd_ray.stations.weights.snapshot import pack
+from damage import damaged
 from small_parts import POOLED, SHAPE, SIGMAS, Mixer, lease, rollout_worker, table
 
 
@@ -132,10 +133,8 @@ def test_a_flipped_bit_of_a_snapshot_is_refused_and_the_old_version_goes_on() ->
     worker = rollout_worker(Mixer(1))
     before = worker.generate(lease(0))
     snapshot = pack("student", 1, dict(Mixer(2).named_parameters()))
-    payload = snapshot.payload.copy()
-    payload[-1] ^= 1
     with pytest.raises(WeightsMismatchError, match=r"rollout-0: student version 1"):
-        worker.load(Snapshot(snapshot.manifest, payload))
+        worker.load(damaged(snapshot))
     assert _same(before, worker.generate(lease(0)))
 
 

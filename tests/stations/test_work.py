@@ -8,7 +8,8 @@ from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations import work
 from advdmd_ray.stations.buffer.record_batch import decode_group, decode_scored, from_bytes
 from advdmd_ray.stations.records import WorkReport
-from advdmd_ray.stations.weights.snapshot import Snapshot, pack
+from advdmd_ray.stations.weights.snapshot import pack
+from damage import damaged
 from small_parts import Judge, Mixer, lease, reward_worker, rollout_worker
 
 
@@ -51,7 +52,5 @@ def test_a_scored_group_travels_as_bytes_and_the_index_knows_their_size() -> Non
 
 def test_weights_that_are_not_those_of_their_manifest_end_the_turn() -> None:
     student = pack("student", 1, Mixer(2).state_dict())
-    damaged = student.payload.copy()
-    damaged[-1] ^= 1
     with pytest.raises(WeightsMismatchError, match="student version 1"):
-        work.generate(rollout_worker(Mixer(1)), lease(0, version=1), Snapshot(student.manifest, damaged))
+        work.generate(rollout_worker(Mixer(1)), lease(0, version=1), damaged(student))

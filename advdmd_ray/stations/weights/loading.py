@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations.records import LoadReport
-from advdmd_ray.stations.weights.snapshot import Snapshot, check_digest, check_specs, unpack
+from advdmd_ray.stations.weights.snapshot import Snapshot, check_digest, check_fit, unpack
 
 
 class Derived(nn.Module):
@@ -61,7 +61,7 @@ def load_verified(loader: ModuleLoader, snapshot: Snapshot, worker: str) -> Load
     manifest = snapshot.manifest
     try:
         state = unpack(snapshot)
-        check_specs(manifest, loader.loaded())
+        check_fit(manifest, loader.loaded())
         loader.load(state)
         digest = check_digest(manifest, loader.loaded(), "the loaded network")
     except WeightsMismatchError as error:
