@@ -49,9 +49,14 @@ class Finding:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The whole lines of a samples.jsonl in which every role of the last line was up."""
+    """The whole lines of a samples.jsonl in which all processes were up.
+
+    Raises:
+        ValueError: if there is none.
+    """
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    return [line for line in lines if line["roles"].keys() == lines[-1]["roles"].keys()]
+    most = max(len(line["roles"]) for line in lines)
+    return [line for line in lines if len(line["roles"]) == most]
 
 
 def series(samples: Sequence[Sample], role: str, kind: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

@@ -49,11 +49,13 @@ def test_a_process_is_judged_by_the_whole_interval_after_the_warm_up(
     assert verdict in table([own])
 
 
-def test_samples_before_all_processes_were_up_and_half_a_line_are_left_out(tmp_path: Path) -> None:
+def test_samples_before_all_processes_are_up_or_after_one_has_ended_and_half_a_line_are_left_out(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "samples.jsonl"
-    lines = [sample(0, hub=1.0), sample(5, hub=1.0, driver=2.0)]
+    lines = [sample(0, hub=1.0), sample(5, hub=1.0, driver=2.0), sample(5, driver=2.0)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"seconds": 3')
-    assert read_samples(path) == lines[1:]
+    assert read_samples(path) == lines[1:2]
 
 
 def test_the_picture_of_a_run_is_drawn(tmp_path: Path) -> None:
