@@ -238,7 +238,7 @@ class Controller:
                 self._telemetry.mismatched("student" if task.worker in self._shell.rollout_workers else "discriminator")
                 raise
             begun.done(outcome)
-        self._telemetry.tick()
+        self._telemetry.tick(self._buffer.stats, lambda: self._frontier.leased)
         self._deadlines.check(self._waiting_for)
 
     def _waiting_for(self) -> str:

@@ -198,10 +198,8 @@ class Telemetry:
                 Sample.of("advdmd_run_elapsed_seconds", self.elapsed_s),
                 *([] if remaining is None else [Sample.of("advdmd_run_remaining_seconds", remaining)]),
                 Sample.of("advdmd_rollout_trajectories_per_second", self._throughput),
-                Sample.of("advdmd_rollout_leases_outstanding", outstanding),
-                Sample.of("advdmd_buffer_bytes", held.bytes),
+                *_buffer_gauges(held, outstanding),
                 Sample.of("advdmd_buffer_capacity_bytes", self._config.buffer.max_bytes),
-                Sample.of("advdmd_buffer_groups", held.groups),
                 *(
                     Sample.of("advdmd_run_resident_memory_bytes", size, role=role)
                     for role, size in self._resident_of_role.items()
@@ -238,10 +236,13 @@ class Telemetry:
         left = max(0.0, self._config.run.time_limit_s - self.elapsed_s)
         return left if by_pace is None else min(left, by_pace)
 
-    def tick(self) -> None:
-        """Sends what was gathered if that is due."""
-        if self._clock() - self._sent >= SEND_S:
-            self.send()
+    def tick(self, held: Callable[[], BufferStats], outstanding: Callable[[], int]) -> None:
+        """Sends what was gathered if that is due, with the buffer's state: no cycle may come that would tell it."""
+        if self._clock() - self._sent < SEND_S:
+            return
+        if self._batch:
+            self._record(_buffer_gauges(held(), outstanding()))
+        self.send()
 
     def send(self) -> None:
         """Gives the hub all that was gathered."""
@@ -257,3 +258,11 @@ class Telemetry:
     def _resides(self, worker: str, size: int) -> None:
         self._resident_of_role[self._roles[worker]] += size - self._resident.get(worker, 0)
         self._resident[worker] = size
+
+
+def _buffer_gauges(held: BufferStats, outstanding: int) -> tuple[Sample, ...]:
+    return (
+        Sample.of("advdmd_rollout_leases_outstanding", outstanding),
+        Sample.of("advdmd_buffer_bytes", held.bytes),
+        Sample.of("advdmd_buffer_groups", held.groups),
+    )

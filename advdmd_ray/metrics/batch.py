@@ -15,6 +15,9 @@ class Batch:
         self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._observations: list[Sample] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._values or self._observations)
+
     def add(self, sample: Sample) -> None:
         """One more sample.
 

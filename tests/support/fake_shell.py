@@ -70,6 +70,7 @@ class FakeShell:
         cycle_s: Seconds of a learner cycle.
         rollout_s: Seconds of a rollout.
         gone: Probability that the bytes of a group are gone when the learner first fetches them.
+        stopped: A kind of worker, when its processes are stopped, and for how many seconds: their work goes on after.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class FakeShell:
         cycle_s: float = 1.0,
         rollout_s: float = 1.0,
         gone: float = 0.0,
+        stopped: tuple[str, float, float] = ("", 0.0, 0.0),
     ) -> None:
-        self._gone = gone
+        self._gone, self._stopped = gone, stopped
         self._fetched: tuple[int, ...] = ()
         self._judge, self._reward = judge, reward
         self.config, self.clock = config, clock
@@ -123,8 +125,15 @@ class FakeShell:
         self.busy.add(worker)
         task = Task(worker, (), payload)
         self._outcomes[task] = outcome
-        self._ready_at[task] = self.clock.now + seconds
+        self._ready_at[task] = self.clock.now + seconds + self._stands(worker, self.clock.now, seconds)
         return task
+
+    def _stands(self, worker: str, began: float, seconds: float) -> float:
+        """Seconds that work stands still because its process is stopped."""
+        kind, at, lasts = self._stopped
+        if not worker.startswith(kind) or not began < at + lasts or began + seconds <= at:
+            return 0.0
+        return at + lasts - max(began, at)
 
     def _load(self, worker: str, snapshot: Published) -> LoadReport | None:
         running = (snapshot.manifest.stream, snapshot.manifest.version)
