@@ -1,5 +1,6 @@
 """Ray as the place of a run: its workers are actors, on the cluster that the configuration names or a local Ray."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.runs.export import export
 from advdmd_ray.runs.finish import Judged, Phases, report_run
 from advdmd_ray.runs.folder import RunFolder
+from advdmd_ray.runs.needs.memory import sizes_of
+from advdmd_ray.runs.needs.spilling import ray_disk, spilling
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.failure import worker_failed
@@ -22,6 +25,8 @@ from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.judging import judged_on_ray
 from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.ray_shell import RayShell
+
+logger = logging.getLogger(__name__)
 
 REPORT_S = 600.0
 SLOW_DISK = 10e6
@@ -38,9 +43,17 @@ def on_ray(config: Config) -> Iterator["RayPlace"]:
     """
     try:
         with connected(config) as joined, metrics_hub(config) as hub:
+            _say_what_spills(config, joined=joined)
             yield RayPlace(config, hub, "joined the Ray cluster" if joined else "started a local Ray")
     except RayTaskError as error:
         raise worker_failed(RunFolder(config.folder), error.cause, str(error)) from error
+
+
+def _say_what_spills(config: Config, *, joined: bool) -> None:
+    offered = ray.cluster_resources().get("object_store_memory", 0.0)
+    found = spilling(config, sizes_of(config), offered, None if joined else ray_disk())
+    if found.spills:
+        logger.warning("object store: %s", found.text)
 
 
 class RayPlace:

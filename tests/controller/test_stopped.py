@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,13 +11,14 @@ from hypothesis import strategies as st
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import lease_limit
 from advdmd_ray.controller.protocols import Task
+from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.records import Lease
 from fake_shell import GROUP_BYTES, Stage
 
 CYCLES, PER_CYCLE, STOP_S = 6, 2, 40.0
 
 
-def stage_of(cap: int, age: int, actors: int, *, lease_s: float = 1e6, **shell: object) -> Stage:
+def stage_of(cap: int, age: int, actors: int, *, lease_s: float = 1e6, **shell: Any) -> Stage:
     """A run whose buffer has room for `cap` groups."""
     config = Config.model_validate(
         {
@@ -94,7 +96,7 @@ def test_the_hub_is_told_what_the_buffer_holds_though_no_cycle_ends() -> None:
     told: list[float] = []
     record = stage.hub.record
 
-    def recorded(samples: Sequence, cycle: int | None = None) -> None:  # pyright: ignore[reportMissingTypeArgument]
+    def recorded(samples: Sequence[Sample], cycle: int | None = None) -> None:
         if 10 < stage.clock.now < STOP_S:
             pytest.fail("nothing happens then, and nothing is recorded")
         if stage.clock.now < STOP_S:

@@ -16,11 +16,11 @@ from advdmd_ray.runs.needs.memory import (
     RoleMemory,
     Sizes,
     memory,
-    object_store_demand,
     placement,
     reserved,
 )
 from advdmd_ray.runs.needs.micro_batch import fitting_rows
+from advdmd_ray.runs.needs.spilling import ray_disk, spilling
 
 _SHOWN = {"process": "Python and its libraries"}
 """Names of parts of a worker's memory that a reader would not know."""
@@ -230,18 +230,8 @@ def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node], *, proce
 
 
 def examine_store(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> Finding:
-    """The groups that may be waiting and the snapshots against the object store.
-
-    What it cannot hold Ray keeps on disk, and be it one object larger than the store (tried with Ray 2.60).
-    """
-    demand, offered = object_store_demand(config, sizes), sum(node.object_store for node in nodes)
-    key = "ray.object_store_bytes" if _is_local(nodes) else "ray start --object-store-memory of the nodes"
-    text = f"groups and snapshots fill {amount(demand)} of {amount(offered)}, prompts not counted"
-    if demand > offered:
-        return Finding(
-            "object store",
-            "note",
-            f"{text}: Ray writes the rest to disk, which is slow; raise {key} to {demand}, "
-            "or lower rollout.max_policy_age",
-        )
-    return Finding("object store", "ok", text)
+    """The groups that may be waiting and the snapshots against the object store, and the disk against the rest."""
+    local = _is_local(nodes)
+    found = spilling(config, sizes, sum(node.object_store for node in nodes), ray_disk() if local else None)
+    state = "ok" if not found.spills else "note" if found.fits else "change"
+    return Finding("object store", state, found.text)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from advdmd_ray.config import Config
 from advdmd_ray.models.families.kept import FLUX_JOINT, Backbone
 from advdmd_ray.models.folder import LatentSpec
+from advdmd_ray.runs.doctor import roles
 from advdmd_ray.runs.doctor.finding import Finding
 from advdmd_ray.runs.doctor.nodes import HERE, Node
 from advdmd_ray.runs.doctor.roles import examine_memory, examine_placement, examine_roles, examine_store
 from advdmd_ray.runs.needs.compute import Network
 from advdmd_ray.runs.needs.memory import GIB, Sizes, memory
+from advdmd_ray.runs.needs.spilling import Disk
 
 SIZES = Sizes(
     transformer=2 * 10**9,
@@ -180,13 +183,18 @@ def test_the_role_that_needs_most_memory_is_the_one_to_make_smaller() -> None:
     assert "learner needs the most: set lora.rank above 0" in examine_memory(one, WHOLE, [few]).text
 
 
-def test_what_the_object_store_cannot_hold_goes_to_disk() -> None:
+def test_what_the_object_store_cannot_hold_goes_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roles, "ray_disk", lambda: Disk(Path("/disk/ray"), 10**15))
     snapshot = 4 * WHOLE.transformer
     settings = Config()
     for size, state in ((snapshot, "note"), (5 * snapshot, "ok")):
         assert examine_store(settings, WHOLE, [replace(HEAD, object_store=size)]).state == state
     here = examine_store(settings, WHOLE, [replace(HEAD, name=HERE, object_store=snapshot)])
     assert "raise ray.object_store_bytes to " in here.text
+    monkeypatch.setattr(roles, "ray_disk", lambda: Disk(Path("/full/ray"), 5))
+    full = examine_store(settings, WHOLE, [replace(HEAD, name=HERE, object_store=snapshot)])
+    assert full.state == "change"
+    assert "to /full/ray, which is slow, and only 0 MiB may be written there" in full.text
 
 
 def test_what_auto_will_take_is_said_for_the_memory_of_the_gpu() -> None:

@@ -1,0 +1,127 @@
+"""`python -m benchmarks.endurance.stopping`: a run over Ray whose learner rank is stopped in the middle and goes on.
+
+With `--rows` and `--store` the groups that wait for it outgrow Ray's object store, which must spill them to disk.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from advdmd_ray.config import Config
+from advdmd_ray.runs.parts.inputs import geometry
+from benchmarks.endurance.processes import MARK, found
+from benchmarks.endurance.tiny import tiny_settings, write_teacher
+
+PER_CYCLE, CYCLES, AGE, STOP_AT = 4, 40, 15, 5
+SERIES = {
+    "bytes": "advdmd_buffer_bytes",
+    "groups": "advdmd_buffer_groups",
+    "commits": "advdmd_buffer_commits_total",
+    "leased": "advdmd_rollout_leases_outstanding",
+    "cycle": "advdmd_run_cycle",
+}
+
+
+def settings(folder: Path, *, rows: int, room: float, store: int | None) -> tuple[Config, int]:
+    """The configuration of the run, whose buffer has room for so many groups, and the bytes of one."""
+    write_teacher(folder / "teacher")
+    tree = tiny_settings(folder, 32)
+    batch = {"batch_size": PER_CYCLE}
+    tree["run"]["cycles"] = CYCLES
+    tree["rollout"] |= {"group_size": rows, "groups_per_cycle": PER_CYCLE, "max_policy_age": AGE}
+    for name in ("dmd", "fake_score", "discriminator"):
+        tree[name] |= batch
+    if store is not None:
+        tree["ray"] = {"object_store_bytes": store}
+    size = geometry(Config.model_validate(tree)).group_bytes
+    tree["buffer"] = {"max_bytes": max(int(room * size), 2**16)}
+    return Config.model_validate(tree), size
+
+
+def state(log: Path) -> dict[str, float] | None:
+    """What /metrics of the run says of the buffer; None before it answers."""
+    address = re.search(r"metrics at (http://\S+)", log.read_text(errors="replace"))
+    if address is None:
+        return None
+    try:
+        with urllib.request.urlopen(address[1], timeout=30) as page:  # noqa: S310 - our own http address
+            text = page.read().decode()
+    except OSError:
+        return None
+    values = {key: re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for key, name in SERIES.items()}
+    return {key: 0.0 if value is None else float(value[1]) for key, value in values.items()}
+
+
+def experiment(folder: Path, config: Config, stop_s: float) -> dict[str, Any]:
+    """Runs, stops the learner rank once five cycles are done, lets it go on after so many seconds; what was seen."""
+    path, log, mark = folder / "stopping.yaml", folder / "log.txt", uuid.uuid4().hex
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    with log.open("wb") as output:
+        run = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "advdmd_ray.run", "--config", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {MARK: mark},
+        )
+    try:
+        _until(run, log, lambda now: now["cycle"] >= STOP_AT)
+        rank = found(mark, run.pid)["learner rank"]
+        rank.suspend()
+        began, seen = time.monotonic(), []
+        while time.monotonic() - began < stop_s:
+            time.sleep(0.5)
+            now = state(log)
+            if now is not None:
+                seen.append({"seconds": round(time.monotonic() - began, 1), **now})
+        rank.resume()
+        resumed = time.monotonic()
+        _until(run, log, lambda now: now["cycle"] > seen[-1]["cycle"])
+        again = time.monotonic() - resumed
+        code = run.wait()
+    finally:
+        run.terminate()
+        run.wait()
+    return {"exit_code": code, "seconds_to_next_cycle": again, "seen": seen}
+
+
+def _until(run: "subprocess.Popen[bytes]", log: Path, reached: Any) -> Mapping[str, float]:
+    while run.poll() is None:
+        now = state(log)
+        if now is not None and reached(now):
+            return now
+        time.sleep(0.2)
+    raise RuntimeError(f"the run ended with exit code {run.returncode}; see {log}")
+
+
+def main() -> None:
+    """Runs the experiment and prints what was seen as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance.stopping", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a new folder")
+    parser.add_argument("--rows", type=int, default=16, help="trajectories of a group (16)")
+    parser.add_argument("--room", type=float, default=9.5, help="groups that the buffer has room for (9.5)")
+    parser.add_argument("--store", type=int, help="ray.object_store_bytes")
+    parser.add_argument("--stop", type=float, default=30.0, help="seconds of the stop (30)")
+    args = parser.parse_args()
+    folder = args.folder.absolute()
+    folder.mkdir(parents=True)
+    config, size = settings(folder, rows=args.rows, room=args.room, store=args.store)
+    result = experiment(folder, config, args.stop)
+    document = {"group_bytes": size, "max_bytes": config.buffer.max_bytes, **result}
+    (folder / "stopping.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(json.dumps({**document, "seen": document["seen"][-1]}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
