@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from advdmd_ray import __version__, errors
-from advdmd_ray.cli import compare, configs, doctor, evaluate, export, pretrain, run, sample
+from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, run, sample
 from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, Parser, end
 
 COMMANDS = (
@@ -23,6 +23,7 @@ COMMANDS = (
     compare.COMMAND,
     configs.COMMAND,
     doctor.COMMAND,
+    plan.COMMAND,
 )
 
 

@@ -13,23 +13,10 @@ import torch
 from advdmd_ray import cli, errors
 from advdmd_ray.cli.evaluate import judge_table
 from advdmd_ray.config import read_config
+from guarded import advdmd
 from pipeline_folder import write_pipeline
 
 ROOT = Path(__file__).parent.parent
-
-# Runs a command in an interpreter of its own and fails if it imported what could start a Ray process.
-GUARDED = """
-import sys
-from advdmd_ray.cli import main
-code = main(sys.argv[1:])
-heavy = {"ray", "torch", "deepspeed"} & set(sys.modules)
-sys.exit(f"imported {heavy}" if heavy else code)
-"""
-
-
-def advdmd(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", GUARDED, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
 
 
 @pytest.fixture

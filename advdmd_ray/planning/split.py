@@ -1,0 +1,176 @@
+"""How so many GPUs are best split over rollout actors, reward workers and learner ranks.
+
+The pace of a split is bounded by its slowest role; that sorts the candidates. The first of them go through the
+forecast, which knows what the bound does not: caps, turns of whole groups, loads.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+
+from pydantic import ValidationError
+
+from advdmd_ray.config import Config
+from advdmd_ray.planning.forecast import Forecast
+from advdmd_ray.planning.virtual import Costs
+
+LOOKED_AT = 10
+"""Candidates that are put through the forecast."""
+AS_FAST = 0.02
+"""A split with fewer GPUs is preferred unless it is slower by more than this share."""
+SHARES = (1.0, 0.5)
+"""Of a GPU, for one actor or reward worker. Two of them on a card halve each other's speed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Workers of each role.
+
+    Attributes:
+        actors: Rollout actors.
+        workers: Reward workers.
+        ranks: Learner ranks.
+        actor_gpus: GPUs of one actor.
+        worker_gpus: GPUs of one reward worker.
+        rank_gpus: GPUs of one rank.
+    """
+
+    actors: int
+    workers: int
+    ranks: int
+    actor_gpus: float
+    worker_gpus: float
+    rank_gpus: float
+
+    @classmethod
+    def of(cls, config: Config) -> "Split":
+        """That of a configuration."""
+        rollout, reward, learner = config.rollout, config.reward, config.learner
+        return cls(rollout.actors, reward.workers, learner.ranks, rollout.num_gpus, reward.num_gpus, learner.num_gpus)
+
+    @property
+    def gpus(self) -> int:
+        """Whole cards that hold it; shares of actors and of reward workers may meet on one."""
+        return math.ceil(self.actors * self.actor_gpus + self.workers * self.worker_gpus + self.ranks * self.rank_gpus)
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """It as settings."""
+        shares = (("rollout", self.actor_gpus), ("reward", self.worker_gpus))
+        return (
+            f"rollout.actors={self.actors}",
+            f"reward.workers={self.workers}",
+            f"learner.ranks={self.ranks}",
+            *(f"{section}.num_gpus={gpus:g}" for section, gpus in shares),
+        )
+
+    def applied(self, config: Config) -> Config | None:
+        """The configuration with this split; None if the two do not go together."""
+        values = config.model_dump()
+        values["rollout"] |= {"actors": self.actors, "num_gpus": self.actor_gpus}
+        values["reward"] |= {"workers": self.workers, "num_gpus": self.worker_gpus}
+        values["learner"] |= {"ranks": self.ranks}
+        try:
+            return Config.model_validate(values)
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A split and what comes of it."""
+
+    split: Split
+    forecast: Forecast
+
+
+def best(
+    config: Config,
+    gpus: int,
+    *,
+    costs: Callable[[Config], Costs],
+    fits: Callable[[Config], bool],
+    predicted: Callable[[Config, Costs], Forecast],
+) -> Planned | None:
+    """The fastest split, or one with fewer GPUs that is hardly slower; the same for the same input.
+
+    Args:
+        config: What is to run; its roles have GPUs, or none of them has and its split is all that is tried.
+        gpus: Cards that there are.
+        costs: Of a configuration.
+        fits: Whether every role has the memory that it needs.
+        predicted: The forecast.
+
+    Returns:
+        None if no split fits.
+    """
+    own = Split.of(config)
+    bounded = []
+    for shape, splits in candidates(config, gpus):
+        changed = shape.applied(config)
+        if changed is None or not fits(changed):
+            continue
+        seconds = costs(changed)
+        bounded += [(round(math.log(bound(config, split, seconds)), 2), _thrift(split, own), split) for split in splits]
+    bounded.sort(key=itemgetter(0, 1))
+    planned = []
+    for *_, split in bounded[:LOOKED_AT]:
+        changed = split.applied(config)
+        if changed is not None:
+            planned.append(Planned(split, predicted(changed, costs(changed))))
+    if not planned:
+        return None
+    fastest = min(plan.forecast.cycle_s for plan in planned)
+    near = [plan for plan in planned if plan.forecast.cycle_s <= fastest * (1 + AS_FAST)]
+    return min(near, key=lambda plan: (_thrift(plan.split, own), plan.forecast.cycle_s))
+
+
+def _thrift(split: Split, own: Split) -> tuple[float, ...]:
+    """What is less is better: cards, then what differs from the configuration, then workers."""
+    return (split.gpus, split != own, split.actors + split.workers, split.actors, split.actor_gpus)
+
+
+def candidates(config: Config, gpus: int) -> Iterator[tuple[Split, Iterator[Split]]]:
+    """Splits worth a look, by ranks and shares of a GPU: one with a worker of each role, and all of them."""
+    rank_gpus = config.learner.num_gpus
+    for ranks in _divisors(config.rollout.groups_per_cycle):
+        left = gpus - ranks * rank_gpus
+        for actor_gpus in _shares(config.rollout.num_gpus):
+            for worker_gpus in _shares(config.reward.num_gpus):
+                shape = Split(1, 1, ranks, actor_gpus, worker_gpus, rank_gpus)
+                yield shape, _shared_out(config, ranks, left, actor_gpus, worker_gpus)
+
+
+def _shared_out(config: Config, ranks: int, left: float, actor_gpus: float, worker_gpus: float) -> Iterator[Split]:
+    # More actors than the age cap lets have a group, or than groups of a cycle to score, stand idle.
+    most = (config.rollout.max_policy_age + 1) * config.rollout.groups_per_cycle
+    for workers in range(1, min(most, int((left - actor_gpus) / worker_gpus)) + 1):
+        for actors in _few(min(most, int((left - workers * worker_gpus) / actor_gpus))):
+            yield Split(actors, workers, ranks, actor_gpus, worker_gpus, config.learner.num_gpus)
+
+
+def _few(most: int) -> Iterator[int]:
+    """All numbers up to a few, and then the largest alone."""
+    all_up_to = 16
+    yield from range(1, most + 1) if most <= all_up_to else (most,)
+
+
+def _divisors(number: int) -> list[int]:
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+
+
+def _shares(own: float) -> tuple[float, ...]:
+    """The configuration's own share first."""
+    return (own, *(share for share in SHARES if share != own and own <= 1))
+
+
+def bound(config: Config, split: Split, costs: Costs) -> float:
+    """Fewest seconds that a cycle can take: those of the slowest role, or of all where nothing overlaps."""
+    groups = config.rollout.groups_per_cycle
+    sides = (
+        groups * costs.generate / split.actors + costs.load,
+        groups * costs.score / split.workers + costs.load,
+        costs.cycle + costs.fetch,
+    )
+    return max(sides) if config.rollout.max_policy_age else sum(sides)

@@ -1,0 +1,84 @@
+"""The recommended split fits, is allowed, is no slower than the configuration's own, and wastes no card."""
+
+from functools import partial
+from itertools import product
+
+import pytest
+
+from advdmd_ray.config import Config
+from advdmd_ray.planning.forecast import forecast
+from advdmd_ray.planning.split import Planned, Split, best
+from advdmd_ray.planning.virtual import Costs
+
+predicted = partial(forecast, group_bytes=2**14)
+
+
+def config_of(actors: int = 1, workers: int = 1, ranks: int = 1) -> Config:
+    return Config.model_validate(
+        {
+            "rollout": {"actors": actors, "group_size": 4, "groups_per_cycle": 4, "max_policy_age": 1, "num_gpus": 1},
+            "reward": {"workers": workers, "num_gpus": 1},
+            "learner": {"ranks": ranks, "num_gpus": 1},
+            **{name: {"batch_size": 16} for name in ("dmd", "fake_score", "discriminator")},
+        }
+    )
+
+
+def costs_of(config: Config, rollout: float, reward: float, learner: float) -> Costs:
+    """Of a cycle's work in GPU seconds, role by role."""
+    return Costs(
+        generate=rollout / 4 / config.rollout.num_gpus,
+        score=reward / 4 / config.reward.num_gpus,
+        cycle=learner / config.learner.ranks,
+    )
+
+
+def planned(config: Config, gpus: int, work: tuple[float, float, float], *, fits: bool = True) -> Planned | None:
+    costs = partial(costs_of, rollout=work[0], reward=work[1], learner=work[2])
+    return best(config, gpus, costs=costs, fits=lambda _: fits, predicted=predicted)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "work"), [*product((3, 4, 8), ((10.0, 10.0, 100.0), (100.0, 10.0, 40.0), (30.0, 30.0, 30.0)))]
+)
+def test_a_split_is_allowed_and_no_slower_than_the_one_it_replaces(gpus: int, work: tuple[float, float, float]) -> None:
+    config = config_of()
+    found = planned(config, gpus, work)
+    assert found is not None
+    assert found == planned(config, gpus, work)
+    assert found.split.gpus <= gpus
+    changed = found.split.applied(config)
+    assert changed is not None
+    assert 4 % changed.learner.ranks == 0
+    own = predicted(config, costs_of(config, *work))
+    assert found.forecast.cycle_s <= own.cycle_s * 1.02
+
+
+def test_the_cards_go_to_the_role_that_has_the_work() -> None:
+    learning = planned(config_of(), 8, (10.0, 10.0, 400.0))
+    assert learning is not None
+    assert learning.split.ranks == 4
+    acting = planned(config_of(), 8, (400.0, 10.0, 10.0))
+    assert acting is not None
+    assert acting.split.actors * acting.split.actor_gpus >= 5
+    assert acting.split.ranks == 1
+
+
+def test_cards_that_would_stand_idle_are_left_over() -> None:
+    found = planned(config_of(2, 2, 4), 8, (5.0, 5.0, 400.0))
+    assert found is not None
+    assert found.split.gpus == 5  # one actor and one reward worker share a card
+    assert (found.split.actor_gpus, found.split.worker_gpus) == (0.5, 0.5)
+
+
+def test_nothing_is_recommended_where_nothing_fits() -> None:
+    assert planned(config_of(), 8, (1.0, 1.0, 1.0), fits=False) is None
+    assert planned(config_of(), 1, (1.0, 1.0, 1.0)) is None
+
+
+def test_a_split_is_pasted_as_settings() -> None:
+    split = Split(5, 2, 2, 1.0, 0.5, 1.0)
+    assert split.gpus == 8
+    assert " ".join(split.overrides) == (
+        "rollout.actors=5 reward.workers=2 learner.ranks=2 rollout.num_gpus=1 reward.num_gpus=0.5"
+    )
