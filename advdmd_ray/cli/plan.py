@@ -40,10 +40,11 @@ def run_command(args: argparse.Namespace) -> int:
     if gpus % args.nodes:
         raise UserError(f"--nodes {args.nodes} does not divide {gpus} GPUs; give a number that does")
     from advdmd_ray.planning.measured import measured
+    from advdmd_ray.runs.folder import RunFolder
     from advdmd_ray.runs.needs.memory import sizes_of
 
     sizes = sizes_of(config)
-    means = {} if args.measured is None else measured(Path(args.measured) / "metrics.jsonl")
+    means = {} if args.measured is None else measured(RunFolder(Path(args.measured)).metrics)
     # Only now, as the controller imports torch.
     from advdmd_ray.planning.costs import Speeds, Work, computed
     from advdmd_ray.planning.report import plan, plan_text
