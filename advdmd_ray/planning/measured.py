@@ -1,12 +1,11 @@
 """What the work of each role cost in an earlier run; torch is not imported."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.metrics.hub import read_entries
+from advdmd_ray.metrics.history import Entry, entries_of
 
 MEASURED = {
     "generate": "advdmd_rollout_seconds",
@@ -32,11 +31,11 @@ def measured(metrics: Path) -> dict[str, float]:
     """
     if not metrics.is_file():
         raise UserError(f"{metrics}: no such file; --from takes the folder of a run that has trained")
-    entries, _ = read_entries(metrics)
+    entries = [*entries_of(metrics)]
     return {cost: _mean(entries, series, metrics) for cost, series in MEASURED.items()}
 
 
-def _mean(entries: Sequence[Mapping[str, Any]], series: str, metrics: Path) -> float:
+def _mean(entries: Sequence[Entry], series: str, metrics: Path) -> float:
     seconds = [value for entry in entries for value in entry["values"].get(series, ())]
     if not seconds:
         raise UserError(f"{metrics}: has no {series}; --from takes the folder of a run that has trained")
