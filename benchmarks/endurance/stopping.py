@@ -23,7 +23,7 @@ from advdmd_ray.runs.parts.inputs import geometry
 from benchmarks.endurance.processes import MARK, found
 from benchmarks.endurance.tiny import tiny_settings, write_teacher
 
-PER_CYCLE, CYCLES, AGE, STOP_AT = 4, 40, 15, 5
+PER_CYCLE, AGE, STOP_AT = 4, 15, 5
 SERIES = {
     "bytes": "advdmd_buffer_bytes",
     "groups": "advdmd_buffer_groups",
@@ -33,12 +33,12 @@ SERIES = {
 }
 
 
-def settings(folder: Path, *, rows: int, room: float, store: int | None) -> tuple[Config, int]:
+def settings(folder: Path, *, cycles: int, rows: int, room: float, store: int | None) -> tuple[Config, int]:
     """The configuration of the run, whose buffer has room for so many groups, and the bytes of one."""
     write_teacher(folder / "teacher")
     tree = tiny_settings(folder, 32)
     batch = {"batch_size": PER_CYCLE}
-    tree["run"]["cycles"] = CYCLES
+    tree["run"]["cycles"] = cycles
     tree["rollout"] |= {"group_size": rows, "groups_per_cycle": PER_CYCLE, "max_policy_age": AGE}
     for name in ("dmd", "fake_score", "discriminator"):
         tree[name] |= batch
@@ -109,6 +109,7 @@ def main() -> None:
     """Runs the experiment and prints what was seen as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance.stopping", description=__doc__)
     parser.add_argument("folder", type=Path, help="a new folder")
+    parser.add_argument("--cycles", type=int, default=40, help="learner cycles of the run (40)")
     parser.add_argument("--rows", type=int, default=16, help="trajectories of a group (16)")
     parser.add_argument("--room", type=float, default=9.5, help="groups that the buffer has room for (9.5)")
     parser.add_argument("--store", type=int, help="ray.object_store_bytes")
@@ -116,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.folder.absolute()
     folder.mkdir(parents=True)
-    config, size = settings(folder, rows=args.rows, room=args.room, store=args.store)
+    config, size = settings(folder, cycles=args.cycles, rows=args.rows, room=args.room, store=args.store)
     result = experiment(folder, config, args.stop)
     document = {"group_bytes": size, "max_bytes": config.buffer.max_bytes, **result}
     (folder / "stopping.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
