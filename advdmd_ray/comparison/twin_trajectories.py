@@ -157,7 +157,7 @@ class TwinTrajectories:
             betas=config.learner.betas,
             weight_decay=config.learner.weight_decay,
         )
-        self._ema = Ema(self._parameters, config.learner.ema_decay)
+        self._ema = Ema(self._parameters.items(), config.learner.ema_decay)
         self._updates = self._spent = 0
 
     @property
@@ -190,7 +190,7 @@ class TwinTrajectories:
             total = total + section.rectification * losses["rectification"]
         norm, rate = self._step(total)
         if math.isfinite(norm):
-            self._ema.update(self._parameters)
+            self._ema.update(self._parameters.items())
         cost = update_cost(self._config, self._section, self._network, warm=warm)
         report = TwinFlowReport(
             update=self._updates,

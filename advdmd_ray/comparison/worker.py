@@ -25,7 +25,7 @@ from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.job import LOG, NONE, POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.rivals import Trainer, trainer_class
 from advdmd_ray.files import write_atomically
-from advdmd_ray.learner.checkpoint import open_checkpoint
+from advdmd_ray.learner.checkpoint import verified_checkpoint
 from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.folder import RunFolder, newest_checkpoint
 
@@ -110,7 +110,7 @@ def _train(
 ) -> Trainer | None:
     """Trains until the budget is spent and appends to `points`; None if it was stopped before."""
     path = newest_checkpoint(RunFolder(job.folder).checkpoints)
-    checkpoint = None if path is None else open_checkpoint(path)
+    checkpoint = None if path is None else verified_checkpoint(path)
     trainer = trainer_class(job.trainer)(job, checkpoint)
     clock = _Clock({} if checkpoint is None else checkpoint.facts["controller"])
     # Judgements of a course that was given up for an older checkpoint are made again.

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from advdmd_ray.errors import CheckpointError
+from advdmd_ray.learner.tensor_file import TensorStream, write_tensors
 
 _LOG: Final = logging.getLogger(__name__)
 _FORMAT: Final = 1
@@ -54,6 +55,8 @@ class Checkpoint:
     def load(self, stem: str) -> dict[str, Tensor]:
         """The tensors saved as `stem`, on the CPU, bit for bit.
 
+        They are mapped from the file: what is read of them is page cache, which the system takes back when it likes.
+
         Raises:
             CheckpointError: if there is no such stem, or the file became unreadable.
         """
@@ -66,7 +69,11 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor] | TensorStream],
+    facts: dict[str, Any],
+    keep: int,
 ) -> Path:
     """Writes `folder/step-` and the step in eight digits, and removes what it makes obsolete.
 
@@ -76,7 +83,8 @@ def save_checkpoint(
     Args:
         folder: made if it does not exist.
         step: >= 0; an existing checkpoint of this step is replaced.
-        tensors: file stem (letters, digits, `_`, `-`, `.`) -> tensors by name.
+        tensors: file stem (letters, digits, `_`, `-`, `.`) -> tensors by name, or a stream of them, which is written as
+            it comes.
         facts: anything JSON can hold; no NaN, no infinities.
         keep: checkpoints kept, the new one included, >= 1.
 
@@ -84,7 +92,8 @@ def save_checkpoint(
         The folder of the new checkpoint.
 
     Raises:
-        ValueError: for a value out of range, a bad stem, or facts that are not JSON.
+        ValueError: for a value out of range, a bad stem, facts that are not JSON, or tensors that `write_tensors`
+            refuses.
         CheckpointError: if the disk refuses (full, read-only, gone); the older checkpoints are untouched.
     """
     bad = [stem for stem in tensors if not _STEM.fullmatch(stem)]
@@ -133,6 +142,21 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: if anything is missing, truncated or altered; says what.
     """
+    return _opened(path, hashed=True)
+
+
+def verified_checkpoint(path: Path) -> Checkpoint:
+    """Opens one that `open_checkpoint` has found whole, as pre-flight does once for all processes of a run.
+
+    Only the manifest's hash and the sizes of the files are compared again: no process reads all bytes for that.
+
+    Raises:
+        CheckpointError: if the manifest is altered, or a file is missing or truncated.
+    """
+    return _opened(path, hashed=False)
+
+
+def _opened(path: Path, *, hashed: bool) -> Checkpoint:
     body = _read_manifest(path)
     for name, expected in body["files"].items():
         file = path / name
@@ -140,7 +164,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
             size = file.stat().st_size
             if size != expected["bytes"]:
                 raise CheckpointError(f"{path}: {name} has {size} bytes, {expected['bytes']} were written")
-            if _sha256(file) != expected["sha256"]:
+            if hashed and _sha256(file) != expected["sha256"]:
                 raise CheckpointError(f"{path}: {name} has changed since it was written (SHA-256 differs)")
         except OSError as error:
             raise CheckpointError(f"{path}: {name} cannot be read: {error}") from error
@@ -164,14 +188,16 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return body
 
 
-def _write_files(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], body: dict[str, Any]) -> None:
+def _write_files(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor] | TensorStream], body: dict[str, Any]
+) -> None:
     """Writes tensors and manifest into `folder` and waits until the disk has them."""
     files = {}
     for stem, named in tensors.items():
         path = folder / f"{stem}.safetensors"
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}, path)
+        written = write_tensors(path, named if isinstance(named, TensorStream) else TensorStream.of(named))
         _sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.name] = {"bytes": written.size, "sha256": written.sha256}
     # through JSON once, so that the hash is that of what a reader gets (keys are strings there)
     body = json.loads(json.dumps({**body, "files": files}))
     manifest = folder / _MANIFEST

@@ -13,7 +13,7 @@ engines: DeepSpeed would cut up for the second what the first has cut up already
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -177,9 +177,9 @@ class _Partitions:
             _cut(parameter).data.copy_(share)
 
     @contextmanager
-    def worn(self, state: Mapping[str, Tensor]) -> Iterator[None]:
+    def worn(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[None]:
         self._zero.empty_partition_cache()
-        shares = {name: self._share(parameter, state[name]) for name, parameter in self._parameters.items()}
+        shares = {name: self._share(self._parameters[name], tensor) for name, tensor in weights}
         with exchanged({name: _cut(parameter) for name, parameter in self._parameters.items()}, shares):
             try:
                 yield

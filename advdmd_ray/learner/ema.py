@@ -1,6 +1,7 @@
 """Exponential moving average of named tensors: the student that is judged and exported."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -12,34 +13,46 @@ class Ema:
     """Keeps `e <- decay e + (1 - decay) x`, started at the initial weights.
 
     After n updates with x_1 .. x_n: `e_n = decay^n x_0 + (1 - decay) sum_i decay^(n - i) x_i`. The coefficients sum
-    to 1 at any n, so no bias correction is needed. The average is kept in float32 on the CPU.
+    to 1 at any n, so no bias correction is needed. The average is kept in float32 on the CPU; weights on another
+    device come over one tensor at a time.
 
     Args:
-        state: initial weights x_0, name -> floating-point tensor; copied.
+        weights: initial weights x_0, name and floating-point tensor; copied.
         decay: in [0, 1); 0 copies the latest weights.
 
     Raises:
         ValueError: for a decay outside [0, 1).
     """
 
-    def __init__(self, state: Mapping[str, Tensor], decay: float) -> None:
+    def __init__(self, weights: Iterable[tuple[str, Tensor]], decay: float) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
         self.decay = decay
-        self._average = {name: _copy(tensor) for name, tensor in state.items()}
+        self._average = {name: _copy(tensor) for name, tensor in weights}
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The average itself, for reading until the next `update`."""
+        return MappingProxyType(self._average)
 
     @torch.no_grad()
-    def update(self, state: Mapping[str, Tensor]) -> None:
-        """Moves the average towards `state`, which must have the same names and shapes.
+    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Moves the average towards `weights`, which must have the same names and shapes.
 
         Raises:
-            ValueError: if names or shapes differ.
+            ValueError: if names or shapes differ; what came before is part of the average then.
         """
-        difference = _difference(self._average, state)
-        if difference:
-            raise ValueError(f"EMA: {difference}")
-        latest = [state[name].detach().to(average) for name, average in self._average.items()]
-        torch._foreach_lerp_(list(self._average.values()), latest, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage] - one call for all tensors
+        left = set(self._average)
+        for name, tensor in weights:
+            if name not in left:
+                raise ValueError(f"EMA: names differ, {name!r} is unknown or came twice")
+            left.remove(name)
+            average = self._average[name]
+            if tensor.shape != average.shape:
+                raise ValueError(f"EMA: {_shapes_differ(name, average, tensor)}")
+            average.lerp_(tensor.detach().to(average), 1 - self.decay)
+        if left:
+            raise ValueError(f"EMA: names differ, {min(left)!r} is missing ({len(left)} in all)")
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the average, float32 on the CPU."""
@@ -51,22 +64,19 @@ class Ema:
         Raises:
             CheckpointError: if names or shapes differ.
         """
-        difference = _difference(self._average, state)
-        if difference:
-            raise CheckpointError(f"EMA does not fit: {difference}")
-        self._average = {name: _copy(state[name]) for name in self._average}
+        names = sorted(self._average.keys() ^ state.keys())
+        if names:
+            raise CheckpointError(f"EMA does not fit: names differ, first {names[0]!r} ({len(names)} in all)")
+        for name, tensor in self._average.items():
+            if tensor.shape != state[name].shape:
+                raise CheckpointError(f"EMA does not fit: {_shapes_differ(name, tensor, state[name])}")
+        for name, tensor in self._average.items():
+            tensor.copy_(state[name])
 
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
-def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str | None:
-    """The first disagreement in names or shapes, or None."""
-    names = sorted(ours.keys() ^ theirs.keys())
-    if names:
-        return f"names differ, first {names[0]!r} ({len(names)} in all)"
-    for name, tensor in ours.items():
-        if tensor.shape != theirs[name].shape:
-            return f"{name} has shape {tuple(theirs[name].shape)}, expected {tuple(tensor.shape)}"
-    return None
+def _shapes_differ(name: str, ours: Tensor, theirs: Tensor) -> str:
+    return f"{name} has shape {tuple(theirs.shape)}, expected {tuple(ours.shape)}"

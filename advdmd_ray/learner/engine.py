@@ -9,7 +9,7 @@ of one engine only: take `torch.autograd.grad` with respect to the tensor that j
 `(tensor * gradient.detach()).sum()` to the engine that is to learn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
@@ -32,6 +32,7 @@ from advdmd_ray.learner.engine_state import (
 from advdmd_ray.learner.gang import Gang, SoloGang
 from advdmd_ray.learner.optimizer import MomentSetAdamW
 from advdmd_ray.learner.parts import LossPart
+from advdmd_ray.learner.tensor_file import TensorStream
 
 
 class Engine(Protocol):
@@ -65,6 +66,13 @@ class Engine(Protocol):
         """
         ...
 
+    def weights(self) -> TensorStream:
+        """The full trainable parameters, float32, the same on every rank, gathered one at a time. Collective.
+
+        All ranks go through the whole stream; those that keep nothing copy nothing.
+        """
+        ...
+
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the full trainable parameters by name, float32 on the CPU, the same on every rank. Collective."""
         ...
@@ -77,25 +85,29 @@ class Engine(Protocol):
         """
         ...
 
-    def wearing(self, state: Mapping[str, Tensor]) -> AbstractContextManager[nn.Module]:
+    def wearing(self, weights: Iterable[tuple[str, Tensor]]) -> AbstractContextManager[nn.Module]:
         """The module with these weights in place of its own, while the context lasts; for passes without a step.
 
         Its own weights are untouched. A graph made inside must not be used outside.
 
         Args:
-            state: such as `state_dict` gives; on any device.
+            weights: those of all trainable parameters, on any device.
 
         Raises:
             CheckpointError: if names or shapes differ.
         """
         ...
 
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """The full optimizer state, the same on every rank and for every number of ranks. Collective.
+    def optimizer_tensors(self) -> TensorStream:
+        """The full optimizer state, the same on every rank and for every number of ranks. Collective, as `weights`.
 
         `"<objective>.steps"` (int64, shape []), `"<objective>.exp_avg/<parameter>"` and
-        `"<objective>.exp_avg_sq/<parameter>"` (float32, the parameter's shape), on the CPU.
+        `"<objective>.exp_avg_sq/<parameter>"` (float32, the parameter's shape).
         """
+        ...
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Copies of all of `optimizer_tensors` on the CPU. Collective."""
         ...
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:

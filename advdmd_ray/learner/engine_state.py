@@ -1,6 +1,6 @@
 """What every engine has in common: the report of a step, and a state by name that depends on no stage or rank."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.optimizer import MomentSetAdamW
+from advdmd_ray.learner.tensor_file import TensorStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 def optimizer_shapes(optimizer: MomentSetAdamW, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
     """Keys of the flat optimizer state over parameters of these shapes, with the shapes that belong to them."""
     moments = {f"{key}/{name}": shape for key in optimizer.moment_keys for name, shape in shapes.items()}
-    return moments | shapes_of(steps_of(optimizer))
+    return shapes_of(steps_of(optimizer)) | moments  # the step counts are wider, and so first in a file
 
 
 def steps_of(optimizer: MomentSetAdamW) -> dict[str, Tensor]:
@@ -71,11 +72,6 @@ def load_steps(optimizer: MomentSetAdamW, state: Mapping[str, Tensor]) -> None:
     """Sets the step counts, as `steps_of` gave them."""
     for objective in optimizer.learning_rates:
         optimizer.steps[objective] = int(state[f"{objective}.steps"])
-
-
-def cpu_copy(tensor: Tensor) -> Tensor:
-    """A detached copy on the CPU."""
-    return tensor.detach().to("cpu", copy=True)
 
 
 def require_fit(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
@@ -93,6 +89,25 @@ def require_fit(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -
         if given[name].shape != shape:
             both = f"{tuple(given[name].shape)}, expected {tuple(shape)}"
             raise CheckpointError(f"state does not fit: {name} has shape {both}")
+
+
+def fitting(tensors: Iterable[tuple[str, Tensor]], shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors as they come, each once and of its shape.
+
+    Raises:
+        CheckpointError: at the first that is not, or at the end if one is missing.
+    """
+    missing = set(shapes)
+    for name, tensor in tensors:
+        if name not in missing:
+            raise CheckpointError(f"state does not fit: {name!r} is unknown or came twice")
+        if tensor.shape != shapes[name]:
+            both = f"{tuple(tensor.shape)}, expected {tuple(shapes[name])}"
+            raise CheckpointError(f"state does not fit: {name} has shape {both}")
+        missing.remove(name)
+        yield name, tensor
+    if missing:
+        raise CheckpointError(f"state does not fit: {len(missing)} missing {sorted(missing)[:2]}")
 
 
 @contextmanager
@@ -124,8 +139,8 @@ class NamedTensors(Protocol):
         """Sets the weights of all parameters, by name."""
         ...
 
-    def worn(self, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-        """These weights in passes through the module, while the context lasts."""
+    def worn(self, weights: Iterable[tuple[str, Tensor]]) -> AbstractContextManager[None]:
+        """These weights in passes through the module, while the context lasts; all have come before any is worn."""
         ...
 
     def moment(self, parameter: nn.Parameter, key: str) -> Tensor:
@@ -153,9 +168,9 @@ class WholeTensors:
         for name, parameter in self._parameters.items():
             parameter.data.copy_(state[name])
 
-    def worn(self, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    def worn(self, weights: Iterable[tuple[str, Tensor]]) -> AbstractContextManager[None]:
         """See `NamedTensors`."""
-        return exchanged(self._parameters, state)
+        return exchanged(self._parameters, dict(weights))
 
     def moment(self, parameter: nn.Parameter, key: str) -> Tensor:
         """See `NamedTensors`."""
@@ -195,10 +210,15 @@ class NamedState:
         """See `Engine`."""
         return self._module
 
+    def weights(self) -> TensorStream:
+        """See `Engine`."""
+        layout = {name: (torch.float32, shape) for name, shape in self._shapes.items()}
+        gathered = ((name, self._tensors.weight(parameter)) for name, parameter in self._parameters.items())
+        return TensorStream(layout, gathered)
+
     def state_dict(self) -> dict[str, Tensor]:
         """See `Engine`."""
-        # One after the other: under ZeRO 3 each is gathered on the device first.
-        return {name: cpu_copy(self._tensors.weight(parameter)) for name, parameter in self._parameters.items()}
+        return self.weights().copied()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine`."""
@@ -206,19 +226,26 @@ class NamedState:
         self._tensors.set_weights(state)
 
     @contextmanager
-    def wearing(self, state: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    def wearing(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[nn.Module]:
         """See `Engine`."""
-        require_fit(state, self._shapes)
-        with self._tensors.worn(state):
+        with self._tensors.worn(fitting(weights, self._shapes)):
             yield self.module
+
+    def optimizer_tensors(self) -> TensorStream:
+        """See `Engine`."""
+        shapes, steps = optimizer_shapes(self._optimizer, self._shapes), steps_of(self._optimizer)
+        layout = {name: (steps[name].dtype if name in steps else torch.float32, shapes[name]) for name in shapes}
+        return TensorStream(layout, self._optimizer_tensors(steps))
+
+    def _optimizer_tensors(self, steps: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        yield from steps.items()
+        for key in self._optimizer.moment_keys:
+            for name, parameter in self._parameters.items():
+                yield f"{key}/{name}", self._tensors.moment(parameter, key)
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """See `Engine`."""
-        state = steps_of(self._optimizer)
-        for key in self._optimizer.moment_keys:
-            for name, parameter in self._parameters.items():
-                state[f"{key}/{name}"] = cpu_copy(self._tensors.moment(parameter, key))
-        return state
+        return self.optimizer_tensors().copied()
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine`."""

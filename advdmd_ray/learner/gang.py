@@ -85,6 +85,10 @@ class Gang(Protocol):
         """
         ...
 
+    def from_first(self, tensor: Tensor) -> Tensor:
+        """Rank 0's tensor, which is written into those of the other ranks. Every rank must call it."""
+        ...
+
 
 class SoloGang:
     """A gang of one: nothing to wait for."""
@@ -97,6 +101,10 @@ class SoloGang:
     def mean(self, tensor: Tensor) -> Tensor:
         """A copy of `tensor`."""
         return tensor.detach().clone()
+
+    def from_first(self, tensor: Tensor) -> Tensor:
+        """`tensor`, which is rank 0's."""
+        return tensor
 
 
 class TorchDistributedGang:
@@ -161,6 +169,15 @@ class TorchDistributedGang:
         self._meeting = meeting  # rank 0's serves all ranks as long as the gang lives
         require_backend(device)
         self.mean(torch.zeros(1, device=device))  # NCCL connects at its first collective: better now than in a cycle
+
+    def from_first(self, tensor: Tensor) -> Tensor:
+        """See `Gang`; raises as `mean`."""
+        started = time.monotonic()
+        try:
+            torch.distributed.broadcast(tensor, 0)
+        except RuntimeError as error:
+            raise self._failure("rank 0 to send", started, error) from error
+        return tensor
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The element-wise mean over all ranks.

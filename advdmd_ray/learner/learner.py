@@ -25,10 +25,10 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
+from advdmd_ray.learner.averages import Averages
 from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
 from advdmd_ray.learner.cadence import Cadence, Health, initial_health, smoothed_health
 from advdmd_ray.learner.checkpoint import Checkpoint
-from advdmd_ray.learner.ema import Ema
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.networks import Networks, carried_weights
@@ -40,6 +40,7 @@ from advdmd_ray.learner.outcome import (
 )
 from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation
 from advdmd_ray.learner.signal import RewardSignal
+from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
 from advdmd_ray.learner.updates import Updates, rate_factor
 from advdmd_ray.losses.advantage import GroupSummary, merge, within_std
 from advdmd_ray.stations.prompt_table import PromptTable
@@ -83,9 +84,8 @@ class Learner:
         self._carried = carried_weights(networks)
         self._base_digest = networks.base_digest
         self._engines = self._build_engines(networks)
-        self._ema = Ema(self._engines["student"].state_dict(), config.learner.ema_decay)
-        # The weights that judge: with decay 0 those of the last cycle.
-        self._judge = Ema(self._engines["discriminator"].state_dict(), config.reward.ema_decay)
+        decays = {"student": config.learner.ema_decay, "discriminator": config.reward.ema_decay}
+        self._averages = Averages(gang, self._engines, decays, self._device)
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
         self._signal = RewardSignal(config)
@@ -158,8 +158,7 @@ class Learner:
         critics = (fake_score.module, discriminator.module)
         for path in dmd_updates:
             dmd_updates.step(dmd_parts(student, *critics, setting, batch, path))
-        self._ema.update(student.state_dict())
-        self._judge.update(discriminator.state_dict())
+        self._averages.update()
         self.version += 1
         made = (fake_score_updates, discriminator_updates, *turns, dmd_updates)
         return CycleReport(
@@ -184,7 +183,7 @@ class Learner:
 
     def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
         """Measures and smooths the AUC per level of the weights that judge: the mean over all groups of all ranks."""
-        with self._engines["discriminator"].wearing(self._judge.state()) as judge:
+        with self._engines["discriminator"].wearing(self._averages.everywhere("discriminator")) as judge:
             local = heldout_auc(judge, self._setting, batch, ("auc", self.version))
         measured = tuple(self._gang.mean(local).tolist())
         self._health = smoothed_health(self._health, measured, self._config.discriminator.auc_decay)
@@ -253,34 +252,40 @@ class Learner:
     def published(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights of student and discriminator that rollout actors and reward workers run. Collective.
 
-        The discriminator has the average of what it trains, `reward.ema_decay`. With it go the weights of a backbone
-        that learns: workers judge by the very network that the next cycle's AUC is measured of.
+        Rank 0's: the others help to gather and get nothing. The discriminator has the average of what it trains,
+        `reward.ema_decay`. With it go the weights of a backbone that learns: workers judge by the very network that
+        the next cycle's AUC is measured of.
         """
-        judge = self._judge.state()
-        if self._carried:
-            backbone = self._engines["fake_score"].state_dict()
-            judge |= {name: backbone[theirs] for name, theirs in self._carried.items()}
-        return self._engines["student"].state_dict(), judge
+        student = self._engines["student"].weights()
+        backbone = self._engines["fake_score"].weights() if self._carried else TensorStream.of({})
+        if self._gang.rank != 0:
+            student.drain()
+            backbone.drain()
+            return {}, {}
+        weights, judge = student.copied(), dict(self._averages.of("discriminator"))
+        carried = {theirs: name for name, theirs in self._carried.items()}
+        judge |= {carried[theirs]: cpu_copy(weight) for theirs, weight in backbone if theirs in carried}
+        return weights, judge
 
     def packed(self, student: Mapping[str, Tensor], discriminator: Mapping[str, Tensor]) -> tuple[Snapshot, Snapshot]:
-        """Snapshots of what `published` gave at this version."""
+        """Snapshots of what `published` gave rank 0 at this version."""
         return (
             pack("student", self.version, student, self._base_digest),
             pack("discriminator", self.version, discriminator, self._base_digest),
         )
 
     def snapshots(self) -> tuple[Snapshot, Snapshot]:
-        """Student and discriminator of this version, packed. Collective."""
+        """Student and discriminator of this version, packed, in a gang of one."""
         return self.packed(*self.published())
 
     def ema(self) -> dict[str, Tensor]:
-        """A copy of the student's EMA by name, float32 on the CPU."""
-        return self._ema.state()
+        """A copy of the student's EMA by name, float32 on the CPU; rank 0's."""
+        return TensorStream.of(self._averages.of("student")).copied()
 
     @torch.no_grad()
     def sample_ema(self, conditioning: Conditioning, seeds: Sequence[int]) -> Float[Tensor, "b c h w"]:
-        """Final latents of the student's EMA, with the kernel and levels it is trained with. Any rank may ask."""
-        average = {name: weight.to(self._device) for name, weight in self._ema.state().items()}
+        """Final latents of the student's EMA, with the kernel and levels it is trained with. Rank 0 does it alone."""
+        average = {name: weight.to(self._device) for name, weight in self._averages.of("student").items()}
 
         def averaged(
             x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
@@ -291,14 +296,14 @@ class Learner:
         x = group_noise(shape, seeds, "initial")
         return sample(averaged, conditioning, self._setting.kernel, sigmas, x, seeds=seeds)
 
-    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
-        """Everything a checkpoint stores as tensors, by file stem. Collective."""
-        stored: dict[str, Mapping[str, Tensor]] = {"ema": self._ema.state(), "judge": self._judge.state()}
+    def tensors(self) -> dict[str, TensorStream]:
+        """Everything a checkpoint stores as tensors, by file stem. Collective: all ranks go through all."""
+        stored = self._averages.streams()
         for name, engine in self._engines.items():
-            stored[name] = engine.state_dict()
-            stored[f"{name}_optimizer"] = engine.optimizer_state()
+            stored[name] = engine.weights()
+            stored[f"{name}_optimizer"] = engine.optimizer_tensors()
         if self._signal.running_std is not None:
-            stored["reward_statistics"] = {"std": self._signal.running_std}
+            stored["reward_statistics"] = TensorStream.of({"std": self._signal.running_std})
         return stored
 
     def facts(self) -> dict[str, Any]:
@@ -325,8 +330,7 @@ class Learner:
         for name, engine in self._engines.items():
             engine.load_state_dict(checkpoint.load(name))
             engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))
-        self._ema.load(checkpoint.load("ema"))
-        self._judge.load(checkpoint.load("judge"))
+        self._averages.load(checkpoint)
         # A run that ended before its first cycle has seen no reward.
         seen = "reward_statistics" in checkpoint.stems
         self._signal.running_std = checkpoint.load("reward_statistics")["std"] if seen else None

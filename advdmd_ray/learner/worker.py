@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.seeds import derive_seed
+from advdmd_ray.errors import CheckpointError
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.evaluation.judges.draws import StudentJudge
 from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid, tiles_that_fit
@@ -18,6 +19,7 @@ from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.outcome import CycleOutcome
+from advdmd_ray.learner.tensor_file import TensorStream
 from advdmd_ray.stations.buffer.record_batch import decode_scored, from_bytes
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo
@@ -30,6 +32,11 @@ Publication = tuple[tuple[Manifest, Manifest], Payload, Payload]
 Nothing = tuple[None, None, None]
 NOTHING: Nothing = (None, None, None)
 CycleResult = tuple[CycleOutcome, Payload, Payload] | Nothing
+
+
+def _drain(streams: Mapping[str, TensorStream]) -> None:
+    for stream in streams.values():
+        stream.drain()
 
 
 class LearnerWorker:
@@ -73,9 +80,6 @@ class LearnerWorker:
 
     def publication(self) -> Publication | Nothing:
         """On rank 0 manifests and payloads of the current student and discriminator, else nothing. Collective."""
-        helps = self._config.learner.partitions_weights  # whole weights are copied on rank 0 alone
-        if self._gang.rank != 0 and not helps:
-            return NOTHING
         weights = self.learner.published()
         if self._gang.rank != 0:
             return NOTHING
@@ -105,17 +109,26 @@ class LearnerWorker:
         return CycleOutcome(report, *manifests, psutil.Process().memory_info().rss), student, discriminator
 
     def checkpoint(self, facts: Mapping[str, Any]) -> str:
-        """Saves the learner and the controller's facts as one checkpoint. Collective; rank 0 writes."""
-        tensors, own = self.learner.tensors(), self.learner.facts()
-        if self._gang.rank != 0:
-            return ""
-        path = save_checkpoint(
-            self._checkpoints,
-            self.learner.version,
-            tensors,
-            {"learner": own, "controller": dict(facts), "config": self._config.model_dump(mode="json")},
-            self._config.learner.keep_checkpoints,
-        )
+        """Saves the learner and the controller's facts as one checkpoint. Collective; rank 0 alone has tensors on it.
+
+        Raises:
+            CheckpointError: on rank 0, if the disk refuses.
+        """
+        streams = self.learner.tensors()
+        everything = {
+            "learner": self.learner.facts(),
+            "controller": dict(facts),
+            "config": self._config.model_dump(mode="json"),
+        }
+        path: Path | str = ""
+        try:
+            if self._gang.rank == 0:
+                keep = self._config.learner.keep_checkpoints
+                path = save_checkpoint(self._checkpoints, self.learner.version, streams, everything, keep)
+        except CheckpointError:
+            _drain(streams)  # the other ranks still gather
+            raise
+        _drain(streams)
         return str(path)
 
     def grid(self) -> str:

@@ -27,9 +27,9 @@ def check_same_run(config: Config, path: Path) -> int:
         UserError: naming the first setting that a resumed run may not change and that differs, or if the checkpoint
             has more cycles than `run.cycles`.
     """
-    from advdmd_ray.learner.checkpoint import open_checkpoint  # noqa: PLC0415 - imports torch
+    from advdmd_ray.learner.checkpoint import verified_checkpoint  # noqa: PLC0415 - imports torch
 
-    checkpoint = open_checkpoint(path)
+    checkpoint = verified_checkpoint(path)
     why = "a resumed run cannot change it; set it back, or start anew by --fresh"
     check_made_with(config, checkpoint, (Resume.FIXED, Resume.STUDENT), why)
     left = config.run.cycles - checkpoint.step

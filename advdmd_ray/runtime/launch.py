@@ -14,7 +14,7 @@ from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.files import write_atomically
-from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
+from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
 from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
@@ -74,13 +74,13 @@ def launched(
     Args:
         config: The configuration, which `runs.preflight.check` has passed; its run folder exists.
         place: `on_ray` or `in_this_process`.
-        resume: An intact checkpoint to continue from.
+        resume: A checkpoint to continue from, which pre-flight has found intact.
 
     Raises:
         UserError: if the place cannot have the run.
     """
     began, folder = time.monotonic(), RunFolder(config.folder)
-    checkpoint = None if resume is None else open_checkpoint(resume)
+    checkpoint = None if resume is None else verified_checkpoint(resume)
     with place(config) as here:
         say(here.note)
         write_atomically(folder.config, dump_config(config).encode())

@@ -11,7 +11,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import BytesLostError
-from advdmd_ray.learner.checkpoint import open_checkpoint
+from advdmd_ray.learner.checkpoint import verified_checkpoint
 from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang, meeting_point
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.runs.parts.networks import device_of
@@ -55,7 +55,7 @@ class LearnerRank(LearnerWorker):
         # Keeps a copy on this node, whose end ends the run: for new workers, when the node it came from is gone.
         self._prompts = payload
         table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))
-        state = None if checkpoint is None else open_checkpoint(checkpoint)
+        state = None if checkpoint is None else verified_checkpoint(checkpoint)
         super().__init__(**learner_parts(self._config, gang, table, state))
         return gang.backend
 

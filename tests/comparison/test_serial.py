@@ -14,7 +14,7 @@ from advdmd_ray.models.codec import PatchCodec
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import SHAPES, build_tiny_pipeline
 from advdmd_ray.runs.needs.compute import Network, cycle_cost
-from local_runs import train_here
+from local_runs import stored_tensors, train_here
 
 CYCLES = 3
 ROUND_OFF = 2e-5
@@ -58,7 +58,7 @@ def test_three_serial_cycles_make_the_student_that_a_run_through_arrow_and_buffe
     assert run.version == CYCLES
     assert "rl" not in reports[0].updates
     assert [report.updates["rl"].updates for report in reports[1:]] == [1, 1]
-    start = SerialRun(config(tmp_path / "start", tiny_pipeline)).learner.tensors()["ema"]
+    start = SerialRun(config(tmp_path / "start", tiny_pipeline)).learner.ema()
     moved = max(float((ours[name] - start[name]).abs().max()) for name in ours)
     apart = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
     assert moved > 10 * ROUND_OFF, "the students must have moved for their agreement to mean anything"
@@ -77,7 +77,7 @@ def test_a_serial_run_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path: Pat
     )
     for _ in range(CYCLES - 1):
         second.cycle()
-    ours, theirs = second.learner.tensors(), whole.learner.tensors()
+    ours, theirs = stored_tensors(second.learner), stored_tensors(whole.learner)
     assert ours.keys() == theirs.keys()
     for stem, tensors in ours.items():
         for name, tensor in tensors.items():
@@ -113,7 +113,7 @@ def test_measuring_the_agreement_with_the_checker_changes_nothing_that_is_learne
         }
         run = SerialRun(Config.model_validate(tree))
         reports.append([run.cycle() for _ in range(2)])
-        tensors.append(run.learner.tensors())
+        tensors.append(stored_tensors(run.learner))
         network = Network(layers=6)
         costs.append([cycle_cost(run._config, report.plan, network, group_size=4) for report in reports[-1]])
     without, measured = reports

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner import checkpoint as under_test
-from advdmd_ray.learner.checkpoint import latest_checkpoint, open_checkpoint, save_checkpoint
+from advdmd_ray.learner.checkpoint import latest_checkpoint, open_checkpoint, save_checkpoint, verified_checkpoint
 
 
 def tensors(seed: int) -> dict[str, dict[str, Tensor]]:
@@ -66,7 +66,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) ->
     wrap(os, "mkdir")
     wrap(Path, "write_text")
     wrap(shutil, "rmtree")
-    wrap(under_test, "save_file")
+    wrap(under_test, "write_tensors")
     return lambda: count
 
 
@@ -246,3 +246,33 @@ def test_the_manifest_can_be_read_by_a_person(tmp_path: Path) -> None:
     assert (
         body["files"]["student.safetensors"]["bytes"] == (tmp_path / "step-00000005/student.safetensors").stat().st_size
     )
+
+
+def test_one_that_was_verified_is_opened_by_its_manifest_and_its_sizes_alone(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    file = path / "student.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert verified_checkpoint(path).stems == ("student", "student.optimizer")
+    with pytest.raises(CheckpointError, match="has changed"):
+        open_checkpoint(path)
+    file.write_bytes(data[:-1])
+    with pytest.raises(CheckpointError, match="bytes"):
+        verified_checkpoint(path)
+
+
+def test_what_is_loaded_is_mapped_from_its_file_and_not_read_into_memory(tmp_path: Path) -> None:
+    """As a restore hands on one tensor at a time, no rank has a network in memory beside its own."""
+    size = 64 * 2**20
+    save_checkpoint(tmp_path, 1, {"student": {"w": torch.ones(size // 4)}}, {}, 1)
+    before = anonymous_bytes()
+    loaded = latest_checkpoint(tmp_path).load("student")
+    assert float(loaded["w"].sum()) == size / 4
+    assert anonymous_bytes() - before < size / 4
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that is no file's."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024

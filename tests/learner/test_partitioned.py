@@ -14,7 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import partitioned_scenario as scenario
+from advdmd_ray.config import Config
+from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
 from advdmd_ray.learner.gang import SoloGang
+from advdmd_ray.runs.parts.inputs import encode_table
+from advdmd_ray.runs.parts.workers import build_learner
 from ports import free_port
 from tiny_digits import write_tiny_digits
 
@@ -29,6 +33,9 @@ class Learned:
     partitioned: dict[str, Tensor]
     plain: dict[str, Tensor]
     reports: tuple[list[dict[str, Any]], list[dict[str, Any]]]
+    settings: Config
+    checkpoint: Checkpoint
+    peaks: tuple[dict[str, int], ...]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,14 @@ def learned(request: pytest.FixtureRequest, folder: Path, pipeline: Path) -> Lea
     settings = scenario.config(pipeline, request.param, engine="torch")
     plain, reports = scenario.learned(settings, SoloGang(), scenario.CYCLES[request.param])
     other = json.loads((folder / f"{request.param}.json").read_text())
-    return Learned(load_file(folder / f"{request.param}.safetensors"), plain, (other, reports))
+    return Learned(
+        load_file(folder / f"{request.param}.safetensors"),
+        plain,
+        (other, reports),
+        settings,
+        latest_checkpoint(folder / request.param),
+        tuple(json.loads((folder / f"{request.param}.{rank}.json").read_text()) for rank in range(2)),
+    )
 
 
 def test_what_is_published_is_whole_and_the_same(learned: Learned) -> None:
@@ -98,3 +112,30 @@ def test_losses_norms_and_areas_are_the_same_in_every_cycle(learned: Learned) ->
 
 def test_one_rank_alone_samples_the_average(learned: Learned) -> None:
     torch.testing.assert_close(learned.partitioned["sample"], learned.plain["sample"], rtol=0, atol=1e-4)
+
+
+def test_no_rank_holds_a_whole_network_but_rank_0_what_it_publishes(learned: Learned) -> None:
+    stored = {stem: learned.checkpoint.load(stem) for stem in learned.checkpoint.stems}
+    largest = max(tensor.nbytes for tensors in stored.values() for tensor in tensors.values())
+    whole = sum(tensor.nbytes for tensor in stored["student"].values())
+    few = 5 * largest  # gathered, and the pieces that it is gathered from
+    assert few < whole / 2
+    rank_0, rank_1 = learned.peaks
+    assert max(rank_0["averages"], rank_0["checkpoint"]) < few
+    assert max(rank_1.values()) < few
+    assert rank_0["publication"] >= whole
+
+
+def test_one_process_in_plain_torch_goes_on_from_the_checkpoint_of_two_ranks(learned: Learned) -> None:
+    one = build_learner(learned.settings, SoloGang(), encode_table(learned.settings), learned.checkpoint)
+    student, discriminator = one.published()
+    found = {f"student:{name}": tensor for name, tensor in student.items()}
+    found |= {f"discriminator:{name}": tensor for name, tensor in discriminator.items()}
+    assert found.keys() == {name for name in learned.partitioned if name.startswith(("student:", "discriminator:"))}
+    for name, tensor in found.items():
+        if name.startswith("student:"):
+            assert torch.equal(tensor, learned.partitioned[name]), name
+    moments = one.tensors()["student_optimizer"].copied()
+    assert all(
+        torch.equal(moments[name], stored) for name, stored in learned.checkpoint.load("student_optimizer").items()
+    )

@@ -1,6 +1,6 @@
-"""A rank's sample grid: as many images as a picture can show, and pictures that do not pile up."""
+"""A rank as a worker: grids of as many images as a picture can show, and checkpoints that rank 0 alone writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +11,10 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.learner.gang import SoloGang
+from advdmd_ray.errors import CheckpointError
+from advdmd_ray.learner.checkpoint import open_checkpoint
+from advdmd_ray.learner.gang import Gang, SoloGang
+from advdmd_ray.learner.tensor_file import TensorStream
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.stations.prompt_table import PromptTable
 
@@ -47,3 +50,63 @@ def test_a_grid_of_large_images_has_fewer_of_them(side: int, rows: int, columns:
     assert worker.grid() == str(tmp_path / "7.png")
     assert asked == [*range(columns)] * rows
     assert thinned == [Config().evaluation.keep_grids]
+
+
+class Streams:
+    """Stands for a learner whose tensors are gathered from all ranks: counts how many of them were."""
+
+    version = 3
+
+    def __init__(self) -> None:
+        self.gathered = 0
+
+    def _gather(self) -> Iterator[tuple[str, Tensor]]:
+        for name in ("a", "b"):
+            self.gathered += 1
+            yield name, torch.zeros(2)
+
+    def tensors(self) -> dict[str, TensorStream]:
+        layout = {name: (torch.float32, torch.Size([2])) for name in ("a", "b")}
+        return {stem: TensorStream(layout, self._gather()) for stem in ("student", "student_optimizer")}
+
+    def facts(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+
+class Other(SoloGang):
+    """Rank 1 of two."""
+
+    rank, size = 1, 2
+
+
+def _saving(learner: Streams, gang: Gang, checkpoints: Path) -> LearnerWorker:
+    return LearnerWorker(
+        Config(),
+        gang,
+        cast("Any", learner),
+        TABLE,
+        checkpoints=checkpoints,
+        grid_path=lambda version: checkpoints / f"{version}.png",
+        thin_grids=lambda _: None,
+        pixels=(8, 8),
+        decode=None,
+        judge=None,
+    )
+
+
+def test_another_rank_than_0_gathers_everything_and_writes_nothing(tmp_path: Path) -> None:
+    learner = Streams()
+    assert _saving(learner, Other(), tmp_path).checkpoint({"controller": 1}) == ""
+    assert learner.gathered == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rank_0_gathers_everything_even_if_the_disk_refuses(tmp_path: Path) -> None:
+    learner = Streams()
+    path = _saving(learner, SoloGang(), tmp_path).checkpoint({"next": 1})
+    assert open_checkpoint(Path(path)).facts["controller"] == {"next": 1}
+    assert learner.gathered == 4
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="could not be saved"):
+        _saving(learner, SoloGang(), tmp_path / "file").checkpoint({})
+    assert learner.gathered == 8  # or the other ranks would wait for it until their deadline

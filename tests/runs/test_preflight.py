@@ -10,6 +10,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
+from advdmd_ray.learner import checkpoint
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.models.attention import check_attention
 from advdmd_ray.models.families.registry import FAMILIES
@@ -234,6 +235,23 @@ def test_resume_with_only_damaged_checkpoints_is_refused(config: Config) -> None
     for resume in ("auto", str(config.folder)):
         with pytest.raises(UserError, match=r"student\.safetensors"):
             preflight.check(config, resume)
+
+
+def test_the_bytes_of_a_checkpoint_are_hashed_once_before_a_run_resumes(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hashed = save(config, config.folder), list[str]()
+    digest = checkpoint._sha256
+
+    def counted(file: Path) -> str:
+        hashed.append(file.name)
+        return digest(file)
+
+    monkeypatch.setattr(checkpoint, "_sha256", counted)
+    start = preflight.check(config, "auto")
+    assert start.checkpoint == path
+    checkpoint.verified_checkpoint(path)  # as the driver and every rank open it
+    assert hashed == ["student.safetensors"]
 
 
 def test_a_foreign_checkpoint_is_not_mixed_into_a_used_folder(config: Config, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def passes(engine: Engine) -> dict[str, Tensor]:
     others = {name: torch.full_like(tensor, 0.1) for name, tensor in engine.state_dict().items()}
     found = {}
     for who in ("own", "others", "own again"):
-        with engine.wearing(others) if who == "others" else nullcontext(engine.module) as module:
+        with engine.wearing(others.items()) if who == "others" else nullcontext(engine.module) as module:
             leaf = x.clone().requires_grad_()
             found[f"{who}:gradient"] = torch.autograd.grad(module(leaf, scaled=True).square().sum(), leaf)[0]
             with torch.no_grad():

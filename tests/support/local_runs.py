@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
+
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Status
 from advdmd_ray.learner.checkpoint import latest_checkpoint
+from advdmd_ray.learner.learner import Learner
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.local import in_this_process
 
@@ -16,3 +19,8 @@ def train_here(config: Config, resume: Path | None = None, display: Callable[[St
     checkpoint = None if resume is None else latest_checkpoint(resume)
     with in_this_process(config) as place, place.workers(checkpoint) as shell:
         return build_controller(config, shell, place.hub, checkpoint, display).run()
+
+
+def stored_tensors(learner: Learner) -> dict[str, dict[str, Tensor]]:
+    """Copies of everything that a checkpoint would store, by file stem."""
+    return {stem: stream.copied() for stem, stream in learner.tensors().items()}

@@ -29,6 +29,7 @@ from advdmd_ray.models.pipeline import (
 )
 from advdmd_ray.models.sampling_settings import SamplingSettings
 from advdmd_ray.models.text import encode_prompts
+from local_runs import stored_tensors
 
 PROMPTS = ["a red fox above the boat", "a fox"]
 LENGTH, GUIDANCE, SIGMAS, SIZE = 300, 2.0, (1.0, 0.6), (32, 48)
@@ -99,7 +100,7 @@ def test_a_cycle_trains_every_network_and_acts_and_learns_alike(
     family_folder: Path, captioned_images: Path, tmp_path: Path, backbone: str, rank: int
 ) -> None:
     run = SerialRun(_config(family_folder, captioned_images, tmp_path, backbone, rank))
-    before = run.learner.tensors()
+    before = stored_tensors(run.learner)
     reports = [run.cycle() for _ in range(2)]
     for report in reports:
         assert {name: update.updates for name, update in report.updates.items()} == {
@@ -109,7 +110,7 @@ def test_a_cycle_trains_every_network_and_acts_and_learns_alike(
             "dmd": 1,
         }
         assert 0 <= report.fresh_deviation <= 1e-6
-    after = run.learner.tensors()
+    after = stored_tensors(run.learner)
     for role in ("student", "fake_score", "discriminator"):
         assert before[role].keys() == after[role].keys()
         assert any(not torch.equal(before[role][name], after[role][name]) for name in before[role]), role

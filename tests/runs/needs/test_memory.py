@@ -315,14 +315,14 @@ def test_the_estimate_is_what_a_learner_holds(rank: int, backbone: str) -> None:
         tensors += [*engine.module.parameters(), *engine.optimizer_state().values()]
     # Adapters share the teacher's tensors: each storage counts once.
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    averages = (*learner.ema().values(), *learner._judge.state().values())
+    averages = [tensor for name in ("student", "discriminator") for tensor in learner._averages.of(name).values()]
     measured = sum(storages.values()) + sum(average.untyped_storage().nbytes() for average in averages)
     (row,) = (row for row in estimate.memory(config, estimate.sizes_of(config)) if row.role == "learner")
     besides = ("process", "gradients", estimate.ACTIVATIONS, estimate.GROUPS)
     parts = [size for name, size in row.parts if not name.startswith(besides)]
     assert measured == pytest.approx(sum(parts), rel=0.15)
     if not rank:  # beside adapters of so small a network the heads would count
-        stored = sum(tensor.nbytes for part in learner.tensors().values() for tensor in part.values())
+        stored = sum(tensor.nbytes for part in learner.tensors().values() for _, tensor in part)
         need = disk_need(config, inspect_pipeline(config.model.path))
         assert stored == pytest.approx(need.checkpoint, rel=0.15)
 
