@@ -37,7 +37,7 @@ def test_a_recipe_is_planned_on_the_headers_of_its_model(
         assert sizes.adapters * FLOAT32 < 0.03 * 2 * sizes.transformer
     gpus = {role.name: role.workers * role.num_gpus for role in placement(config)}
     assert sum(gpus.values()) == int(_said(recipe, "GPUs of"))
-    said = re.search(r"they need ([0-9.]+) of the learner's time, the rollout actors ([0-9.]+)", _text(recipe))
+    said = re.search(r"they need ([0-9.]+) of the learner's time, the rollout actors? ([0-9.]+)", _text(recipe))
     if said is not None:
         balance = examine_balance(config, sizes.network).text
         assert f"actors need {said[2]} and reward workers {said[1]} of the learner's time" in balance
