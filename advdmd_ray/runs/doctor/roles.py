@@ -81,6 +81,8 @@ def _sections(config: Config) -> dict[str, Resources]:
 def _examine_role(config: Config, role: Role, row: RoleMemory, nodes: Sequence[Node]) -> Finding:
     name, size = row.largest
     each = "" if row.workers == 1 else " each"
+    if row.workers > 1 and row.host_of_another < row.host:
+        each = f" in the first, {amount(row.host_of_another)} of host memory in each other"
     where = f"{amount(row.gpu)} on a GPU and {amount(row.host)} in host memory" if row.on_gpu else amount(row.host)
     most = f"the largest part is {_SHOWN.get(name, name)}, {amount(size)}"
     text = f"{some(row.workers, 'worker')}, {where}{each}; {most}"
@@ -216,12 +218,12 @@ def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node], *, proce
     if not processes:
         rows = tuple(replace(row, workers=1) for row in rows if row.role not in {"driver", "services"})
     store = config.ray.object_store_bytes if local and processes else 0
-    needed, offered = sum(row.workers * row.host for row in rows) + store, sum(node.memory for node in nodes)
+    needed, offered = sum(row.host_of_all for row in rows) + store, sum(node.memory for node in nodes)
     all_of = f"all workers and an object store of {amount(store)}" if store else "all workers"
     text = f"{all_of} need about {amount(needed)} of host memory, {amount(offered)} are there"
     if needed <= offered:
         return Finding("memory", "ok", text)
-    worst = max(rows, key=lambda row: row.workers * row.host)
+    worst = max(rows, key=lambda row: row.host_of_all)
     count = {"rollout": "rollout.actors", "reward": "reward.workers", "learner": "learner.ranks"}.get(worst.role)
     fewer = f"; {worst.role} needs the most: lower {count}" if count and worst.workers > 1 else ""
     smaller = ", or lower ray.object_store_bytes" if local else ", or add nodes"

@@ -25,6 +25,9 @@ IN_HOST = " in host memory"
 _IN_HOST_MEMORY = frozenset({"process", "EMA", "averages of 2", GROUPS})
 """Parts that are in host memory even where a worker has its networks on a GPU."""
 
+_OF_THE_FIRST = frozenset({"EMA", "averages of 2"})
+"""Parts that the first worker of a role alone has: rank 0 keeps the averages, and the others copy nothing for them."""
+
 LIVE_BYTES = GIB
 """Most that ZeRO 3 keeps gathered for its next use, where activations are made again."""
 
@@ -80,7 +83,7 @@ class RoleMemory:
     Attributes:
         role: The role.
         workers: Processes.
-        parts: What is held and its bytes, in one worker.
+        parts: What is held and its bytes, in the first worker: learner rank 0 alone has the averages.
         on_gpu: Whether its networks are on a GPU.
         loaded: Bytes of the network that it reads from files; on its way to a GPU it is in host memory.
     """
@@ -105,8 +108,19 @@ class RoleMemory:
 
     @property
     def host(self) -> int:
-        """Most bytes of one worker in host memory: while it starts, or while it works."""
+        """Most bytes of the first worker in host memory: while it starts, or while it works."""
         return max(self.per_worker - self.gpu, PROCESS_BYTES + self.loaded)
+
+    @property
+    def host_of_another(self) -> int:
+        """Most bytes in host memory of a worker that is not the first."""
+        alone = sum(size for name, size in self.parts if name in _OF_THE_FIRST)
+        return max(self.per_worker - alone - self.gpu, PROCESS_BYTES + self.loaded)
+
+    @property
+    def host_of_all(self) -> int:
+        """Most bytes in host memory of all workers together."""
+        return self.host + (self.workers - 1) * self.host_of_another
 
     @property
     def largest(self) -> tuple[str, int]:

@@ -29,7 +29,7 @@ def plan_text(config: Config, *, local: bool = False) -> str:
     if not local:
         demand = f"of a local Ray; groups and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}"
         lines.append(f"  {'store':<24}{store / MIB:>11,.1f}  {demand}")
-    on_gpus, total = sum(row.workers * row.gpu for row in roles), sum(row.workers * row.host for row in roles) + store
+    on_gpus, total = sum(row.workers * row.gpu for row in roles), sum(row.host_of_all for row in roles) + store
     without = "discriminator heads" if local else "discriminator heads and Ray's own processes"
     of_all = f"  {'total':<13}{on_gpus / MIB:>11,.1f}{total / MIB:>11,.1f}  "
     lines.append(f"{of_all}what one node that has the whole run needs, without {without}")

@@ -166,7 +166,7 @@ def test_many_threads_on_few_cores_are_worth_a_note() -> None:
 
 def test_host_memory_is_that_of_all_workers_and_of_a_local_object_store() -> None:
     settings = Config()
-    needed = sum(row.workers * row.host for row in memory(settings, SIZES))
+    needed = sum(row.host_of_all for row in memory(settings, SIZES))
     there = replace(HEAD, memory=needed)
     assert examine_memory(settings, SIZES, [there]).state == "ok"
     local = examine_memory(settings, SIZES, [replace(there, name=HERE)])

@@ -197,6 +197,17 @@ def test_the_average_and_the_groups_stay_in_host_memory() -> None:
     assert (row.gpu, row.host) == (0, row.per_worker)
 
 
+def test_rank_0_alone_needs_room_for_the_averages() -> None:
+    def learner(own: str) -> estimate.RoleMemory:
+        config = config_with(learner={"ranks": 4, "zero_stage": 3}, discriminator={"backbone": own})
+        return next(row for row in estimate.memory(config, SIZES) if row.role == "learner")
+
+    for backbone, averages in (("teacher", 1), ("own", 2)):
+        row = learner(backbone)
+        assert row.host - row.host_of_another == averages * 1000 * FLOAT32
+        assert row.host_of_all == 4 * row.host - 3 * averages * 1000 * FLOAT32
+
+
 def test_a_network_passes_through_host_memory_on_its_way_to_a_gpu() -> None:
     sizes = sizes_with(10**9, LatentSpec(1, 8, 8))
     (row,) = (row for row in estimate.memory(config_with(reward={"num_gpus": 1.0}), sizes) if row.role == "reward")

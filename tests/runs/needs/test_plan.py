@@ -34,8 +34,7 @@ def test_a_role_has_its_memory_of_a_gpu_beside_that_of_its_host_and_the_total_is
     text, rows = plan_text(config), memory(config, sizes_of(config))
     for row in rows:
         assert numbers(text, row.role) == pytest.approx([row.gpu / MIB, row.host / MIB], abs=0.06), row.role
-    whole = [sum(row.workers * size for row, size in zip(rows, sizes, strict=True)) / MIB for sizes in
-             ([row.gpu for row in rows], [row.host for row in rows])]  # fmt: skip
+    whole = [sum(row.workers * row.gpu for row in rows) / MIB, sum(row.host_of_all for row in rows) / MIB]
     whole[1] += config.ray.object_store_bytes / MIB
     assert numbers(text, "total") == pytest.approx(whole, abs=0.06)
     assert whole[0] > 0
