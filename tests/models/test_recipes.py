@@ -9,8 +9,12 @@ from advdmd_ray.cli import main
 from advdmd_ray.config import read_config
 from advdmd_ray.config.shipped import shipped_names
 from advdmd_ray.models.families.kept import FLOAT32
+from advdmd_ray.planning.cards import CARDS
+from advdmd_ray.planning.costs import Speeds, Work, computed
+from advdmd_ray.planning.report import plan
 from advdmd_ray.runs.doctor.balance import examine_balance
 from advdmd_ray.runs.needs.memory import memory, object_store_demand, placement, sizes_of
+from advdmd_ray.runs.needs.micro_batch import HEADROOM
 from full_size import MODELS, write_full_size
 from pictures import write_captioned
 
@@ -45,6 +49,13 @@ def test_a_recipe_is_planned_on_the_headers_of_its_model(
     # The comment's number of gigabytes holds all that is counted, activations included.
     for role in ("rollout", "reward", "learner"):
         assert 0 < per_gpu[role] < int(_said(recipe, "GB (")) * 1e9, role
+    speeds = Speeds(CARDS["a100-40" if _said(recipe, "GB (") == "40" else "a100-80"])
+    costs = computed(config, Work.of(config, sizes), speeds)
+    made = plan(config, sizes, card=speeds.card.memory, gpus=8, costs=lambda _: costs, search=False)
+    assert made.own.forecast.shares["learner"]["busy"] > 0.9
+    for role, shares in made.own.forecast.shares.items():
+        assert shares["busy"] > 0.45, f"{role}: cards that stand idle are a fault of the recipe"
+        assert made.own_needs.roles[role].used <= HEADROOM * speeds.card.memory, role
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_names() if "/" not in name])
