@@ -4,7 +4,7 @@ Nothing here imports torch, and no source does before it is asked for images or 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -57,6 +57,32 @@ class Shards(Protocol):
 
     def make(self, shard: int, tools: Tools) -> int:
         """Makes a shard, as a whole or not at all, and returns the number of its images."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of a shard's images.
+
+    Attributes:
+        images: Number of those that were encoded now.
+        skipped: Why others cannot be used, by their names.
+    """
+
+    images: int
+    skipped: Mapping[str, str]
+
+
+class EncodingTask(Protocol):
+    """Images on disk that a worker encodes: plain data that travels to it."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    def encode(self, codec: Callable[["Tensor"], "Tensor"], threads: int = 1) -> Encoded:
+        """Encodes them, as a whole or not at all, with so many threads that decode."""
         ...
 
 
@@ -146,11 +172,18 @@ class Source(ABC):
             UserError: for the first obstacle found.
         """
 
-    def prepare(self, progress: Progress) -> str:  # noqa: ARG002 - whoever has nothing to prepare keeps this
-        """Makes what this process can make before any worker starts.
+    def to_encode(self) -> Sequence[EncodingTask]:
+        """What workers have to encode before the prompts are known; whoever has nothing to encode keeps this."""
+        return ()
+
+    def encoded(self, results: Iterable[Encoded]) -> str:  # noqa: ARG002 - whoever has nothing to encode keeps this
+        """Takes what became of each of `to_encode`, as it comes.
 
         Returns:
-            One line for the user; empty if there was nothing to do.
+            One line for the user; empty if there is nothing to say.
+
+        Raises:
+            UserError: if too many images cannot be used, or too few can.
         """
         return ""
 

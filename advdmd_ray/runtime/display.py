@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,12 +15,19 @@ from rich.text import Text
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Status
+from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.learner.outcome import CycleReport
 
 PLAIN_EVERY_S = 10.0
 STANDING_EVERY_S = 60.0
 MOMENT_S = 5.0
 HACKING = "the reward rises while the judge's figures fall"
+
+
+class Counted(Protocol):
+    """Is given how many are done, of how many, and what else there is to say."""
+
+    def __call__(self, done: int, of: int, more: str = "") -> None: ...  # noqa: D102
 
 
 @contextmanager
@@ -38,7 +46,7 @@ def progress_display(config: Config) -> Iterator[Callable[[Status], None]]:
 
 
 @contextmanager
-def counted(what: str, quiet_s: float = 0.0) -> Iterator[Callable[[int, int], None]]:
+def counted(what: str, quiet_s: float = 0.0) -> Iterator[Counted]:
     """How many of some things are done: a bar on a terminal, elsewhere a line every ten seconds.
 
     Args:
@@ -46,35 +54,61 @@ def counted(what: str, quiet_s: float = 0.0) -> Iterator[Callable[[int, int], No
         quiet_s: Nothing is shown of what is done in less than this.
 
     Yields:
-        The function to give done and all to.
+        The function to give done and all to, and what else to say.
     """
     console, began = Console(stderr=True), time.monotonic()
     if console.is_terminal:
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(what, visible=quiet_s == 0)
-            yield lambda done, of: bar.update(
-                task, completed=done, total=of, visible=time.monotonic() - began >= quiet_s
+            yield lambda done, of, more="": bar.update(
+                task, completed=done, total=of, visible=time.monotonic() - began >= quiet_s, description=what + more
             )
         return
     shown = [float("-inf")]
 
-    def show(done: int, of: int) -> None:
+    def show(done: int, of: int, more: str = "") -> None:
         now = time.monotonic()
         if now - began >= quiet_s and (now - shown[0] >= PLAIN_EVERY_S or done == of):
             shown[0] = now
-            sys.stderr.write(f"{what}: {done} of {of}\n")
+            sys.stderr.write(f"{what}: {done} of {of}{more}\n")
             sys.stderr.flush()
 
     yield show
 
 
-def samples_progress() -> AbstractContextManager[Callable[[int, int], None]]:
+@contextmanager
+def encoding_progress(tasks: Sequence[EncodingTask]) -> Iterator[Callable[[Iterable[Encoded]], Iterator[Encoded]]]:
+    """How many shards of images are encoded, how fast and how long it will take; nothing if there are none to encode.
+
+    Yields:
+        The function that the results go through.
+    """
+    began, shards = time.monotonic(), len(tasks)
+
+    def followed(results: Iterable[Encoded]) -> Iterator[Encoded]:
+        images = 0
+        show(0, shards, "")
+        for done, result in enumerate(results, start=1):
+            images += result.images
+            yield result
+            elapsed = time.monotonic() - began
+            left = clock_text(elapsed * (shards - done) / done)
+            show(done, shards, f", {images} images, {images / max(elapsed, 1e-9):.1f}/s, {left} left")
+
+    if not tasks:
+        yield iter
+        return
+    with counted("shards of images encoded") as show:
+        yield followed
+
+
+def samples_progress() -> AbstractContextManager[Counted]:
     """How many of the teacher's samples are there."""
     return counted("images of the teacher")
 
 
-def judge_progress() -> AbstractContextManager[Callable[[int, int], None]]:
+def judge_progress() -> AbstractContextManager[Counted]:
     """How many of the judge's images are drawn, if that takes longer than a moment."""
     return counted("images for the judge", MOMENT_S)
 

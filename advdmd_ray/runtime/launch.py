@@ -3,8 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -12,13 +12,15 @@ from typing import Protocol
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell
+from advdmd_ray.data.registry import source_of
+from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
 from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
-from advdmd_ray.runtime.display import progress_display
+from advdmd_ray.runtime.display import encoding_progress, progress_display
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,10 @@ class Place(Protocol):
 
     @property
     def hub(self) -> ServingHub: ...  # noqa: D102
+
+    def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
+        """Encodes images on disk; no worker of the run is up yet."""
+        ...
 
     def workers(self, checkpoint: Checkpoint | None) -> AbstractContextManager[Shell]:
         """Brings the workers up, from a checkpoint if there is one, and ends them."""
@@ -83,6 +89,7 @@ def launched(
     checkpoint = None if resume is None else verified_checkpoint(resume)
     with place(config) as here:
         say(here.note)
+        began += prepare_data(config, here)
         write_atomically(folder.config, dump_config(config).encode())
         port = here.hub.serve(config.metrics.host, config.metrics.port)
         say(f"metrics at http://{config.metrics.host}:{port}/metrics")
@@ -96,6 +103,17 @@ def launched(
                 yield build_controller(config, shell, here.hub, checkpoint, display)
         finish(config, here, Phases(setup, time.monotonic() - began - setup))
     say(f"look at {folder.report}")
+
+
+def prepare_data(config: Config, here: Place) -> float:
+    """Has the images encoded that are not, where everybody can see how far it is; returns the seconds that took."""
+    began, source = time.monotonic(), source_of(config)
+    tasks = source.to_encode()
+    with encoding_progress(tasks) as followed, closing(here.encode(tasks)) as results:
+        made = source.encoded(followed(results))
+    if made:
+        say(made)
+    return time.monotonic() - began
 
 
 def finish(config: Config, here: Place, phases: Phases) -> None:

@@ -5,7 +5,7 @@ A task is done when it is started, so the order of work is fixed.
 
 import gc
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
+from advdmd_ray.data.encoding import encode_here
+from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
@@ -135,6 +137,10 @@ class LocalPlace:
 
     def __init__(self, config: Config, hub: MetricsHub) -> None:
         self._config, self.hub = config, hub
+
+    def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
+        """See `Place`; images are decoded in threads."""
+        yield from encode_here(self._config.model.path, tasks)
 
     @contextmanager
     def workers(self, checkpoint: Checkpoint | None) -> Iterator[LocalShell]:

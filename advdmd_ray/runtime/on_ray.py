@@ -1,7 +1,7 @@
 """Ray as the place of a run: its workers are actors, on the cluster that the configuration names or a local Ray."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config, Resume
+from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.models.folder import inspect_pipeline
@@ -22,6 +23,7 @@ from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
+from advdmd_ray.runtime.image_encoding import encoded_on_ray
 from advdmd_ray.runtime.judging import judged_on_ray
 from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.ray_shell import RayShell
@@ -61,6 +63,10 @@ class RayPlace:
 
     def __init__(self, config: Config, hub: RemoteHub, note: str) -> None:
         self._config, self.hub, self.note = located(config), hub, note
+
+    def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
+        """See `Place`."""
+        yield from encoded_on_ray(self._config, tasks)
 
     @contextmanager
     def workers(self, checkpoint: Checkpoint | None) -> Iterator[RayShell]:

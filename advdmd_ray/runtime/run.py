@@ -5,7 +5,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from advdmd_ray.config import Config
-from advdmd_ray.data.registry import source_of
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.needs.memory import ray_address
@@ -41,7 +40,6 @@ def run(config: Config, *, resume: str | None = None, fresh: bool = False, local
     start = preflight.check(config, resume, fresh=fresh, local=local)
     sys.stderr.write(start.note + "\n")
     with claim(start):
-        _prepare_data(config)
         from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
         with launched(config, _place(config, local=local), start.checkpoint) as controller:
@@ -60,13 +58,3 @@ def _place(config: Config, *, local: bool) -> "Callable[[Config], AbstractContex
     from advdmd_ray.runtime.on_ray import on_ray  # noqa: PLC0415 - imports ray
 
     return on_ray
-
-
-def _prepare_data(config: Config) -> None:
-    """Makes what the data source has to make before any worker starts, where everybody can see how far it is."""
-    from rich.console import Console  # noqa: PLC0415 - slow to import
-
-    with Console(stderr=True).status("looking for images") as status:
-        made = source_of(config).prepare(lambda done, of: status.update(f"encoding images: {done} of {of} shards"))
-    if made:
-        sys.stderr.write(f"{made}\n")

@@ -5,9 +5,10 @@ another model, size or data set never meets them.
 """
 
 import hashlib
-import io
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -16,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
 from torch import Tensor
 
+from advdmd_ray.data.files.fitting import Fitting
 from advdmd_ray.data.files.shards import CaptionedImage, Shard
+from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.thumbnails import THUMBNAIL, thumbnails
 from advdmd_ray.files import drafted_file
@@ -28,14 +30,6 @@ BATCH = 8
 """Images that go through the codec in one call."""
 READER = 2
 """Counted up whenever the same file is read as another image, so that no cache keeps the old one."""
-UNREADABLE = (
-    OSError,
-    TypeError,  # Pillow's, of a broken TIFF
-    ValueError,
-    SyntaxError,  # Pillow's, of a broken PNG
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 NAMED = 5
 """Skipped images that a message names."""
 
@@ -69,64 +63,15 @@ class Skipped:
                 "them, or raise data.most_skipped"
             )
 
+    def add_all(self, reasons: Mapping[str, str]) -> None:
+        """Count those of a shard; raises as `add`."""
+        for name, reason in reasons.items():
+            self.add(name, reason)
+
     def named(self) -> str:
         """The first of them with their reasons."""
         shown = [f"{name} ({reason})" for name, reason in list(self.reasons.items())[:NAMED]]
         return ", ".join(shown) + (", ..." if len(self.reasons) > NAMED else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Fitting:
-    """How images become the model's size.
-
-    Attributes:
-        height: Pixels.
-        width: Pixels.
-        most_upscaling: Images that would have to grow by more than this factor are left out.
-    """
-
-    height: int
-    width: int
-    most_upscaling: float
-
-    def fitted(self, item: CaptionedImage) -> Float[np.ndarray, "3 h w"]:
-        """Decode, scale until it covers the size, and cut the middle out; values in [-1, 1].
-
-        Raises:
-            ValueError: with the reason why the image cannot be used.
-        """
-        if not item.caption.strip():
-            raise ValueError("has no caption")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(item.content)) as opened:
-                    image = upright_rgb(opened)
-        except UNREADABLE as error:
-            raise ValueError(f"is no readable image: {type(error).__name__}") from None
-        scale = max(self.height / image.height, self.width / image.width)
-        if scale > self.most_upscaling:
-            raise ValueError(f"has {image.height} x {image.width} pixels, too few")
-        size = max(self.width, round(image.width * scale)), max(self.height, round(image.height * scale))
-        left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
-        cut = image.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + self.width, top + self.height))
-        return np.asarray(cut, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
-
-
-def upright_rgb(opened: Image.Image) -> Image.Image:
-    """An image as a viewer shows it: turned as its EXIF says, transparent parts on white, 16 bits of grey as 8.
-
-    Raises:
-        ValueError: for pixels of 32 bits, whose range nobody knows.
-    """
-    image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image, dtype=np.uint32) // 257).astype(np.uint8))
-    elif image.mode in {"I", "F"}:
-        raise ValueError(f"pixels of mode {image.mode}")
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
 
 
 def latent_schema(shape: tuple[int, int, int]) -> pa.Schema:
@@ -169,61 +114,86 @@ def cache_folder(root: Path, codec: str, fitting: Fitting) -> Path:
     return root / hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
-def encode_shards(
-    shards: Sequence[Shard],
-    folder: Path,
-    fitting: Fitting,
-    codec: Callable[[], Callable[[Tensor], Tensor]],
-    shape: tuple[int, int, int],
-    skipped: Skipped,
-    progress: Callable[[int, int], None] = lambda _done, _of: None,
-) -> list[Path]:
-    """Encode the shards that are not there yet; returns the files of all of them, in order.
+@dataclass(frozen=True, slots=True)
+class ShardEncoding:
+    """A shard that is to be encoded, and where: plain data, which may travel to a worker. See `EncodingTask`.
 
-    Args:
-        shards: The data set.
-        folder: Where the files are; made if it is missing.
+    Attributes:
+        shard: The images.
+        file: Of their latents.
         fitting: The size of images.
-        codec: Asked, for each shard that is not there, for a function from images `[b, 3, H, W]` in [-1, 1] to latents
-            `[b, c, h, w]`.
         shape: Of a latent.
-        skipped: Counts what is left out.
-        progress: Told how many of the shards are done.
-
-    Raises:
-        UserError: if too many images cannot be used, or the folder cannot be written.
+        most_skipped: More images that cannot be used end it.
     """
-    files = [encoded_file(folder, shard) for shard in shards]
-    make_cache(folder)
-    for done, (shard, file) in enumerate(zip(shards, files, strict=True)):
-        progress(done, len(shards))
-        if not file.exists():
-            write_latents(file, shape, _encoded(shard, fitting, codec(), skipped))
-    progress(len(shards), len(shards))
-    return files
+
+    shard: Shard
+    file: Path
+    fitting: Fitting
+    shape: tuple[int, int, int]
+    most_skipped: int
+
+    @property
+    def name(self) -> str:
+        """The shard's."""
+        return self.shard.name
+
+    def encode(self, codec: Callable[[Tensor], Tensor], threads: int = 1) -> Encoded:
+        """Encode the shard, unless it is there; its file is written as a whole or not at all.
+
+        Images are decoded ahead of the codec, at most `2 * max(threads, BATCH)` of them at a time.
+
+        Args:
+            codec: From images `[b, 3, H, W]` in [-1, 1] to latents `[b, c, h, w]`. Which images come together hangs on
+                the shard alone.
+            threads: That decode and scale images.
+
+        Raises:
+            UserError: if too many images cannot be used, or the folder cannot be written.
+        """
+        if self.file.exists():
+            return Encoded(0, {})
+        make_cache(self.file.parent)
+        skipped, images = Skipped(self.most_skipped), 0
+        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+            usable = _fitted(self.shard.read(), self.fitting, pool, 2 * max(threads, BATCH), skipped)
+
+            def batches() -> Iterator[Batch]:
+                nonlocal images
+                while some := list(itertools.islice(usable, BATCH)):
+                    images += len(some)
+                    yield _batch(some, codec)
+
+            write_latents(self.file, self.shape, batches())
+        return Encoded(images, skipped.reasons)
 
 
-def _encoded(shard: Shard, fitting: Fitting, encode: Callable[[Tensor], Tensor], skipped: Skipped) -> Iterator[Batch]:
-    items: list[CaptionedImage] = []
-    images: list[np.ndarray] = []
-    for item in shard.read():
-        try:
-            images.append(fitting.fitted(item))
-        except ValueError as error:
-            skipped.add(item.name, str(error))
-            continue
-        items.append(item)
-        if len(items) == BATCH:
-            yield _batch(items, images, encode)
-            items, images = [], []
-    if items:
-        yield _batch(items, images, encode)
+def _fitted(
+    items: Iterator[CaptionedImage], fitting: Fitting, pool: ThreadPoolExecutor, ahead: int, skipped: Skipped
+) -> Iterator[tuple[CaptionedImage, np.ndarray]]:
+    """The images that can be used, in their order, while others are decoded ahead."""
+    waiting: deque[tuple[CaptionedImage, Future[np.ndarray]]] = deque()
+    try:
+        while True:
+            for item in itertools.islice(items, ahead - len(waiting)):
+                waiting.append((item, pool.submit(fitting.fitted, item)))
+            if not waiting:
+                return
+            item, future = waiting.popleft()
+            try:
+                fitted = future.result()
+            except ValueError as error:
+                skipped.add(item.name, str(error))
+                continue
+            yield item, fitted
+    finally:
+        for _, future in waiting:
+            future.cancel()
 
 
-def _batch(items: list[CaptionedImage], images: list[np.ndarray], encode: Callable[[Tensor], Tensor]) -> Batch:
-    pixels = torch.from_numpy(np.stack(images))
-    captions = [" ".join(item.caption.split()) for item in items]
-    return [item.name for item in items], captions, encode(pixels), thumbnails(pixels)
+def _batch(some: Sequence[tuple[CaptionedImage, np.ndarray]], encode: Callable[[Tensor], Tensor]) -> Batch:
+    pixels = torch.from_numpy(np.stack([fitted for _, fitted in some]))
+    captions = [" ".join(item.caption.split()) for item, _ in some]
+    return [item.name for item, _ in some], captions, encode(pixels), thumbnails(pixels)
 
 
 def write_latents(file: Path, shape: tuple[int, int, int], batches: Iterator[Batch]) -> None:
@@ -250,7 +220,7 @@ def write_latents(file: Path, shape: tuple[int, int, int], batches: Iterator[Bat
 
 
 class ArrowLatents:
-    """Latents in the files of `encode_shards`, mapped into memory: only rows that are asked for are read.
+    """Latents in the files of `ShardEncoding`, mapped into memory: only rows that are asked for are read.
 
     Args:
         files: The files.

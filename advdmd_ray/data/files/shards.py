@@ -39,7 +39,7 @@ class CaptionedImage:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A part of a data set that is read, encoded and stored as a whole.
+    """A part of a data set that is read, encoded and stored as a whole: plain data, which may travel to a worker.
 
     Attributes:
         name: For messages.
@@ -85,7 +85,7 @@ def find_shards(path: str, *, image_column: str = "image", caption_column: str =
         return tuple(shard for file in parquet for shard in _parquet_shards(file, columns))
     tars = [file for file in files if file.suffix == ".tar"]
     if tars:
-        return tuple(Shard(file.name, _identity([file]), _reading_tar(file)) for file in tars)
+        return tuple(Shard(file.name, _identity([file]), TarReader(file)) for file in tars)
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise UserError(
@@ -112,30 +112,59 @@ def _folder_shards(root: Path, images: Sequence[Path]) -> Iterator[Shard]:
     listed = _metadata(table) if table.is_file() else None
     for number, first in enumerate(range(0, len(images), FOLDER_SHARD)):
         files = images[first : first + FOLDER_SHARD]
-        beside = [] if listed is not None else [found for file in files if (found := _caption_file(file)) is not None]
-        sources = [*files, *([table] if listed is not None else beside)]
-        reading = _reading_folder(root, files, listed)
-        yield Shard(f"{root.name}-{number:05d}", _identity(sources), reading, len(files))
+        names = tuple(file.relative_to(root).as_posix() for file in files)
+        if listed is None:
+            captions = None
+            sources = [*files, *(found for file in files if (found := _caption_file(file)) is not None)]
+        else:  # only its own: a shard travels to a worker
+            captions = tuple(listed.get(name, "") for name in names)
+            sources = [*files, table]
+        yield Shard(f"{root.name}-{number:05d}", _identity(sources), FolderReader(root, names, captions), len(files))
 
 
 def _caption_file(image: Path) -> Path | None:
     return next((file for suffix in CAPTION_SUFFIXES if (file := image.with_suffix(suffix)).is_file()), None)
 
 
-def _reading_folder(
-    root: Path, files: Sequence[Path], listed: Mapping[str, str] | None
-) -> Callable[[], Iterator[CaptionedImage]]:
-    def read() -> Iterator[CaptionedImage]:
-        for file in files:
-            name = file.relative_to(root).as_posix()
-            if listed is not None:
-                caption = listed.get(name, "")
+@dataclass(frozen=True, slots=True)
+class FolderReader:
+    """Reads some images of a folder.
+
+    Attributes:
+        root: The folder.
+        names: Of the images, in it.
+        captions: Of each; None: they stand in files beside them.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    captions: tuple[str, ...] | None
+
+    def __call__(self) -> Iterator[CaptionedImage]:
+        """Yields them.
+
+        Raises:
+            UserError: if one is no longer there.
+        """
+        for place, name in enumerate(self.names):
+            file = self.root / name
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                raise _unread(file, error) from None
+            if self.captions is not None:
+                caption = self.captions[place]
             else:
                 beside = _caption_file(file)
                 caption = "" if beside is None else beside.read_text(encoding="utf-8", errors="replace")
-            yield CaptionedImage(name, caption, file.read_bytes())
+            yield CaptionedImage(name, caption, content)
 
-    return read
+
+def _unread(file: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{file}: cannot be read ({error.strerror}); on several machines data.path must be a folder that all of them "
+        "see, and it must not change during a run"
+    )
 
 
 def _metadata(table: Path) -> dict[str, str]:
@@ -178,30 +207,65 @@ def _parquet_shards(file: Path, columns: tuple[str, str]) -> Iterator[Shard]:
             raise UserError(f"{file}: has no column {column!r}; set {key} to one of: {', '.join(names)}")
     for group, count in enumerate(rows):
         identity = _identity([file], str(group), *columns)
-        yield Shard(f"{file.name}-{group:05d}", identity, _reading_parquet(file, group, columns), count)
+        yield Shard(f"{file.name}-{group:05d}", identity, ParquetReader(file, group, columns), count)
 
 
-def _reading_parquet(file: Path, group: int, columns: tuple[str, str]) -> Callable[[], Iterator[CaptionedImage]]:
-    def read() -> Iterator[CaptionedImage]:
-        with pq.ParquetFile(file) as opened:
-            parts = opened.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=list(columns))
+@dataclass(frozen=True, slots=True)
+class ParquetReader:
+    """Reads a row group.
+
+    Attributes:
+        file: The Parquet file.
+        group: The row group's number.
+        columns: Of images and of captions.
+    """
+
+    file: Path
+    group: int
+    columns: tuple[str, str]
+
+    def __call__(self) -> Iterator[CaptionedImage]:
+        """Yields its images.
+
+        Raises:
+            UserError: if the file is no longer there.
+        """
+        try:
+            opened = pq.ParquetFile(self.file)
+        except OSError as error:
+            raise _unread(self.file, error) from None
+        with opened:
+            parts = opened.iter_batches(ROWS_AT_ONCE, row_groups=[self.group], columns=list(self.columns))
             for row, values in enumerate(values for part in parts for values in part.to_pylist()):
-                image, caption = values[columns[0]], values[columns[1]]
+                image, caption = values[self.columns[0]], values[self.columns[1]]
                 content = image.get("bytes") if isinstance(image, dict) else image
                 yield CaptionedImage(
-                    f"{file.name}, row {row} of group {group}",
+                    f"{self.file.name}, row {row} of group {self.group}",
                     caption if isinstance(caption, str) else "",
                     content if isinstance(content, bytes) else b"",
                 )
-
-    return read
 
 
 # WebDataset ---------------------------------------------------------------------------------------------------------
 
 
-def _reading_tar(file: Path) -> Callable[[], Iterator[CaptionedImage]]:
-    def read() -> Iterator[CaptionedImage]:
+@dataclass(frozen=True, slots=True)
+class TarReader:
+    """Reads a tar in WebDataset's layout.
+
+    Attributes:
+        file: The tar.
+    """
+
+    file: Path
+
+    def __call__(self) -> Iterator[CaptionedImage]:
+        """Yields its images.
+
+        Raises:
+            UserError: if it is damaged or no longer there.
+        """
+        file = self.file
         try:
             with tarfile.open(file) as tar:
                 members = ((_split(member.name), member) for member in tar if member.isfile())
@@ -212,8 +276,8 @@ def _reading_tar(file: Path) -> Callable[[], Iterator[CaptionedImage]]:
                         yield CaptionedImage(f"{file.name}: {key}", _tar_caption(parts), image)
         except tarfile.TarError as error:
             raise UserError(f"{file}: is not a whole tar file ({error}); copy it again") from None
-
-    return read
+        except OSError as error:
+            raise _unread(file, error) from None
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -2,18 +2,16 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from advdmd_ray.data.captioned_source import CaptionedSource
 from advdmd_ray.data.prompt_file import load_prompts
-from advdmd_ray.data.source import Progress
+from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from advdmd_ray.data.files.encoding import ArrowLatents
+    from advdmd_ray.data.files.encoding import ArrowLatents, ShardEncoding, Skipped
     from advdmd_ray.data.files.shards import Shard
 
 
@@ -53,7 +51,8 @@ class FilesSource(CaptionedSource):
         Raises:
             UserError: if none of them can be used, or more cannot than may be left out.
         """
-        from advdmd_ray.data.files.encoding import Fitting, Skipped
+        from advdmd_ray.data.files.encoding import Skipped
+        from advdmd_ray.data.files.fitting import Fitting
         from advdmd_ray.models.folder import inspect_pipeline
 
         data, model = self.config.data, self.config.model
@@ -73,20 +72,41 @@ class FilesSource(CaptionedSource):
             first = f"none of the first {looked_at} images can be used"
             raise UserError(f"data.path {data.path}: {first}: {skipped.named()}; repair them")
 
-    def prepare(self, progress: Progress) -> str:
-        """See `Source`: encodes the images that are not encoded yet."""
+    def to_encode(self) -> "list[ShardEncoding]":
+        """See `Source`: the shards that are not encoded yet."""
+        return [task for task in self._encodings if not task.file.exists()]
+
+    def encoded(self, results: Iterable[Encoded]) -> str:
+        """See `Source`."""
+        from advdmd_ray.data.files.encoding import Skipped
         from advdmd_ray.evaluation.judges.thumbnails import check_count
 
-        latents = self._opened(progress)
+        data, skipped = self.config.data, Skipped(self.config.data.most_skipped)
+        for result in results:
+            skipped.add_all(result.skipped)
+        missing, of = len(self.to_encode()), len(self._encodings)
+        if missing:
+            raise UserError(
+                f"{self.config.latents}: {missing} of {of} shards of {data.path} are not there after encoding; "
+                "on several machines data.cache must be a folder that all of them see, and data.path must not change"
+            )
+        latents = self._open(skipped)
         check_count(len(latents))
-        return f"{len(latents)} real images with {len(set(latents.captions))} captions"
+        left_out = f"; left out {len(skipped.reasons)}: {skipped.named()}" if skipped.reasons else ""
+        return f"{len(latents)} real images with {len(set(latents.captions))} captions{left_out}"
 
     @functools.cached_property
     def _held(self) -> "ArrowLatents":
-        return self._opened(lambda _done, _of: None)
+        from advdmd_ray.data.encoding import encode_here
+        from advdmd_ray.data.files.encoding import Skipped
+
+        skipped = Skipped(self.config.data.most_skipped)
+        for result in encode_here(self.config.model.path, self.to_encode()):
+            skipped.add_all(result.skipped)
+        return self._open(skipped)
 
     def latents(self) -> "ArrowLatents":
-        """See `CaptionedSource`; what is not encoded yet is encoded now.
+        """See `CaptionedSource`; what is not encoded yet is encoded now, in this process.
 
         Raises:
             UserError: if there are no images, or too many that cannot be used.
@@ -99,28 +119,28 @@ class FilesSource(CaptionedSource):
         data = self.config.data
         return find_shards(data.path or "", image_column=data.image_column, caption_column=data.caption_column)
 
-    def _opened(self, progress: Progress) -> "ArrowLatents":
-        import torch
-
-        from advdmd_ray.data.files.encoding import ArrowLatents, Fitting, Skipped, cache_folder, encode_shards
+    @functools.cached_property
+    def _encodings(self) -> "list[ShardEncoding]":
+        """All shards, and where they are or will be."""
+        from advdmd_ray.data.files.encoding import ShardEncoding, cache_folder, encoded_file
+        from advdmd_ray.data.files.fitting import Fitting
         from advdmd_ray.files import files_digest
         from advdmd_ray.models.folder import inspect_pipeline
-        from advdmd_ray.models.pipeline import image_encoder, load_pipeline
 
         data, model = self.config.data, self.config.model
         info = inspect_pipeline(model.path, model.pixels)
         fitting = Fitting(*info.pixels, data.most_upscaling)
         folder = cache_folder(self.config.latents, files_digest(info.files("vae")), fitting)
-        skipped = Skipped(data.most_skipped)
+        return [
+            ShardEncoding(shard, encoded_file(folder, shard), fitting, info.latent.shape, data.most_skipped)
+            for shard in self._shards()
+        ]
 
-        @functools.cache
-        def encoder() -> "Callable[[Tensor], Tensor]":  # loaded only if a shard is not encoded yet
-            device = "cuda" if torch.cuda.is_available() else "cpu"  # before any worker is up
-            return image_encoder(load_pipeline(model.path, parts="codec").to(device))
+    def _open(self, skipped: "Skipped") -> "ArrowLatents":
+        from advdmd_ray.data.files.encoding import ArrowLatents
 
-        shape = info.latent.shape
-        files = encode_shards(self._shards(), folder, fitting, encoder, shape, skipped, progress)
-        latents = ArrowLatents(files, shape)
+        tasks = self._encodings
+        latents = ArrowLatents([task.file for task in tasks], tasks[0].shape if tasks else (0, 0, 0))
         if not len(latents):
-            raise UserError(f"data.path {data.path}: no image can be used: {skipped.named()}")
+            raise UserError(f"data.path {self.config.data.path}: no image can be used: {skipped.named()}")
         return latents

@@ -1,6 +1,9 @@
 """Captioned images become latents once, and what cannot be used is counted by name."""
 
 import io
+import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from advdmd_ray.data.files.encoding import ArrowLatents, Fitting, Skipped, cache_folder, encode_shards, encoded_file
+from advdmd_ray.data.files.encoding import BATCH, ArrowLatents, ShardEncoding, Skipped, cache_folder, encoded_file
+from advdmd_ray.data.files.fitting import Fitting
 from advdmd_ray.data.files.shards import CaptionedImage, Shard
 from advdmd_ray.errors import UserError
 from pictures import picture
@@ -83,9 +87,18 @@ BAD = (
 )
 
 
-def encoded(tmp_path: Path, shards: list[Shard], codec: Codec, skipped: Skipped | None = None) -> ArrowLatents:
-    files = encode_shards(shards, tmp_path / "latents", FITTING, lambda: codec, SHAPE, skipped or Skipped(10))
-    return ArrowLatents(files, SHAPE)
+def tasks(shards: list[Shard], folder: Path, most_skipped: int = 10) -> list[ShardEncoding]:
+    return [ShardEncoding(each, encoded_file(folder, each), FITTING, SHAPE, most_skipped) for each in shards]
+
+
+def encoded(
+    tmp_path: Path, shards: list[Shard], codec: Codec, skipped: Skipped | None = None, threads: int = 1
+) -> ArrowLatents:
+    skipped = skipped or Skipped(10)
+    work = tasks(shards, tmp_path / "latents", skipped.limit)
+    for task in work:
+        skipped.add_all(task.encode(codec, threads).skipped)
+    return ArrowLatents([task.file for task in work], SHAPE)
 
 
 def test_latents_come_back_row_by_row_with_their_captions(tmp_path: Path) -> None:
@@ -166,7 +179,9 @@ def test_another_codec_size_or_limit_has_a_folder_of_its_own(tmp_path: Path) -> 
 
 
 def test_a_damaged_file_or_one_of_another_shape_is_named(tmp_path: Path) -> None:
-    files = encode_shards([shard("one", item("a.png"))], tmp_path, FITTING, Codec, SHAPE, Skipped(0))
+    (task,) = tasks([shard("one", item("a.png"))], tmp_path)
+    assert task.encode(Codec()).images == 1
+    files = [task.file]
     with pytest.raises(UserError, match="has no latents of shape 3,4,4"):
         ArrowLatents(files, (3, 4, 4))
     files[0].write_bytes(files[0].read_bytes()[:-100])
@@ -175,14 +190,65 @@ def test_a_damaged_file_or_one_of_another_shape_is_named(tmp_path: Path) -> None
 
 
 def test_the_files_are_plain_arrow(tmp_path: Path) -> None:
-    (file,) = encode_shards([shard("one", item("a.png", 0))], tmp_path, FITTING, Codec, SHAPE, Skipped(0))
-    table = pa.ipc.open_file(str(file)).read_all()
+    (task,) = tasks([shard("one", item("a.png", 0))], tmp_path)
+    task.encode(Codec())
+    table = pa.ipc.open_file(str(task.file)).read_all()
     assert table.column("name").to_pylist() == ["a.png"]
     assert table.column("latent").to_pylist() == [[-1.0] * 12]
 
 
-def test_progress_is_told_shard_by_shard(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    shards = [shard(name, item("a.png")) for name in ("one", "two")]
-    encode_shards(shards, tmp_path, FITTING, Codec, SHAPE, Skipped(0), lambda done, of: told.append((done, of)))
-    assert told == [(0, 2), (1, 2), (2, 2)]
+def test_too_many_over_all_shards_are_refused_with_their_names() -> None:
+    skipped = Skipped(2)
+    skipped.add_all({"a.png": "has no caption", "b.png": "has no caption"})
+    with pytest.raises(UserError, match=r"more than data\.most_skipped=2 images cannot be used: a\.png .*c\.png"):
+        skipped.add_all({"c.png": "is no readable image"})
+
+
+def test_threads_decode_at_the_same_time_and_images_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three threads are inside at once, or the barrier breaks; the first of each three is the last to be done."""
+    together, plain = threading.Barrier(3, timeout=5), Fitting.fitted
+
+    def meeting(self: Fitting, one: CaptionedImage) -> np.ndarray:
+        together.wait()
+        time.sleep(0.01 * (3 - int(one.name) % 3))
+        return plain(self, one)
+
+    monkeypatch.setattr(Fitting, "fitted", meeting)
+    items = [item(str(value), 10 * value, f"grey {value}") for value in range(24)]
+    latents = encoded(tmp_path, [shard("one", *items)], Codec(), threads=3)
+    assert latents.captions == [f"grey {value}" for value in range(24)]
+    values = latents[torch.arange(24)][:, 0, 0, 0]
+    torch.testing.assert_close(values, torch.arange(24) * 10 / 127.5 - 1)
+
+
+def test_the_bytes_do_not_hang_on_the_number_of_threads(tmp_path: Path) -> None:
+    items = [item(f"{value}.png", value, size=(8 + value, 9)) for value in range(3 * BATCH + 1)]
+    items.insert(2, BAD[0])
+    for threads in (1, 4):
+        encoded(tmp_path / str(threads), [shard("one", *items)], Codec(), threads=threads)
+    one, four = (next((tmp_path / threads / "latents").iterdir()).read_bytes() for threads in ("1", "4"))
+    assert one == four
+
+
+@given(images=st.integers(1, 60), threads=st.integers(1, 3))
+@settings(deadline=None, max_examples=10)
+def test_only_so_many_images_are_ahead_of_the_codec(images: int, threads: int) -> None:
+    read, coded = 0, 0
+
+    def reading() -> Iterator[CaptionedImage]:
+        nonlocal read
+        for number in range(images):
+            read += 1
+            assert read - coded <= 2 * max(threads, BATCH) + BATCH
+            yield item(str(number))
+
+    def codec(pixels: Tensor) -> Tensor:
+        nonlocal coded
+        coded += len(pixels)
+        return torch.nn.functional.avg_pool2d(pixels, 2)
+
+    with tempfile.TemporaryDirectory() as folder:
+        (task,) = tasks([Shard("one", "one", reading)], Path(folder))
+        assert task.encode(codec, threads).images == coded == images

@@ -1,6 +1,10 @@
 """Captioned images on disk as a source: encoded once, with progress, and matched with the prompt table."""
 
+import json
+import pickle
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +12,11 @@ import torch
 from PIL import Image
 
 from advdmd_ray.config import Config
+from advdmd_ray.data import encoding
+from advdmd_ray.data.encoding import encode_here
 from advdmd_ray.data.files.source import FilesSource
 from advdmd_ray.data.registry import source_of
+from advdmd_ray.data.source import Encoded, Source
 from advdmd_ray.errors import UserError
 from tiny_families import write_family
 
@@ -39,10 +46,9 @@ def config(tmp_path: Path, pipeline: Path, images: int, **data: str) -> Config:
 
 
 def test_images_are_encoded_once_and_described_by_their_captions(tmp_path: Path, teacher: Path) -> None:
-    source, told = source_of(config(tmp_path, teacher, 40)), list[tuple[int, int]]()
-    assert source.prepare(lambda done, of: told.append((done, of))) == "40 real images with 2 captions"
-    assert told
-    assert told[-1][0] == told[-1][1]
+    source = source_of(config(tmp_path, teacher, 40))
+    assert prepared(source) == "40 real images with 2 captions"
+    assert source.to_encode() == []
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "latents").rglob("*.arrow")}
     assert source.prompts() == source.captions() == CAPTIONS
     real = source.real_images(("another prompt", *CAPTIONS))
@@ -62,4 +68,52 @@ def test_other_prompts_leave_the_captions_as_they_are(tmp_path: Path, teacher: P
 
 def test_too_few_images_for_the_judge_are_refused_before_the_run(tmp_path: Path, teacher: Path) -> None:
     with pytest.raises(UserError, match="39 real images can be used, and the judge compares with at least 40"):
-        source_of(config(tmp_path, teacher, 39)).prepare(lambda _done, _of: None)
+        prepared(source_of(config(tmp_path, teacher, 39)))
+
+
+def prepared(source: Source) -> str:
+    tasks = source.to_encode()
+    return source.encoded(encode_here(source.config.model.path, tasks))
+
+
+def test_what_a_worker_is_given_travels_and_knows_its_own_captions_alone(tmp_path: Path, teacher: Path) -> None:
+    whole = config(tmp_path, teacher, 40)
+    folder = Path(whole.data.path or "")
+    lines = [json.dumps({"file_name": file.name, "text": f"of {file.name}"}) for file in sorted(folder.glob("*.png"))]
+    lines += [json.dumps({"file_name": f"elsewhere-{number}.png", "text": "x" * 1000}) for number in range(500)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    (task,) = source_of(whole).to_encode()
+    travelled = pickle.dumps(task)  # as Ray does
+    assert len(travelled) < 10_000
+    images = [*pickle.loads(travelled).shard.read()]  # noqa: S301 - just made
+    assert [image.caption for image in images] == [f"of {image.name}" for image in images]
+
+
+def test_the_codec_is_let_go_of_once_all_is_encoded(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codecs: list[weakref.ref[Any]] = []
+    load = encoding.load_pipeline
+
+    def watched(*given: Any, **named: Any) -> Any:
+        pipeline = load(*given, **named)
+        codecs.append(weakref.ref(pipeline.vae))
+        return pipeline
+
+    monkeypatch.setattr(encoding, "load_pipeline", watched)
+    source = FilesSource(config(tmp_path, teacher, 40))
+    assert len(source.latents()) == 40
+    assert [codec() for codec in codecs] == [None]
+
+
+def test_shards_that_no_worker_left_where_this_process_looks_are_named(tmp_path: Path, teacher: Path) -> None:
+    with pytest.raises(UserError, match=r"1 of 1 shards .* data\.cache must be a folder that all of them see"):
+        source_of(config(tmp_path, teacher, 40)).encoded([Encoded(40, {})])
+
+
+def test_images_that_workers_could_not_use_are_counted_over_all_shards(tmp_path: Path, teacher: Path) -> None:
+    source = source_of(config(tmp_path, teacher, 41))
+    (tmp_path / "images" / "07.png").write_bytes(b"no image")
+    assert prepared(source).startswith("40 real images with 2 captions; left out 1: 07.png (is no readable image")
+    with pytest.raises(UserError, match=r"more than data\.most_skipped=100 images"):
+        source.encoded([Encoded(0, {f"{shard}-{k}": "has no caption" for k in range(60)}) for shard in range(2)])

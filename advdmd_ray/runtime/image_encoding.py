@@ -1,0 +1,74 @@
+"""Images on disk that are encoded before a run's prompts are known, by a team of Ray actors."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import ray
+import torch
+from torch import Tensor
+
+from advdmd_ray.config import Config
+from advdmd_ray.data.encoding import MOST_THREADS
+from advdmd_ray.data.source import Encoded, EncodingTask
+from advdmd_ray.models.pipeline import image_encoder, load_pipeline
+from advdmd_ray.runtime.calls import Handle
+from advdmd_ray.runtime.dealing import deal
+from advdmd_ray.runtime.judging import team_of
+
+SHARD_S = 3600.0
+"""Nobody works longer at one shard."""
+
+
+@ray.remote
+class EncodingActor:
+    """Holds the image codec and encodes one shard after the other."""
+
+    def __init__(self, config: Config, threads: int) -> None:
+        torch.set_num_threads(config.rollout.threads)  # of the codec: the same however many actors there are
+        self._config, self._threads = config, threads
+        self._codec: Callable[[Tensor], Tensor] | None = None
+
+    def ready(self) -> None:
+        """Answers once there is room for the actor."""
+
+    def encode(self, task: EncodingTask) -> Encoded:
+        """Encodes a shard."""
+        if self._codec is None:  # not in the constructor, whose errors Ray hands on as text only
+            pipeline = load_pipeline(self._config.model.path, parts="codec")
+            self._codec = image_encoder(pipeline.to("cuda" if ray.get_gpu_ids() else "cpu"))
+        return task.encode(self._codec, self._threads)
+
+
+def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask]) -> Iterator[Encoded]:
+    """Encodes shards with a worker for each GPU that the run will hold, or else for each CPU, and ends these.
+
+    Args:
+        config: The run's, none of whose workers is up.
+        tasks: The shards.
+
+    Yields:
+        What became of each, in the order that they are done.
+
+    Raises:
+        DeadlineError: if no shard is done for an hour.
+        WorkerLostError: if workers are lost again and again.
+    """
+    if not tasks:
+        return
+    team = team_of(config, len(tasks))
+    threads = max(1, min(MOST_THREADS, int(ray.cluster_resources().get("CPU", 1)) // team.actors))
+    made: Handle = EncodingActor.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
+    actors = [made.remote(config, threads) for _ in range(team.actors)]
+    dealt = deal(
+        actors,
+        tasks,
+        lambda actor, task: actor.encode.remote(task),
+        lambda task: f"the images of {task.name}",
+        SHARD_S,
+        lambda actor: actor.ready.remote(),
+    )
+    try:
+        for _, encoded in dealt:
+            yield encoded
+    finally:
+        for actor in actors:
+            ray.kill(actor)  # at once: the run's workers need its room

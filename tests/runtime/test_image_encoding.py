@@ -1,0 +1,149 @@
+"""Images on disk are encoded by a team of workers, with a stand-in for Ray whose actors are objects in this process."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from advdmd_ray.config import Config
+from advdmd_ray.data.files.encoding import ShardEncoding, encoded_file
+from advdmd_ray.data.files.fitting import Fitting
+from advdmd_ray.data.files.shards import CaptionedImage, Shard
+from advdmd_ray.data.source import Encoded
+from advdmd_ray.errors import WorkerLostError
+from advdmd_ray.runtime import dealing, image_encoding
+from pictures import picture
+
+SHAPE = (3, 2, 2)
+
+
+class Call:
+    """A method of an actor that stands in this process."""
+
+    def __init__(self, team: "Team", actor: "Actor", name: str) -> None:
+        self._team, self._actor, self._name = team, actor, name
+
+    def remote(self, *given: Any) -> Any:
+        ticket = partial(self._team.called, self._actor, self._name, *given)
+        self._team.asked.append(ticket)
+        return ticket
+
+
+class Actor:
+    """Encodes by averaging 2 x 2 pixels."""
+
+    def __init__(self, team: "Team") -> None:
+        self.team, self.done, self.killed = team, list[str](), False
+        self.ready, self.encode = Call(team, self, "ready"), Call(team, self, "encode")
+
+
+class Team:
+    """Stands for Ray and for `EncodingActor`: hands out answers in the order of asking, and loses who is to be lost.
+
+    Args:
+        lost: How many calls are answered before every actor is lost.
+    """
+
+    def __init__(self, lost: int | None = None) -> None:
+        self.actors: list[Actor] = []
+        self.asked: list[Any] = []
+        self.given: dict[str, Any] = {}
+        self._lost = lost
+
+    def options(self, **given: Any) -> "Team":
+        self.given = given
+        return self
+
+    def remote(self, config: Config, threads: int) -> Actor:
+        assert threads >= 1
+        self.actors.append(Actor(self))
+        return self.actors[-1]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 16.0}
+
+    def wait(self, tickets: Sequence[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        first = min(tickets, key=self.asked.index)
+        return [first], [ticket for ticket in tickets if ticket is not first]
+
+    def kill(self, actor: Actor) -> None:
+        actor.killed = True
+
+    def called(self, actor: Actor, name: str, *given: ShardEncoding) -> Encoded | None:
+        assert not actor.killed
+        if name == "ready":
+            return None
+        if self._lost is not None and sum(len(each.done) for each in self.actors) >= self._lost:
+            raise WorkerLostError("killed")
+        (task,) = given
+        actor.done.append(task.name)
+        return task.encode(averaged, threads=2)
+
+
+def averaged(images: Tensor) -> Tensor:
+    return torch.nn.functional.avg_pool2d(images, 2)
+
+
+def tasks(folder: Path, shards: int) -> list[ShardEncoding]:
+    made = []
+    for number in range(shards):
+        items = [CaptionedImage(f"{number}-{k}", "grey", picture(9 * number + k, (8, 8))) for k in range(9)]
+        shard = Shard(f"shard-{number}", f"{number}".ljust(64, "0"), lambda items=items: iter(items))
+        made.append(ShardEncoding(shard, encoded_file(folder, shard), Fitting(4, 4, 1.5), SHAPE, 0))
+    return made
+
+
+def on(team: Team, monkeypatch: pytest.MonkeyPatch, gpus: int, work: list[ShardEncoding]) -> list[Encoded]:
+    monkeypatch.setattr(image_encoding, "ray", team)
+    monkeypatch.setattr(image_encoding, "EncodingActor", team)
+    monkeypatch.setattr(dealing, "ray", team)
+    monkeypatch.setattr(dealing, "answer", lambda ticket, _: ticket())
+    roles = {"rollout": {"actors": 1, "num_gpus": gpus}, "reward": {"workers": 1, "num_gpus": 0}}
+    config = Config.model_validate({**roles, "learner": {"ranks": 1, "num_gpus": 0}})
+    return list(image_encoding.encoded_on_ray(config, work))
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def test_shards_are_dealt_to_a_worker_for_each_gpu_and_leave_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for gpus in (1, 3):
+        team = Team()
+        results = on(team, monkeypatch, gpus, tasks(tmp_path / str(gpus), 7))
+        assert [result.images for result in results] == [9] * 7
+        assert len(team.actors) == gpus
+        assert team.given["num_gpus"] == 1
+        assert all(actor.done and actor.killed for actor in team.actors)
+        assert sorted(name for actor in team.actors for name in actor.done) == [f"shard-{k}" for k in range(7)]
+        found.append(bytes_in(tmp_path / str(gpus)))
+    assert found[0] == found[1]
+    assert len(found[0]) == 7
+
+
+def test_a_team_that_is_lost_in_the_middle_leaves_whole_shards_from_which_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tasks(tmp_path / "broken", 7)
+    lost = Team(lost=3)
+    with pytest.raises(WorkerLostError):
+        on(lost, monkeypatch, 2, work)
+    assert all(actor.killed for actor in lost.actors)
+    missing = [task for task in work if not task.file.exists()]
+    assert len(missing) == 4
+    on(team := Team(), monkeypatch, 2, missing)
+    assert sum(len(actor.done) for actor in team.actors) == 4
+    on(Team(), monkeypatch, 2, tasks(tmp_path / "whole", 7))
+    assert bytes_in(tmp_path / "broken") == bytes_in(tmp_path / "whole")
+
+
+def test_nothing_is_started_where_nothing_is_to_be_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on(team := Team(), monkeypatch, 2, []) == []
+    assert team.actors == []
