@@ -44,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"bench-memory: the run ended with exit code {code}; see {folder / 'log.txt'}\n")
         return FAILED
     samples = read_samples(folder / "samples.jsonl")
-    found = findings(samples)
+    try:
+        found = findings(samples)
+    except ValueError as error:
+        sys.stderr.write(f"bench-memory: {error}; raise --groups, now {args.groups}\n")
+        return FAILED
     rows = [asdict(each) | {"verdict": each.verdict} for each in found]
     document = {**made, "groups": samples[-1]["groups"], "seconds": samples[-1]["seconds"], "findings": rows}
     (folder / "memory.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

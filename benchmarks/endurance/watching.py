@@ -18,7 +18,7 @@ import yaml
 from benchmarks.endurance.processes import MARK, ROLES, found, resident
 from benchmarks.endurance.tiny import GROUP_SIZE, tiny_settings, write_teacher
 
-SAMPLE_S = 3.0
+SAMPLE_S = 1.0
 SETTLED = re.compile(r"^advdmd_learner_trajectories_trained_total (\S+)$", re.MULTILINE)
 
 
