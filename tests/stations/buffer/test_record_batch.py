@@ -135,7 +135,7 @@ def test_a_slice_of_rows_decodes_to_those_rows() -> None:
 
 
 @pytest.mark.parametrize("name", [*TENSORS, "rewards"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_is_refused_with_its_column(name: str, value: float) -> None:
     scored = make_scored(SHAPE, 4)
     broken = (scored.rewards if name == "rewards" else getattr(scored.group, name)).copy()
@@ -146,6 +146,21 @@ def test_a_value_that_is_not_finite_is_refused_with_its_column(name: str, value:
         scored = replace(scored, group=replace(scored.group, **{name: broken}))
     with pytest.raises(ValueError, match=f"^{name}: contains NaN"):
         encode_scored(scored)
+
+
+def test_finite_values_whose_squares_overflow_are_kept() -> None:
+    group = make_group(SHAPE, 4)
+    large = replace(group, latents=np.copysign(np.float32(3e38), group.latents))
+    assert_same_group(decode_group(encode_group(large)), large)
+
+
+@given(at=st.integers(0, 99), value=st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_overflowing_squares_do_not_hide_a_value_that_is_not_finite(at: int, value: float) -> None:
+    group = make_group(SHAPE, 4)
+    latents = np.full_like(group.latents, 3e38)
+    latents.reshape(-1)[at] = value
+    with pytest.raises(ValueError, match=r"^latents: contains NaN"):
+        encode_group(replace(group, latents=latents))
 
 
 def unchecked(group: TrajectoryGroup, **changes: np.ndarray) -> TrajectoryGroup:
