@@ -262,7 +262,9 @@ class Learner:
             student.drain()
             backbone.drain()
             return {}, {}
-        weights, judge = student.copied(), dict(self._averages.of("discriminator"))
+        # Copies: a snapshot is read while the averages go on.
+        judge = {name: cpu_copy(weight) for name, weight in self._averages.of("discriminator").items()}
+        weights = student.copied()
         carried = {theirs: name for name, theirs in self._carried.items()}
         judge |= {carried[theirs]: cpu_copy(weight) for theirs, weight in backbone if theirs in carried}
         return weights, judge
