@@ -46,7 +46,7 @@ def drafted_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)  # not there if it was renamed
 
 
-def write_atomically(path: Path, data: bytes) -> Path:
+def write_atomically(path: Path, data: bytes | memoryview) -> Path:
     """Writes `data` to `path` through a temporary file of the same folder and a rename.
 
     The folder is made if it is missing. A reader sees the old file or the new one, never a part.

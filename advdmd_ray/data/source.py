@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from advdmd_ray.data.real import RealImages
     from advdmd_ray.data.recipe import TeacherRecipe
-    from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
+    from advdmd_ray.diffusion.denoiser import Denoiser
     from advdmd_ray.evaluation.judges.contract import Judge
+    from advdmd_ray.stations.prompt_table import PromptRows
     from advdmd_ray.stations.reward import Oracle
 
 Progress = Callable[[int, int], None]
@@ -35,7 +36,7 @@ class Tools:
     """
 
     teacher: "Denoiser"
-    conditioning: "Conditioning"
+    conditioning: "PromptRows"
     decode: Callable[["Tensor"], "Tensor"]
 
 

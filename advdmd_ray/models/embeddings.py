@@ -1,22 +1,19 @@
-"""Encoded prompts on disk: a prompt is encoded once, whichever runs ask for it."""
+"""Encoded texts on disk: a text is encoded once, whichever runs ask for it, and in whatever company."""
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
-from advdmd_ray.files import drafted_file, file_digest
+from advdmd_ray.files import file_digest, write_atomically
 from advdmd_ray.models.folder import PipelineInfo
-from advdmd_ray.models.text import encoder_batches
+from advdmd_ray.stations.encoded_texts import Catalogue, Shard, TextIndex, arrow_bytes
 
-Encode = Callable[[Sequence[str]], Conditioning]
 _LIBRARIES = ("diffusers", "transformers", "tokenizers")
 
 
@@ -41,47 +38,50 @@ def encoder_identity(info: PipelineInfo, max_sequence_length: int, dtype: torch.
 
 
 class EmbeddingStore:
-    """A folder of encoded prompts, in files of up to 32 whose names are those of their texts and of the encoder.
+    """A folder of encoded texts, in Arrow files that are written once, whole, and never changed.
+
+    A text is found by itself, whatever stood around it when it was encoded. Several processes may encode at the same
+    time: at worst a text is there twice, and each of them keeps to the row that it found first.
 
     Args:
-        folder: Made when the first file is written.
-        identity: See `encoder_identity`.
+        folder: Of all encoders; made when the first file is written. What else is in it is left alone.
+        identity: See `encoder_identity`; names the encoder's own folder.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
-        self._folder, self._identity = folder, identity
+        self._folder = folder / identity[:32]
+        self._catalogue, self._seen = Catalogue(), set[Path]()
 
-    def conditioning(self, texts: Sequence[str], encode: Encode) -> Conditioning:
-        """The encoded texts, row by row.
-
-        Args:
-            texts: One or more.
-            encode: Asked for up to 32 texts that are not there yet; what it gives is kept as it is.
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """The texts that are not there, each once.
 
         Raises:
-            UserError: if the folder cannot be written or a file is damaged.
+            UserError: if a file is damaged.
         """
-        return Conditioning.concatenate([self._part(part, encode) for part in encoder_batches(texts)])
+        for file in sorted(self._folder.glob("*.arrow")):
+            if file not in self._seen:
+                self._add(file)
+        return [text for text in dict.fromkeys(texts) if text not in self._catalogue]
 
-    def _part(self, texts: Sequence[str], encode: Encode) -> Conditioning:
-        name = hashlib.sha256(json.dumps([self._identity, *texts]).encode()).hexdigest()
-        file = self._folder / name[:2] / f"{name}.safetensors"
-        if not file.exists():
-            self._write(file, encode(texts).to("cpu"))
-        try:
-            tensors = load_file(file)
-        except SafetensorError as error:
-            raise UserError(f"{file}: is damaged ({error}); remove it, it is made again") from None
-        return Conditioning(tensors["embeds"], tensors["pooled"], tensors.get("mask"))
+    def add(self, texts: Sequence[str], rows: Conditioning) -> None:
+        """Keeps encoded texts as one file.
 
-    def _write(self, file: Path, rows: Conditioning) -> None:
-        tensors = {"embeds": rows.embeds.contiguous(), "pooled": rows.pooled.contiguous()}
-        if rows.mask is not None:
-            tensors["mask"] = rows.mask.contiguous()
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        payload = arrow_bytes(texts, rows)
+        file = self._folder / f"{hashlib.sha256(payload.data).hexdigest()[:32]}.arrow"
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with drafted_file(file) as draft:
-                save_file(tensors, draft)
+            write_atomically(file, payload.data)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UserError(f"model.embeddings {file.parent}: cannot be written ({reason}); choose another") from None
+            raise UserError(f"model.embeddings {self._folder}: cannot be written ({reason}); choose another") from None
+        self._add(file)
+
+    def index(self, texts: Sequence[str]) -> TextIndex:
+        """Where the texts are, none of which is missing."""
+        return self._catalogue.index(texts)
+
+    def _add(self, file: Path) -> None:
+        self._seen.add(file)
+        self._catalogue.add(Shard(file), file)

@@ -113,6 +113,11 @@ def judge_progress() -> AbstractContextManager[Counted]:
     return counted("images for the judge", MOMENT_S)
 
 
+def texts_progress() -> AbstractContextManager[Counted]:
+    """How many texts are encoded, if that takes longer than a moment."""
+    return counted("encoded texts", MOMENT_S)
+
+
 def _plain_lines(config: Config) -> Callable[[Status], None]:
     shown = [float("-inf"), -1]
 

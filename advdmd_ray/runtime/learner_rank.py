@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import psutil
 import ray
 import torch
@@ -17,9 +18,8 @@ from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.runs.parts.networks import device_of
 from advdmd_ray.runs.parts.workers import learner_parts
 from advdmd_ray.runtime.calls import answer
-from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 from advdmd_ray.stations.records import GroupInfo
-from advdmd_ray.stations.weights.snapshot import Manifest, Payload, Snapshot, unpack
 
 
 @ray.remote
@@ -41,20 +41,12 @@ class LearnerRank(LearnerWorker):
         self._meeting = meeting_point(address, self._config.learner.cycle_timeout_s)
         return address, self._meeting.port
 
-    def join(
-        self,
-        address: str,
-        port: int,
-        texts: tuple[str, ...],
-        checkpoint: Path | None,
-        manifest: Manifest,
-        payload: Payload,
-    ) -> str:
+    def join(self, address: str, port: int, checkpoint: Path | None, facts: TableFacts, *shards: np.ndarray) -> str:
         """Meets the other ranks and builds networks and engines; returns how the ranks reduce."""
         gang = self._gang_at(address, port)
         # Keeps a copy on this node, whose end ends the run: for new workers, when the node it came from is gone.
-        self._prompts = payload
-        table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))
+        self._shards = shards
+        table = PromptTable.opened(facts, shards)
         state = None if checkpoint is None else verified_checkpoint(checkpoint)
         super().__init__(**learner_parts(self._config, gang, table, state))
         return gang.backend

@@ -27,7 +27,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
 from advdmd_ray.runs.verdict import draw_here
-from advdmd_ray.runtime.display import judge_progress, samples_progress
+from advdmd_ray.runtime.display import judge_progress, samples_progress, texts_progress
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 from advdmd_ray.stations import work
@@ -42,7 +42,8 @@ class LocalShell:
     def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
-        table = encode_table(config)
+        with texts_progress() as progress:
+            table = encode_table(config, progress)
         with samples_progress() as progress:
             make_shards_here(config, table, progress)
         self.prompts = table.rollouts

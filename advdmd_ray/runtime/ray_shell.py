@@ -22,30 +22,21 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
-from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runtime.calls import Handle, answer
-from advdmd_ray.runtime.display import samples_progress
+from advdmd_ray.runtime.display import samples_progress, texts_progress
+from advdmd_ray.runtime.encoding import begin_encoding, encoded
 from advdmd_ray.runtime.landing import Landing
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.shards import make_shards
 from advdmd_ray.runtime.worker_actors import RewardActor, RolloutActor
-from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease, Stream
-from advdmd_ray.stations.weights.snapshot import Manifest, pack
+from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
 
 # A worker lost this often with no work done in between will not do any: the run ends and says so.
 LOSSES_IN_A_ROW = 5
 # Ray hears of a dead process at once, of a dead node after 15 seconds.
 DEATH_S = 20.0
-
-
-@ray.remote(num_cpus=0, max_retries=0)  # what ended it once would end it again, and nobody would be told
-def encoded_prompts(config: Config) -> tuple[tuple[tuple[str, ...], int, Manifest], Any]:
-    """Encodes the prompts once, away from the driver; the text encoders leave with the task's process."""
-    table: PromptTable = encode_table(config)
-    snapshot = pack("prompts", 0, table.state())
-    return (table.texts, table.rollouts, snapshot.manifest), snapshot.payload
 
 
 class RayShell:
@@ -78,28 +69,29 @@ class RayShell:
             WorkerLostError: if one dies on the way.
         """
         config, limit = self._config, self._config.ray.start_timeout_s
-        encoding: Handle = encoded_prompts.options(num_returns=2, num_gpus=config.rollout.num_gpus)
-        facts_ref, payload = encoding.remote(config)
+        encoding = begin_encoding(config)
         group = self._place_gang()
         self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
-        texts, self.prompts, manifest = answer(facts_ref, "the encoding of the prompts", limit)
+        with texts_progress() as progress:
+            facts, payloads = encoded(encoding, limit, progress)
+        self.prompts, table = facts.rollouts, (ray.put(facts), *payloads)  # once, however many workers there are
         shards = source_of(config).shards()
         if shards is not None:
             with samples_progress() as progress:
-                make_shards(config, shards, texts, manifest, payload, progress)
+                make_shards(config, shards, table, progress)
         for names, kind, section in (
             (self.rollout_workers, RolloutActor, config.rollout),
             (self.reward_workers, RewardActor, config.reward),
         ):
             placed: Handle = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)
             for name in names:
-                # Holds the reference of the prompts, for replacements.
-                self._make[name] = partial(placed.remote, config, name, texts, manifest, payload)
+                # Holds the references of the prompts, for replacements.
+                self._make[name] = partial(placed.remote, config, name, *table)
                 self._workers[name] = self._make[name]()
         address, port = answer(self._ranks[0].rendezvous.remote(), "the address of learner rank 0", limit)
         waits = {name: worker.ready.remote() for name, worker in self._workers.items()}
         for index, rank in enumerate(self._ranks):
-            waits[f"learner-{index}"] = rank.join.remote(address, port, texts, checkpoint, manifest, payload)
+            waits[f"learner-{index}"] = rank.join.remote(address, port, checkpoint, *table)
         deadline = time.monotonic() + limit
         while waits:
             ready, _ = ray.wait(list(waits.values()), timeout=max(0.0, deadline - time.monotonic()))

@@ -1,7 +1,8 @@
 """Images that the data source leaves to workers: Ray actors like the rollout actors make them before these start."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import ray
 import torch
 
@@ -10,8 +11,7 @@ from advdmd_ray.data.source import Shards, Tools
 from advdmd_ray.runs.parts.workers import build_tools
 from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.dealing import deal
-from advdmd_ray.stations.prompt_table import PromptTable
-from advdmd_ray.stations.weights.snapshot import Manifest, Payload, Snapshot, unpack
+from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 
 SHARD_S = 3600.0
 """Nobody works longer at one shard."""
@@ -27,20 +27,17 @@ class ShardActor:
         self._config = config
         self._tools: Tools | None = None
 
-    def make(self, shard: int, shards: Shards, texts: tuple[str, ...], manifest: Manifest, payload: Payload) -> int:
+    def make(self, shard: int, shards: Shards, facts: TableFacts, *prompts: np.ndarray) -> int:
         """Makes one shard; returns the number of its images. The prompts come along for a first call."""
         if self._tools is None:
-            table = PromptTable.from_state(texts, unpack(Snapshot(manifest, payload)))
-            self._tools = build_tools(self._config, table)
+            self._tools = build_tools(self._config, PromptTable.opened(facts, prompts))
         return shards.make(shard, self._tools)
 
 
 def make_shards(
     config: Config,
     shards: Shards,
-    texts: tuple[str, ...],
-    manifest: Manifest,
-    payload: ray.ObjectRef,
+    table: Sequence[ray.ObjectRef],
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> int:
     """Makes the shards that are missing and returns how many images that were.
@@ -48,9 +45,7 @@ def make_shards(
     Args:
         config: The run's.
         shards: What is to be there.
-        texts: The prompt table's.
-        manifest: Of the encoded table.
-        payload: Its bytes.
+        table: The prompt table's facts, and its shards where they are not in files.
         progress: Told how many of all images are there.
 
     Raises:
@@ -67,13 +62,13 @@ def make_shards(
     team = [made.remote(config) for _ in range(min(role.actors, len(missing)))]
     there = shards.images - sum(len(shards.rows(shard)) for shard in missing)
     made_now = 0
-    shared, shared_texts = ray.put(shards), ray.put(texts)  # once, however many calls and prompts there are
+    shared = ray.put(shards)  # once, however many calls there are
     try:
         progress(there, shards.images)
         dealt = deal(
             team,
             missing,
-            lambda actor, shard: actor.make.remote(shard, shared, shared_texts, manifest, payload),
+            lambda actor, shard: actor.make.remote(shard, shared, *table),
             lambda shard: f"shard {shard} of the data source's images",
             SHARD_S,
         )

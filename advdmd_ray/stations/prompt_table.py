@@ -1,14 +1,45 @@
-"""The prompt table: every prompt encoded once, shared by all workers, never stored beside a trajectory."""
+"""The prompt table: every prompt encoded once, read where it is by all workers, never stored beside a trajectory."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
+import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 from torch import Tensor
 
 from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.stations.encoded_texts import EncodedTexts, TextIndex
+
+
+class PromptRows(Protocol):
+    """Encoded prompts that are read by row: a `Conditioning`, or files."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def select(self, index: Int[Tensor, " n"], /) -> Conditioning:
+        """A copy of some rows, in the order of the index."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """A prompt table as it travels to workers: texts, and where their rows are.
+
+    Attributes:
+        texts: The prompts.
+        rollouts: As in `PromptTable`.
+        prompts: Where the rows are.
+        empty: Where that of the empty prompt is.
+    """
+
+    texts: tuple[str, ...]
+    rollouts: int
+    prompts: TextIndex
+    empty: TextIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +48,13 @@ class PromptTable:
 
     Attributes:
         texts: The prompts.
-        conditioning: One row per prompt.
+        conditioning: One row per prompt; in files, if they are large.
         unconditional: One row, the empty prompt.
         rollouts: Rollouts draw from so many first rows; the others are captions of real images. 0: from all.
     """
 
     texts: tuple[str, ...]
-    conditioning: Conditioning
+    conditioning: PromptRows
     unconditional: Conditioning
     rollouts: int = 0
     _rows_of: dict[str, list[int]] = field(init=False, repr=False, compare=False)
@@ -45,7 +76,7 @@ class PromptTable:
         return self.rows(torch.full((count,), prompt_id, dtype=torch.int64))
 
     def rows(self, prompt_ids: Int64[Tensor, " b"]) -> Conditioning:
-        """The conditioning of a batch of prompt ids."""
+        """The conditioning of a batch of prompt ids, padded to the longest of them."""
         return self.conditioning.select(prompt_ids)
 
     def other(self, prompt_id: int, u: float) -> int:
@@ -68,26 +99,16 @@ class PromptTable:
             row += row >= taken
         return row
 
-    def state(self) -> dict[str, Tensor]:
-        """The embeddings as named tensors; the texts travel beside them."""
-        return {
-            "embeds": self.conditioning.embeds,
-            "pooled": self.conditioning.pooled,
-            "unconditional.embeds": self.unconditional.embeds,
-            "unconditional.pooled": self.unconditional.pooled,
-            "rollouts": torch.tensor(self.rollouts),
-            **{name: mask for name, mask in self._masks().items() if mask is not None},
-        }
-
-    def _masks(self) -> dict[str, Tensor | None]:
-        return {"mask": self.conditioning.mask, "unconditional.mask": self.unconditional.mask}
-
     @classmethod
-    def from_state(cls, texts: tuple[str, ...], state: Mapping[str, Tensor]) -> Self:
-        """The table of `state()`."""
-        return cls(
-            texts,
-            Conditioning(state["embeds"], state["pooled"], state.get("mask")),
-            Conditioning(state["unconditional.embeds"], state["unconditional.pooled"], state.get("unconditional.mask")),
-            int(state["rollouts"]),
-        )
+    def opened(cls, facts: TableFacts, payloads: Sequence[np.ndarray] = ()) -> Self:
+        """The table where its rows are mapped from files, or from shards in memory.
+
+        Args:
+            facts: What travels.
+            payloads: The shards, where they are not in files.
+
+        Raises:
+            UserError: if a file is not seen here, or is another than the one that the run began with.
+        """
+        prompts, empty = (EncodedTexts(index, payloads) for index in (facts.prompts, facts.empty))
+        return cls(facts.texts, prompts.held(), empty.select(torch.tensor([0])), facts.rollouts)

@@ -44,7 +44,7 @@ def test_the_same_real_states_come_again_with_the_text_of_another_prompt() -> No
     assert torch.equal(pooled[:ROWS], pooled[ROWS : 2 * ROWS])
     own, other = pooled[:ROWS], pooled[2 * ROWS :]
     assert bool((own != other).any(dim=1).all())
-    rows = table().conditioning.pooled
+    rows = table().rows(torch.arange(3)).pooled
     assert all(any(torch.equal(row, known) for known in rows) for row in other)
 
 

@@ -73,7 +73,7 @@ class LevelReader(nn.Module):
 def test_every_state_is_judged_at_its_own_level_and_for_its_own_prompt() -> None:
     group = _group()
     scored = reward_worker(LevelReader(), final_levels=FINAL).score(group)
-    prompt = 1000 * float(table().conditioning.pooled[group.prompt_id, 0])
+    prompt = 1000 * float(table().rows(torch.arange(3)).pooled[group.prompt_id, 0])
     eps = noise((2, *SHAPE), int(group.seeds[0]), "final_level").numpy()
     for sample in range(4):
         states = group.latents[sample]

@@ -142,6 +142,6 @@ def test_a_rollout_keeps_no_graph_and_trains_nothing() -> None:
     student = Mixer(1)
     rollout_worker(student)
     assert not any(parameter.requires_grad for parameter in student.parameters())
-    assert table().conditioning.pooled.shape == (3, POOLED)
+    assert table().rows(torch.arange(3)).pooled.shape == (3, POOLED)
     assert float(SIGMAS[-1]) == 0
     assert torch.is_grad_enabled()

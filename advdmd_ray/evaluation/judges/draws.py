@@ -12,6 +12,7 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.evaluation.judges.contract import Judge, Judgement, JudgeScore, signed_headline
+from advdmd_ray.stations.prompt_table import PromptRows
 
 DRAWN_AT_ONCE = 250
 """Images of one call where nothing says how many a network takes: memory and time, not the images, hang on it."""
@@ -63,7 +64,7 @@ class StudentJudge:
     """
 
     judge: Judge
-    prompts: Conditioning
+    prompts: PromptRows
     decode: Callable[[Tensor], Tensor]
     samples: int
     seed: int
@@ -81,7 +82,7 @@ class StudentJudge:
 def _scored(
     judge: Judge,
     draw: Callable[[Conditioning, Sequence[int]], Tensor],
-    prompts: Conditioning,
+    prompts: PromptRows,
     decode: Callable[[Tensor], Tensor],
     samples: int,
     seed: int,
@@ -96,7 +97,7 @@ def _scored(
 
 
 def draw_images(
-    draw: Callable[[Conditioning, Sequence[int]], Tensor], prompts: Conditioning, images: range, seed: int
+    draw: Callable[[Conditioning, Sequence[int]], Tensor], prompts: PromptRows, images: range, seed: int
 ) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
     """Draw some of the judged images; image i has prompt `i mod p` and draws from (seed, i) alone.
 

@@ -1,29 +1,31 @@
 """What the stations work on: shapes and levels, and the prompt table."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.registry import source_of
-from advdmd_ray.data.source import mismatchable
+from advdmd_ray.data.source import Progress, mismatchable
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.schedule import student_sigmas
-from advdmd_ray.models.embeddings import EmbeddingStore, Encode, encoder_identity
+from advdmd_ray.models.embeddings import EmbeddingStore, encoder_identity
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
-from advdmd_ray.models.text import encode_prompts
+from advdmd_ray.models.text import encode_prompts, encoder_batches
 from advdmd_ray.runs.needs.memory import group_bytes
 from advdmd_ray.runs.parts.networks import device_of
-from advdmd_ray.stations.prompt_table import PromptTable
+from advdmd_ray.stations.encoded_texts import Catalogue, EncodedTexts, Shard, arrow_bytes
+from advdmd_ray.stations.prompt_table import PromptRows, PromptTable, TableFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +52,103 @@ def geometry(config: Config) -> Geometry:
     return Geometry(info.latent.shape, sigmas, kernel_of(config.diffusion), group_bytes(config, info.latent))
 
 
-def encode_table(config: Config) -> PromptTable:
-    """Encodes every prompt once, and behind them the captions of real images; the text encoders are released.
+class TableEncoder:
+    """Encodes the prompts of a run, and behind them the captions of real images, a batch of the encoder at a time.
+
+    What is in `model.embeddings` is not encoded again. The text encoders are loaded by the first batch.
 
     Raises:
         UserError: as `Source.prompts`, or if no two texts differ where the discriminator needs another.
     """
-    source = source_of(config)
-    prompts = source.prompts()
-    known = set(prompts)
-    texts = mismatchable((*prompts, *(caption for caption in source.captions() if caption not in known)), config)
-    empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
-    encode = prompt_encoder(config)
-    return PromptTable(texts, encode(texts), encode([empty]), len(prompts))
+
+    def __init__(self, config: Config) -> None:
+        source = source_of(config)
+        prompts = source.prompts()
+        known = set(prompts)
+        texts = (*prompts, *(caption for caption in source.captions() if caption not in known))
+        self._texts, self._rollouts = mismatchable(texts, config), len(prompts)
+        self._empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
+        self._encode, self._store, self._kept = text_encoder(config), embedding_store(config), Catalogue()
+
+    def batches(self) -> Iterator[tuple[int, int, np.ndarray | None]]:
+        """Encodes, and yields after each batch: texts that are done, all texts, and the shard if no folder keeps it.
+
+        Raises:
+            UserError: if the folder cannot be written, or a file in it is damaged.
+        """
+        everything = dict.fromkeys((*self._texts, self._empty))
+        todo = list(everything) if self._store is None else self._store.missing(list(everything))
+        done = len(everything) - len(todo)
+        # The empty prompt alone, as whoever samples with guidance encodes it.
+        parts = encoder_batches([text for text in todo if text != self._empty])
+        for batch in [*parts, [self._empty]] if self._empty in todo else parts:
+            rows, done = self._encode(batch), done + len(batch)
+            if self._store is None:
+                payload = arrow_bytes(batch, rows)
+                self._kept.add(Shard(payload, "the prompts"))
+                yield done, len(everything), payload
+            else:
+                self._store.add(batch, rows)
+                yield done, len(everything), None
+
+    def facts(self) -> TableFacts:
+        """What travels to workers, once all batches are done."""
+        where = self._kept if self._store is None else self._store
+        return TableFacts(self._texts, self._rollouts, where.index(self._texts), where.index([self._empty]))
 
 
-def prompt_encoder(config: Config) -> Encode:
-    """From prompts to embeddings, on the CPU, out of the store where there is one."""
-    length, half = config.model.max_sequence_length, config.model.precision == "bfloat16"
-    dtype = torch.bfloat16 if half else torch.float32
+def encode_table(config: Config, progress: Progress = lambda _done, _of: None) -> PromptTable:
+    """The prompt table, in this process; the text encoders are released.
+
+    Args:
+        config: The run's.
+        progress: Told how many of all texts are done.
+
+    Raises:
+        UserError: see `TableEncoder`.
+    """
+    encoder, payloads = TableEncoder(config), []
+    for done, count, payload in encoder.batches():
+        progress(done, count)
+        if payload is not None:
+            payloads.append(payload)
+    return PromptTable.opened(encoder.facts(), payloads)
+
+
+def prompt_encoder(config: Config) -> Callable[[Sequence[str]], PromptRows]:
+    """From prompts to their rows, out of the store where there is one."""
+    encode, store = text_encoder(config), embedding_store(config)
+    if store is None:
+        return lambda texts: Conditioning.concatenate([encode(batch) for batch in encoder_batches(texts)])
+
+    def rows(texts: Sequence[str]) -> PromptRows:
+        for batch in encoder_batches(store.missing(texts)):
+            store.add(batch, encode(batch))
+        return EncodedTexts(store.index(texts)).held()
+
+    return rows
+
+
+def text_encoder(config: Config) -> Callable[[Sequence[str]], Conditioning]:
+    """From a batch of texts to embeddings on the CPU; the text encoders are loaded when they are first asked."""
+    length = config.model.max_sequence_length
 
     @functools.cache
-    def encoders() -> Pipeline:  # loaded only if a prompt is not encoded yet
-        return load_pipeline(config.model.path, dtype, "text").to(device_of(config.rollout))
+    def encoders() -> Pipeline:
+        return load_pipeline(config.model.path, _precision(config), "text").to(device_of(config.rollout))
 
-    def encode(texts: Sequence[str]) -> Conditioning:
-        return encode_prompts(encoders(), texts, length)
+    return lambda texts: encode_prompts(encoders(), texts, length)
 
+
+def embedding_store(config: Config) -> EmbeddingStore | None:
+    """The folder of `model.embeddings`, if the configuration names one."""
     if config.model.embeddings is None:
-        return encode
-    identity = encoder_identity(inspect_pipeline(config.model.path), length, dtype)
-    return functools.partial(EmbeddingStore(Path(config.model.embeddings), identity).conditioning, encode=encode)
+        return None
+    info = inspect_pipeline(config.model.path)
+    identity = encoder_identity(info, config.model.max_sequence_length, _precision(config))
+    return EmbeddingStore(Path(config.model.embeddings), identity)
+
+
+def _precision(config: Config) -> torch.dtype:
+    """Of the text encoders."""
+    return torch.bfloat16 if config.model.precision == "bfloat16" else torch.float32
