@@ -51,25 +51,33 @@ def counted(what: str, quiet_s: float = 0.0) -> Iterator[Counted]:
 
     Args:
         what: The things.
-        quiet_s: Nothing is shown of what is done in less than this.
+        quiet_s: Nothing is shown of what is done in less than this after the first of them: starting is no progress.
 
     Yields:
         The function to give done and all to, and what else to say.
     """
-    console, began = Console(stderr=True), time.monotonic()
+    console = Console(stderr=True)
+    first: list[float] = []
+
+    def loud() -> bool:
+        now = time.monotonic()
+        if not first:
+            first.append(now)
+        return now - first[0] >= quiet_s
+
     if console.is_terminal:
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(what, visible=quiet_s == 0)
             yield lambda done, of, more="": bar.update(
-                task, completed=done, total=of, visible=time.monotonic() - began >= quiet_s, description=what + more
+                task, completed=done, total=of, visible=loud(), description=what + more
             )
         return
     shown = [float("-inf")]
 
     def show(done: int, of: int, more: str = "") -> None:
         now = time.monotonic()
-        if now - began >= quiet_s and (now - shown[0] >= PLAIN_EVERY_S or done == of):
+        if loud() and (now - shown[0] >= PLAIN_EVERY_S or done == of):
             shown[0] = now
             sys.stderr.write(f"{what}: {done} of {of}{more}\n")
             sys.stderr.flush()

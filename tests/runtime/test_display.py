@@ -13,7 +13,7 @@ from advdmd_ray.controller.protocols import Status
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleReport, UpdateReport
 from advdmd_ray.runtime import display
-from advdmd_ray.runtime.display import clock_text, line, panel, progress_display
+from advdmd_ray.runtime.display import clock_text, line, panel, progress_display, texts_progress
 
 CONFIG = Config.model_validate({"run": {"name": "demo", "cycles": 10}})
 REPORT = CycleReport(
@@ -132,6 +132,24 @@ def test_without_a_terminal_a_run_that_stands_says_every_minute_what_it_waits_fo
     versions = dict.fromkeys((0.0, 11.0, 59.0, 61.0, 90.0, 122.0), 3)
     lines = _plain_lines(versions, capsys, monkeypatch)
     assert ["waiting for ordinal 9 at rollout-0" in text for text in lines] == [False, True, True]
+
+
+def _told(done: dict[float, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a log shows of ten texts, so many of which are encoded at these seconds."""
+    now = [-100.0]  # the encoders take their time to load
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    with texts_progress() as progress:
+        for now[0], count in done.items():
+            progress(count, 10)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_what_is_done_in_a_moment_is_not_counted_aloud_however_long_it_took_to_start(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _told({0.0: 9, 4.0: 10}, capsys, monkeypatch) == []
+    slow = _told({0.0: 2, 4.0: 3, 6.0: 4, 9.0: 5, 17.0: 6, 18.0: 10}, capsys, monkeypatch)
+    assert slow == [f"encoded texts: {count} of 10" for count in (4, 6, 10)]
 
 
 def test_a_turn_that_waits_for_the_discriminator_is_said() -> None:
