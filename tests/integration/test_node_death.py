@@ -52,7 +52,7 @@ class Rank:  # one of two in a collective: the death of the other is an error of
 
 def fetched(shell, groups):
     job = shell.fetch(groups)
-    while not shell.wait([job], 60.0):
+    while not shell.wait(60.0):
         pass
     return shell.outcome(job)
 
@@ -84,7 +84,7 @@ except BytesLostError as error:
 alive, dying = Rank.remote(), Rank.remote()
 together, alone = (alive.lose_the_other.remote(), dying.die.remote()), (alive.lose_the_other.remote(),)
 for job in (Task("learner", together), Task("learner", alone)):
-    while not shell.wait([job], 60.0):
+    while not shell.wait(60.0):
         pass
     try:
         shell.outcome(job)

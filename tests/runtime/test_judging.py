@@ -22,33 +22,33 @@ SHARES = st.floats(0, 1) | st.integers(0, 4)
 
 
 def roles(rollout: float, reward: float, learner: float, kind: str = "num_gpus", **more: Any) -> Config:
-    """Two actors, a reward worker and two ranks with so much of a resource each."""
+    """Two actors, a reward worker and a rank with so much of a resource each."""
     return Config.model_validate(
         {
             "rollout": {"actors": 2, kind: rollout, **more},
             "reward": {"workers": 1, kind: reward},
-            "learner": {"ranks": 2, kind: learner},
+            "learner": {"ranks": 1, kind: learner},
         }
     )
 
 
 def test_every_gpu_that_the_run_held_judges() -> None:
-    assert team_of(roles(1, 1, 1), 99) == Team(5, 0.25, 1.0)
-    assert team_of(roles(1, 0, 2), 99) == Team(6, 0.25, 1.0)
+    assert team_of(roles(1, 1, 1), 99) == Team(4, 0.25, 1.0)
+    assert team_of(roles(1, 0, 2), 99) == Team(4, 0.25, 1.0)
     assert team_of(roles(0.25, 0.25, 0.5), 99) == Team(1, 0.25, 1.0)
-    shared = team_of(roles(0.25, 0.125, 0.0625), 99)
+    shared = team_of(roles(0.25, 0.125, 0.125), 99)
     assert shared == Team(1, 0.25, 0.75)
     assert team_of(roles(1, 1, 1), 3).actors == 3
 
 
 def test_without_gpus_every_cpu_that_the_run_held_judges() -> None:
-    assert team_of(roles(1, 1, 1, "num_cpus"), 99) == Team(5, 1.0, 0.0)
+    assert team_of(roles(1, 1, 1, "num_cpus"), 99) == Team(4, 1.0, 0.0)
     assert team_of(Config(), 99) == Team(1, 1.0, 0.0)
 
 
 @given(SHARES, SHARES, SHARES, st.sampled_from(["num_gpus", "num_cpus"]), st.integers(1, 50))
 def test_the_team_fits_where_the_run_was(a: float, b: float, c: float, kind: str, pieces: int) -> None:
-    held, team = 2 * a + b + 2 * c, team_of(roles(a, b, c, kind), pieces)
+    held, team = 2 * a + b + c, team_of(roles(a, b, c, kind), pieces)
     assert 1 <= team.actors <= pieces
     each = team.num_gpus if kind == "num_gpus" else team.num_cpus
     assert team.actors * each <= held + 1e-3
