@@ -39,8 +39,9 @@ class ModelSection(Section):
     embeddings: Place[str | None] = Field(
         default=None,
         min_length=1,
-        description="Folder that keeps encoded prompts, so that a prompt is encoded once for all runs and the text "
-        "encoders are not even loaded; default: prompts are encoded whenever a run starts.",
+        description="Folder that all nodes see and that keeps encoded texts: each is encoded once for all runs, and "
+        "workers map the rows they need; default: texts are encoded whenever a run starts, and every node has a copy "
+        "of all in its object store.",
     )
     precision: OfStudent[Literal["float32", "bfloat16"]] = Field(
         default="float32",

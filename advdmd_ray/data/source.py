@@ -137,6 +137,14 @@ class Source(ABC):
         """Texts of real images that may not be among the prompts, each once."""
         return ()
 
+    def most_texts(self) -> int | None:
+        """How many texts prompts and captions are at most, told without reading an image; None: not before that.
+
+        Raises:
+            UserError: as `prompts`.
+        """
+        return len(set(self.prompts()) | set(self.captions()))
+
     @abstractmethod
     def real_images(self, texts: tuple[str, ...]) -> "RealImages":
         """Real latents.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 
-from advdmd_ray.data.digits.images import DIGIT_WORDS
+from advdmd_ray.data.digits.prompts import DIGIT_WORDS
 from advdmd_ray.models.codec import PixelCodec
 from advdmd_ray.models.pipeline import load_pipeline, save_pipeline
 from advdmd_ray.models.tiny import DIGITS, build_tiny_pipeline

@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 
-from advdmd_ray.data.digits.images import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.digits.images import load_digits
+from advdmd_ray.data.digits.prompts import DIGIT_PROMPTS
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.models.diffusers_classes import SD3Transformer2DModel

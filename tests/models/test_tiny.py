@@ -8,7 +8,7 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import S
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.data.digits.images import DIGIT_PROMPTS, DIGIT_WORDS
+from advdmd_ray.data.digits.prompts import DIGIT_PROMPTS, DIGIT_WORDS
 from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.pipeline import load_transformer, save_pipeline
 from advdmd_ray.models.text import encode_prompts

@@ -9,7 +9,8 @@ import torch
 
 from advdmd_ray import cli
 from advdmd_ray.config import Config, read_config
-from advdmd_ray.data.digits.images import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.digits.images import load_digits
+from advdmd_ray.data.digits.prompts import DIGIT_PROMPTS
 from advdmd_ray.data.files.source import FilesSource
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.shapes.checker import check

@@ -40,6 +40,7 @@ def write_pipeline(folder: Path) -> Path:
         (folder / name).mkdir(parents=True)
         config = {"sample_size": 8, "patch_size": 2, "in_channels": 1, "num_layers": LAYERS, "block_out_channels": [1]}
         config |= {"num_attention_heads": 2, "attention_head_dim": 4}
+        config |= {"joint_attention_dim": 4, "pooled_projection_dim": 4}
         (folder / name / "config.json").write_text(json.dumps(config))
         write_safetensors(folder / name / f"{stem}.safetensors", ATTENTION if name == "transformer" else None)
         index[name] = [library, class_name]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from advdmd_ray.data.digits.images import DIGIT_WORDS
+from advdmd_ray.data.digits.prompts import DIGIT_WORDS
 from advdmd_ray.models.codec import PixelCodec
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import DIGITS, build_tiny_pipeline

@@ -18,13 +18,6 @@ GREY_LEVELS = 16.0
 HELD_OUT = 360
 SPLIT_SEED = 20260428
 
-DIGIT_PROMPTS = tuple(
-    f"a handwritten {word}" for word in ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-)
-"""Prompt of each label, in label order, so that a prompt id is its label."""
-DIGIT_WORDS = tuple(sorted({word for prompt in DIGIT_PROMPTS for word in prompt.split()}))
-"""Every word of the prompts, sorted."""
-
 
 @dataclass(frozen=True, slots=True)
 class Digits:

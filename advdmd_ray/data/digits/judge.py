@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from advdmd_ray.data.digits.images import DIGIT_PROMPTS, GREY_LEVELS, Digits, load_digits
+from advdmd_ray.data.digits.images import GREY_LEVELS, Digits, load_digits
+from advdmd_ray.data.digits.prompts import DIGIT_PROMPTS
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 from advdmd_ray.evaluation.judges.diversity import coverage, diversity, principal_components, within_prompt_distance
 from advdmd_ray.evaluation.judges.frechet import frechet

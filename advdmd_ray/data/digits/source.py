@@ -15,7 +15,7 @@ class DigitsSource(PixelSource):
 
     def known(self) -> tuple[str, ...]:
         """See `PixelSource`."""
-        from advdmd_ray.data.digits.images import DIGIT_PROMPTS
+        from advdmd_ray.data.digits.prompts import DIGIT_PROMPTS
 
         return DIGIT_PROMPTS
 
@@ -43,7 +43,8 @@ class DigitsSource(PixelSource):
 
     def teacher_recipe(self, images: int, seed: int) -> "TeacherRecipe":  # noqa: ARG002 - the digits are as they are
         """See `Source`: pixels of the training digits, their labels as prompt ids."""
-        from advdmd_ray.data.digits.images import DIGIT_WORDS, load_digits
+        from advdmd_ray.data.digits.images import load_digits
+        from advdmd_ray.data.digits.prompts import DIGIT_WORDS
         from advdmd_ray.data.real import RealImages
         from advdmd_ray.data.recipe import TeacherRecipe
         from advdmd_ray.models.codec import PixelCodec

@@ -33,6 +33,13 @@ class FilesSource(CaptionedSource):
         """See `Source`."""
         return tuple(dict.fromkeys(self.latents().captions))
 
+    def most_texts(self) -> int | None:
+        """See `Source`: every image may have a caption of its own."""
+        images = [shard.images for shard in self._shards()]
+        given = self.config.data.prompts
+        prompts = 0 if given is None else len(set(load_prompts(given)))
+        return None if None in images else prompts + sum(count for count in images if count is not None)
+
     def check(self) -> None:
         """See `Source`: the prompts can be read, and there are images enough, of which the first are looked at."""
         if self.config.data.prompts is not None:

@@ -118,7 +118,8 @@ def _heads_width(info: PipelineInfo) -> int:
     return _number(info, "num_attention_heads") * _number(info, "attention_head_dim")
 
 
-def _clip_tokens(info: PipelineInfo) -> int:
+def clip_tokens(info: PipelineInfo) -> int:
+    """Tokens of every CLIP text encoder of a folder, padding included."""
     settings = json.loads((info.folder / "tokenizer" / "tokenizer_config.json").read_text(encoding="utf-8"))
     return int(settings.get("model_max_length", CLIP_TOKENS))
 
@@ -127,7 +128,7 @@ def _sd3(info: PipelineInfo, length: int) -> Backbone:
     plain = PLAIN + NORMED_HEADS if info.transformer.get("qk_norm") else PLAIN
     dual = set(info.transformer.get("dual_attention_layers", ()))
     blocks = tuple(plain + SECOND_ATTENTION if block in dual else plain for block in range(info.layers))
-    text = _clip_tokens(info) + length
+    text = clip_tokens(info) + length
     return Backbone(_heads_width(info), info.image_tokens + text, blocks)
 
 

@@ -21,7 +21,7 @@ from advdmd_ray.runs.doctor.machine import (
     examine_shared_memory,
 )
 from advdmd_ray.runs.doctor.nodes import Node, ask_cluster, this_machine
-from advdmd_ray.runs.doctor.roles import examine_memory, examine_placement, examine_roles, examine_store
+from advdmd_ray.runs.doctor.roles import examine_memory, examine_placement, examine_roles, examine_store, examine_texts
 from advdmd_ray.runs.folder import plan_start
 from advdmd_ray.runs.needs.disk import check_disk
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved, sizes_of
@@ -79,7 +79,7 @@ def examine_room(config: Config, *, local: bool = False) -> list[Finding]:
         ]
     gpus = reserved(placement(config))[1] > 0
     here = this_machine(0 if local else config.ray.object_store_bytes, gpus=gpus)
-    sizes, findings = sizes_of(config), [_port(config), _disk(config)]
+    sizes, findings = sizes_of(config), [_port(config), _disk(config), examine_texts(config)]
     if local:
         findings.append(examine_memory(config, sizes, [here], processes=False))
     else:
@@ -124,7 +124,7 @@ def _examine_plan(config: Config, nodes: Sequence[Node]) -> list[Finding]:
         sizes = sizes_of(config)
     except UserError:
         return [*findings, Finding("memory", "note", "no estimate without an intact pipeline")]
-    findings.append(_disk(config))
+    findings += [_disk(config), examine_texts(config)]
     if nodes:
         findings += [*examine_roles(config, sizes, nodes), examine_memory(config, sizes, nodes)]
         findings.append(examine_store(config, sizes, nodes))

@@ -21,6 +21,7 @@ from advdmd_ray.runs.needs.memory import (
 )
 from advdmd_ray.runs.needs.micro_batch import fitting_rows
 from advdmd_ray.runs.needs.spilling import ray_disk, spilling
+from advdmd_ray.runs.needs.texts import text_need
 
 _SHOWN = {"process": "Python and its libraries"}
 """Names of parts of a worker's memory that a reader would not know."""
@@ -232,8 +233,14 @@ def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node], *, proce
 
 
 def examine_store(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> Finding:
-    """The groups that may be waiting and the snapshots against the object store, and the disk against the rest."""
-    local = _is_local(nodes)
-    found = spilling(config, sizes, sum(node.object_store for node in nodes), ray_disk() if local else None)
+    """What fills the object store against its size, and the disk against the rest; encoded texts are on every node."""
+    local, texts = _is_local(nodes), len(nodes) * text_need(config).in_store
+    found = spilling(config, sizes, sum(node.object_store for node in nodes), ray_disk() if local else None, texts)
     state = "ok" if not found.spills else "note" if found.fits else "change"
     return Finding("object store", state, found.text)
+
+
+def examine_texts(config: Config) -> Finding:
+    """The encoded texts: where they are, how much they take, and whether there is room."""
+    need = text_need(config)
+    return Finding("texts", "change" if not need.fits else "note" if need.wants_folder else "ok", need.text)

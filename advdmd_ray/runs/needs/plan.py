@@ -2,6 +2,7 @@
 
 from advdmd_ray.config import Config
 from advdmd_ray.runs.needs.memory import MIB, group_bytes, memory, object_store_demand, placement, reserved, sizes_of
+from advdmd_ray.runs.needs.texts import text_need
 
 
 def plan_text(config: Config, *, local: bool = False) -> str:
@@ -26,8 +27,11 @@ def plan_text(config: Config, *, local: bool = False) -> str:
     group, store = group_bytes(config, sizes.latent), 0 if local else config.ray.object_store_bytes
     cap = f"cap; a group has {group / MIB:.2f} and a cycle {config.rollout.groups_per_cycle} groups"
     lines.append(f"  {'buffer':<24}{config.buffer.max_bytes / MIB:>11,.1f}  {cap}")
+    texts = text_need(config)
+    lines.append(f"  {'texts':<24}{texts.total / MIB:>11,.1f}  {texts.text}")
     if not local:
-        demand = f"of a local Ray; groups and snapshots fill {object_store_demand(config, sizes) / MIB:,.1f}"
+        fill = object_store_demand(config, sizes) + texts.in_store
+        demand = f"of a local Ray; groups, snapshots and texts fill {fill / MIB:,.1f}"
         lines.append(f"  {'store':<24}{store / MIB:>11,.1f}  {demand}")
     on_gpus, total = sum(row.workers * row.gpu for row in roles), sum(row.host_of_all for row in roles) + store
     without = "discriminator heads" if local else "discriminator heads and Ray's own processes"

@@ -38,7 +38,7 @@ def ray_disk() -> Disk:
 
 @dataclass(frozen=True, slots=True)
 class Spilling:
-    """The groups that may be waiting and the snapshots against the object store.
+    """The groups that may be waiting, the snapshots and the encoded texts against the object store.
 
     Attributes:
         demand: Bytes that they fill at most.
@@ -63,7 +63,7 @@ class Spilling:
     @property
     def text(self) -> str:
         """In words, with what to do where it spills."""
-        said = f"groups and snapshots fill {amount(self.demand)} of {amount(self.offered)}, prompts not counted"
+        said = f"groups, snapshots and texts fill {amount(self.demand)} of {amount(self.offered)}"
         if not self.spills:
             return said
         key = "ray.object_store_bytes" if self.disk else "ray start --object-store-memory of the nodes"
@@ -75,7 +75,7 @@ class Spilling:
         return f"{said}: Ray writes the rest to {where}, which is slow{room}; {remedy}"
 
 
-def spilling(config: Config, sizes: Sizes, offered: float, disk: Disk | None) -> Spilling:
+def spilling(config: Config, sizes: Sizes, offered: float, disk: Disk | None, texts: int = 0) -> Spilling:
     """What a run with this configuration may have Ray write to disk.
 
     Args:
@@ -83,5 +83,6 @@ def spilling(config: Config, sizes: Sizes, offered: float, disk: Disk | None) ->
         sizes: Of the teacher's folder.
         offered: Bytes of all object stores together.
         disk: Of a local Ray.
+        texts: Bytes of encoded texts in all object stores together.
     """
-    return Spilling(object_store_demand(config, sizes), offered, disk)
+    return Spilling(object_store_demand(config, sizes) + texts, offered, disk)

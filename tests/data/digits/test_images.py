@@ -3,7 +3,8 @@
 import torch
 from sklearn.datasets import load_digits as bundled
 
-from advdmd_ray.data.digits.images import DIGIT_PROMPTS, load_digits
+from advdmd_ray.data.digits.images import load_digits
+from advdmd_ray.data.digits.prompts import DIGIT_PROMPTS
 
 
 def rows(images: torch.Tensor) -> list[tuple[float, ...]]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
-from advdmd_ray.data.digits.images import DIGIT_PROMPTS
+from advdmd_ray.data.digits.prompts import DIGIT_PROMPTS
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
