@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
-Stream = Literal["student", "discriminator", "prompts"]
-"""Which weights: of a network, or the prompt table."""
+Stream = Literal["student", "discriminator"]
+"""Whose weights."""
 
 
 @dataclass(frozen=True, slots=True)

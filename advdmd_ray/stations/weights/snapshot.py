@@ -49,7 +49,7 @@ class Manifest:
     """What a snapshot must contain.
 
     Attributes:
-        stream: Which network, or the prompt table.
+        stream: Which network.
         version: Counted from 0 in each stream.
         base_digest: Digest of the frozen teacher that the state belongs to; None where nobody asks.
         tensors: Sorted by name.
