@@ -84,6 +84,7 @@ except BytesLostError as error:
 alive, dying = Rank.remote(), Rank.remote()
 together, alone = (alive.lose_the_other.remote(), dying.die.remote()), (alive.lose_the_other.remote(),)
 for job in (Task("learner", together), Task("learner", alone)):
+    shell._landing.watch(job)
     while not shell.wait(60.0):
         pass
     try:
