@@ -32,7 +32,7 @@ def run_command(args: argparse.Namespace) -> int:
     """Prints the plan."""
     config = read_config(args.config, args.overrides)
     gpus = _gpus(config) if args.gpus is None else args.gpus
-    if args.gpus is not None and not all(_gpus_of(config)):
+    if args.gpus is not None and not _all_on_gpus(config):
         raise UserError(
             "--gpus splits GPUs, and the configuration has roles without one: set rollout.num_gpus, reward.num_gpus "
             "and learner.num_gpus, or leave out --gpus"
@@ -72,15 +72,15 @@ def run_command(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _gpus_of(config: Config) -> tuple[float, ...]:
-    return tuple(section.num_gpus for section in (config.rollout, config.reward, config.learner))
+def _all_on_gpus(config: Config) -> bool:
+    return all(role.num_gpus for role in config.roles.values())
 
 
 def _gpus(config: Config) -> int:
     """Whole GPUs that a configuration reserves; 0 unless every role has one."""
-    counts = config.rollout.actors, config.reward.workers, config.learner.ranks
-    each = _gpus_of(config)
-    return math.ceil(sum(count * gpus for count, gpus in zip(counts, each, strict=True))) if all(each) else 0
+    from advdmd_ray.runs.needs.memory import placement, reserved
+
+    return math.ceil(reserved(placement(config))[1]) if _all_on_gpus(config) else 0
 
 
 def _share(text: str) -> float:

@@ -72,7 +72,7 @@ class Job:
     @property
     def on_gpu(self) -> bool:
         """Whether any of its networks is on a GPU."""
-        return any(role.num_gpus for role in (self.config.rollout, self.config.reward, self.config.learner))
+        return any(role.num_gpus for role in self.config.roles.values())
 
     def points_due(self, spent: float) -> int:
         """Judgements to show once so much is spent: one for each full share of the budget."""

@@ -1,5 +1,6 @@
 """The whole configuration and the laws between its sections."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,6 +22,7 @@ from advdmd_ray.config.sections import (
     LearnerSection,
     MetricsSection,
     RaySection,
+    Resources,
     RewardSection,
     RolloutSection,
     RunSection,
@@ -57,6 +59,11 @@ class Config(Section):
             for name, field in type(part).model_fields.items()
             if any(said in kinds for said in field.metadata)
         )
+
+    @property
+    def roles(self) -> Mapping[str, Resources]:
+        """The section of each role that computes with networks, by its name."""
+        return {"rollout": self.rollout, "reward": self.reward, "learner": self.learner}
 
     @property
     def steps(self) -> int:

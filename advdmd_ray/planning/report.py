@@ -23,8 +23,6 @@ from advdmd_ray.runs.needs.memory import (
 )
 from advdmd_ray.runs.needs.micro_batch import HEADROOM, fitting_rows
 
-ROLES = ("rollout", "reward", "learner")
-
 
 @dataclass(frozen=True, slots=True)
 class RoleNeeds:
@@ -113,12 +111,12 @@ def plan(config: Config, sizes: Sizes, *, card: int, gpus: int, costs: Callable[
 
 def needs(config: Config, sizes: Sizes, card: int) -> Needs:
     """Memory, CPUs and GPUs of a configuration on cards of so many bytes."""
-    gpus = {"rollout": config.rollout.num_gpus, "reward": config.reward.num_gpus, "learner": config.learner.num_gpus}
-    rows = {role: fitting_rows(config, sizes, role, gpus[role] * card) if gpus[role] else None for role in ROLES}
+    gpus = {role: section.num_gpus for role, section in config.roles.items()}
+    rows = {role: fitting_rows(config, sizes, role, each * card) if each else None for role, each in gpus.items()}
     table = memory(settled(config, rows.__getitem__), sizes)
     cpus, cards = reserved(placement(config))
     return Needs(
-        roles={row.role: _role_needs(row, int(gpus[row.role] * card)) for row in table if row.role in ROLES},
+        roles={row.role: _role_needs(row, int(gpus[row.role] * card)) for row in table if row.role in gpus},
         host=sum(row.workers * row.host for row in table),
         store=object_store_demand(config, sizes),
         cpus=cpus,

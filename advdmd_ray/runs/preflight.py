@@ -102,7 +102,7 @@ def check_devices(config: Config, *, local: bool = False) -> None:
     Raises:
         UserError: if it has not.
     """
-    roles = [role for role in (config.rollout, config.reward, config.learner) if role.num_gpus]
+    roles = [role for role in config.roles.values() if role.num_gpus]
     if local and roles:
         from advdmd_ray.runs.parts.networks import device_of  # noqa: PLC0415 - imports torch
 

@@ -63,8 +63,7 @@ def examine_cuda(config: Config, *, joins: bool) -> Finding | None:
         config: The configuration.
         joins: Whether the workers run in a cluster, on nodes whose torch cannot be seen from here.
     """
-    roles = {"rollout": config.rollout, "reward": config.reward, "learner": config.learner}
-    asking = [f"{name}.num_gpus" for name, role in roles.items() if role.num_gpus]
+    asking = [f"{name}.num_gpus" for name, role in config.roles.items() if role.num_gpus]
     if not asking:
         return None
     import torch  # noqa: PLC0415 - takes seconds

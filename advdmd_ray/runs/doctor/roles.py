@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.sections import Resources
 from advdmd_ray.runs.doctor.finding import Finding, some
 from advdmd_ray.runs.doctor.nodes import HERE, Node
 from advdmd_ray.runs.needs.activations import settled
@@ -59,7 +58,7 @@ def _auto_rows(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> dict[str,
     """What `micro_batch=auto` of each role that has it is estimated to take on the smallest GPU; 1 if unknown."""
     known = [node.gpu_memory for node in nodes if node.gpus and node.gpu_memory is not None]
     found: dict[str, int | None] = {}
-    for name, section in _sections(config).items():
+    for name, section in config.roles.items():
         if section.micro_batch != "auto":
             continue
         if not section.num_gpus:
@@ -73,10 +72,6 @@ def _auto_rows(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> dict[str,
 
 def _rows_text(rows: int | None) -> str:
     return "all rows" if rows is None else some(rows, "row")
-
-
-def _sections(config: Config) -> dict[str, Resources]:
-    return {"rollout": config.rollout, "reward": config.reward, "learner": config.learner}
 
 
 def _examine_role(config: Config, role: Role, row: RoleMemory, nodes: Sequence[Node]) -> Finding:
@@ -120,15 +115,14 @@ def _lack(config: Config, role: Role, row: RoleMemory, node: Node) -> str | None
 def _remedy(config: Config, role: str, row: RoleMemory) -> str:
     """The setting that shrinks the largest part of a worker."""
     name, _ = row.largest
-    sections = _sections(config)
     if name.startswith(ACTIVATIONS):
-        most = sections[role].most_rows
+        most = config.roles[role].most_rows
         if most is None or most > 1:
             return f"set {role}.micro_batch={1 if most is None else most // 2}"
         if role == "learner" and not config.learner.gradient_checkpointing:
             return "set learner.gradient_checkpointing=true"
         return "set a smaller model.height and model.width"
-    if role in sections and not config.lora.rank and name != "process":
+    if role in config.roles and not config.lora.rank and name != "process":
         return "set lora.rank above 0, so that workers share a frozen base and only adapters learn"
     if config.model.precision == "float32" and name != "process":
         return "set model.precision=bfloat16"
@@ -160,16 +154,12 @@ def examine_placement(config: Config, nodes: Sequence[Node]) -> Finding:
     left = _unplaced(rows, nodes)
     if left:
         return Finding("placement", "note", f"{text}; a {left} worker may find no node with all it needs left")
-    sections = {
-        "rollout": (config.rollout.actors, config.rollout),
-        "reward": (config.reward.workers, config.reward),
-        "learner": (config.learner.ranks, config.learner),
-    }
-    threads = sum(workers * section.threads for workers, section in sections.values() if not section.num_gpus)
+    computing = [role for role in placement(config) if role.name in config.roles and not role.num_gpus]
+    threads = sum(role.workers * config.roles[role.name].threads for role in computing)
     if threads > 2 * offered:
         return Finding("placement", "note", f"{text}; together they compute with {threads} threads")
     most = max(node.cpus for node in nodes)
-    for name, (_, section) in sections.items():
+    for name, section in config.roles.items():
         if section.threads > most:
             slow = f"a worker of {name} computes with {section.threads} threads on at most {most:g} cores"
             return Finding("placement", "note", f"{text}; {slow}: lower {name}.threads")

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.sections import Resources
 from advdmd_ray.learner.parts import part_rows
 from advdmd_ray.models.families.kept import ATTENTION, BFLOAT16, FLOAT32, Backbone, Kept
 from advdmd_ray.runs.needs.compute import Network, guided_forward, stochastic_actions
@@ -73,11 +72,10 @@ def settled(config: Config, rows: Callable[[str], int | None]) -> Config:
         config: The run's.
         rows: From the name of a role to the most rows of a call; None: all.
     """
-    sections: dict[str, Resources] = {"rollout": config.rollout, "reward": config.reward, "learner": config.learner}
     return config.model_copy(
         update={
             name: section.model_copy(update={"micro_batch": rows(name)})
-            for name, section in sections.items()
+            for name, section in config.roles.items()
             if section.micro_batch == "auto"
         }
     )

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.sections import Resources
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.gang import Gang, SoloGang
@@ -38,7 +37,7 @@ def settle(config: Config, role: str, network: TransformerDenoiser, trial: Trial
         trial: One part; it runs on this rank alone.
         gang: Of the learner; collective where `micro_batch` is auto.
     """
-    section = _sections(config)[role]
+    section = config.roles[role]
     if section.micro_batch != "auto":
         return
     gang = SoloGang() if gang is None else gang
@@ -150,7 +149,3 @@ def rows_without_trial(config: Config, device: torch.device) -> int | None:
     available = available_memory(device, 1.0)
     rows = None if available is None else fitting_rows(config, sizes_of(config), "rollout", available)
     return None if rows is None else max(1, rows // 2)
-
-
-def _sections(config: Config) -> dict[str, Resources]:
-    return {"rollout": config.rollout, "reward": config.reward, "learner": config.learner}
