@@ -46,6 +46,13 @@ def drafted_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)  # not there if it was renamed
 
 
+def disk_of(folder: Path) -> tuple[int, int]:
+    """Bytes of the disk that has a folder, or will have it: all of them, and those that are free."""
+    standing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    usage = shutil.disk_usage(standing)
+    return usage.total, usage.free
+
+
 def write_atomically(path: Path, data: bytes | memoryview) -> Path:
     """Writes `data` to `path` through a temporary file of the same folder and a rename.
 

@@ -1,10 +1,12 @@
-"""Tensors on their way to an accelerator and back, through page-locked memory, so that nobody waits for the copy.
+"""Tensors on their way to an accelerator and back, through page-locked memory, so that nobody waits; and as bytes.
 
 A copy from or to ordinary host memory makes the host wait until the device has done all that it was given before. On
 the CPU nothing is copied.
 """
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 
@@ -21,6 +23,11 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
     for device in {tensor.device for tensor in tensors if tensor.device.type == "cuda"}:
         torch.cuda.current_stream(device).synchronize()
     return here
+
+
+def raw_bytes(tensor: Tensor) -> UInt8[np.ndarray, " bytes"]:
+    """The row-major bytes; those of the tensor itself where it lies on the CPU in this order."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _begun(tensor: Tensor) -> Tensor:

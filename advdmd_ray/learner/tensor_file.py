@@ -13,6 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from advdmd_ray.diffusion.transfer import raw_bytes
+
 _DTYPES: Final = {
     torch.float64: "F64",
     torch.int64: "I64",
@@ -103,7 +105,7 @@ def write_tensors(path: Path, stream: TensorStream) -> Written:
                     f"{dtype}{list(shape)}"
                 )
             if tensor.numel():
-                put(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                put(raw_bytes(tensor).data)
     return Written(written, digest.hexdigest())
 
 

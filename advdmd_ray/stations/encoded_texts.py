@@ -19,6 +19,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.diffusion.transfer import raw_bytes
 from advdmd_ray.errors import UserError
 
 OPEN_BYTES, OPEN_FILES = 2**29, 128
@@ -99,7 +100,7 @@ def arrow_bytes(texts: Sequence[str], rows: Conditioning) -> UInt8[np.ndarray, "
     for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
         if rows.mask is not None and not bool(rows.mask[row, :length].all()):
             raise ValueError(f"the mask of {text!r} has padding in front of a token; it must come behind")
-        embeds, pooled = _raw(rows.embeds[row, :length]), _raw(rows.pooled[row])
+        embeds, pooled = raw_bytes(rows.embeds[row, :length]).tobytes(), raw_bytes(rows.pooled[row]).tobytes()
         values = text, length, _digest(shape, length, embeds, pooled), embeds, pooled
         for name, value in zip(columns, values, strict=True):
             columns[name].append(value)
@@ -108,10 +109,6 @@ def arrow_bytes(texts: Sequence[str], rows: Conditioning) -> UInt8[np.ndarray, "
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
     return np.frombuffer(sink.getvalue(), np.uint8)
-
-
-def _raw(tensor: Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _digest(shape: TextShape, tokens: int, embeds: Any, pooled: Any) -> bytes:

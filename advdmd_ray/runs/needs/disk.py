@@ -1,11 +1,11 @@
 """Room on the disk of the run folder: checkpoints, and the student that is exported at the end."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import disk_of
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.runs.folder import RunFolder
@@ -60,9 +60,8 @@ def disk_need(config: Config, info: PipelineInfo) -> DiskNeed:
 def free_for(folder: Path) -> int:
     """Bytes that a run in a folder may take: what is free, and what an earlier part of it has there already."""
     run = RunFolder(folder)
-    standing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     there = [file for part in (run.checkpoints, run.student) for file in part.rglob("*") if file.is_file()]
-    return shutil.disk_usage(standing).free + sum(file.stat().st_size for file in there)
+    return disk_of(folder)[1] + sum(file.stat().st_size for file in there)
 
 
 def check_disk(config: Config) -> str:

@@ -1,12 +1,12 @@
 """What Ray's object store cannot hold: how much it is, where Ray keeps it, and whether there is room."""
 
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from advdmd_ray.config import Config
+from advdmd_ray.files import disk_of
 from advdmd_ray.runs.needs.amounts import amount
 from advdmd_ray.runs.needs.memory import Sizes, object_store_demand
 
@@ -31,9 +31,8 @@ def ray_disk() -> Disk:
     """That of a local Ray that this process starts."""
     temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
     folder = Path(temporary) / "ray"
-    standing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    usage = shutil.disk_usage(standing)
-    return Disk(folder, max(0, usage.free - int((1 - FULLEST) * usage.total)))
+    total, free = disk_of(folder)
+    return Disk(folder, max(0, free - int((1 - FULLEST) * total)))
 
 
 @dataclass(frozen=True, slots=True)

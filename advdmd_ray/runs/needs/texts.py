@@ -1,12 +1,12 @@
 """Room for encoded prompts and captions: on the disk of `model.embeddings`, or in the object store of every node."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import disk_of
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32
 from advdmd_ray.models.families.text_size import text_elements
 from advdmd_ray.models.folder import inspect_pipeline
@@ -84,6 +84,5 @@ def text_need(config: Config) -> TextNeed:
 
 
 def _free(folder: Path) -> int:
-    standing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     there = sum(file.stat().st_size for file in folder.rglob("*.arrow"))
-    return shutil.disk_usage(standing).free + there
+    return disk_of(folder)[1] + there

@@ -14,6 +14,7 @@ import xxhash
 from jaxtyping import UInt8
 from torch import Tensor
 
+from advdmd_ray.diffusion.transfer import raw_bytes
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations.records import Stream
 
@@ -79,11 +80,6 @@ class Snapshot:
     payload: Payload
 
 
-def _raw(tensor: Tensor) -> UInt8[np.ndarray, " bytes"]:
-    """The row-major bytes; those of the tensor itself where it lies on the CPU in this order."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
 def _spec(name: str, tensor: Tensor, raw: UInt8[np.ndarray, " bytes"]) -> TensorSpec:
     dtype = str(tensor.dtype).removeprefix("torch.")
     return TensorSpec(name, dtype, tuple(tensor.shape), xxhash.xxh3_128_hexdigest(raw.data))
@@ -91,7 +87,7 @@ def _spec(name: str, tensor: Tensor, raw: UInt8[np.ndarray, " bytes"]) -> Tensor
 
 def specs_of(state: Mapping[str, Tensor]) -> tuple[TensorSpec, ...]:
     """What each tensor of a state is, by name."""
-    return tuple(_spec(name, state[name], _raw(state[name])) for name in sorted(state))
+    return tuple(_spec(name, state[name], raw_bytes(state[name])) for name in sorted(state))
 
 
 def _digest(specs: Collection[TensorSpec]) -> str:
@@ -122,7 +118,7 @@ def pack(stream: Stream, version: int, state: Mapping[str, Tensor], base_digest:
     if stream not in STREAMS or version < 0 or not state:
         raise ValueError(f"a snapshot needs one of {STREAMS}, version >= 0 and tensors, got {stream!r}, {version}")
     names = sorted(state)
-    payload = tuple(_raw(state[name]) for name in names)
+    payload = tuple(raw_bytes(state[name]) for name in names)
     specs = tuple(_spec(name, state[name], raw) for name, raw in zip(names, payload, strict=True))
     return Snapshot(Manifest(stream, version, base_digest, specs), payload)
 
