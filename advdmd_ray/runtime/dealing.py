@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
@@ -10,8 +11,21 @@ from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runtime.calls import Handle, answer
 
 Piece = TypeVar("Piece")
+SHARD_S = 3600.0
+"""Nobody works longer at one shard of images."""
 MOST_LOSSES = 3
 """A piece at which so many actors are lost is what ends them."""
+
+
+@contextmanager
+def hired(hire: Callable[[], Handle], count: int) -> Iterator[list[Handle]]:
+    """So many actors; they end at once when they are done, as others wait for their room."""
+    team = [hire() for _ in range(count)]
+    try:
+        yield team
+    finally:
+        for actor in team:
+            ray.kill(actor)
 
 
 def deal(

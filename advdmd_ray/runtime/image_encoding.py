@@ -11,11 +11,8 @@ from advdmd_ray.data.encoding import MOST_THREADS
 from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.models.pipeline import image_encoder, load_pipeline
 from advdmd_ray.runtime.calls import Handle
-from advdmd_ray.runtime.dealing import deal
-from advdmd_ray.runtime.judging import team_of
-
-SHARD_S = 3600.0
-"""Nobody works longer at one shard."""
+from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
+from advdmd_ray.runtime.team import team_of
 
 
 @ray.remote
@@ -57,18 +54,14 @@ def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask]) -> Iterator[En
     team = team_of(config, len(tasks))
     threads = max(1, min(MOST_THREADS, int(ray.cluster_resources().get("CPU", 1)) // team.actors))
     made: Handle = EncodingActor.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
-    actors = [made.remote(config, threads) for _ in range(team.actors)]
-    dealt = deal(
-        actors,
-        tasks,
-        lambda actor, task: actor.encode.remote(task),
-        lambda task: f"the images of {task.name}",
-        SHARD_S,
-        lambda actor: actor.ready.remote(),
-    )
-    try:
+    with hired(lambda: made.remote(config, threads), team.actors) as actors:
+        dealt = deal(
+            actors,
+            tasks,
+            lambda actor, task: actor.encode.remote(task),
+            lambda task: f"the images of {task.name}",
+            SHARD_S,
+            lambda actor: actor.ready.remote(),
+        )
         for _, encoded in dealt:
             yield encoded
-    finally:
-        for actor in actors:
-            ray.kill(actor)  # at once: the run's workers need its room

@@ -1,7 +1,5 @@
 """The judge at the end of a run, on Ray: what it is to see is drawn by as many workers as the run held room for."""
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -13,39 +11,16 @@ from advdmd_ray.provenance import usable_cores
 from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.finish import Judged, judged_run
 from advdmd_ray.runs.judgement import Drawn, JudgeInputs, Piece, PieceDrawer, calls, judge_inputs, pieces_of
-from advdmd_ray.runs.needs.memory import placement, reserved
 from advdmd_ray.runs.verdict import all_threads
 from advdmd_ray.runtime.calls import Handle, answer
-from advdmd_ray.runtime.dealing import deal
+from advdmd_ray.runtime.dealing import deal, hired
 from advdmd_ray.runtime.display import judge_progress
+from advdmd_ray.runtime.team import Team, team_of
 
 VERDICT_S = 1800.0
 """The figures of what was drawn: features are small, and no network runs."""
 SLACK = 10
 """A piece may take so many times as long as its calls of the network took in the rollout actors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Team:
-    """The workers that draw.
-
-    Attributes:
-        actors: Their number.
-        num_cpus: Logical CPUs reserved by each.
-        num_gpus: GPUs reserved by each.
-    """
-
-    actors: int
-    num_cpus: float
-    num_gpus: float
-
-
-def team_of(config: Config, pieces: int) -> Team:
-    """A worker for each GPU that the run's workers held, or where they held none for each CPU; at most one a piece."""
-    cpus, gpus = reserved(placement(config))
-    if not gpus:
-        return Team(min(pieces, max(1, math.floor(cpus + 1e-6))), min(1.0, cpus), 0.0)
-    return Team(min(pieces, max(1, math.floor(gpus + 1e-6))), config.rollout.num_cpus, min(1.0, gpus))
 
 
 def patience_s(config: Config, pieces: list[Piece]) -> float:
@@ -130,21 +105,19 @@ def _drawn(
     """What was drawn of each piece."""
     threads = max(config.rollout.threads, int(ray.cluster_resources().get("CPU", 1)) // team.actors)
     made: Handle = JudgeActor.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
-    actors = [made.remote(config, student, inputs, threads) for _ in range(team.actors)]
     drawn: dict[Piece, ray.ObjectRef] = {}
 
     def begin(actor: Handle, piece: Piece) -> ray.ObjectRef:
         images, drawn[piece] = actor.draw.options(num_returns=2).remote(piece)
         return images
 
-    dealt = deal(actors, pieces, begin, lambda piece: piece.name, limit, lambda actor: actor.ready.remote())
     done, images = 0, sum(len(piece.images) for piece in pieces)
-    try:
-        with judge_progress() as progress:
-            for _, count in dealt:
-                done += count
-                progress(done, images)
-    finally:
-        for actor in actors:
-            ray.kill(actor)
+    with (
+        hired(lambda: made.remote(config, student, inputs, threads), team.actors) as actors,
+        judge_progress() as progress,
+    ):
+        dealt = deal(actors, pieces, begin, lambda piece: piece.name, limit, lambda actor: actor.ready.remote())
+        for _, count in dealt:
+            done += count
+            progress(done, images)
     return [drawn[piece] for piece in pieces]

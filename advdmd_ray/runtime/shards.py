@@ -10,11 +10,9 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.source import Shards, Tools
 from advdmd_ray.runs.parts.workers import build_tools
 from advdmd_ray.runtime.calls import Handle
-from advdmd_ray.runtime.dealing import deal
+from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 
-SHARD_S = 3600.0
-"""Nobody works longer at one shard."""
 RETRIES = 3
 
 
@@ -59,11 +57,10 @@ def make_shards(
     made: Handle = ShardActor.options(
         num_cpus=role.num_cpus, num_gpus=role.num_gpus, max_restarts=RETRIES, max_task_retries=RETRIES
     )
-    team = [made.remote(config) for _ in range(min(role.actors, len(missing)))]
     there = shards.images - sum(len(shards.rows(shard)) for shard in missing)
     made_now = 0
     shared = ray.put(shards)  # once, however many calls there are
-    try:
+    with hired(lambda: made.remote(config), min(role.actors, len(missing))) as team:
         progress(there, shards.images)
         dealt = deal(
             team,
@@ -75,7 +72,4 @@ def make_shards(
         for _, images in dealt:
             made_now += images
             progress(there + made_now, shards.images)
-    finally:
-        for actor in team:
-            ray.kill(actor)  # at once: the rollout actors need its room
     return made_now

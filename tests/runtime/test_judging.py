@@ -14,8 +14,9 @@ from advdmd_ray.errors import WorkerFailedError
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Piece, Sampler, calls
 from advdmd_ray.runtime import on_ray
-from advdmd_ray.runtime.judging import SLACK, Team, patience_s, team_of
+from advdmd_ray.runtime.judging import SLACK, patience_s
 from advdmd_ray.runtime.on_ray import RayPlace, export_s
+from advdmd_ray.runtime.team import Team, team_of
 
 SHARES = st.floats(0, 1) | st.integers(0, 4)
 """Of one resource, for one worker."""
