@@ -7,7 +7,6 @@ with what was made, byte for byte. The two stores take turns.
 import argparse
 import hashlib
 import json
-import logging
 import statistics
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import ray
+
+from benchmarks.local_ray import local_ray
 
 SMALL, LARGE = 80 * 2**20, 512 * 2**20
 GROUP, GROUPS = 4 * 2**20, 50
@@ -35,15 +36,7 @@ def turn(store: int) -> dict[str, float]:
     Raises:
         RuntimeError: if the bytes of a group came back changed.
     """
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=store,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    try:
+    with local_ray(4, store):
         maker: Any = _Maker.remote()
         ray.get(maker.made.options(num_returns=2).remote(0)[1])
         began, held, digests = time.perf_counter(), [], []
@@ -60,8 +53,6 @@ def turn(store: int) -> dict[str, float]:
             if hashlib.sha256(data.tobytes()).hexdigest() != digest:
                 raise RuntimeError("a group came back with other bytes")
             del data
-    finally:
-        ray.shutdown()
     return {"made_s": made, "read_s": reading}
 
 

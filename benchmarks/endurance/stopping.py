@@ -5,22 +5,17 @@ With `--rows` and `--store` the groups that wait for it outgrow Ray's object sto
 
 import argparse
 import json
-import os
 import re
-import subprocess
 import sys
 import time
-import urllib.request
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from advdmd_ray.config import Config
 from advdmd_ray.runs.parts.inputs import geometry
-from benchmarks.endurance.processes import MARK, found
+from benchmarks.endurance.one_run import OneRun, running
+from benchmarks.endurance.processes import found
 from benchmarks.endurance.tiny import tiny_settings, write_teacher
 
 PER_CYCLE, AGE, STOP_AT = 4, 15, 5
@@ -49,15 +44,10 @@ def settings(folder: Path, *, cycles: int, rows: int, room: float, store: int | 
     return Config.model_validate(tree), size
 
 
-def state(log: Path) -> dict[str, float] | None:
+def state(run: OneRun) -> dict[str, float] | None:
     """What /metrics of the run says of the buffer; None before it answers."""
-    address = re.search(r"metrics at (http://\S+)", log.read_text(errors="replace"))
-    if address is None:
-        return None
-    try:
-        with urllib.request.urlopen(address[1], timeout=30) as page:  # noqa: S310 - our own http address
-            text = page.read().decode()
-    except OSError:
+    text = run.metrics()
+    if text is None:
         return None
     values = {key: re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for key, name in SERIES.items()}
     return {key: 0.0 if value is None else float(value[1]) for key, value in values.items()}
@@ -65,44 +55,31 @@ def state(log: Path) -> dict[str, float] | None:
 
 def experiment(folder: Path, config: Config, stop_s: float) -> dict[str, Any]:
     """Runs, stops the learner rank once five cycles are done, lets it go on after so many seconds; what was seen."""
-    path, log, mark = folder / "stopping.yaml", folder / "log.txt", uuid.uuid4().hex
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-    with log.open("wb") as output:
-        run = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "advdmd_ray.run", "--config", str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {MARK: mark},
-        )
-    try:
-        _until(run, log, lambda now: now["cycle"] >= STOP_AT)
-        rank = found(mark, run.pid)["learner rank"]
+    with running(folder, config.model_dump(mode="json")) as run:
+        _until(run, lambda now: now["cycle"] >= STOP_AT)
+        rank = found(run.mark, run.process.pid)["learner rank"]
         rank.suspend()
         began, seen = time.monotonic(), []
         while time.monotonic() - began < stop_s:
             time.sleep(0.5)
-            now = state(log)
+            now = state(run)
             if now is not None:
                 seen.append({"seconds": round(time.monotonic() - began, 1), **now})
         rank.resume()
         resumed = time.monotonic()
-        _until(run, log, lambda now: now["cycle"] > seen[-1]["cycle"])
+        _until(run, lambda now: now["cycle"] > seen[-1]["cycle"])
         again = time.monotonic() - resumed
-        code = run.wait()
-    finally:
-        run.terminate()
-        run.wait()
+        code = run.process.wait()
     return {"exit_code": code, "seconds_to_next_cycle": again, "seen": seen}
 
 
-def _until(run: "subprocess.Popen[bytes]", log: Path, reached: Any) -> Mapping[str, float]:
-    while run.poll() is None:
-        now = state(log)
+def _until(run: OneRun, reached: Callable[[Mapping[str, float]], bool]) -> None:
+    while run.process.poll() is None:
+        now = state(run)
         if now is not None and reached(now):
-            return now
+            return
         time.sleep(0.2)
-    raise RuntimeError(f"the run ended with exit code {run.returncode}; see {log}")
+    raise RuntimeError(f"the run ended with exit code {run.process.returncode}; see {run.log}")
 
 
 def main() -> None:

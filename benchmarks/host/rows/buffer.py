@@ -17,8 +17,8 @@ from torch import Tensor
 
 from advdmd_ray.stations.records import TrajectoryGroup
 from benchmarks.host.contest import OURS, Field, Row
-from benchmarks.host.rows.local_ray import local_ray
 from benchmarks.host.rows.product_group import GroupLearner, GroupMaker, GroupScorer
+from benchmarks.local_ray import local_ray
 
 SAMPLES, STEPS, LATENT = 16, 4, (16, 64, 64)
 """33.5 MB: five states and three means of each of 16 trajectories, at 512 x 512 pixels."""

@@ -15,7 +15,7 @@ from advdmd_ray.stations.weights.loading import VersionedModule
 from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, pack
 from advdmd_ray.stations.weights.store import WeightStore
 from benchmarks.host.contest import OURS, Field, Row
-from benchmarks.host.rows.local_ray import local_ray
+from benchmarks.local_ray import local_ray
 
 PER_WORKER, ONCE = "ray.put for each worker", "ray.put once"
 

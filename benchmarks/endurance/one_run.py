@@ -1,0 +1,63 @@
+"""One run over Ray as a process of its own, and what its /metrics says."""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.endurance.processes import MARK
+
+
+@dataclass(frozen=True, slots=True)
+class OneRun:
+    """A run that was started.
+
+    Attributes:
+        process: The driver.
+        log: What it says.
+        mark: What all of its processes have in their environment.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    mark: str
+
+    def metrics(self) -> str | None:
+        """The text of its /metrics; None before and after that answers."""
+        address = re.search(r"metrics at (http://\S+)", self.log.read_text(errors="replace"))
+        if address is None:
+            return None
+        try:
+            with urllib.request.urlopen(address[1], timeout=30) as page:  # noqa: S310 - our own http address
+                return page.read().decode()
+        except OSError:
+            return None
+
+
+@contextmanager
+def running(folder: Path, settings: Mapping[str, Any]) -> Iterator[OneRun]:
+    """Starts a run with these settings, whose log is `folder/log.txt`; it has ended when the context is left."""
+    config, log, mark = folder / "run.yaml", folder / "log.txt", uuid.uuid4().hex
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "advdmd_ray.run", "--config", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {MARK: mark},
+        )
+        try:
+            yield OneRun(process, log, mark)
+        finally:
+            process.terminate()
+            process.wait()
