@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from statistics import fmean
 
 from advdmd_ray.config import Config
@@ -95,11 +95,11 @@ def forecast(config: Config, costs: Costs, *, group_bytes: int) -> Forecast:
     Raises:
         ValueError: if no work takes any time.
     """
-    unit = max(astuple(costs)[:-1])  # all but the spread
+    unit = max(costs.seconds)
     if unit <= 0:
         raise ValueError("a forecast needs work that takes time")
     # In units of the longest work: an hour costs as many turns of the loop as a second.
-    scaled = Costs(*(seconds / unit for seconds in astuple(costs)[:-1]), spread=costs.spread)
+    scaled = Costs(*(seconds / unit for seconds in costs.seconds), spread=costs.spread)
     groups, age = config.rollout.groups_per_cycle, config.rollout.max_policy_age
     warm = age + 2
     cycles = warm + max(FEWEST_CYCLES, min(MOST_CYCLES, SETTLED_GROUPS // groups))

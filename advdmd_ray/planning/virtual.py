@@ -6,21 +6,20 @@ with workers of these costs. No tensor is made and nothing sleeps: an hour of a 
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import count
 from random import Random
 from typing import Any
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
+from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
-
-LEARNER = "learner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,13 @@ class Costs:
     spread: float = 0.0
 
     def __post_init__(self) -> None:
-        seconds = (self.generate, self.score, self.cycle, self.load, self.fetch, self.checkpoint, self.grid, self.judge)
-        if min(seconds) < 0 or not 0 <= self.spread < 1:
+        if min(self.seconds) < 0 or not 0 <= self.spread < 1:
             raise ValueError(f"costs are seconds, 0 or more, and spread lies in [0, 1), got {self}")
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """All of them but the spread, in their order."""
+        return astuple(self)[:-1]
 
 
 class VirtualClock:

@@ -9,24 +9,14 @@ from typing import Any
 import pytest
 
 from advdmd_ray.config import Config
-from advdmd_ray.models.families.kept import FLUX_JOINT, Backbone
-from advdmd_ray.models.folder import LatentSpec
 from advdmd_ray.runs.doctor import roles
 from advdmd_ray.runs.doctor.finding import Finding
 from advdmd_ray.runs.doctor.nodes import HERE, Node
 from advdmd_ray.runs.doctor.roles import examine_memory, examine_placement, examine_roles, examine_store
-from advdmd_ray.runs.needs.compute import Network
-from advdmd_ray.runs.needs.memory import GIB, Sizes, memory
+from advdmd_ray.runs.needs.memory import GIB, memory
 from advdmd_ray.runs.needs.spilling import Disk
+from large_model import SIZES
 
-SIZES = Sizes(
-    transformer=2 * 10**9,
-    others=10**9,
-    latent=LatentSpec(16, 128, 128),
-    backbone=Backbone(width=1536, tokens=4352, blocks=(FLUX_JOINT,) * 24),
-    network=Network(24),
-    adapters=10**7,
-)
 WHOLE = replace(SIZES, adapters=0)
 HEAD = Node("head", cpus=8, gpus=0, memory=500 * GIB, object_store=100 * GIB)
 GPU = Node("gpu", cpus=32, gpus=8, memory=500 * GIB, object_store=100 * GIB, gpu="H100", gpu_memory=80 * GIB)

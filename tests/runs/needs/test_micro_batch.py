@@ -7,10 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
-from advdmd_ray.models.families.kept import FLUX_JOINT, Backbone
-from advdmd_ray.models.folder import LatentSpec
-from advdmd_ray.runs.needs.compute import Network
-from advdmd_ray.runs.needs.memory import GIB, Sizes, memory
+from advdmd_ray.runs.needs.memory import GIB, memory
 from advdmd_ray.runs.needs.micro_batch import (
     HEADROOM,
     fitting_rows,
@@ -18,15 +15,8 @@ from advdmd_ray.runs.needs.micro_batch import (
     role_memory,
     rows_at_once,
 )
+from large_model import SIZES
 
-SIZES = Sizes(
-    transformer=2 * 10**9,
-    others=10**9,
-    latent=LatentSpec(16, 128, 128),
-    backbone=Backbone(width=1536, tokens=4352, blocks=(FLUX_JOINT,) * 24),
-    network=Network(24),
-    adapters=10**7,
-)
 ROLES = st.sampled_from(["rollout", "reward", "learner"])
 
 
