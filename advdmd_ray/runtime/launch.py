@@ -21,6 +21,7 @@ from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.display import encoding_progress, progress_display
+from advdmd_ray.runtime.heap import frozen_heap
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def launched(
                 f"{config.rollout.actors} rollout actors, {config.reward.workers} reward workers and "
                 f"{config.learner.ranks} learner ranks are up after {setup:.0f} s"
             )
-            with progress_display(config) as display:
+            with progress_display(config) as display, frozen_heap():
                 yield build_controller(config, shell, here.hub, checkpoint, display)
         finish(config, here, Phases(setup, time.monotonic() - began - setup))
     say(f"look at {folder.report}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from advdmd_ray.cli.arguments import Parser
 from advdmd_ray.errors import UserError
-from benchmarks.host.contest import Row, hold
+from benchmarks.host.contest import Row
 from benchmarks.host.document import header, machine_kind, report, row_figures, table
 
 DONE, BAD_INPUT = 0, 2
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None, rows: Sequence[Row] | None = None, b
         if not args.rows or row.name in args.rows:
             sys.stderr.write(f"measuring {row.name}\n")
             with row.opened() as field:
-                figures = hold(field, warm_up=args.warm_up, repeats=args.repeats)
-            document["rows"][row.name] = row_figures(row, figures, field.absent)
+                figures = row.held(field, warm_up=args.warm_up, repeats=args.repeats)
+            document["rows"][row.name] = row_figures(row, figures, field)
     stored = baselines / f"{machine_kind(document)}.json"
     baseline = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else None
     out = args.out or Path("runs") / "bench" / f"host-{_stamp(document)}.json"

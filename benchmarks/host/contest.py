@@ -4,7 +4,8 @@ Turns share whatever else the machine does at the time, so ratios of medians say
 """
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -15,6 +16,11 @@ Turn = Callable[[], float]
 """One turn: does the work once and says how many seconds it took; what must be prepared is not counted."""
 
 
+def always(seconds: float) -> Turn:
+    """A bound as a contestant: whatever the machine, it takes so many seconds."""
+    return lambda: seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """Who takes part.
@@ -22,10 +28,12 @@ class Field:
     Attributes:
         turns: By name; `OURS` is one of them. A limit, such as the copies that nobody can do without, is one too.
         absent: Rivals that are not here, and why.
+        facts: What turns saw beside their seconds, by name with its unit; each adds its own figure.
     """
 
     turns: Mapping[str, Turn]
     absent: Mapping[str, str] = field(default_factory=dict)
+    facts: MutableMapping[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +45,20 @@ class Row:
         work: What a turn does, in words.
         opened: Brings the contestants up and takes them down again.
         goals: By rival, the least ratio of its median to ours.
+        rounds: Most that are counted, where a turn takes minutes; none warms up then. None: as many as are asked for.
     """
 
     name: str
     work: str
     opened: Callable[[], AbstractContextManager[Field]]
     goals: Mapping[str, float] = field(default_factory=dict)
+    rounds: int | None = None
+
+    def held(self, field_: Field, *, warm_up: int, repeats: int) -> dict[str, "Figures"]:
+        """The contest of this row: see `hold`."""
+        if self.rounds is None:
+            return hold(field_, warm_up=warm_up, repeats=repeats)
+        return hold(field_, warm_up=0, repeats=min(self.rounds, repeats))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +90,7 @@ def hold(field_: Field, *, warm_up: int, repeats: int) -> dict[str, Figures]:
 
     Args:
         field_: The contestants.
-        warm_up: Rounds that are not counted.
+        warm_up: Rounds that are not counted, nor what they saw.
         repeats: Rounds that are, at least 1.
 
     Raises:
@@ -88,4 +104,6 @@ def hold(field_: Field, *, warm_up: int, repeats: int) -> dict[str, Figures]:
             took = turn()
             if counted:
                 seconds[name].append(took)
+        if not counted:
+            field_.facts.clear()
     return {name: Figures(tuple(each)) for name, each in seconds.items()}

@@ -1,6 +1,7 @@
 """What a benchmark of the host leaves: one JSON document, its table, and how it compares with the one before."""
 
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import psutil
 
 from advdmd_ray.provenance import made_here
-from benchmarks.host.contest import OURS, Figures, Row
+from benchmarks.host.contest import OURS, Field, Figures, Row
 
 SCHEMA = 1
 """Counted up whenever a field changes its name or its meaning."""
+SHORT_S = 1e-3
+"""What is shorter is printed with more digits."""
 TOLERANCE = 0.2
 """A ratio may fall by this share of the baseline's before it is called a regression."""
 
@@ -47,8 +50,11 @@ def machine_kind(document: Mapping[str, Any]) -> str:
     return f"{processor}-{machine['cores']}"
 
 
-def row_figures(row: Row, figures: Mapping[str, Figures], absent: Mapping[str, str]) -> dict[str, Any]:
-    """One row of the document; `ratio` is a contestant's median divided by ours: above 1, ours is faster."""
+def row_figures(row: Row, figures: Mapping[str, Figures], field: Field) -> dict[str, Any]:
+    """One row of the document.
+
+    `ratio` is a contestant's median divided by ours: above 1, ours is faster. Of the facts their medians are kept.
+    """
     ours = figures[OURS].median
     contestants = {
         name: {
@@ -60,7 +66,8 @@ def row_figures(row: Row, figures: Mapping[str, Figures], absent: Mapping[str, s
         }
         for name, each in figures.items()
     }
-    return {"work": row.work, "contestants": contestants, "absent": dict(absent)}
+    facts = {name: statistics.median(values) for name, values in field.facts.items()}
+    return {"work": row.work, "contestants": contestants, "absent": dict(field.absent), "facts": facts}
 
 
 def table(document: Mapping[str, Any]) -> str:
@@ -70,17 +77,22 @@ def table(document: Mapping[str, Any]) -> str:
         lines.append(f"\n{name}: {row['work']}")
         lines += [_line(contestant, each) for contestant, each in row["contestants"].items()]
         lines += [f"  {rival:<24} not measured: {why}" for rival, why in row["absent"].items()]
+        lines += [f"    {fact}: {value:.4g}" for fact, value in row["facts"].items()]
     return "\n".join(lines) + "\n"
 
 
 def _line(name: str, each: Mapping[str, Any]) -> str:
-    low, high = (1e3 * seconds for seconds in each["quartiles_s"])
-    line = f"  {name:<24} {1e3 * each['median_s']:9.2f} ms  [{low:.2f}, {high:.2f}]"
+    low, high = (_ms(seconds) for seconds in each["quartiles_s"])
+    line = f"  {name:<24} {_ms(each['median_s']):>9} ms  [{low}, {high}]"
     if name == OURS:
         return line
     goal = each["goal"]
     wanted = "" if goal is None else f"  goal {goal:g}: {'met' if each['ratio'] >= goal else 'missed'}"
     return f"{line}  {each['ratio']:6.2f} x ours{wanted}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.{2 if seconds >= SHORT_S else 4}f}"
 
 
 def regressions(document: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:

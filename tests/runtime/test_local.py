@@ -1,6 +1,7 @@
 """A whole run in one process, with the real parts: repeatable, resumable, and verified to the byte."""
 
 import dataclasses
+import gc
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -320,7 +321,9 @@ def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_
     monkeypatch.setattr(local, "draw_here", broken)
     run.folder.mkdir(parents=True)
     with launched(run, in_this_process) as controller:
+        assert gc.get_freeze_count() > 0  # the loops are not held up by what the start left behind
         controller.run()
+    assert gc.get_freeze_count() == 0
     page = (run.folder / "report.html").read_text()
     assert "the judge failed: ZeroDivisionError: no images; see " in page
     assert "`advdmd evaluate --config " in page

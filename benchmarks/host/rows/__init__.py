@@ -1,6 +1,6 @@
 """All rows of the table; one file for each kind of work."""
 
 from benchmarks.host.contest import Row
-from benchmarks.host.rows import buffer, weights
+from benchmarks.host.rows import buffer, controller, weights
 
-ROWS: tuple[Row, ...] = (buffer.BUFFER, weights.SIXTEEN, weights.LARGE)
+ROWS: tuple[Row, ...] = (buffer.BUFFER, weights.SIXTEEN, weights.LARGE, controller.CONTROLLER)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.host.command import main
-from benchmarks.host.contest import OURS, Field, Figures, Row, hold
+from benchmarks.host.contest import OURS, Field, Figures, Row, always, hold
 from benchmarks.host.document import header, machine_kind, regressions, report, row_figures, table
 
 Turns = Mapping[str, Callable[[], float]]
@@ -40,7 +40,7 @@ def _row(opened: list[str] | None = None, **seconds: list[float]) -> Row:
 
 def _document(ratio: float) -> dict[str, Any]:
     figures = {OURS: Figures((1.0,)), "rival": Figures((ratio,))}
-    return header() | {"rows": {"fake": row_figures(_row(), figures, {})}}
+    return header() | {"rows": {"fake": row_figures(_row(), figures, Field({}))}}
 
 
 def test_contestants_take_turns_and_the_rounds_that_warm_up_do_not_count() -> None:
@@ -50,6 +50,34 @@ def test_contestants_take_turns_and_the_rounds_that_warm_up_do_not_count() -> No
     assert figures[OURS].seconds == (1.0, 2.0, 3.0)
     assert figures["rival"].median == 5.0
     assert figures["rival"].quartiles == (4.5, 5.5)
+
+
+def test_a_bound_takes_its_seconds_in_every_turn() -> None:
+    turns, _ = _clocks(ours=[1.0, 3.0])
+    figures = hold(Field({**turns, "bound": always(0.5)}), warm_up=0, repeats=2)
+    assert figures["bound"].seconds == (0.5, 0.5)
+
+
+def test_a_row_of_long_turns_has_few_rounds_and_none_that_warms_up() -> None:
+    turns, order = _clocks(ours=[1.0, 2.0, 3.0])
+    row = _row()
+    few = Row(row.name, row.work, row.opened, rounds=2)
+    assert few.held(Field(turns), warm_up=3, repeats=15)[OURS].seconds == (1.0, 2.0)
+    assert few.held(Field(turns), warm_up=3, repeats=1)[OURS].seconds == (3.0,)
+    assert order == [OURS] * 3
+
+
+def test_facts_are_the_medians_of_what_the_counted_turns_saw() -> None:
+    field, seen = Field({OURS: lambda: field.facts["calls"].append(next(seen)) or 1.0}), iter([50.0, 1.0, 9.0, 2.0])
+    figures = hold(field, warm_up=1, repeats=3)
+    row = row_figures(_row(), figures, field)
+    assert row["facts"] == {"calls": 2.0}
+    assert "    calls: 2\n" in table(header() | {"rows": {"fake": row}})
+
+
+def test_what_is_shorter_than_a_millisecond_has_more_digits() -> None:
+    said = table(header() | {"rows": {"fake": row_figures(_row(), {OURS: Figures((6.21e-5,))}, Field({}))}})
+    assert "0.0621 ms" in said
 
 
 @pytest.mark.parametrize(("names", "warm_up", "repeats"), [(("rival",), 0, 1), ((OURS,), -1, 1), ((OURS,), 0, 0)])
@@ -62,13 +90,13 @@ def test_a_contest_without_us_or_without_rounds_is_refused(names: tuple[str, ...
 
 def test_a_ratio_above_one_says_that_ours_is_faster_and_a_goal_is_met_from_its_ratio_on() -> None:
     figures = {OURS: Figures((2.0, 1.0, 3.0)), "rival": Figures((4.0,))}
-    row = row_figures(_row(), figures, {"absentee": "not installed"})
+    row = row_figures(_row(), figures, Field({}, {"absentee": "not installed"}))
     assert row["contestants"]["rival"]["ratio"] == 2.0
     said = table(header() | {"rows": {"fake": row}})
     assert "goal 2: met" in said
     assert "absentee" in said
     assert "not measured: not installed" in said
-    slower = row_figures(_row(), figures | {"rival": Figures((3.9,))}, {})
+    slower = row_figures(_row(), figures | {"rival": Figures((3.9,))}, Field({}))
     assert "goal 2: missed" in table(header() | {"rows": {"fake": slower}})
 
 
