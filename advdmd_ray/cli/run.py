@@ -2,6 +2,9 @@
 
 import argparse
 import sys
+import time
+
+import psutil
 
 from advdmd_ray.cli.arguments import DONE, Command, add_config
 from advdmd_ray.config import dump_config, read_config
@@ -36,8 +39,17 @@ def run_command(args: argparse.Namespace) -> int:
         parts = (dump_config(config), plan_text(config, local=args.local), start.note, "", room)
         sys.stdout.write("\n".join(parts) + "\n")
     else:
-        run(config, resume=args.resume, fresh=args.fresh, local=args.local)
+        run(config, resume=args.resume, fresh=args.fresh, local=args.local, age_s=_age_s())
     return DONE
+
+
+def _age_s() -> float:
+    """Seconds since this process was started."""
+    started = psutil.Process().create_time()
+    if sys.platform == "linux":
+        # The kernel counts from the boot, whose own time is known to a second.
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - (started - psutil.boot_time())
+    return time.time() - started
 
 
 COMMAND = Command(

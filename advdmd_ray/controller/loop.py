@@ -33,6 +33,7 @@ from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.learner_station import LearnerStation
 from advdmd_ray.controller.protocols import Hub, Reference, Shell, Status, Task
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begun, UnderWay
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
@@ -64,6 +65,7 @@ class Controller:
         updates: Mapping[str, int] | None = None,
         display: Callable[[Status], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        start: StartClock | None = None,
     ) -> None:
         self._config = config
         self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
@@ -80,6 +82,7 @@ class Controller:
             version=version,
             updates=updates or {},
             clock=clock,
+            start=StartClock(clock) if start is None else start,
         )
         self._stations = self._telemetry.stations
         self._learner = LearnerStation(

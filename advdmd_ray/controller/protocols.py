@@ -107,3 +107,4 @@ class Status:
     updates: Mapping[str, int]
     waiting_for: str
     reward_hacking: bool = False
+    start: str = ""

@@ -8,6 +8,7 @@ from typing import Literal
 from advdmd_ray.config import Config
 from advdmd_ray.controller.alarm import HackAlarm
 from advdmd_ray.controller.protocols import Hub, Status
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.station_clock import StationClock
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.outcome import CycleReport
@@ -34,6 +35,7 @@ class Telemetry:
         version: Version the run starts from.
         updates: Updates made before, by objective, when the run resumes.
         clock: Monotonic clock, seconds.
+        start: Has counted the start so far.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Telemetry:
         version: int,
         updates: Mapping[str, int],
         clock: Callable[[], float],
+        start: StartClock,
     ) -> None:
-        self._config, self._hub, self._clock = config, hub, clock
+        self._config, self._hub, self._clock, self._start = config, hub, clock, start
         self.stations = StationClock(workers, clock)
         self._roles = {worker: role for role, names in workers.items() for worker in names}
         self._resident: dict[str, int] = {}
@@ -124,6 +127,7 @@ class Telemetry:
 
     def taken(self, infos: Sequence[GroupInfo]) -> None:
         """The learner trains on these groups."""
+        self._start.ended("first_groups")
         ages = [self._version - info.policy_version for info in infos]
         reward_ages = [self._version - info.reward_version for info in infos]
         self._policy_age = max(ages)
@@ -174,6 +178,9 @@ class Telemetry:
         self._throughput = report.trajectories / max(now - self._cycle_ended, 1e-9)
         self._cycle_ended = now
         self._record(report.samples())
+        if not self._start.over:
+            self._start.ended("first_cycle")
+            self._record(self._start.samples())
 
     def judged(self, judgement: Judgement) -> bool:
         """The judge looked at the student; whether the alarm for reward hacking fires now."""
@@ -225,6 +232,7 @@ class Telemetry:
             updates=dict(self.updates),
             waiting_for=waiting_for,
             reward_hacking=self._alarm.fires,
+            start=self._start.text(),
         )
 
     def _remaining_s(self) -> float | None:

@@ -62,6 +62,9 @@ class Series:
 PHASES = ("warm", "ramp", "full")
 """The phases of the cadence, in their order: their number is the value of `advdmd_run_phase`."""
 
+STAGES = ("imports", "ray", "images", "texts", "workers", "first_groups", "first_cycle")
+"""The stages of a run's start, in their order; a run passes through those that it has."""
+
 # Labels with a closed set of values. The others (worker, reason, level, figure) are open, but must be one plain word.
 LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "objective": ("dmd", "rl", "fake_score", "discriminator"),
@@ -69,6 +72,7 @@ LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "role": ("rollout", "reward", "learner"),
     "state": ("busy", "waiting", "blocked"),
     "phase": PHASES,
+    "stage": STAGES,
 }
 
 _WORK_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -148,6 +152,7 @@ _WEIGHTS = (
 _RUN = (
     _gauge("run_cycle", "Learner cycles completed.", unit="cycles"),
     _gauge("run_cycles_planned", "Learner cycles the run will make (run.cycles).", unit="cycles"),
+    _gauge("run_start_seconds", "Time from the start of the run to the end of its first cycle.", "stage", unit="s"),
     _gauge("run_elapsed_seconds", "Time since training began.", unit="s"),
     _gauge("run_remaining_seconds", "Estimated time to the last cycle.", unit="s"),
     _gauge("run_phase", "Cadence phase: 0 warm, 1 ramp, 2 full."),

@@ -128,8 +128,13 @@ def texts_progress() -> AbstractContextManager[Counted]:
 
 def _plain_lines(config: Config) -> Callable[[Status], None]:
     shown = [float("-inf"), -1]
+    started = False
 
     def show(status: Status) -> None:
+        nonlocal started
+        if status.start and not started:
+            started = True
+            sys.stderr.write(status.start + "\n")
         now = time.monotonic()
         finished = status.version >= status.cycles
         stands = status.version == shown[1]
@@ -170,6 +175,8 @@ def panel(config: Config, status: Status) -> Group:
     table.add_row("trajectories/s", f"{status.trajectories_per_s:.0f}")
     table.add_row("time", f"{clock_text(status.elapsed_s)} gone, {clock_text(status.remaining_s)} left")
     table.add_row("waiting for", status.waiting_for)
+    if status.start:
+        table.add_row("start", status.start)
     if status.reward_hacking:
         table.add_row("warning", Text(HACKING, style="bold red"))
     title = Text(f"{config.run.name}  cycle {status.version} of {status.cycles}", style="bold")

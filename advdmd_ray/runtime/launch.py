@@ -12,6 +12,7 @@ from typing import Protocol
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import FAILURES, UserError
@@ -51,8 +52,8 @@ class Place(Protocol):
         """Encodes images on disk; no worker of the run is up yet."""
         ...
 
-    def workers(self, checkpoint: Checkpoint | None) -> AbstractContextManager[Shell]:
-        """Brings the workers up, from a checkpoint if there is one, and ends them."""
+    def workers(self, checkpoint: Checkpoint | None, start: StartClock) -> AbstractContextManager[Shell]:
+        """Brings the workers up, from a checkpoint if there is one, and ends them; tells the clock of the texts."""
         ...
 
     def export(self) -> Path:
@@ -74,7 +75,10 @@ class Place(Protocol):
 
 @contextmanager
 def launched(
-    config: Config, place: Callable[[Config], AbstractContextManager[Place]], resume: Path | None = None
+    config: Config,
+    place: Callable[[Config], AbstractContextManager[Place]],
+    resume: Path | None = None,
+    start: StartClock | None = None,
 ) -> Iterator[Controller]:
     """The controller over workers that are up; once its loops are done, the workers end and the artifacts are made.
 
@@ -82,26 +86,31 @@ def launched(
         config: The configuration, which `runs.preflight.check` has passed; its run folder exists.
         place: `on_ray` or `in_this_process`.
         resume: A checkpoint to continue from, which pre-flight has found intact.
+        start: Has counted the start so far; None: it begins now.
 
     Raises:
         UserError: if the place cannot have the run.
     """
-    began, folder = time.monotonic(), RunFolder(config.folder)
+    began, folder, start = time.monotonic(), RunFolder(config.folder), start or StartClock()
     checkpoint = None if resume is None else verified_checkpoint(resume)
+    start.ended("imports")
     with place(config) as here:
+        start.ended("ray")
         say(here.note)
         began += prepare_data(config, here)
+        start.ended("images")
         write_atomically(folder.config, dump_config(config).encode())
         port = here.hub.serve(config.metrics.host, config.metrics.port)
         say(f"metrics at http://{config.metrics.host}:{port}/metrics")
-        with here.workers(checkpoint) as shell:
+        with here.workers(checkpoint, start) as shell:
+            start.ended("workers")
             setup = time.monotonic() - began
             say(
                 f"{config.rollout.actors} rollout actors, {config.reward.workers} reward workers and "
                 f"{config.learner.ranks} learner ranks are up after {setup:.0f} s"
             )
             with progress_display(config) as display, frozen_heap():
-                yield build_controller(config, shell, here.hub, checkpoint, display)
+                yield build_controller(config, shell, here.hub, checkpoint, display, start=start)
         finish(config, here, Phases(setup, time.monotonic() - began - setup))
     say(f"look at {folder.report}")
 

@@ -14,6 +14,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.encoding import encode_here
 from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import FAILURES, UserError
@@ -39,11 +40,13 @@ from advdmd_ray.stations.weights.store import Published
 class LocalShell:
     """All workers in this process."""
 
-    def __init__(self, config: Config, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(self, config: Config, checkpoint: Checkpoint | None = None, start: StartClock | None = None) -> None:
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         with texts_progress() as progress:
             table = encode_table(config, progress)
+        if start is not None:
+            start.ended("texts")
         with samples_progress() as progress:
             make_shards_here(config, table, progress)
         self.prompts = table.rollouts
@@ -144,9 +147,9 @@ class LocalPlace:
         yield from encode_here(self._config.model.path, tasks)
 
     @contextmanager
-    def workers(self, checkpoint: Checkpoint | None) -> Iterator[LocalShell]:
+    def workers(self, checkpoint: Checkpoint | None, start: StartClock) -> Iterator[LocalShell]:
         """See `Place`."""
-        shell = LocalShell(self._config, checkpoint)
+        shell = LocalShell(self._config, checkpoint, start)
         try:
             yield shell
         finally:

@@ -10,6 +10,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config, Resume
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.learner.checkpoint import Checkpoint
@@ -69,11 +70,11 @@ class RayPlace:
         yield from encoded_on_ray(self._config, tasks)
 
     @contextmanager
-    def workers(self, checkpoint: Checkpoint | None) -> Iterator[RayShell]:
+    def workers(self, checkpoint: Checkpoint | None, start: StartClock) -> Iterator[RayShell]:
         """See `Place`."""
         shell = RayShell(self._config)
         try:
-            shell.start(None if checkpoint is None else checkpoint.path.absolute())
+            shell.start(None if checkpoint is None else checkpoint.path.absolute(), start)
             say(f"the learner's ranks reduce over {shell.backend}")
             yield shell
         finally:

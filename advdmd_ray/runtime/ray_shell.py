@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runtime.calls import Handle, answer
@@ -61,8 +62,12 @@ class RayShell:
         self.prompts = 0
         self.backend = ""
 
-    def start(self, checkpoint: Path | None) -> None:
+    def start(self, checkpoint: Path | None, clock: StartClock) -> None:
         """Encodes the prompts, places the gang, starts all workers and waits until each is up.
+
+        Args:
+            checkpoint: Where the learner goes on from.
+            clock: Is told when the texts are encoded.
 
         Raises:
             DeadlineError: naming the workers that are not up in time.
@@ -74,6 +79,7 @@ class RayShell:
         self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
         with texts_progress() as progress:
             facts, payloads = encoded(encoding, limit, progress)
+        clock.ended("texts")
         self.prompts, table = facts.rollouts, (ray.put(facts), *payloads)  # once, however many workers there are
         shards = source_of(config).shards()
         if shards is not None:

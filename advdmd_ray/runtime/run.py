@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from advdmd_ray.config import Config
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.needs.memory import ray_address
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from advdmd_ray.runtime.launch import Place
 
 
-def run(config: Config, *, resume: str | None = None, fresh: bool = False, local: bool = False) -> RunFolder:
+def run(
+    config: Config, *, resume: str | None = None, fresh: bool = False, local: bool = False, age_s: float = 0.0
+) -> RunFolder:
     """Trains a student on the Ray cluster that the configuration names, on a local Ray or here, and judges it.
 
     How far it is stands on stderr. A run folder is never overwritten.
@@ -27,6 +30,7 @@ def run(config: Config, *, resume: str | None = None, fresh: bool = False, local
             folder, a checkpoint folder or one checkpoint.
         fresh: Whether an earlier run of this name is moved aside.
         local: Whether this process does all the work, without Ray.
+        age_s: Seconds that passed before this call and count as the run's start.
 
     Returns:
         The run folder: `student` is a diffusers folder, `summary` and `report` say what it achieved.
@@ -37,12 +41,13 @@ def run(config: Config, *, resume: str | None = None, fresh: bool = False, local
         DeadlineError: if a wait takes longer than its deadline.
         WorkerLostError: if the learner, or too many workers, are lost.
     """
+    clock = StartClock(age_s=age_s)
     start = preflight.check(config, resume, fresh=fresh, local=local)
     sys.stderr.write(start.note + "\n")
     with claim(start):
         from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
-        with launched(config, _place(config, local=local), start.checkpoint) as controller:
+        with launched(config, _place(config, local=local), start.checkpoint, clock) as controller:
             controller.run()
     return RunFolder(config.folder)
 

@@ -131,6 +131,16 @@ def test_a_run_whose_workers_are_killed_ends_with_exit_code_0_and_its_report(run
     assert list((run.folder / "grids").glob("*.png"))
 
 
+def test_the_start_of_a_run_is_told_by_its_stages(run: Run) -> None:
+    said = re.search(r"^first update after ([\d.]+) s: (.*)$", run.log, re.MULTILINE)
+    assert said is not None, run.log
+    stages = run.last("advdmd_run_start_seconds")
+    assert sum(stages.values()) == pytest.approx(float(said[1]), abs=0.06)
+    for stage in ("imports", "ray", "texts", "workers", "first_groups", "first_cycle"):
+        assert stages[f"stage={stage}"] > 0.01
+    assert all(name in said[2] for name in ("imports and checks", "Ray", "workers", "first cycle"))
+
+
 def test_a_run_that_loses_one_of_the_workers_that_judge_is_judged_by_the_other(run: Run) -> None:
     judge = run.summary()["judge"]
     assert judge["student"]["images"] == judge["teacher"]["40"]["images"] == 20

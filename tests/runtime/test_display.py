@@ -134,6 +134,25 @@ def test_without_a_terminal_a_run_that_stands_says_every_minute_what_it_waits_fo
     assert ["waiting for ordinal 9 at rollout-0" in text for text in lines] == [False, True, True]
 
 
+def test_the_start_is_said_once_and_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter((0.0, 1.0, 2.0, 11.0))
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(seconds))
+    start = "first update after 9.8 s: Ray 9.8 s"
+    with progress_display(CONFIG) as show:
+        for version, text in ((0, ""), (1, start), (2, start), (3, start)):
+            show(replace(status(version=version), start=text))
+    said = capsys.readouterr().err.splitlines()
+    assert [text.split()[2] for text in said] == ["0/10", "after", "3/10"]
+    assert said[1] == start
+
+
+def test_the_panel_says_where_the_time_of_the_start_went() -> None:
+    assert "first update after 9.8 s" in _drawn(replace(status(), start="first update after 9.8 s: Ray 9.8 s"))
+    assert "start" not in _drawn(status())
+
+
 def _told(done: dict[float, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a log shows of ten texts, so many of which are encoded at these seconds."""
     now = [-100.0]  # the encoders take their time to load

@@ -144,6 +144,20 @@ def test_the_metrics_of_a_run_tell_its_story(finished: Config) -> None:
     assert max(ratios) <= 1e-6
 
 
+def test_the_stages_of_a_start_in_one_process_are_recorded_once(finished: Config) -> None:
+    told = [
+        entry["values"]
+        for entry in entries_of(finished.folder / "metrics.jsonl")
+        if "advdmd_run_start_seconds{stage=texts}" in entry["values"]
+    ]
+    (values,) = told
+    start = {key: value for key, value in values.items() if key.startswith("advdmd_run_start_seconds")}
+    assert set(start) == {
+        f"advdmd_run_start_seconds{{stage={stage}}}" for stage in ("texts", "workers", "first_groups", "first_cycle")
+    }
+    assert all(seconds > 0 for seconds in start.values())
+
+
 def _has_ratio(entry: dict[str, Any]) -> bool:
     return "advdmd_learner_ratio_deviation" in entry["values"]
 

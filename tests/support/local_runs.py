@@ -7,6 +7,7 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Status
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.runs.parts.controller import build_controller
@@ -16,9 +17,11 @@ from advdmd_ray.runtime.local import in_this_process
 def train_here(config: Config, resume: Path | None = None, display: Callable[[Status], None] = lambda _: None) -> int:
     """Trains to the end and returns the last version; `resume` is a checkpoints folder."""
     config.folder.mkdir(parents=True, exist_ok=True)
+    start = StartClock()
     checkpoint = None if resume is None else latest_checkpoint(resume)
-    with in_this_process(config) as place, place.workers(checkpoint) as shell:
-        return build_controller(config, shell, place.hub, checkpoint, display).run()
+    with in_this_process(config) as place, place.workers(checkpoint, start) as shell:
+        start.ended("workers")
+        return build_controller(config, shell, place.hub, checkpoint, display, start=start).run()
 
 
 def stored_tensors(learner: Learner) -> dict[str, dict[str, Tensor]]:

@@ -7,6 +7,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell, Status
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.runs.parts.inputs import geometry
 from advdmd_ray.stations.buffer.index import BufferIndex
@@ -20,6 +21,7 @@ def build_controller(
     checkpoint: Checkpoint | None = None,
     display: Callable[[Status], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
+    start: StartClock | None = None,
 ) -> Controller:
     """The controller at the beginning of a run, or where a checkpoint left it.
 
@@ -30,6 +32,7 @@ def build_controller(
         checkpoint: The one that the shell's workers were started from.
         display: Called with the status several times a second.
         clock: Monotonic clock, seconds.
+        start: Has counted the start so far; None: it begins now.
     """
     facts = {} if checkpoint is None else checkpoint.facts["controller"]
     version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
@@ -53,4 +56,5 @@ def build_controller(
         updates=facts.get("updates"),
         display=display,
         clock=clock,
+        start=start,
     )

@@ -1,0 +1,61 @@
+"""Where the time goes from the start of a run to the end of its first cycle."""
+
+import time
+from collections.abc import Callable
+
+from advdmd_ray.metrics.catalogue import STAGES
+from advdmd_ray.metrics.series import Sample
+
+TEXTS = {"imports": "imports and checks", "ray": "Ray"}
+"""What a stage is called where its own name is not enough."""
+
+
+class StartClock:
+    """Splits the start into stages, one after the other, so that their seconds add up to the whole.
+
+    What goes on beside it counts in no stage but that in which the driver waits for it.
+
+    Args:
+        clock: Monotonic clock, seconds.
+        age_s: Seconds that have passed since the run was started.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, age_s: float = 0.0) -> None:
+        self._clock, self._last = clock, clock() - age_s
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether the first cycle has ended, after which nothing is counted."""
+        return STAGES[-1] in self._seconds
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage so far."""
+        return dict(self._seconds)
+
+    def ended(self, stage: str) -> None:
+        """One of `STAGES` is over, and the next one begins.
+
+        Raises:
+            ValueError: for another stage.
+        """
+        if stage not in STAGES:
+            raise ValueError(f"a stage of the start is one of {', '.join(STAGES)}, got {stage!r}")
+        if self.over:
+            return
+        now = self._clock()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def samples(self) -> list[Sample]:
+        """The same as series."""
+        return [Sample.of("advdmd_run_start_seconds", spent, stage=stage) for stage, spent in self._seconds.items()]
+
+    def text(self) -> str:
+        """One line once it is over, else nothing; stages that took no time are left out."""
+        if not self.over:
+            return ""
+        shown = {stage: f"{spent:.1f}" for stage, spent in self._seconds.items()}
+        parts = (f"{TEXTS.get(stage, stage.replace('_', ' '))} {s} s" for stage, s in shown.items() if s != "0.0")
+        return f"first update after {sum(self._seconds.values()):.1f} s: {', '.join(parts)}"
