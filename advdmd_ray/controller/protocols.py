@@ -51,11 +51,11 @@ class Shell(Protocol):
         ...
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
-        """Starts a rollout; outcome WorkReport, payload the group's bytes."""
+        """Starts a rollout; outcome WorkReport, payload the group."""
         ...
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
-        """Starts scoring; outcome (WorkReport, GroupInfo), payload the scored group's bytes."""
+        """Starts scoring; outcome (WorkReport, GroupInfo), payload the group and its scores."""
         ...
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:

@@ -1,11 +1,11 @@
-"""One rank as a worker: bytes in, bytes and a report out. The same on Ray and in one process."""
+"""One rank as a worker: groups in, weights and a report out. The same on Ray and in one process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.outcome import CycleOutcome
 from advdmd_ray.learner.tensor_file import TensorStream
-from advdmd_ray.stations.buffer.record_batch import decode_scored, from_bytes
+from advdmd_ray.stations.buffer.record_batch import decode_scored
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest, Payload
@@ -28,6 +28,7 @@ from advdmd_ray.stations.weights.snapshot import Manifest, Payload
 GRID_ROWS, GRID_COLUMNS = 6, 10
 """Most of a sample grid: fewer of large images."""
 
+GroupAndScores = tuple[pa.RecordBatch, pa.RecordBatch]
 Publication = tuple[tuple[Manifest, Manifest], Payload, Payload]
 Nothing = tuple[None, None, None]
 NOTHING: Nothing = (None, None, None)
@@ -76,7 +77,7 @@ class LearnerWorker:
         self._checkpoints, self._grid_path, self._thin_grids = checkpoints, grid_path, thin_grids
         self._rows, self._columns = tiles_that_fit(*pixels, GRID_ROWS, min(GRID_COLUMNS, table.rollouts))
         self._decode, self._judge = decode, judge
-        self._share: Sequence[np.ndarray] = ()
+        self._share: Sequence[GroupAndScores] = ()
 
     def publication(self) -> Publication | Nothing:
         """On rank 0 manifests and payloads of the current student and discriminator, else nothing. Collective."""
@@ -86,8 +87,8 @@ class LearnerWorker:
         student, discriminator = self.learner.packed(*weights)
         return (student.manifest, discriminator.manifest), student.payload, discriminator.payload
 
-    def hold(self, share: Sequence[np.ndarray]) -> None:
-        """Keeps the Arrow bytes of groups rank, rank + size, ... of the next cycle until it takes them."""
+    def hold(self, share: Sequence[GroupAndScores]) -> None:
+        """Keeps groups rank, rank + size, ... of the next cycle until it takes them."""
         self._share = share
 
     def cycle(self, infos: Sequence[GroupInfo]) -> CycleResult:
@@ -99,7 +100,7 @@ class LearnerWorker:
         Returns:
             On rank 0 the outcome and the payloads of the new student and discriminator, else nothing.
         """
-        share = [decode_scored(from_bytes(data)) for data in self._share]
+        share = [decode_scored(group, scores) for group, scores in self._share]
         self._share = ()
         report = self.learner.cycle(share, infos)
         publication = self.publication()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import psutil
@@ -20,6 +21,8 @@ from advdmd_ray.runs.parts.workers import learner_parts
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 from advdmd_ray.stations.records import GroupInfo
+
+GroupReferences: TypeAlias = tuple[ray.ObjectRef, ray.ObjectRef]
 
 
 @ray.remote
@@ -70,24 +73,28 @@ class LearnerRank(LearnerWorker):
             meeting=self._meeting if self._rank == 0 else None,
         )
 
-    def fetch(self, groups: Sequence[tuple[GroupInfo, ray.ObjectRef]]) -> tuple[int, ...]:
+    def fetch(self, groups: Sequence[tuple[GroupInfo, GroupReferences]]) -> tuple[int, ...]:
         """Brings the bytes of this rank's share to its node and holds these views of its memory for the next cycle.
+
+        Args:
+            groups: Each with references of its record batch and of that of its scores.
 
         Returns:
             Ordinals of the groups whose bytes are gone.
         """
         try:
             # All in one question: Ray pulls them from their nodes side by side.
-            self.hold(answer([reference for _, reference in groups], f"the bytes of {len(groups)} groups"))
+            batches = answer([each for _, pair in groups for each in pair], f"the bytes of {len(groups)} groups")
         except BytesLostError:
             return self._fetch_singly(groups)
+        self.hold(list(zip(batches[::2], batches[1::2], strict=True)))
         return ()
 
-    def _fetch_singly(self, groups: Sequence[tuple[GroupInfo, ray.ObjectRef]]) -> tuple[int, ...]:
+    def _fetch_singly(self, groups: Sequence[tuple[GroupInfo, GroupReferences]]) -> tuple[int, ...]:
         found, lost = [], []
-        for info, reference in groups:
+        for info, pair in groups:
             try:
-                found.append(answer(reference, f"the bytes of ordinal {info.ordinal}"))
+                found.append(tuple(answer([*pair], f"the bytes of ordinal {info.ordinal}")))
             except BytesLostError:
                 lost.append(info.ordinal)
         self.hold(found)  # they are asked for again, with those that are made again

@@ -1,4 +1,4 @@
-"""This process as the place of a run: the same parts, the same Arrow bytes and the same controller, without Ray.
+"""This process as the place of a run: the same parts, the same record batches and the same controller, without Ray.
 
 A task is done when it is started, so the order of work is fixed.
 """
@@ -63,7 +63,8 @@ class LocalShell:
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell`."""
         snapshot = Snapshot(discriminator.manifest, discriminator.payload)
-        return self._finish(worker, *work.score(self._reward[worker], group, snapshot))
+        outcome, scores = work.score(self._reward[worker], group, snapshot)
+        return self._finish(worker, outcome, (group, scores))
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """See `Shell`."""
@@ -72,7 +73,7 @@ class LocalShell:
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """See `Shell`; all bytes are here."""
-        self._learner.hold([data for _, data in groups])
+        self._learner.hold([group_and_scores for _, group_and_scores in groups])
         return self._finish("learner", ())
 
     def cycle(self, infos: Sequence[GroupInfo]) -> Task:

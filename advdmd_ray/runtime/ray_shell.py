@@ -146,8 +146,8 @@ class RayShell:
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell` and `generate`."""
         call = self._live(worker).score.options(num_returns=2)
-        outcome, payload = call.remote(group, self._manifest(discriminator), discriminator.payload)
-        return self._landing.watch(Task(worker, (outcome,), payload))
+        outcome, scores = call.remote(group, self._manifest(discriminator), discriminator.payload)
+        return self._landing.watch(Task(worker, (outcome,), (group, scores)))
 
     def _manifest(self, published: Published) -> ray.ObjectRef:
         """A reference of the manifest, which names every tensor: written once, not with each call."""

@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from typing import Generic, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import ray
 import torch
 
@@ -44,7 +45,7 @@ class RolloutActor(_WorkerActor[RolloutWorker]):
     def __init__(self, config: Config, name: str, facts: TableFacts, *shards: np.ndarray) -> None:
         super().__init__(partial(build_rollout_worker, config, name), config.rollout.threads, facts, shards)
 
-    def generate(self, lease: Lease, manifest: Manifest, payload: Payload) -> tuple[WorkReport, np.ndarray]:
+    def generate(self, lease: Lease, manifest: Manifest, payload: Payload) -> tuple[WorkReport, pa.RecordBatch]:
         """See `work.generate`."""
         return work.generate(self._worker, lease, Snapshot(manifest, payload))
 
@@ -57,7 +58,7 @@ class RewardActor(_WorkerActor[RewardWorker]):
         super().__init__(partial(build_reward_worker, config, name), config.reward.threads, facts, shards)
 
     def score(
-        self, group: np.ndarray, manifest: Manifest, payload: Payload
-    ) -> tuple[tuple[WorkReport, GroupInfo], np.ndarray]:
+        self, group: pa.RecordBatch, manifest: Manifest, payload: Payload
+    ) -> tuple[tuple[WorkReport, GroupInfo], pa.RecordBatch]:
         """See `work.score`."""
         return work.score(self._worker, group, Snapshot(manifest, payload))

@@ -87,7 +87,7 @@ class GroupInfo:
         samples: Number of trajectories, n.
         policy_version: Version of the student that made the group.
         reward_version: Version of the discriminator that scored it.
-        size_bytes: Size of the serialised record batch.
+        size_bytes: Of the columns of the group and of its scores.
         reward_mean: Mean logit per level 1..K over the group.
         reward_m2: Sum of squared deviations from `reward_mean` per level 1..K.
         agreement: Per level, share of the pairs that the oracle tells apart which the discriminator orders alike; nan

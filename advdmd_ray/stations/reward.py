@@ -169,7 +169,7 @@ class RewardWorker:
         """
         if self._network.version is None:
             raise ValueError(f"{self.name} has no discriminator yet; load a snapshot first")
-        latents = torch.tensor(group.latents)
+        latents = torch.from_dlpack(group.latents)  # where they lie: memory that must not be written
         nothing = torch.zeros(latents.shape[0], latents.shape[1] - 1)
         judged = self._judged(group, latents) if self._source == "discriminator" or self._agreement else nothing
         rewards, agreement = judged, ()

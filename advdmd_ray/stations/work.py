@@ -1,23 +1,18 @@
-"""A worker's turn, from bytes to bytes: load the weights it is to run, do the work, encode it, say what was done."""
+"""A worker's turn, from record batch to record batch: load the weights, do the work, encode it, say what was done."""
 
 import time
-from typing import TypeAlias
 
-import numpy as np
 import psutil
-from jaxtyping import UInt8
+import pyarrow as pa
 
-from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scored, from_bytes, to_bytes
+from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scores
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.stations.reward import RewardWorker, group_info
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import Snapshot
 
-GroupBytes: TypeAlias = UInt8[np.ndarray, " bytes"]
-"""One group as an Arrow stream."""
 
-
-def generate(worker: RolloutWorker, lease: Lease, student: Snapshot) -> tuple[WorkReport, GroupBytes]:
+def generate(worker: RolloutWorker, lease: Lease, student: Snapshot) -> tuple[WorkReport, pa.RecordBatch]:
     """The group of one lease; the student is loaded first if the worker runs another version.
 
     Raises:
@@ -26,23 +21,23 @@ def generate(worker: RolloutWorker, lease: Lease, student: Snapshot) -> tuple[Wo
     """
     began = time.monotonic()
     load = worker.load(student)
-    data = to_bytes(encode_group(worker.generate(lease)))
-    return _report(worker.name, began, load), data
+    group = encode_group(worker.generate(lease))
+    return _report(worker.name, began, load), group
 
 
 def score(
-    worker: RewardWorker, group: GroupBytes, discriminator: Snapshot
-) -> tuple[tuple[WorkReport, GroupInfo], GroupBytes]:
-    """A group scored, and what the index must know of it; the discriminator is loaded first, as by `generate`.
+    worker: RewardWorker, group: pa.RecordBatch, discriminator: Snapshot
+) -> tuple[tuple[WorkReport, GroupInfo], pa.RecordBatch]:
+    """A group's scores, and what the index must know of it; the discriminator is loaded first, as by `generate`.
 
     Raises:
         WeightsMismatchError: if the loaded bytes differ from the manifest.
     """
     began = time.monotonic()
     load = worker.load(discriminator)
-    scored = worker.score(decode_group(from_bytes(group)))
-    data = to_bytes(encode_scored(scored))
-    return (_report(worker.name, began, load), group_info(scored, data.nbytes)), data
+    scored = worker.score(decode_group(group))
+    scores = encode_scores(scored)
+    return (_report(worker.name, began, load), group_info(scored, group.nbytes + scores.nbytes)), scores
 
 
 def _report(worker: str, began: float, load: LoadReport | None) -> WorkReport:

@@ -9,8 +9,9 @@ from ray_runs import workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-# Two ranks on the head; groups 1 and 2 are made on the head too, 0, 3 and 4 on a node that dies. Ray keeps results
-# below 100 kB with their owner, so the small group 4 outlives the node that made it.
+# Two ranks on the head; groups 1, 2 and 5 are made on the head too, 0, 3 and 4 on a node that dies, as are all scores.
+# Ray keeps results below 100 kB with their owner, so the small group 4 and most scores outlive the node that made them;
+# the scores of group 5 do not.
 SCRIPT = """
 import json
 import os
@@ -64,21 +65,22 @@ cluster = Cluster(
 far = cluster.add_node(num_cpus=1, resources={"far": 9}, **store)
 ray.init(address=cluster.address, log_to_driver=False)
 near, away, reader = (Maker.options(resources={where: 1}).remote() for where in ("head", "far", "head"))
-makers = [(away, 10**6), (near, 10**6), (near, 10**6), (away, 10**6), (away, 100)]
+makers = [(away, 10**6), (near, 10**6), (near, 10**6), (away, 10**6), (away, 100), (near, 10**6)]
 made = [maker.make.options(num_returns=2).remote(size) for maker, size in makers]
-ray.get([done for done, _ in made])
+scored = [away.make.options(num_returns=2).remote(size) for size in (100, 100, 100, 100, 100, 10**6)]
+ray.get([done for done, _ in (*made, *scored)])
 groups = [
-    (GroupInfo(ordinal, 0, 4, 0, 0, size, (0.0,), (1.0,)), payload)
-    for ordinal, ((_, size), (_, payload)) in enumerate(zip(makers, made, strict=True))
+    (GroupInfo(ordinal, 0, 4, 0, 0, size, (0.0,), (1.0,)), (group, scores))
+    for ordinal, ((_, size), (_, group), (_, scores)) in enumerate(zip(makers, made, scored, strict=True))
 ]
 shell = RayShell(Config.model_validate({"learner": {"ranks": 2}}))
 # The ranks fetch without having joined a gang: nothing of it is needed for that.
 shell._ranks = [LearnerRank.options(num_cpus=0, resources={"head": 1}).remote(shell._config, rank) for rank in (0, 1)]
-ray.get([rank.rendezvous.remote() for rank in shell._ranks] + [reader.read.remote(groups[1][1])])
+ray.get([rank.rendezvous.remote() for rank in shell._ranks] + [reader.read.remote(groups[1][1][0])])
 cluster.remove_node(far, allow_graceful=False)
 found = {"lost": fetched(shell, groups), "kept": fetched(shell, [groups[1], groups[2], groups[4]])}
 try:
-    answer(reader.read.remote(groups[0][1]), "reward-0")
+    answer(reader.read.remote(groups[0][1][0]), "reward-0")
 except BytesLostError as error:
     found["line"] = str(error)
 alive, dying = Rank.remote(), Rank.remote()
@@ -111,7 +113,7 @@ def test_lost_groups_are_named_and_others_kept_and_the_death_of_a_rank_is_told_b
         )
         assert run.ended(240) == 0, run.log()
         found = json.loads(next(line for line in run.log().splitlines() if line.startswith("{")))
-        assert found["lost"] == [0, 3]
+        assert found["lost"] == [0, 3, 5]
         assert found["kept"] == []
         # A worker that was to read such a group hears of it, and is not taken for dead.
         assert found["line"].startswith("reward-0: bytes are gone with the node that held them (Object")

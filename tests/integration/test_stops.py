@@ -78,7 +78,7 @@ from dataclasses import replace
 import numpy as np
 import ray
 
-from advdmd_ray.stations.buffer.record_batch import decode_scored, encode_scored, from_bytes, to_bytes
+from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group
 from advdmd_ray.cli import main
 from advdmd_ray.runtime.ray_shell import RayShell
 
@@ -102,12 +102,12 @@ RayShell.publication = publication
 OTHER_MEANS = """
 fetch = RayShell.fetch
 
-def spoiled(payload):
-    scored = decode_scored(from_bytes(ray.get(payload)))
-    group = replace(scored.group, means=scored.group.means + np.float32(0.1))
-    return ray.put(to_bytes(encode_scored(replace(scored, group=group))))
+def spoiled(pair):
+    reference, scores = pair
+    group = decode_group(ray.get(reference))
+    return ray.put(encode_group(replace(group, means=group.means + np.float32(0.1)))), scores
 
-RayShell.fetch = lambda shell, groups: fetch(shell, [(info, spoiled(payload)) for info, payload in groups])
+RayShell.fetch = lambda shell, groups: fetch(shell, [(info, spoiled(pair)) for info, pair in groups])
 """
 
 

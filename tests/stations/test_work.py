@@ -1,4 +1,4 @@
-"""A worker's turn from bytes to bytes: what it loads, what it hands on and what it says of itself."""
+"""A worker's turn from record batch to record batch: what it loads, what it hands on and what it says of itself."""
 
 import numpy as np
 import psutil
@@ -6,7 +6,7 @@ import pytest
 
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations import work
-from advdmd_ray.stations.buffer.record_batch import decode_group, decode_scored, from_bytes
+from advdmd_ray.stations.buffer.record_batch import decode_group, decode_scored
 from advdmd_ray.stations.records import WorkReport
 from advdmd_ray.stations.weights.snapshot import pack
 from damage import damaged
@@ -19,33 +19,34 @@ def _says_who_worked_and_how_much_it_holds(report: WorkReport, worker: str) -> N
     assert report.resident_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.5)
 
 
-def test_a_group_travels_as_bytes_and_weights_are_reported_by_the_turn_that_loaded_them() -> None:
+def test_a_group_travels_as_a_record_batch_and_weights_are_reported_by_the_turn_that_loaded_them() -> None:
     student = pack("student", 1, Mixer(2).state_dict())
     worker = rollout_worker(Mixer(1))
-    reports, payloads = zip(*(work.generate(worker, lease(4, version=1), student) for _ in range(2)), strict=True)
+    reports, groups = zip(*(work.generate(worker, lease(4, version=1), student) for _ in range(2)), strict=True)
     for report in reports:
         _says_who_worked_and_how_much_it_holds(report, worker.name)
     assert reports[0].load is not None
     assert (reports[0].load.version, reports[0].load.digest) == (1, student.manifest.digest)
     assert reports[1].load is None
-    np.testing.assert_array_equal(*payloads)
+    assert groups[0].equals(groups[1])
     alone = rollout_worker(Mixer(2), version=1).generate(lease(4, version=1))
-    np.testing.assert_array_equal(decode_group(from_bytes(payloads[0])).latents, alone.latents)
+    np.testing.assert_array_equal(decode_group(groups[0]).latents, alone.latents)
 
 
-def test_a_scored_group_travels_as_bytes_and_the_index_knows_their_size() -> None:
+def test_scores_travel_without_their_group_and_the_index_knows_the_size_of_both() -> None:
     student, discriminator = (
         pack("student", 0, Mixer(1).state_dict()),
         pack("discriminator", 3, Judge(5).state_dict()),
     )
     _, group = work.generate(rollout_worker(Mixer(1)), lease(2), student)
     worker = reward_worker(Judge(9))
-    (report, info), data = work.score(worker, group, discriminator)
+    (report, info), scores = work.score(worker, group, discriminator)
     _says_who_worked_and_how_much_it_holds(report, worker.name)
     assert report.load is not None
     assert report.load.version == info.reward_version == 3
-    assert (info.ordinal, info.size_bytes) == (2, data.nbytes)
-    scored = decode_scored(from_bytes(data))
+    assert (info.ordinal, info.size_bytes) == (2, group.nbytes + scores.nbytes)
+    assert scores.nbytes < group.nbytes / 10
+    scored = decode_scored(group, scores)
     assert scored.reward_version == 3
     np.testing.assert_allclose(scored.rewards.mean(axis=0), info.reward_mean, rtol=1e-5)
 

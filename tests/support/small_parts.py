@@ -22,9 +22,7 @@ from advdmd_ray.stations.buffer.record_batch import (
     decode_group,
     decode_scored,
     encode_group,
-    encode_scored,
-    from_bytes,
-    to_bytes,
+    encode_scores,
 )
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease, ScoredGroup
@@ -221,13 +219,13 @@ def scored_groups(
     group_size: int = 4,
     source: RewardSource = "discriminator",
 ) -> list[ScoredGroup]:
-    """Groups of a student, scored by a critic or the brightness oracle, through Arrow bytes; the networks may learn."""
+    """Groups of a student, scored by a critic or the brightness oracle, through Arrow; the networks may learn."""
     actor = rollout_worker(student, kernel=kernel, version=version, group_size=group_size)
     judge = reward_worker(critic, source=source, oracle=brightness_oracle())
     groups = []
     for ordinal in ordinals:
-        group = decode_group(from_bytes(to_bytes(encode_group(actor.generate(lease(ordinal, version))))))
-        groups.append(decode_scored(from_bytes(to_bytes(encode_scored(judge.score(group))))))
+        group = encode_group(actor.generate(lease(ordinal, version)))
+        groups.append(decode_scored(group, encode_scores(judge.score(decode_group(group)))))
     student.requires_grad_(requires_grad=True)
     critic.requires_grad_(requires_grad=True)
     return groups

@@ -201,7 +201,7 @@ def weight_bytes(config: Config) -> int:
 
 
 def group_bytes(config: Config, latent: LatentSpec) -> int:
-    """Bytes of one group's record batch in the buffer."""
+    """Bytes of one group in the buffer, with its scores."""
     from advdmd_ray.stations.buffer.record_batch import encoded_bytes  # noqa: PLC0415 - imports numpy and pyarrow
     from advdmd_ray.stations.buffer.schema import GroupShape  # noqa: PLC0415
 

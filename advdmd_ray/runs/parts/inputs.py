@@ -36,7 +36,7 @@ class Geometry:
         latent_shape: (C, H, W).
         sigmas: `[K+1]` student levels after the shift, the last 0.
         kernel: The student's kernel.
-        group_bytes: Size of one scored group's record batch.
+        group_bytes: Size of one group with its scores.
     """
 
     latent_shape: tuple[int, int, int]

@@ -1,18 +1,19 @@
-"""Records to Arrow and back: one RecordBatch per group, read as zero-copy, read-only numpy views.
+"""Records to Arrow and back: a RecordBatch of a group and one of its scores, read as read-only views without a copy.
 
-The bytes are one Arrow IPC stream. Nothing in them is executed when they are read: no pickle.
+The batches travel as they are: Ray writes the buffers of each into its store once, and whoever reads them on the node
+reads them there; Arrow refuses buffers that are too short. Scores name their group and do not repeat it.
 """
+
+import math
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from advdmd_ray.stations.buffer.schema import GroupShape, scored_schema, shape_of, trajectory_schema
+from advdmd_ray.stations.buffer.schema import GroupShape, scores_schema, shape_of, steps_of, trajectory_schema
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
 _LATENTS_RANK = 5
-# An Arrow IPC stream ends with a continuation marker and a zero length; without it the tail is missing.
-_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 def shape_of_group(group: TrajectoryGroup) -> GroupShape:
@@ -92,16 +93,19 @@ def encode_group(group: TrajectoryGroup) -> pa.RecordBatch:
     return _batch(_columns(group, rows), rows, trajectory_schema(shape))
 
 
-def encode_scored(scored: ScoredGroup) -> pa.RecordBatch:
-    """The scored group as a record batch with `scored_schema`; contiguous tensors are not copied.
+def encode_scores(scored: ScoredGroup) -> pa.RecordBatch:
+    """The scores of a group, without the group, as a record batch with `scores_schema`.
 
     Raises:
         ValueError: naming the column whose dtype, shape or row count is wrong or that is not finite.
     """
-    shape = shape_of_group(scored.group)
-    rows = scored.group.latents.shape[0]
-    columns = _columns(scored.group, rows) | {"rewards": scored.rewards, "reward_version": scored.reward_version}
-    return _batch(columns, rows, scored_schema(shape))
+    columns = {
+        "ordinal": scored.group.ordinal,
+        "seed": scored.group.seeds,
+        "rewards": scored.rewards,
+        "reward_version": scored.reward_version,
+    }
+    return _batch(columns, len(scored.group.seeds), scores_schema(shape_of_group(scored.group).steps))
 
 
 def _check_schema(batch: pa.RecordBatch, required: pa.Schema) -> None:
@@ -160,65 +164,31 @@ def decode_group(batch: pa.RecordBatch) -> TrajectoryGroup:
     return _group(batch)
 
 
-def decode_scored(batch: pa.RecordBatch) -> ScoredGroup:
-    """The scored group in a record batch of `scored_schema`; arrays are read-only views of the batch.
+def decode_scored(group: pa.RecordBatch, scores: pa.RecordBatch) -> ScoredGroup:
+    """The group in a record batch of `trajectory_schema` with its scores in one of `scores_schema`, as `decode_group`.
 
     Raises:
-        ValueError: naming the format, version, column type or group fact that is wrong.
+        ValueError: naming the format, version, column type or group fact that is wrong, or if the scores are those of
+            another group.
     """
-    _check_schema(batch, scored_schema(shape_of(batch.schema)))
-    return ScoredGroup(_group(batch), _view(batch, "rewards"), int(_constant(batch, "reward_version")))
-
-
-def _write(batch: pa.RecordBatch, sink: pa.NativeFile) -> None:
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-
-
-def _stream_bytes(batch: pa.RecordBatch) -> int:
-    counter = pa.MockOutputStream()
-    _write(batch, counter)
-    return counter.size()
-
-
-def to_bytes(batch: pa.RecordBatch) -> UInt8[np.ndarray, " bytes"]:
-    """The batch as one Arrow IPC stream, written once into an array of exactly its size."""
-    data = np.empty(_stream_bytes(batch), np.uint8)
-    _write(batch, pa.FixedSizeBufferWriter(pa.py_buffer(data)))
-    return data
-
-
-def from_bytes(data: UInt8[np.ndarray, " bytes"]) -> pa.RecordBatch:
-    """The record batch in an Arrow IPC stream; its columns are views of `data`, which must stay unchanged.
-
-    Raises:
-        ValueError: if the bytes are truncated, damaged, or hold anything but one record batch.
-    """
-    if data.dtype != np.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
-        raise ValueError(f"trajectory bytes: {data.dtype}{list(data.shape)} came, contiguous uint8[n] is required")
-    if data[-len(_END_OF_STREAM) :].tobytes() != _END_OF_STREAM:
-        raise ValueError(f"trajectory bytes: the Arrow stream of {data.size} bytes is truncated: its end is missing")
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-            batches = list(reader)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"trajectory bytes: not a whole Arrow stream (truncated or damaged): {error}") from error
-    if len(batches) != 1:
-        raise ValueError(f"trajectory bytes: {len(batches)} record batches came, one per group is required")
-    return batches[0]
+    trajectories = decode_group(group)
+    steps = steps_of(scores.schema)
+    _check_schema(scores, scores_schema(steps))
+    ordinal, seeds = int(_constant(scores, "ordinal")), _view(scores, "seed")
+    if ordinal != trajectories.ordinal or not np.array_equal(seeds, trajectories.seeds):
+        raise ValueError(f"scores of ordinal {ordinal} came with the group of ordinal {trajectories.ordinal}")
+    if steps != trajectories.sigmas.size - 1:
+        raise ValueError(f"scores of {steps} steps came with a group of {trajectories.sigmas.size - 1}")
+    return ScoredGroup(trajectories, _view(scores, "rewards"), int(_constant(scores, "reward_version")))
 
 
 def encoded_bytes(shape: GroupShape, samples: int) -> int:
-    """Exact size in bytes of a scored group's stream, before any group exists; all columns have fixed widths."""
-    levels, actions = shape.steps + 1, shape.actions
-    group = TrajectoryGroup(
-        ordinal=0,
-        prompt_id=0,
-        policy_version=0,
-        seeds=np.zeros(samples, np.int64),
-        sigmas=np.zeros(levels, np.float32),
-        latents=np.zeros((samples, levels, *shape.latent), np.float32),
-        means=np.zeros((samples, actions, *shape.latent), np.float32),
-        stds=np.zeros(actions, np.float32),
-    )
-    return _stream_bytes(encode_scored(ScoredGroup(group, np.zeros((samples, shape.steps), np.float32), 0)))
+    """Bytes of a group's columns and those of its scores, before any group exists; all columns have fixed widths."""
+    fields = (*trajectory_schema(shape), *scores_schema(shape.steps))
+    return samples * sum(_width(field.type) for field in fields)
+
+
+def _width(kind: pa.DataType) -> int:
+    """Bytes of one row of a column."""
+    tensor = isinstance(kind, pa.FixedShapeTensorType)
+    return math.prod(kind.shape) * kind.value_type.byte_width if tensor else kind.byte_width

@@ -1,15 +1,18 @@
-"""The flat Arrow schema of one group: a row per trajectory, a fixed-shape float32 column per tensor.
+"""The flat Arrow schemas of a group and of its scores: a row per trajectory, a fixed-shape float32 column per tensor.
 
 Facts of the whole group (ordinal, versions, noise levels) are columns too, constant over its rows, so that a row
 means the same wherever it lies. Every field says its unit and meaning in its metadata.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 
-FORMAT = "advdmd_ray.trajectory"
-VERSION = "2"
+TRAJECTORY, SCORES = "advdmd_ray.trajectory", "advdmd_ray.scores"
+"""Formats."""
+VERSION = "3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,15 @@ def _tensor(*shape: int) -> pa.DataType:
     return pa.fixed_shape_tensor(pa.float32(), shape)
 
 
-def _trajectory_fields(shape: GroupShape) -> list[pa.Field]:
+def _schema(form: str, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"format": form, "version": VERSION})
+
+
+@cache
+def trajectory_schema(shape: GroupShape) -> pa.Schema:
+    """Schema of a generated group."""
     levels, actions = shape.steps + 1, shape.actions
-    return [
+    fields = [
         _field("ordinal", pa.int64(), "1", "position in the prompt stream; constant in a group"),
         _field("prompt_id", pa.int64(), "1", "row of the prompt table; constant in a group"),
         _field("policy_version", pa.int64(), "1", "student version that made the row; constant in a group"),
@@ -70,47 +79,59 @@ def _trajectory_fields(shape: GroupShape) -> list[pa.Field]:
         _field("means", _tensor(actions, *shape.latent), "latent", "mean of each stochastic transition"),
         _field("stds", _tensor(actions), "latent", "std of each stochastic transition; constant in a group"),
     ]
+    return _schema(TRAJECTORY, fields)
 
 
-def _schema(fields: list[pa.Field]) -> pa.Schema:
-    return pa.schema(fields, metadata={"format": FORMAT, "version": VERSION})
+@cache
+def scores_schema(steps: int) -> pa.Schema:
+    """Schema of a group's scores; ordinal and seeds say whose they are."""
+    fields = [
+        _field("ordinal", pa.int64(), "1", "position of the scored group in the prompt stream; constant in a group"),
+        _field("seed", pa.int64(), "1", "seed of the scored sample"),
+        _field("rewards", _tensor(steps), "logit", "rewards of levels 1..K"),
+        _field("reward_version", pa.int64(), "1", "discriminator version that scored it; constant in a group"),
+    ]
+    return _schema(SCORES, fields)
 
 
-def trajectory_schema(shape: GroupShape) -> pa.Schema:
-    """Schema of a generated group."""
-    return _schema(_trajectory_fields(shape))
+def _tensor_shapes(schema: pa.Schema, form: str, ranks: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The shapes of some columns of a schema.
 
-
-def scored_schema(shape: GroupShape) -> pa.Schema:
-    """Schema of a scored group: the trajectory columns, then `rewards [K]` and `reward_version`."""
-    return _schema(
-        [
-            *_trajectory_fields(shape),
-            _field("rewards", _tensor(shape.steps), "logit", "discriminator logits of levels 1..K"),
-            _field("reward_version", pa.int64(), "1", "discriminator version that scored it; constant in a group"),
-        ]
-    )
+    Raises:
+        ValueError: if the format or version is another one, or a column is missing or is no tensor of its rank.
+    """
+    metadata = schema.metadata or {}
+    for key, required in (("format", form), ("version", VERSION)):
+        came = metadata.get(key.encode(), b"none").decode(errors="replace")
+        if came != required:
+            raise ValueError(f"Arrow schema {key} is {came!r}, this code reads {required!r}")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, rank in ranks.items():
+        if name not in schema.names:
+            raise ValueError(f"column {name} is missing")
+        kind = schema.field(name).type
+        shapes[name] = tuple(kind.shape) if isinstance(kind, pa.FixedShapeTensorType) else ()
+        if len(shapes[name]) != rank:
+            raise ValueError(f"column {name}: {kind} came, a fixed-shape tensor of rank {rank} is required")
+    return shapes
 
 
 def shape_of(schema: pa.Schema) -> GroupShape:
-    """The sizes a schema was made for, read from its `latents` and `stds` columns.
+    """The sizes a trajectory schema was made for, read from its `latents` and `stds` columns.
 
     Raises:
         ValueError: if the format or version is another one, or a column is missing or is no tensor of that rank.
     """
-    metadata = schema.metadata or {}
-    for key, required in (("format", FORMAT), ("version", VERSION)):
-        came = metadata.get(key.encode(), b"none").decode(errors="replace")
-        if came != required:
-            raise ValueError(f"Arrow schema {key} is {came!r}, this code reads {required!r}")
-    sizes: dict[str, tuple[int, ...]] = {}
-    for name, rank in (("latents", 4), ("stds", 1)):
-        if name not in schema.names:
-            raise ValueError(f"column {name} is missing")
-        kind = schema.field(name).type
-        sizes[name] = tuple(kind.shape) if isinstance(kind, pa.FixedShapeTensorType) else ()
-        if len(sizes[name]) != rank:
-            raise ValueError(f"column {name}: {kind} came, a fixed-shape tensor of rank {rank} is required")
-    levels, channels, height, width = sizes["latents"]
+    shapes = _tensor_shapes(schema, TRAJECTORY, {"latents": 4, "stds": 1})
+    levels, channels, height, width = shapes["latents"]
     # With K = 1 both kinds of group store no transition, so the schema is the same.
-    return GroupShape(levels - 1, channels, height, width, stochastic=sizes["stds"][0] > 0)
+    return GroupShape(levels - 1, channels, height, width, stochastic=shapes["stds"][0] > 0)
+
+
+def steps_of(schema: pa.Schema) -> int:
+    """K of a schema of scores.
+
+    Raises:
+        ValueError: as `shape_of`.
+    """
+    return _tensor_shapes(schema, SCORES, {"rewards": 1})["rewards"][0]

@@ -7,14 +7,7 @@ import ray
 import torch
 
 from advdmd_ray.learner.batch import collate
-from advdmd_ray.stations.buffer.record_batch import (
-    decode_group,
-    decode_scored,
-    encode_group,
-    encode_scored,
-    from_bytes,
-    to_bytes,
-)
+from advdmd_ray.stations.buffer.record_batch import decode_group, decode_scored, encode_group, encode_scores
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
 
@@ -37,21 +30,21 @@ class GroupMaker:
 
     def made(self) -> Any:
         """As `work.generate` encodes it."""
-        return to_bytes(encode_group(self._group))
+        return encode_group(self._group)
 
 
 @ray.remote(num_cpus=0)
 class GroupScorer:
-    """Decodes a group and says its rewards."""
+    """Reads a group and says its rewards."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
 
-    def scored(self, data: Any) -> Any:
+    def scored(self, batch: Any) -> Any:
         """As `work.score` and `RewardWorker.score` do."""
-        group = decode_group(from_bytes(data))
-        latents = torch.tensor(group.latents)
-        return to_bytes(encode_scored(ScoredGroup(group, latents[:, 1:, 0, 0, 0].numpy(), 0)))
+        group = decode_group(batch)
+        latents = torch.from_dlpack(group.latents)
+        return encode_scores(ScoredGroup(group, latents[:, 1:, 0, 0, 0].numpy(), 0))
 
 
 @ray.remote(num_cpus=0)
@@ -61,6 +54,6 @@ class GroupLearner:
     def __init__(self) -> None:
         torch.set_num_threads(1)
 
-    def learned(self, data: Any) -> np.ndarray:
+    def learned(self, group: Any, scores: Any) -> np.ndarray:
         """As `LearnerWorker.cycle` and `collate` do; returns the rewards."""
-        return collate([decode_scored(from_bytes(data))], 0).rewards.numpy()
+        return collate([decode_scored(group, scores)], 0).rewards.numpy()

@@ -1,5 +1,6 @@
 """One group is one record batch: exact, shared, read-only, and refused with a reason when it is not what it says."""
 
+import pickle
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,13 +14,11 @@ from advdmd_ray.stations.buffer.record_batch import (
     decode_group,
     decode_scored,
     encode_group,
-    encode_scored,
+    encode_scores,
     encoded_bytes,
-    from_bytes,
     shape_of_group,
-    to_bytes,
 )
-from advdmd_ray.stations.buffer.schema import GroupShape, scored_schema, shape_of, trajectory_schema
+from advdmd_ray.stations.buffer.schema import GroupShape, scores_schema, shape_of, steps_of, trajectory_schema
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
 TENSORS = ("sigmas", "latents", "means", "stds")
@@ -74,13 +73,13 @@ def assert_same_group(one: TrajectoryGroup, other: TrajectoryGroup) -> None:
 @given(shape=shapes, rows=st.integers(1, 9), seed=st.integers(0, 2**31))
 def test_a_group_comes_back_bit_for_bit(shape: GroupShape, rows: int, seed: int) -> None:
     group = make_group(shape, rows, seed)
-    assert_same_group(decode_group(from_bytes(to_bytes(encode_group(group)))), group)
+    assert_same_group(decode_group(encode_group(group)), group)
 
 
 @given(shape=shapes, rows=st.integers(1, 9), seed=st.integers(0, 2**31))
 def test_a_scored_group_comes_back_bit_for_bit(shape: GroupShape, rows: int, seed: int) -> None:
     scored = make_scored(shape, rows, seed)
-    back = decode_scored(from_bytes(to_bytes(encode_scored(scored))))
+    back = decode_scored(encode_group(scored.group), encode_scores(scored))
     assert_same_group(back.group, scored.group)
     assert back.rewards.tobytes() == scored.rewards.tobytes()
     assert back.rewards.shape == scored.rewards.shape
@@ -89,23 +88,49 @@ def test_a_scored_group_comes_back_bit_for_bit(shape: GroupShape, rows: int, see
 
 @given(shape=shapes, rows=st.integers(1, 9))
 def test_the_size_of_a_scored_group_is_known_before_it_exists(shape: GroupShape, rows: int) -> None:
-    assert encoded_bytes(shape, rows) == to_bytes(encode_scored(make_scored(shape, rows, 5))).nbytes
+    scored = make_scored(shape, rows, 5)
+    assert encoded_bytes(shape, rows) == encode_group(scored.group).nbytes + encode_scores(scored).nbytes
 
 
 def test_every_float_value_survives_with_its_bits() -> None:
     bits = np.array([0x00000001, 0x80000000, 0x7F7FFFFF, 0x3F800001], np.uint32).view(np.float32)
     group = make_group(GroupShape(1, 1, 1, 1), 2)
     group = replace(group, latents=bits.reshape(2, 2, 1, 1, 1))
-    assert decode_group(from_bytes(to_bytes(encode_group(group)))).latents.tobytes() == bits.tobytes()
+    assert decode_group(encode_group(group)).latents.tobytes() == bits.tobytes()
 
 
-def test_decoding_shares_the_memory_of_the_bytes_and_is_read_only() -> None:
-    data = to_bytes(encode_scored(make_scored(SHAPE, 6)))
-    scored = decode_scored(from_bytes(data))
-    arrays = {name: getattr(scored.group, name) for name in ARRAYS} | {"rewards": scored.rewards}
-    for name, array in arrays.items():
-        assert np.shares_memory(array, data), name
+def test_decoding_shares_the_memory_of_the_batches_and_is_read_only() -> None:
+    original = make_scored(SHAPE, 6)
+    scored = decode_scored(encode_group(original.group), encode_scores(original))
+    for name in ("seeds", "latents", "means"):
+        array = getattr(scored.group, name)
+        assert np.shares_memory(array, getattr(original.group, name)), name
         assert not array.flags.writeable, name
+    assert np.shares_memory(scored.rewards, original.rewards)
+    assert not scored.rewards.flags.writeable
+
+
+def handed_on(group: TrajectoryGroup) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """A group as Ray hands it on: a frame, and the buffers aside."""
+    aside: list[pickle.PickleBuffer] = []
+    return pickle.dumps(encode_group(group), protocol=5, buffer_callback=aside.append), aside
+
+
+def read(frame: bytes, aside: list[pickle.PickleBuffer]) -> pa.RecordBatch:
+    """What was handed on, as Ray reads it."""
+    return pickle.loads(frame, buffers=aside)  # noqa: S301 - made here
+
+
+@given(shape=shapes, rows=st.integers(1, 9), seed=st.integers(0, 2**31))
+def test_a_batch_is_handed_on_with_its_buffers_aside_and_read_where_they_lie(
+    shape: GroupShape, rows: int, seed: int
+) -> None:
+    group = make_group(shape, rows, seed)
+    frame, aside = handed_on(group)
+    assert len(frame) < 4096
+    back = decode_group(read(frame, aside))
+    assert_same_group(back, group)
+    assert np.shares_memory(back.latents, group.latents)
 
 
 def test_encoding_does_not_copy_contiguous_tensors() -> None:
@@ -115,16 +140,10 @@ def test_encoding_does_not_copy_contiguous_tensors() -> None:
         assert np.shares_memory(batch.column(name).storage.flatten().to_numpy(), getattr(group, name))
 
 
-def test_bytes_that_are_read_only_decode_too() -> None:
-    data = to_bytes(encode_group(make_group(SHAPE, 2)))
-    data.flags.writeable = False
-    assert_same_group(decode_group(from_bytes(data)), make_group(SHAPE, 2))
-
-
 def test_a_tensor_in_another_memory_order_means_the_same() -> None:
     group = make_group(SHAPE, 6)
     turned = replace(group, latents=np.asfortranarray(group.latents))
-    assert to_bytes(encode_group(turned)).tobytes() == to_bytes(encode_group(group)).tobytes()
+    assert encode_group(turned).equals(encode_group(group))
 
 
 def test_a_slice_of_rows_decodes_to_those_rows() -> None:
@@ -145,7 +164,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_column(name: str, value:
     else:
         scored = replace(scored, group=replace(scored.group, **{name: broken}))
     with pytest.raises(ValueError, match=f"^{name}: contains NaN"):
-        encode_scored(scored)
+        encode_scores(scored) if name == "rewards" else encode_group(scored.group)
 
 
 def test_finite_values_whose_squares_overflow_are_kept() -> None:
@@ -196,7 +215,7 @@ def with_metadata(batch: pa.RecordBatch, **changes: str) -> pa.RecordBatch:
 
 def test_another_schema_version_or_format_is_refused() -> None:
     batch = encode_group(make_group(SHAPE, 4))
-    with pytest.raises(ValueError, match="version is '1', this code reads '2'"):
+    with pytest.raises(ValueError, match="version is '1', this code reads '3'"):
         decode_group(with_metadata(batch, version="1"))
     with pytest.raises(ValueError, match="format is 'else'"):
         decode_group(with_metadata(batch, format="else"))
@@ -214,11 +233,15 @@ def replaced(batch: pa.RecordBatch, name: str, array: pa.Array) -> pa.RecordBatc
 
 def test_wrong_columns_are_refused_with_their_name() -> None:
     batch = encode_group(make_group(SHAPE, 4))
-    scored = encode_scored(make_scored(SHAPE, 4))
+    scores = encode_scores(make_scored(SHAPE, 4))
+    with pytest.raises(ValueError, match=r"format is 'advdmd_ray.scores', this code reads 'advdmd_ray.trajectory'"):
+        decode_group(scores)
+    with pytest.raises(ValueError, match=r"format is 'advdmd_ray.trajectory', this code reads 'advdmd_ray.scores'"):
+        decode_scored(batch, batch)
     with pytest.raises(ValueError, match="column rewards is missing"):
-        decode_scored(batch)
-    with pytest.raises(ValueError, match="column rewards is unexpected"):
-        decode_group(scored)
+        decode_scored(batch, scores.drop_columns(["rewards"]))
+    with pytest.raises(ValueError, match="column extra is unexpected"):
+        decode_group(batch.append_column("extra", pa.array([0] * 4)))
     with pytest.raises(ValueError, match="column latents is missing"):
         decode_group(batch.drop_columns(["latents"]))
     with pytest.raises(ValueError, match="column seed: int32 came, int64 is required"):
@@ -249,40 +272,38 @@ def test_rows_with_different_noise_levels_are_refused() -> None:
         decode_group(mixed)
 
 
-@given(cut=st.floats(0, 1, exclude_max=True))
-def test_truncated_bytes_are_always_refused(cut: float) -> None:
-    data = to_bytes(encode_group(make_group(GroupShape(2, 1, 2, 2), 2)))
-    with pytest.raises(ValueError, match="truncated"):
-        from_bytes(data[: int(cut * data.size)])
+@given(which=st.integers(0, 7), cut=st.floats(0, 1, exclude_max=True))
+def test_a_column_whose_bytes_are_cut_off_is_refused(which: int, cut: float) -> None:
+    frame, aside = handed_on(make_group(SHAPE, 4))
+    whole = aside[which].raw()
+    aside[which] = pickle.PickleBuffer(whole[: int(cut * whole.nbytes)])
+    with pytest.raises(pa.ArrowInvalid, match="too small"):
+        read(frame, aside)
 
 
-def test_bytes_that_lack_the_end_marker_only_are_refused() -> None:
-    data = to_bytes(encode_group(make_group(SHAPE, 2)))
-    for missing in range(1, 9):
-        with pytest.raises(ValueError, match="truncated"):
-            from_bytes(data[:-missing])
-
-
-def test_damaged_and_foreign_bytes_are_refused() -> None:
-    data = to_bytes(encode_group(make_group(SHAPE, 2)))
-    with pytest.raises(ValueError, match="truncated"):
-        from_bytes(np.delete(data, slice(1000, 1064)))
-    sink = pa.BufferOutputStream()
-    pa.ipc.new_stream(sink, trajectory_schema(SHAPE)).close()
-    with pytest.raises(ValueError, match="0 record batches"):
-        from_bytes(np.frombuffer(sink.getvalue(), np.uint8))
-    with pytest.raises(ValueError, match="float32"):
-        from_bytes(np.zeros(16, np.float32))
+def test_scores_of_another_group_are_refused() -> None:
+    scored, other = make_scored(SHAPE, 4), make_scored(SHAPE, 4, seed=1)
+    group, scores = encode_group(scored.group), encode_scores(scored)
+    with pytest.raises(ValueError, match="scores of ordinal 1 came with the group of ordinal 0"):
+        decode_scored(group, encode_scores(other))
+    with pytest.raises(ValueError, match="scores of ordinal 0 came with the group of ordinal 0"):
+        decode_scored(group, encode_scores(replace(other, group=replace(other.group, ordinal=0))))
+    with pytest.raises(ValueError, match="scores of ordinal 0"):
+        decode_scored(group, scores.slice(0, 3))
+    fewer = make_scored(GroupShape(3, 2, 3, 5), 4)
+    fewer = replace(fewer, group=replace(fewer.group, seeds=scored.group.seeds))
+    with pytest.raises(ValueError, match="scores of 3 steps came with a group of 4"):
+        decode_scored(group, encode_scores(fewer))
 
 
 def test_the_schema_tells_its_shape_and_the_unit_of_every_field() -> None:
     for shape in (SHAPE, GroupShape(4, 2, 3, 5, stochastic=False)):
-        for schema in (trajectory_schema(shape), scored_schema(shape)):
-            assert shape_of(schema) == shape
+        assert shape_of(trajectory_schema(shape)) == shape
+        assert steps_of(scores_schema(shape.steps)) == shape.steps
+        for schema in (trajectory_schema(shape), scores_schema(shape.steps)):
             for field in schema:
                 assert set(field.metadata) == {b"unit", b"description"}
                 assert not field.nullable
-    assert scored_schema(SHAPE).names == [*trajectory_schema(SHAPE).names, "rewards", "reward_version"]
     assert shape_of_group(make_group(SHAPE, 3)) == SHAPE
     with pytest.raises(ValueError, match="steps"):
         GroupShape(0, 1, 1, 1)
