@@ -3,4 +3,4 @@
 from benchmarks.host.contest import Row
 from benchmarks.host.rows import buffer, controller, weights
 
-ROWS: tuple[Row, ...] = (buffer.BUFFER, weights.SIXTEEN, weights.LARGE, controller.CONTROLLER)
+ROWS: tuple[Row, ...] = (buffer.BUFFER, buffer.SCORING, weights.SIXTEEN, weights.LARGE, controller.CONTROLLER)

@@ -1,4 +1,4 @@
-"""A group from its actor through a reward worker to a tensor of the learner, over Ray actors.
+"""A group from its actor through a reward worker to a tensor of the learner, over Ray actors; and its scoring alone.
 
 The networks' work is left out: the trajectories are there, and a reward is one number of each state. The pages of the
 object store were all in use before, as after the first minutes of a run.
@@ -124,6 +124,20 @@ class _Passed:
         return time.perf_counter() - began
 
 
+class _Scoring:
+    """A turn of scoring alone: the group is there, and its scores are waited for, not read."""
+
+    def __init__(self, maker: Any, scorer: Any) -> None:
+        self._maker, self._scorer = maker, scorer
+
+    def __call__(self) -> float:
+        made = self._maker.made.remote()
+        ray.wait([made])
+        began = time.perf_counter()
+        ray.wait([self._scorer.scored.remote(made)])
+        return time.perf_counter() - began
+
+
 class _Queued(_Passed):
     def __call__(self) -> float:
         took = super().__call__()
@@ -171,6 +185,16 @@ class _Ours:
 
 
 @contextmanager
+def _scoring() -> Iterator[Field]:
+    with local_ray(store_bytes=STORE_BYTES):
+        maker: Any = GroupMaker
+        ours = _Scoring(maker.remote(made_group()), GroupScorer.remote())
+        for _ in range(TURNS_TO_FILL):
+            ours()
+        yield Field({OURS: ours, PICKLED: _Scoring(_Dict.remote(), _Dict.remote())})
+
+
+@contextmanager
 def _opened() -> Iterator[Field]:
     states = SAMPLES * int(np.prod(LATENT))
     values = states * 2 * STEPS + SAMPLES * STEPS
@@ -195,3 +219,4 @@ BUFFER = Row(
     _opened,
     goals={PICKLED: 10.0, QUEUE: 5.0, LIMIT: 0.5},
 )
+SCORING = Row("scoring", "scores of a group of 33.5 MB that is in the object store", _scoring, goals={PICKLED: 10.0})
