@@ -68,7 +68,7 @@ class DeepSpeedEngine(NamedState):
         self._partitioned = zero_stage > 0
         self._offload_activations = offload_activations
         _join_process_group(gang, device)
-        deepspeed = _import_deepspeed(device)
+        deepspeed = import_deepspeed(device)
         elements = sum(shape.numel() for shape in shapes.values())
         config = {
             "train_micro_batch_size_per_gpu": 1,  # only counted, never used to split anything
@@ -245,7 +245,7 @@ def _join_process_group(gang: Gang, device: torch.device) -> None:
     require_backend(device)
 
 
-def _import_deepspeed(device: torch.device) -> Any:
+def import_deepspeed(device: torch.device) -> Any:
     """Imports DeepSpeed for one kind of device, without ever starting a compiler.
 
     Raises:

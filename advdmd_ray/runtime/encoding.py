@@ -1,9 +1,11 @@
-"""The encoding of the prompts: a Ray task that hands over one shard after the other, and who waits for it."""
+"""The encoding of the prompts: a worker hands over one shard after the other, and who waits for it."""
 
+import gc
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import ray
+import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import DeadlineError
@@ -12,11 +14,11 @@ from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.stations.prompt_table import TableFacts
 
 WHAT = "the encoding of the prompts"
+Encoding = Iterator[tuple[int, int] | TableFacts | np.ndarray | None]
 
 
-@ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")  # what ended it once would end it again, unheard
-def encoded_prompts(config: Config) -> Iterator[tuple[int, int] | TableFacts | np.ndarray | None]:
-    """Encodes the prompts once, away from the driver; the text encoders leave with the task's process.
+def encoding_of(config: Config) -> Encoding:
+    """Encodes the prompts once, away from the driver, and lets go of the text encoders.
 
     Yields:
         After each batch how many texts are done and how many there are, then its shard, or None where a folder keeps
@@ -26,11 +28,22 @@ def encoded_prompts(config: Config) -> Iterator[tuple[int, int] | TableFacts | n
     for done, count, payload in encoder.batches():
         yield done, count
         yield payload
-    yield encoder.facts()
+    facts = encoder.facts()
+    del encoder
+    gc.collect()  # the modules of a network refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    yield facts
+
+
+@ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")  # what ended it once would end it again, unheard
+def encoded_prompts(config: Config) -> Encoding:
+    """`encoding_of` in a task, whose process ends with it."""
+    yield from encoding_of(config)
 
 
 def begin_encoding(config: Config) -> ray.ObjectRefGenerator:
-    """Starts the encoding, with a rollout actor's GPUs."""
+    """Starts the encoding before there are workers, with a rollout actor's GPUs."""
     encoding: Handle = encoded_prompts.options(num_gpus=config.rollout.num_gpus)
     return encoding.remote(config)
 
@@ -60,5 +73,7 @@ def encoded(
 def _next(encoding: ray.ObjectRefGenerator, limit_s: float) -> ray.ObjectRef:
     ready, _ = ray.wait([encoding], timeout=limit_s)
     if not ready:
-        raise DeadlineError(f"waited {limit_s:.0f} s for {WHAT}; raise ray.start_timeout_s")
+        raise DeadlineError(
+            f"waited {limit_s:.0f} s for {WHAT}; check the cluster's free CPUs and GPUs or raise ray.start_timeout_s"
+        )
     return next(encoding)

@@ -14,9 +14,10 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from advdmd_ray.config import Config
 from advdmd_ray.errors import BytesLostError
 from advdmd_ray.learner.checkpoint import verified_checkpoint
+from advdmd_ray.learner.deepspeed_engine import import_deepspeed
 from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang, meeting_point
 from advdmd_ray.learner.worker import LearnerWorker
-from advdmd_ray.runs.parts.networks import device_of
+from advdmd_ray.runs.parts.networks import device_of, import_networks
 from advdmd_ray.runs.parts.workers import learner_parts
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
@@ -37,6 +38,12 @@ class LearnerRank(LearnerWorker):
         torch.set_num_threads(config.learner.threads)
         self._config, self._rank = config, rank
         self._meeting: TCPStore | None = None
+
+    def prepare(self) -> None:
+        """Imports what networks and engines need, which takes seconds: while the prompts are encoded."""
+        import_networks(self._config)
+        if self._config.learner.engine == "deepspeed":
+            import_deepspeed(device_of(self._config.learner))
 
     def rendezvous(self) -> tuple[str, int]:
         """Address of this rank's node and the port where it listens; rank 0's is where the gang meets."""

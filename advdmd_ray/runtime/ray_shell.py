@@ -54,6 +54,7 @@ class RayShell:
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         self._workers: dict[str, Handle] = {}
         self._make: dict[str, Callable[[], Handle]] = {}
+        self._table: tuple[ray.ObjectRef, ...] = ()
         self._losses: Counter[str] = Counter()
         self._ranks: list[Handle] = []
         self._group: PlacementGroup | None = None
@@ -63,7 +64,10 @@ class RayShell:
         self.backend = ""
 
     def start(self, checkpoint: Path | None, clock: StartClock) -> None:
-        """Encodes the prompts, places the gang, starts all workers and waits until each is up.
+        """Places the gang, starts all workers, has the prompts encoded and waits until each worker is up.
+
+        One of the actors encodes, as it imports the same for its network, and the others import what they need
+        meanwhile. Where the data source has images made first, which takes the actors' room, a task encodes before.
 
         Args:
             checkpoint: Where the learner goes on from.
@@ -74,30 +78,30 @@ class RayShell:
             WorkerLostError: if one dies on the way.
         """
         config, limit = self._config, self._config.ray.start_timeout_s
-        encoding = begin_encoding(config)
         group = self._place_gang()
         self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
+        for rank in self._ranks:
+            rank.prepare.remote()
+        shards = source_of(config).shards()
+        made_first = shards if shards is not None and shards.missing() else None
+        if made_first is not None:
+            encoding = begin_encoding(config)
+        else:
+            self._hire()
+            encoding = self._workers[self.rollout_workers[0]].encode.remote()
         with texts_progress() as progress:
             facts, payloads = encoded(encoding, limit, progress)
         clock.ended("texts")
-        self.prompts, table = facts.rollouts, (ray.put(facts), *payloads)  # once, however many workers there are
-        shards = source_of(config).shards()
-        if shards is not None:
+        # Once, however many workers there are; held for replacements.
+        self.prompts, self._table = facts.rollouts, (ray.put(facts), *payloads)
+        if made_first is not None:
             with samples_progress() as progress:
-                make_shards(config, shards, table, progress)
-        for names, kind, section in (
-            (self.rollout_workers, RolloutActor, config.rollout),
-            (self.reward_workers, RewardActor, config.reward),
-        ):
-            placed: Handle = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)
-            for name in names:
-                # Holds the references of the prompts, for replacements.
-                self._make[name] = partial(placed.remote, config, name, *table)
-                self._workers[name] = self._make[name]()
+                make_shards(config, made_first, self._table, progress)
+            self._hire()
         address, port = answer(self._ranks[0].rendezvous.remote(), "the address of learner rank 0", limit)
-        waits = {name: worker.ready.remote() for name, worker in self._workers.items()}
+        waits = {name: worker.open.remote(*self._table) for name, worker in self._workers.items()}
         for index, rank in enumerate(self._ranks):
-            waits[f"learner-{index}"] = rank.join.remote(address, port, checkpoint, *table)
+            waits[f"learner-{index}"] = rank.join.remote(address, port, checkpoint, *self._table)
         deadline = time.monotonic() + limit
         while waits:
             ready, _ = ray.wait(list(waits.values()), timeout=max(0.0, deadline - time.monotonic()))
@@ -113,11 +117,26 @@ class RayShell:
                 self.backend = started
 
     def _place_gang(self) -> PlacementGroup:
-        learner = self._config.learner
+        learner, limit = self._config.learner, self._config.ray.start_timeout_s
         bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
         self._group = group = placement_group([bundle] * learner.ranks, strategy="PACK")
-        answer(group.ready(), "room for the learner's gang", self._config.ray.start_timeout_s)
+        if not group.wait(limit):
+            raise DeadlineError(f"waited {limit:.0f} s for room for the learner's gang")
         return group
+
+    def _hire(self) -> None:
+        """Starts rollout and reward actors; they have no prompts yet."""
+        for names, kind, section in (
+            (self.rollout_workers, RolloutActor, self._config.rollout),
+            (self.reward_workers, RewardActor, self._config.reward),
+        ):
+            placed: Handle = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)
+            for name in names:
+                self._make[name] = partial(placed.remote, self._config, name)
+                self._workers[name] = self._make[name]()
+        for name in self._workers:
+            if name != self.rollout_workers[0]:
+                self._workers[name].prepare.remote()
 
     def _rank(self, group: PlacementGroup, index: int) -> Handle:
         learner = self._config.learner
@@ -226,6 +245,7 @@ class RayShell:
         self._losses[worker] += 1
         ray.kill(self._workers[worker])  # unreachable is not dead
         self._workers[worker] = self._make[worker]()
+        self._workers[worker].open.remote(*self._table)
 
     def stop(self) -> None:
         """Ends all workers; the driver's exit would end them too, but a joined cluster should be free at once."""

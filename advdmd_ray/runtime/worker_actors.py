@@ -1,6 +1,6 @@
 """The Ray actors around `RolloutWorker` and `RewardWorker`; they hold nothing that is lost when they die."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Generic, TypeVar
 
@@ -10,7 +10,9 @@ import ray
 import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.runs.parts.networks import import_networks
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker
+from advdmd_ray.runtime.encoding import Encoding, encoding_of
 from advdmd_ray.stations import work
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
@@ -22,28 +24,37 @@ Worker = TypeVar("Worker", RolloutWorker, RewardWorker)
 
 
 class _WorkerActor(Generic[Worker]):
-    def __init__(
-        self, build: Callable[[PromptTable], Worker], threads: int, facts: TableFacts, shards: Sequence[np.ndarray]
-    ) -> None:
+    def __init__(self, config: Config, build: Callable[[PromptTable], Worker], threads: int) -> None:
         torch.set_num_threads(threads)
-        self._build, self._facts, self._shards = build, facts, shards
+        self._config, self._build = config, build
+
+    def prepare(self) -> None:
+        """Imports what networks need, which takes seconds: while the prompts are encoded elsewhere."""
+        import_networks(self._config)
+
+    def open(self, facts: TableFacts, *shards: np.ndarray) -> str:
+        """Gives the worker its prompts, and returns its name once it is built."""
+        self._table = facts, shards
+        return self._worker.name
 
     @cached_property
     def _worker(self) -> Worker:
-        # Built by the first call and not by the constructor, whose errors Ray hands on as text only.
-        return self._build(PromptTable.opened(self._facts, self._shards))
-
-    def ready(self) -> str:
-        """Name of the worker, once it is built."""
-        return self._worker.name
+        # Not built by the constructor, whose errors Ray hands on as text only. Where `open` failed and nobody heard of
+        # it, as when a worker is replaced, the next call fails in the same way.
+        return self._build(PromptTable.opened(*self._table))
 
 
 @ray.remote
 class RolloutActor(_WorkerActor[RolloutWorker]):
     """Generates groups."""
 
-    def __init__(self, config: Config, name: str, facts: TableFacts, *shards: np.ndarray) -> None:
-        super().__init__(partial(build_rollout_worker, config, name), config.rollout.threads, facts, shards)
+    def __init__(self, config: Config, name: str) -> None:
+        super().__init__(config, partial(build_rollout_worker, config, name), config.rollout.threads)
+
+    @ray.method(num_returns="streaming")
+    def encode(self) -> Encoding:
+        """See `encoding_of`: for a whole run, before any worker is built."""
+        yield from encoding_of(self._config)
 
     def generate(self, lease: Lease, manifest: Manifest, payload: Payload) -> tuple[WorkReport, pa.RecordBatch]:
         """See `work.generate`."""
@@ -54,8 +65,8 @@ class RolloutActor(_WorkerActor[RolloutWorker]):
 class RewardActor(_WorkerActor[RewardWorker]):
     """Scores groups."""
 
-    def __init__(self, config: Config, name: str, facts: TableFacts, *shards: np.ndarray) -> None:
-        super().__init__(partial(build_reward_worker, config, name), config.reward.threads, facts, shards)
+    def __init__(self, config: Config, name: str) -> None:
+        super().__init__(config, partial(build_reward_worker, config, name), config.reward.threads)
 
     def score(
         self, group: pa.RecordBatch, manifest: Manifest, payload: Payload

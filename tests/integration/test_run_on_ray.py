@@ -203,7 +203,7 @@ def test_a_scrape_during_the_run_shows_rewards_per_level_the_buffer_and_the_weig
 
 def test_the_log_of_a_run_is_free_of_traces_and_of_noise(run: Run) -> None:
     expected = re.compile(
-        r"new run in |started a local Ray|metrics at http|2 rollout actors, |two: cycle |look at "
+        r"new run in |started a local Ray|metrics at http|2 rollout actors, |two: cycle |first update after |look at "
         r"|the learner's ranks reduce over cpu:gloo$|exporting the student|judging teacher and student"
         r"|images for the judge: \d+ of 100"
         # Three workers were killed: Ray says that processes died, the controller what it does about it.

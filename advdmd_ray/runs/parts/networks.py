@@ -10,6 +10,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest
 from advdmd_ray.learner.networks import Networks
 from advdmd_ray.models.attention import choose_attention
+from advdmd_ray.models.diffusers_classes import transformer_class
 from advdmd_ray.models.discriminator import Discriminator, Hold
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Execution, TransformerDenoiser
@@ -39,6 +40,11 @@ def device_of(role: Resources) -> torch.device:
 def gpus_here() -> int:
     """GPUs that torch sees on this machine."""
     return torch.cuda.device_count()
+
+
+def import_networks(config: Config) -> None:
+    """Imports what the networks of a run are made with; who makes one would do it then, and wait for seconds."""
+    transformer_class(inspect_pipeline(config.model.path).family)
 
 
 def build_denoiser(config: Config, role: Resources | None = None) -> TransformerDenoiser:

@@ -1,0 +1,197 @@
+"""The start of a run's workers, with a stand-in for Ray whose actors only remember what they are asked."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from advdmd_ray.config import Config
+from advdmd_ray.controller.start_clock import StartClock
+from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.runtime import ray_shell
+from advdmd_ray.runtime.ray_shell import RayShell
+from advdmd_ray.stations.encoded_texts import TextIndex
+from advdmd_ray.stations.prompt_table import TableFacts
+
+FACTS = TableFacts(("a", "b"), 2, TextIndex((), (), (), (), 0), TextIndex((), (), (), (), 0))
+TABLE = ("facts", "shard")
+CONFIG = {"rollout": {"actors": 2, "num_cpus": 0.5}, "reward": {"workers": 1}, "learner": {"ranks": 2}}
+
+
+class Call:
+    """A method of an actor: asking it is an event, and its answer its name."""
+
+    def __init__(self, events: list[tuple[Any, ...]], who: str, what: str) -> None:
+        self._events, self._who, self._what = events, who, what
+
+    def remote(self, *given: Any) -> str:
+        self._events.append((self._who, self._what, *given))
+        return f"{self._what} of {self._who}"
+
+
+class Actor:
+    """Takes any call."""
+
+    def __init__(self, events: list[tuple[Any, ...]], name: str) -> None:
+        self._events, self.name = events, name
+
+    def __getattr__(self, what: str) -> Call:
+        return Call(self._events, self.name, what)
+
+
+class Kind:
+    """Stands for a class of actors."""
+
+    def __init__(self, events: list[tuple[Any, ...]], prefix: str = "") -> None:
+        self._events, self._prefix = events, prefix
+
+    def options(self, **given: Any) -> "Kind":
+        assert given["num_cpus"] >= 0
+        return self
+
+    def remote(self, _config: Config, name: str | int) -> Actor:
+        self._events.append((f"{self._prefix}{name}", "hired"))
+        return Actor(self._events, f"{self._prefix}{name}")
+
+
+class Samples:
+    """Images that a data source leaves to workers."""
+
+    def __init__(self, *missing: int) -> None:
+        self._missing = missing
+
+    def shards(self) -> "Samples":
+        return self
+
+    def missing(self) -> tuple[int, ...]:
+        return self._missing
+
+
+class Group:
+    """Stands for a placement group that has room, or has not."""
+
+    def __init__(self, *, room: bool) -> None:
+        self._room = room
+
+    def wait(self, timeout_seconds: float) -> bool:
+        assert timeout_seconds == 300.0
+        return self._room
+
+
+class World:
+    """Stands for Ray: what is asked of it in order, and what it answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, samples: Samples | None, *, room: bool = True) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.killed: list[str] = []
+        monkeypatch.setattr(ray_shell, "ray", self)
+        monkeypatch.setattr(ray_shell, "placement_group", lambda *_, **__: Group(room=room))
+        monkeypatch.setattr(ray_shell, "PlacementGroupSchedulingStrategy", lambda *_, **__: None)
+        monkeypatch.setattr(ray_shell, "RolloutActor", Kind(self.events))
+        monkeypatch.setattr(ray_shell, "RewardActor", Kind(self.events))
+        monkeypatch.setattr(ray_shell, "LearnerRank", Kind(self.events, "learner-"))
+        monkeypatch.setattr(ray_shell, "source_of", lambda _: samples or _NoSamples())
+        monkeypatch.setattr(ray_shell, "begin_encoding", lambda _: Call(self.events, "task", "encode").remote())
+        monkeypatch.setattr(ray_shell, "encoded", self._encoded)
+        monkeypatch.setattr(ray_shell, "make_shards", lambda *given: self.events.append(("team", "made", *given[1:3])))
+        monkeypatch.setattr(ray_shell, "samples_progress", _silent)
+        monkeypatch.setattr(ray_shell, "answer", self._answer)
+
+    def _encoded(self, encoding: str, limit: float, _: object) -> tuple[TableFacts, list[str]]:
+        assert limit == 300.0
+        self.events.append(("driver", f"has the {encoding}"))
+        return FACTS, ["shard"]
+
+    @staticmethod
+    def _answer(asked: str, *_: object) -> Any:
+        return ("10.0.0.1", 7) if asked == "rendezvous of learner-0" else asked
+
+    def put(self, what: object) -> str:
+        assert what is FACTS
+        return "facts"
+
+    def wait(self, tickets: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        assert timeout > 0
+        return tickets[-1:], tickets[:-1]
+
+    def kill(self, actor: Actor) -> None:
+        self.killed.append(actor.name)
+
+    def at(self, *event: Any) -> int:
+        return self.events.index(event)
+
+
+class _NoSamples:
+    def shards(self) -> None:
+        return None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    yield
+
+
+def started(world: World) -> RayShell:
+    shell = RayShell(Config.model_validate(CONFIG))
+    shell.start(None, StartClock())
+    assert shell.prompts == 2
+    assert shell.backend == "join of learner-0"
+    for name in ("rollout-0", "rollout-1", "reward-0"):
+        assert world.events.count((name, "hired")) == 1
+        assert world.events.count((name, "open", *TABLE)) == 1
+    for rank in ("learner-0", "learner-1"):
+        assert world.events.count((rank, "join", "10.0.0.1", 7, None, *TABLE)) == 1
+        assert world.at(rank, "prepare") < world.at(rank, "join", "10.0.0.1", 7, None, *TABLE)
+    return shell
+
+
+@pytest.mark.parametrize("samples", [None, Samples()])
+def test_all_workers_import_while_one_of_them_encodes_the_prompts(
+    samples: Samples | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(monkeypatch, samples)
+    started(world)
+    waited = world.at("driver", "has the encode of rollout-0")
+    importing = [("rollout-1", "prepare"), ("reward-0", "prepare"), ("learner-0", "prepare"), ("learner-1", "prepare")]
+    assert all(world.at(*event) < waited for event in [*importing, ("rollout-0", "encode")])
+    assert ("task", "encode") not in world.events
+    assert ("rollout-0", "prepare") not in world.events
+
+
+def test_images_that_workers_make_first_have_the_room_of_the_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = Samples(3)
+    world = World(monkeypatch, samples)
+    started(world)
+    made = world.at("team", "made", samples, TABLE)
+    assert world.at("task", "encode") < world.at("driver", "has the encode of task") < made
+    assert all(world.at(name, "hired") > made for name in ("rollout-0", "rollout-1", "reward-0"))
+    assert not [event for event in world.events if event[1] == "encode" and event[0] != "task"]
+
+
+def test_a_worker_that_is_replaced_gets_the_prompts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, None)
+    shell = started(world)
+    shell._replace("rollout-0")
+    assert world.killed == ["rollout-0"]
+    assert world.events[-2:] == [("rollout-0", "hired"), ("rollout-0", "open", *TABLE)]
+
+
+def test_a_gang_without_room_is_said_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, None, room=False)
+    with pytest.raises(DeadlineError, match="waited 300 s for room for the learner's gang"):
+        RayShell(Config.model_validate(CONFIG)).start(None, StartClock())
+    assert world.events == []
+
+
+def test_a_worker_that_dies_at_its_start_ends_the_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, None)
+
+    def answer(asked: str, what: str, *_: object) -> Any:
+        if asked == "open of reward-0":
+            raise WorkerLostError(f"{what}: its process ended")
+        return world._answer(asked)
+
+    monkeypatch.setattr(ray_shell, "answer", answer)
+    with pytest.raises(WorkerLostError, match="the start of reward-0: its process ended"):
+        RayShell(Config.model_validate(CONFIG)).start(None, StartClock())
