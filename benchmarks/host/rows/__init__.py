@@ -1,6 +1,13 @@
 """All rows of the table; one file for each kind of work."""
 
 from benchmarks.host.contest import Row
-from benchmarks.host.rows import buffer, controller, weights
+from benchmarks.host.rows import buffer, controller, lease, weights
 
-ROWS: tuple[Row, ...] = (buffer.BUFFER, buffer.SCORING, weights.SIXTEEN, weights.LARGE, controller.CONTROLLER)
+ROWS: tuple[Row, ...] = (
+    buffer.BUFFER,
+    buffer.SCORING,
+    weights.SIXTEEN,
+    weights.LARGE,
+    controller.CONTROLLER,
+    lease.LEASE,
+)

@@ -1,0 +1,177 @@
+"""Workers of a run over Ray that only take time: very many share a few processes, while the driver is the real one.
+
+What the driver does for a lease does not hang on what an actor does with it. So this is its cost with as many actors as
+no one machine can hold.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import ray
+
+from advdmd_ray.config import Config
+from advdmd_ray.learner.cadence import CyclePlan
+from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
+from advdmd_ray.planning.virtual import Costs
+from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.learner_rank import GroupReferences
+from advdmd_ray.runtime.ray_shell import RayShell
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
+from advdmd_ray.stations.weights.snapshot import Manifest
+
+GROUP_BYTES = 1024
+"""Of the bytes that stand for a group. Ray hands values as small as these over in its messages."""
+AT_ONCE = 4000
+"""Calls that a host has under way: a worker's next lease may be sent before its last is over."""
+
+Group = np.ndarray
+"""Stands for a group's record batch: ordinal, prompt and policy version, and zeros behind them."""
+Scores = np.ndarray
+"""Stands for that of its scores: the ordinal."""
+
+
+def manifest_of(stream: Stream, version: int) -> Manifest:
+    """That of weights without tensors."""
+    return Manifest(stream, version, None, ())
+
+
+class _Host:
+    """Takes the time of the work of many workers.
+
+    Args:
+        names: Workers that live here.
+        seconds: Of one piece of work, on average.
+        spread: Half its relative width.
+        seed: Of the draws.
+    """
+
+    def __init__(self, names: Sequence[str], seconds: float, spread: float, seed: int) -> None:
+        self._names = itertools.cycle(names)
+        self._versions: dict[str, int] = {}
+        self._seconds, self._spread = seconds, spread
+        self._random = Random(seed)  # noqa: S311 - draws of durations keep no secret
+
+    async def _work(self, manifest: Manifest) -> WorkReport:
+        """One piece of work, by the next worker in turn: they are all alike."""
+        worker, load = next(self._names), None
+        if self._versions.get(worker) != manifest.version:
+            self._versions[worker] = manifest.version
+            load = LoadReport(worker, manifest.stream, manifest.version, manifest.digest)
+        seconds = self._seconds * self._random.uniform(1 - self._spread, 1 + self._spread)
+        await asyncio.sleep(seconds)
+        return WorkReport(worker, seconds, load, 0)
+
+    async def up(self) -> None:
+        """Once it is."""
+
+
+@ray.remote(num_cpus=0)
+class RolloutHost(_Host):
+    """Many rollout actors."""
+
+    async def generate(self, lease: Lease, manifest: Manifest, payload: None) -> tuple[WorkReport, Group]:  # noqa: ARG002
+        """See `RolloutActor`."""
+        group = np.zeros(GROUP_BYTES // 8, np.int64)
+        group[:3] = lease.ordinal, lease.prompt_id, lease.policy_version
+        return await self._work(manifest), group
+
+
+@ray.remote(num_cpus=0)
+class RewardHost(_Host):
+    """Many reward workers."""
+
+    async def score(
+        self,
+        group: Group,
+        manifest: Manifest,
+        payload: None,  # noqa: ARG002
+    ) -> tuple[tuple[WorkReport, GroupInfo], Scores]:
+        """See `RewardActor`."""
+        ordinal, prompt, version = (int(value) for value in group[:3])
+        info = GroupInfo(ordinal, prompt, 1, version, manifest.version, group.nbytes, (0.0,), (0.0,))
+        return (await self._work(manifest), info), group[:1]
+
+
+@ray.remote(num_cpus=0)
+class LearnerHost:
+    """The learner's one rank.
+
+    Args:
+        seconds: Of a cycle.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._version = seconds, 0
+        self._fetched: list[int] = []
+
+    def publication(self) -> tuple[tuple[Manifest, Manifest], None, None]:
+        """See `LearnerWorker`."""
+        return (manifest_of("student", self._version), manifest_of("discriminator", self._version)), None, None
+
+    def fetch(self, groups: Sequence[tuple[GroupInfo, GroupReferences]]) -> tuple[int, ...]:
+        """See `LearnerRank`."""
+        batches = answer([each for _, pair in groups for each in pair], "the groups")
+        self._fetched = [int(batch[0]) for batch in batches]
+        return ()
+
+    async def cycle(self, infos: Sequence[GroupInfo]) -> tuple[CycleOutcome, None, None]:
+        """See `LearnerWorker`.
+
+        Raises:
+            RuntimeError: if groups and scores are not those that were fetched.
+        """
+        if self._fetched != [info.ordinal for info in infos for _ in range(2)]:
+            raise RuntimeError(f"a cycle is of other groups than were fetched: {self._fetched[:4]}...")
+        await asyncio.sleep(self._seconds)
+        self._version += 1
+        report = CycleReport(
+            version=self._version,
+            plan=CyclePlan("full", 0, 0, 0, 0),
+            updates={},
+            auc=(0.5,),
+            smoothed_auc=(0.5,),
+            open_levels=(True,),
+            reward_mean=(0.0,),
+            reward_spread=(0.0,),
+            policy=None,
+            fresh_deviation=0.0,
+            trajectories=sum(info.samples for info in infos),
+            seconds=self._seconds,
+        )
+        manifests, student, discriminator = self.publication()
+        return CycleOutcome(report, *manifests, resident_bytes=0), student, discriminator
+
+    def checkpoint(self, facts: dict[str, Any]) -> str:  # noqa: ARG002 - nothing is written
+        """See `LearnerWorker`."""
+        return f"version {self._version}"
+
+
+class VirtualWorkersShell(RayShell):
+    """`RayShell` whose workers share a few processes.
+
+    Args:
+        config: The numbers of workers.
+        costs: Seconds of generate, score and cycle; fetching takes what it takes.
+        hosts: Processes of each role.
+    """
+
+    def __init__(self, config: Config, costs: Costs, *, hosts: int = 2) -> None:
+        super().__init__(config)
+        self.prompts = 1000
+        roles: tuple[tuple[Sequence[str], Handle, float], ...] = (
+            (self.rollout_workers, RolloutHost, costs.generate),
+            (self.reward_workers, RewardHost, costs.score),
+        )
+        for names, kind, seconds in roles:
+            made: list[Handle] = []
+            for index in range(hosts):
+                made.append(
+                    kind.options(max_concurrency=AT_ONCE).remote(names[index::hosts], seconds, costs.spread, index)
+                )
+                self._workers |= dict.fromkeys(names[index::hosts], made[index])
+            answer([host.up.remote() for host in made], "the hosts of the workers")
+        self._ranks = [LearnerHost.remote(costs.cycle)]
