@@ -197,6 +197,8 @@ RIVALS = {
     "twinflow": {
         "comparison/twinflow.py",
         "comparison/twinflow_settings.py",
+        "comparison/twin_cost.py",
+        "comparison/twin_draws.py",
         "comparison/twin_trajectories.py",
         "losses/twinflow.py",
     }

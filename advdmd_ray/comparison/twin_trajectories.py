@@ -23,29 +23,36 @@ steps more often, as for the other rivals; and equal parts of a batch.
 The negative branch begins untrained: the pretrained network has only seen t in [0, 1], and at -t it answers as at t
 with the sign of half of the time's sinusoids turned. Flow matching corrects that within some tens of updates while the
 bounded gap limits the harm; `warm_updates` holds the rectification back that long.
+
+The losses are means over rows, so an update goes forward and back with a part of them at a time (`learner/parts.py`):
+first the student's jumps with their rectification, which leave the clean predictions behind, then what is learned at
+noised states. No forward is made twice.
 """
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from advdmd_ray.comparison.twin_cost import steps_of_rows, update_cost
+from advdmd_ray.comparison.twin_draws import TwinDraws
 from advdmd_ray.comparison.twinflow_settings import TwinFlowSettings
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import clean_from_velocity, kernel_of, transition
-from advdmd_ray.diffusion.seeds import derive_seed, noise, uniform
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.ema import Ema
+from advdmd_ray.learner.parts import LossPart, in_parts
 from advdmd_ray.learner.updates import rate_factor
 from advdmd_ray.losses.fake_score import flow_matching_loss, noised
 from advdmd_ray.losses.twinflow import CONSISTENCY_STEP, consistency_residual, steering_loss, velocity_gap
-from advdmd_ray.runs.needs.compute import FORWARD, WITH_BACKWARD, Network, guided_forward
+from advdmd_ray.runs.needs.compute import Network
 from advdmd_ray.stations.prompt_table import PromptTable
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -82,31 +89,26 @@ class Question(NamedTuple):
     time: Tensor
     conditioning: Conditioning
 
-
-def steps_of_rows(rows: int, steps: int, emphasis: float) -> Int64[Tensor, " rows"]:
-    """The student step that each row of a batch trains, ascending, in shares of `P(step < k) = (k / steps)^emphasis`.
-
-    Fixed shares instead of draws: every update then costs the same.
-    """
-    places = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
-    return (steps * places.pow(1 / emphasis)).long().clamp(max=steps - 1)
+    def part(self, rows: slice) -> Self:
+        """Consecutive rows."""
+        return self._replace(x=self.x[rows], time=self.time[rows], conditioning=self.conditioning.part(rows))
 
 
-def update_cost(config: Config, settings: TwinFlowSettings, network: Network, *, warm: bool) -> int:
-    """Forward-equivalents of one update: a forward of the network for one image is 1, with its backward 3.
+class _Values:
+    """The values of an update's losses before their weights, added up over its parts.
 
     Args:
-        config: Steps, guidance and emphasis.
-        settings: Batch size, and the parts that take part.
-        network: The transformer.
-        warm: Whether the update goes without rectification.
+        rows: Of the whole update.
     """
-    teacher = guided_forward(config.model.guidance, network)
-    simulated = int(steps_of_rows(settings.batch_size, config.steps, config.learner.late_steps).sum())
-    student = FORWARD if warm else WITH_BACKWARD
-    gap = 0 if warm else FORWARD + teacher
-    consistency = WITH_BACKWARD + FORWARD + teacher if settings.consistency > 0 else 0
-    return simulated * FORWARD + settings.batch_size * (student + WITH_BACKWARD + gap + consistency)
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self.values: defaultdict[str, float] = defaultdict(float)
+
+    def noted(self, name: str, part: slice, loss: Tensor) -> Tensor:
+        """Adds the mean over a part's rows to its loss, and gives it back."""
+        self.values[name] += (part.stop - part.start) / self._rows * float(loss.detach())
+        return loss
 
 
 class TwinTrajectories:
@@ -124,6 +126,7 @@ class TwinTrajectories:
         table: Encoded prompts, one row for each prompt id of the real images.
         real: Real latents.
         sigmas: `[K+1]` student levels, the last 0.
+        micro_batch: Most rows whose graphs are held at a time; None: all. A generated and a real row are together.
 
     Raises:
         ValueError: if nothing in the student is trainable, or `sigmas` is not as long as the configuration says.
@@ -139,12 +142,13 @@ class TwinTrajectories:
         table: PromptTable,
         real: RealImages,
         sigmas: Float[Tensor, " k1"],
+        micro_batch: int | None = None,
     ) -> None:
         if len(sigmas) != config.steps + 1:
             raise ValueError(f"expected {config.steps + 1} levels, got {sigmas.tolist()}")
         self._config, self._section = config, settings
         self._student, self._table, self._real, self._sigmas = student, table, real, sigmas
-        self._teacher, self._network = teacher, network
+        self._teacher, self._network, self._micro_batch = teacher, network, micro_batch
         self._kernel = kernel_of(config.diffusion)
         self._steps = steps_of_rows(self._section.batch_size, config.steps, config.learner.late_steps)
         self._shape = (self._section.batch_size, *real.latent_shape)
@@ -176,26 +180,26 @@ class TwinTrajectories:
 
     def update(self) -> TwinFlowReport:
         """One optimizer step on the sum of the losses."""
-        section, warm = self._section, self._updates < self._section.warm_updates
-        conditioning = self._table.rows(self._prompt_ids("generated"))
-        with torch.set_grad_enabled(not warm):
-            jump, x0 = self._generate(conditioning, "generated")
-        losses = self._learned_losses(x0.detach(), conditioning)
-        total = losses["twin"] + section.consistency * losses.get("consistency", 0.0)
-        gap = torch.zeros(())
-        if not warm:
-            direction = self._gap(x0.detach(), conditioning)
-            gap = direction.square().mean().sqrt()
-            losses["rectification"] = steering_loss(jump, direction)
-            total = total + section.rectification * losses["rectification"]
-        norm, rate = self._step(total)
+        warm = self._updates < self._section.warm_updates
+        conditioning = self._table.rows(self._draws.prompt_ids(self._table.rollouts, "generated"))
+        losses = _Values(self._shape[0])
+        x, level = self._states(conditioning), self._sigmas[self._steps]
+        if warm:
+            with torch.no_grad():
+                (jump,) = self._ask(Question(x, level, conditioning))
+            x0 = clean_from_velocity(x, jump, level)
+            norm, rate = self._step(self._learned(x0, conditioning, losses))
+        else:
+            x0 = torch.empty_like(x)  # the parts of the rectification fill it before the others read it
+            rectified = self._rectified(Question(x, level, conditioning), x0, losses)
+            norm, rate = self._step([*rectified, *self._learned(x0, conditioning, losses)])
         if math.isfinite(norm):
             self._ema.update(self._parameters.items())
         cost = update_cost(self._config, self._section, self._network, warm=warm)
         report = TwinFlowReport(
             update=self._updates,
-            losses={name: float(loss.detach()) for name, loss in losses.items()},
-            gap=float(gap),
+            losses=dict(losses.values),
+            gap=math.sqrt(losses.values.get("rectification", 0.0)),
             gradient_norm=norm,
             skipped=not math.isfinite(norm),
             learning_rate=rate,
@@ -236,25 +240,10 @@ class TwinTrajectories:
                 self._optimizer.state[parameter] = kept
         self._updates, self._spent = (int(number) for number in state["progress"])
 
-    def _path(self, *names: str) -> tuple[int | str, ...]:
-        return ("twinflow", self._updates, *names)
-
-    def _noise(self, *names: str) -> Tensor:
-        return noise(self._shape, self._config.run.seed, *self._path(*names))
-
-    def _times(self, *names: str) -> Tensor:
-        """Levels uniform on (0, 1], one from each of as many equal slices as there are rows, in a drawn order.
-
-        The order matters: rows are sorted by the student's step, and each step's predictions must meet every level.
-        """
-        rows, seed = self._shape[0], self._config.run.seed
-        slices = uniform((rows,), seed, *self._path(*names, "order")).argsort()
-        return (slices + 1 - uniform((rows,), seed, *self._path(*names))) / rows
-
-    def _prompt_ids(self, *names: str) -> Tensor:
-        """Prompts drawn uniformly."""
-        drawn = uniform((self._shape[0],), self._config.run.seed, *self._path(*names, "prompts"))
-        return (drawn * self._table.rollouts).long()
+    @property
+    def _draws(self) -> TwinDraws:
+        """Of the update that is made now."""
+        return TwinDraws(self._shape, self._config.run.seed, self._updates)
 
     def _ask(self, *questions: Question) -> tuple[Tensor, ...]:
         """The student network's answers, in one batch."""
@@ -265,56 +254,82 @@ class TwinTrajectories:
         )
         return velocity.float().split([len(question.x) for question in questions])
 
-    def _generate(self, conditioning: Conditioning, name: str) -> tuple[Tensor, Tensor]:
-        """The student's velocity and clean prediction at states of its own trajectories, row i at `_steps[i]`."""
-        x = self._noise(name, "start")
+    @torch.no_grad()
+    def _states(self, conditioning: Conditioning) -> Tensor:
+        """States of the student's own trajectories, row i where its step `_steps[i]` begins."""
+        x = self._draws.noise("generated", "start")
         for step in range(self._config.steps - 1):
             first = int((self._steps <= step).sum())
-            going = torch.arange(first, len(x))
-            if not len(going):
+            going = slice(first, len(x))
+            if first == len(x):
                 break
             level, reached = self._sigmas[step], self._sigmas[step + 1]
-            with torch.no_grad():
-                asked = Question(x[first:], level.expand(len(going)), conditioning.select(going))
-                gaussian = transition(self._kernel, x[first:], *self._ask(asked), level, reached)
-                fresh = self._noise(name, "step", str(step))[first:]
-                x = torch.cat([x[:first], gaussian.mean + gaussian.std * fresh])
-        level = self._sigmas[self._steps]
-        (jump,) = self._ask(Question(x, level, conditioning))
-        return jump, clean_from_velocity(x, jump, level)
+            asked = Question(x[going], level.expand(len(x) - first), conditioning.part(going))
+            gaussian = transition(self._kernel, x[going], *self._ask(asked), level, reached)
+            fresh = self._draws.noise("generated", "step", str(step))[going]
+            x = torch.cat([x[:first], gaussian.mean + gaussian.std * fresh])
+        return x
 
-    def _learned_losses(self, x0: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
+    def _rectified(self, jumps: Question, x0: Tensor, values: _Values) -> list[LossPart]:
+        """Rectification of the jumps by the gap; each part leaves its clean predictions in x0, without a graph."""
+        eps, t = self._draws.noise("gap"), self._draws.levels("gap", "t")
+
+        def loss(part: slice) -> Tensor:
+            asked = jumps.part(part)
+            (jump,) = self._ask(asked)
+            x0[part] = clean_from_velocity(asked.x, jump.detach(), asked.time)
+            direction = self._gap(Question(noised(x0[part], eps[part], t[part]), t[part], asked.conditioning))
+            return self._section.rectification * values.noted("rectification", part, steering_loss(jump, direction))
+
+        return in_parts(loss, len(x0), self._micro_batch)
+
+    def _learned(self, x0: Tensor, conditioning: Conditioning, values: _Values) -> list[LossPart]:
         """Flow matching of the twin on generated x0, and what is learned at noised real images."""
-        eps, t = self._noise("twin"), self._times("twin", "t")
-        twin = Question(noised(x0, eps, t), -t, conditioning)
+        eps, t = self._draws.noise("twin"), self._draws.levels("twin", "t")
+
+        def twin_at(part: slice) -> Question:
+            return Question(noised(x0[part], eps[part], t[part]), -t[part], conditioning.part(part))
+
+        def twin(part: slice) -> Tensor:
+            (velocity,) = self._ask(twin_at(part))
+            return values.noted("twin", part, flow_matching_loss(velocity, x0[part], eps[part]))
+
         if not self._section.consistency > 0:
-            (velocity,) = self._ask(twin)
-            return {"twin": flow_matching_loss(velocity, x0, eps)}
-        real_t = self._times("real", "t")
-        stride = real_t.clamp(max=CONSISTENCY_STEP)
+            return in_parts(twin, len(x0), self._micro_batch)
+        real = self._noised_real()
+        stride = real.time.clamp(max=CONSISTENCY_STEP)
+
+        def both(part: slice) -> Tensor:
+            there, step = real.part(part), stride[part]
+            with torch.no_grad():
+                target = self._teacher(*there).float()
+                nearer = there.x - step.reshape(-1, 1, 1, 1) * target
+                (following,) = self._ask(Question(nearer, there.time - step, there.conditioning))
+            velocity, jump = self._ask(twin_at(part), there)
+            residual = consistency_residual(jump, following, target, there.time, step, self._section.bound)
+            matched = values.noted("twin", part, flow_matching_loss(velocity, x0[part], eps[part]))
+            return matched + self._section.consistency * values.noted(
+                "consistency", part, steering_loss(jump, residual)
+            )
+
+        pairs = None if self._micro_batch is None else max(1, self._micro_batch // 2)
+        return in_parts(both, len(x0), pairs)
+
+    def _noised_real(self) -> Question:
+        """Real images, each at a level of its own."""
+        t = self._draws.levels("real", "t")
         images, ids = self._real.drawn(
-            self._prompt_ids("real"), derive_seed(self._config.run.seed, *self._path("real"))
+            self._draws.prompt_ids(self._table.rollouts, "real"), self._draws.seed_of("real")
         )
-        prompts = self._table.rows(ids)
-        y = noised(images, self._noise("real"), real_t)
-        with torch.no_grad():
-            target = self._teacher(y, real_t, prompts).float()
-            nearer = y - stride.reshape(-1, 1, 1, 1) * target
-            (following,) = self._ask(Question(nearer, real_t - stride, prompts))
-        velocity, jump = self._ask(twin, Question(y, real_t, prompts))
-        residual = consistency_residual(jump, following, target, real_t, stride, self._section.bound)
-        return {"twin": flow_matching_loss(velocity, x0, eps), "consistency": steering_loss(jump, residual)}
+        return Question(noised(images, self._draws.noise("real"), t), t, self._table.rows(ids))
 
     @torch.no_grad()
-    def _gap(self, x0: Tensor, conditioning: Conditioning) -> Tensor:
-        """How far the generated x0 are from real images, as a bounded velocity."""
-        t = self._times("gap", "t")
-        y = noised(x0, self._noise("gap"), t)
-        (twin,) = self._ask(Question(y, -t, conditioning))
-        real = self._teacher(y, t, conditioning)
-        return velocity_gap(twin, real, self._section.bound)
+    def _gap(self, generated: Question) -> Tensor:
+        """How far noised generated images are from real ones, as a bounded velocity."""
+        (twin,) = self._ask(generated._replace(time=-generated.time))
+        return velocity_gap(twin, self._teacher(*generated), self._section.bound)
 
-    def _step(self, total: Tensor) -> tuple[float, float]:
+    def _step(self, parts: Sequence[LossPart]) -> tuple[float, float]:
         """One AdamW step of the clipped gradient; nothing if it is not finite. Its norm and the learning rate."""
         rate = self._section.learning_rate * rate_factor(
             self._updates, self._config.run.cycles, self._config.learner.final_rate
@@ -322,7 +337,8 @@ class TwinTrajectories:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        for part in parts:
+            part().backward()
         norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), self._config.learner.max_grad_norm))
         if math.isfinite(norm):
             self._optimizer.step()

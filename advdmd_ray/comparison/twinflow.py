@@ -1,6 +1,5 @@
 """The rival TwinFlow: self-adversarial twin trajectories (arXiv 2512.05150), trained by `twin_trajectories.py`."""
 
-import copy
 import itertools
 import math
 from collections.abc import Mapping
@@ -35,23 +34,25 @@ class TwinFlowTrainer(Trainer):
         from advdmd_ray.models.families import adapter
         from advdmd_ray.models.folder import inspect_pipeline
         from advdmd_ray.runs.parts.inputs import encode_table, geometry
-        from advdmd_ray.runs.parts.networks import build_denoiser
+        from advdmd_ray.runs.parts.micro_batch import a_part, settle
+        from advdmd_ray.runs.parts.networks import build_denoiser, learning_copy
 
         settings = _settings_of(job)
         self._config = config = _scheduled(job, settings)
-        table, teacher = encode_table(config), build_denoiser(config, config.learner)
-        student = copy.deepcopy(teacher).requires_grad_(requires_grad=True)
-        teacher.requires_grad_(requires_grad=False)
+        table, shapes = encode_table(config), geometry(config)
+        teacher = build_denoiser(config, config.learner)
+        settle(config, "learner", teacher, a_part(config, teacher, table, shapes.latent_shape))
         family = adapter(inspect_pipeline(config.model.path, config.model.pixels).family)
         self._training = TwinTrajectories(
             config,
             settings,
             family.guided(teacher, table.unconditional, config.model.guidance),
             job.network,
-            student,
+            learning_copy(config, teacher, "student"),
             table,
             source_of(config).real_images(table.texts),
-            geometry(config).sigmas,
+            shapes.sigmas,
+            teacher.execution.micro_batch,
         )
         if checkpoint is not None:
             self._training.load_state_dict(checkpoint.load(STATE))
@@ -102,7 +103,7 @@ def _settings_of(job: "Job") -> TwinFlowSettings:
 
 def _scheduled(job: "Job", settings: TwinFlowSettings) -> Config:
     """The job's configuration with `run.cycles` as the number of updates that spend the budget."""
-    from advdmd_ray.comparison.twin_trajectories import update_cost
+    from advdmd_ray.comparison.twin_cost import update_cost
 
     config = job.config
     warm, later = (update_cost(config, settings, job.network, warm=early) for early in (True, False))

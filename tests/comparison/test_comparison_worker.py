@@ -17,10 +17,12 @@ from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.job import POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.plan import plan_jobs
 from advdmd_ray.comparison.serial import SerialRun
+from advdmd_ray.comparison.twinflow import TwinFlowTrainer
 from advdmd_ray.comparison.worker import do_job
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.pipeline import load_denoiser
 from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
 from toy_rival import NAME
@@ -70,6 +72,32 @@ def test_a_job_interrupted_twice_ends_like_one_that_never_was(rival: str, tmp_pa
     assert told == sorted(told)
     assert told[-1] >= whole.budget > told[-2]
     assert not (whole.folder / "checkpoints").exists()
+
+
+def test_a_rivals_update_holds_no_more_rows_than_the_learners_micro_batch(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path, tiny_pipeline, "twinflow")
+    learner = job.config.learner.model_copy(update={"micro_batch": 2, "gradient_checkpointing": True})
+    trainer = TwinFlowTrainer(replace(job, config=job.config.model_copy(update={"learner": learner})), None)
+    held, most, checkpointing, whole = [0], [], set[bool](), TransformerDenoiser.whole
+
+    def let_go(gradient: torch.Tensor) -> None:
+        held[0] -= len(gradient)
+
+    def counted(self: TransformerDenoiser, *asked: Any) -> torch.Tensor:
+        velocity = whole(self, *asked)
+        if velocity.requires_grad:
+            held[0] += len(velocity)
+            most.append(held[0])
+            checkpointing.add(self.transformer.is_gradient_checkpointing)
+            velocity.register_hook(let_go)
+        return velocity
+
+    monkeypatch.setattr(TransformerDenoiser, "whole", counted)
+    trainer.advance()
+    assert most == [2] * 4  # four pairs of a twin and a real row; a first update rectifies nothing
+    assert checkpointing == {True}
 
 
 def test_a_student_is_judged_at_every_share_of_its_budget(tmp_path: Path, tiny_pipeline: Path) -> None:

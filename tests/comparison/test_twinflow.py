@@ -12,7 +12,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from advdmd_ray.comparison import twin_trajectories
-from advdmd_ray.comparison.twin_trajectories import TwinTrajectories, steps_of_rows, update_cost
+from advdmd_ray.comparison.twin_cost import steps_of_rows, update_cost
+from advdmd_ray.comparison.twin_trajectories import TwinFlowReport, TwinTrajectories
 from advdmd_ray.comparison.twinflow_settings import TwinFlowSettings
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
@@ -48,11 +49,14 @@ def trainer(
     *,
     teacher: nn.Module | None = None,
     student: nn.Module | None = None,
+    micro_batch: int | None = None,
 ) -> TwinTrajectories:
     sigmas = student_sigmas(chosen.diffusion.sigmas, 1.0)
     frozen = guided(teacher or Mixer(1), table().unconditional, chosen.model.guidance)
     own = settings() if own is None else own
-    return TwinTrajectories(chosen, own, frozen, NETWORK, student or Mixer(1), table(), real_images(), sigmas)
+    return TwinTrajectories(
+        chosen, own, frozen, NETWORK, student or Mixer(1), table(), real_images(), sigmas, micro_batch
+    )
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -185,6 +189,69 @@ def test_levels_of_another_number_of_steps_are_refused() -> None:
     frozen = Mixer(1).requires_grad_(requires_grad=False)
     with pytest.raises(ValueError, match="no trainable parameter"):
         trainer(run(2), student=frozen)
+
+
+# Parts --------------------------------------------------------------------------------------------------------------
+
+TRIED = [{}, {"consistency": 0.0}, {"warm_updates": 1}, {"warm_updates": 1, "consistency": 0.0}]
+
+
+class Held(nn.Module):
+    """Counts the rows whose graph is held, from their forward pass to their backward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.rows = self.now = self.most = 0
+
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        velocity = self.network(x, t, conditioning)
+        if velocity.requires_grad:
+            self.rows, self.now = self.rows + len(x), self.now + len(x)
+            self.most = max(self.most, self.now)
+            velocity.register_hook(lambda _: self._let_go(len(x)))
+        return velocity
+
+    def _let_go(self, rows: int) -> None:
+        self.now -= rows
+
+
+@pytest.mark.parametrize("section", TRIED)
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 5, 8])
+def test_no_more_rows_are_held_than_a_micro_batch_and_none_goes_forward_twice(
+    micro_batch: int, section: dict[str, Any]
+) -> None:
+    own, student = settings(**section), Held(Mixer(1))
+    taught = trainer(run(3, guidance=2.0), own, student=student, micro_batch=micro_batch)
+    taught.update()
+    losses = 1 + (own.consistency > 0) + (own.warm_updates == 0)
+    assert student.rows == losses * own.batch_size
+    assert student.now == 0
+    pair = 2 if own.consistency > 0 else 1
+    assert student.most <= max(micro_batch, pair)
+
+
+def after_one(own: TwinFlowSettings, micro_batch: int | None) -> tuple[TwinFlowReport, dict[str, Tensor]]:
+    """The report of an update and its gradient, which is too small to be clipped."""
+    chosen, student = run(3, guidance=2.0), Mixer(1)
+    free = chosen.model_copy(update={"learner": chosen.learner.model_copy(update={"max_grad_norm": 1e6})})
+    report = trainer(free, own, student=student, micro_batch=micro_batch).update()
+    return report, {name: weight.grad for name, weight in student.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("section", TRIED)
+def test_parts_of_any_size_have_the_gradients_and_losses_of_the_whole(section: dict[str, Any]) -> None:
+    own = settings(**section)
+    whole, gradients = after_one(own, None)
+    assert gradients.keys() == dict(Mixer(1).named_parameters()).keys()
+    assert min(float(gradient.abs().max()) for gradient in gradients.values()) > 1e-4
+    for micro_batch in (1, 2, 3, 5, 7, 100):
+        report, found = after_one(own, micro_batch)
+        assert report.losses == pytest.approx(whole.losses, rel=1e-4)
+        assert report.gap == pytest.approx(whole.gap, rel=1e-4)
+        assert report.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-4)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=f"{name} {micro_batch}")
 
 
 # Repeating and resuming ---------------------------------------------------------------------------------------------
