@@ -1,60 +1,21 @@
 """Model FLOPs of a transformer of SD3's kind and of the learner's updates, counted from the configuration.
 
-A multiplication and its addition are 2. Products alone are counted: with weights, with adapters, and of attention.
-What else a network computes, the discriminator's heads and the optimizers are small beside them. Activations that are
+Products alone are counted. What else a network computes, the discriminator's heads and the optimizers are small beside
+them. Activations that are
 made again in a backward pass are no work of the model and are not counted (PaLM, arXiv 2204.02311, appendix B).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from advdmd_ray.config import Config
-from advdmd_ray.runs.needs.compute import (
-    FORWARD,
-    WITH_BACKWARD,
-    WITH_INPUT_BACKWARD,
-    Network,
-    guided_forward,
-    stochastic_actions,
-)
+from advdmd_ray.models.families.flops import MULTIPLY_ADD, Flops
+from advdmd_ray.runs.needs.compute import Network, guided_forward, stochastic_actions
 from benchmarks.sizes import Size
 
-MULTIPLY_ADD = 2
 TIME_CHANNELS = 256
 """Channels of diffusers' sinusoidal time embedding."""
 ADAPTED = 4
 """Linear layers of one attention that `lora.targets` names by default: to_q, to_k, to_v and to_out.0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flops:
-    """One forward for one image.
-
-    Attributes:
-        weights: Products with the network's weights.
-        attention: Products of queries, keys and values: no factor is a weight, so a backward always costs two more.
-        adapters: Products with low-rank adapters.
-    """
-
-    weights: int
-    attention: int
-    adapters: int = 0
-
-    @property
-    def forward(self) -> int:
-        """A forward without a backward."""
-        return FORWARD * (self.weights + self.attention + self.adapters)
-
-    @property
-    def learnt(self) -> int:
-        """A forward and a backward to what learns: to the adapters through frozen weights, or to all weights."""
-        through = WITH_INPUT_BACKWARD if self.adapters else WITH_BACKWARD
-        return through * self.weights + WITH_BACKWARD * (self.attention + self.adapters)
-
-    @property
-    def to_input(self) -> int:
-        """A forward and a backward to the noisy image alone."""
-        return WITH_INPUT_BACKWARD * (self.weights + self.adapters) + WITH_BACKWARD * self.attention
 
 
 def forward_flops(size: Size, *, rank: int = 0, blocks: int | None = None) -> Flops:

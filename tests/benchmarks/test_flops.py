@@ -14,10 +14,10 @@ from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.models.features import cut_after
 from advdmd_ray.models.lora import add_lora
-from advdmd_ray.runs.needs.compute import Network, cycle_cost
+from advdmd_ray.runs.needs.compute import Network, Passes, cycle_cost, feature_share
 from advdmd_ray.runs.parts.networks import build_networks
 from advdmd_ray.stations.reward import group_info
-from benchmarks.flops import Flops, forward_flops, update_flops
+from benchmarks.flops import forward_flops, update_flops
 from benchmarks.learning import TimedLearner
 from benchmarks.parts import (
     FAMILY,
@@ -106,12 +106,6 @@ def test_a_backward_has_the_flops_that_torch_counts_but_for_the_first_layers(
     assert 0.98 * expected <= found <= expected
 
 
-def test_adapters_spare_the_gradients_of_weights_and_nothing_of_attention() -> None:
-    assert Flops(10, 4).learnt == 42
-    assert Flops(10, 4, 1).learnt == 35
-    assert Flops(10, 4, 1).to_input == 34
-
-
 class CountingStopwatch(Stopwatch):
     """Its time is the FLOPs so far."""
 
@@ -153,6 +147,24 @@ def test_every_update_of_the_learner_has_the_flops_that_torch_counts(learns: Lea
     shares = counted_updates(learns)
     assert set(shares) == {"fake_score", "discriminator", "dmd", "rl"}
     assert all(least <= share <= most for share in shares.values()), shares
+
+
+@pytest.mark.parametrize("learns", ["full", "lora"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_executed_compute_of_an_update_is_its_flops(learns: Learns, checkpointing: bool) -> None:
+    settings = Settings(TINY, CPU, (learns,), engine="torch", checkpointing=checkpointing, rows=TINY.rows)
+    config = config_of(settings, learns)
+    plan = CyclePlan(phase="full", fake_score=1, discriminator=1, dmd=1, policy_gradient=1)
+    learning, forward = forward_flops(TINY, rank=config.lora.rank), forward_flops(TINY).forward
+    network = Network(TINY.transformer["num_layers"], passes=Passes.of(learning))
+    cost = cycle_cost(config, plan, network, group_size=config.rollout.group_size, executed=True)
+    counted_here = update_flops(config, TINY)
+    again = checkpointing * learning.forward
+    rows = config.fake_score.batch_size
+    assert cost.fake_score * forward == pytest.approx(counted_here["fake_score"] + rows * again)
+    # Features cost their share of the blocks, which is not quite their share of the operations.
+    again *= 1 + feature_share(config, network)
+    assert cost.dmd * forward == pytest.approx(counted_here["dmd"] + config.dmd.batch_size * again, rel=0.1)
 
 
 def test_updates_of_whole_networks_cost_what_comparisons_count() -> None:

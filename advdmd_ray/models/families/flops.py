@@ -1,16 +1,16 @@
 """Floating-point operations of one forward, told from the headers of a transformer's files without torch.
 
-A multiplication and its addition are 2. Products alone are counted: of tokens with weights, and of attention. What else
-a network computes, and adapters, are small beside them. Every linear layer works on image tokens, text tokens, both, or
-one vector an image; the name says which, in the modules that diffusers has for these families.
+A multiplication and its addition are 2. Products alone are counted: of tokens with weights and with adapters, and of
+attention. What else a network computes is small beside them. Every linear layer works on image tokens, text tokens,
+both, or one vector an image; the name says which, in the modules that diffusers has for these families.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from advdmd_ray.models.families.kept import Backbone
 from advdmd_ray.models.folder import PipelineInfo
-from advdmd_ray.models.targets import linear_layers
+from advdmd_ray.models.targets import linear_layers, targeted
 
 MULTIPLY_ADD = 2
 ONE_VECTOR = (
@@ -45,20 +45,35 @@ TEXT_ATTENTION = ("context_refiner.",)
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """One forward for one image.
+    """One forward for one image, and what its backward adds.
+
+    A product of activations with weights costs a backward two more: one for the gradient of the activations, and one
+    for that of the weights. Frozen weights get none.
 
     Attributes:
         weights: Products with the network's weights.
         attention: Products of queries, keys and values: no factor is a weight, so a backward always costs two more.
+        adapters: Products with low-rank adapters, which learn in the place of the weights; 0: the weights learn.
     """
 
     weights: int
     attention: int
+    adapters: int = 0
 
     @property
     def forward(self) -> int:
-        """Both."""
-        return self.weights + self.attention
+        """A forward without a backward."""
+        return self.weights + self.attention + self.adapters
+
+    @property
+    def learnt(self) -> int:
+        """A forward and a backward to what learns: to the adapters through frozen weights, or to all weights."""
+        return (2 if self.adapters else 3) * self.weights + 3 * (self.attention + self.adapters)
+
+    @property
+    def to_input(self) -> int:
+        """A forward and a backward to the noisy image alone."""
+        return 2 * (self.weights + self.adapters) + 3 * self.attention
 
     @property
     def attention_share(self) -> float:
@@ -66,33 +81,41 @@ class Flops:
         return self.attention / self.forward
 
 
-def forward_flops(info: PipelineInfo, backbone: Backbone) -> Flops:
+def forward_flops(info: PipelineInfo, backbone: Backbone, *, rank: int = 0, targets: Sequence[str] = ()) -> Flops:
     """Counts one forward for one image.
 
     Args:
         info: The pipeline's headers.
         backbone: Tokens of one image and its prompt.
+        rank: Of adapters; 0: none.
+        targets: Layers that have one, by the ends of their names.
 
     Raises:
-        UserError: if a file is missing or damaged.
+        UserError: if a file is missing or damaged, or a target names no layer.
     """
-    return count_flops(linear_layers(info), info.image_tokens, backbone.tokens - info.image_tokens)
+    layers, text = linear_layers(info), backbone.tokens - info.image_tokens
+    return count_flops(layers, info.image_tokens, text, rank=rank, adapted=targeted([*layers], targets) if rank else ())
 
 
-def count_flops(layers: Mapping[str, tuple[int, ...]], image: int, text: int) -> Flops:
+def count_flops(
+    layers: Mapping[str, tuple[int, ...]], image: int, text: int, *, rank: int = 0, adapted: Collection[str] = ()
+) -> Flops:
     """The same from the layers themselves.
 
     Args:
         layers: Outputs and inputs of every linear layer, by name.
         image: Tokens of one image.
         text: Tokens of its prompt.
+        rank: Of the adapters.
+        adapted: Layers that have one.
     """
     weights = attention = 0
     for name, (outputs, inputs) in layers.items():
         weights += _tokens(name, image, text) * outputs * inputs
         if name.endswith(".to_q"):  # one attention: scores and mixtures
             attention += 2 * _attended(name, image, text) ** 2 * outputs
-    return Flops(MULTIPLY_ADD * weights, MULTIPLY_ADD * attention)
+    adapters = sum(_tokens(name, image, text) * rank * sum(layers[name]) for name in adapted)
+    return Flops(MULTIPLY_ADD * weights, MULTIPLY_ADD * attention, MULTIPLY_ADD * adapters)
 
 
 def _tokens(name: str, image: int, text: int) -> int:

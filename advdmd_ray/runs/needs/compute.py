@@ -1,32 +1,58 @@
 """The compute of a cycle in forward-equivalents: the one currency in which different methods are compared.
 
-A forward-equivalent is one forward of the transformer for one image. A backward that reaches weights and input costs
-two more, one that only reaches the input through frozen weights costs one more (a backward has twice the
-multiplications of a forward, half of them for the weights: Kaplan et al., arXiv 2001.08361, section 2.1). Features that
-are read after block b of L cost (b + 1) / L of a forward.
+A forward-equivalent is one forward of the teacher's transformer for one image. Features that are read after block b of
+L cost (b + 1) / L of a forward.
 
-There are two counts. The **compute of the method** is what comparisons budget: what its formulas ask of the networks.
-The **executed compute** is what a device really does, and what time is told from. With
+There are two counts. The **compute of the method** is what comparisons budget: what its formulas ask of whole networks
+that learn, if all products were with weights (`Passes`). The **executed compute** is what a device really does, and
+what time is told from. It knows attention's own products and adapters, if its `Network` does; and with
 `learner.gradient_checkpointing` it has one forward more for each backward through a network that learns, as its
 activations are made again. `micro_batch` adds to neither.
 
-Not counted: the discriminator's heads, the optimizers, the
-text encoders, the image codec and the judge, which are small beside the networks or the same for every method.
+Not counted: the discriminator's heads, the optimizers, the text encoders, the image codec and the judge, which are
+small beside the networks or the same for every method.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from advdmd_ray.config import Config
 from advdmd_ray.learner.cadence import Cadence, CyclePlan, Health
+from advdmd_ray.models.families.flops import Flops
 from advdmd_ray.models.folder import PipelineInfo
 
 FORWARD, WITH_BACKWARD, WITH_INPUT_BACKWARD = 1, 3, 2
+"""Of products with weights alone: a backward has two for each, one of them for the gradient of the weights (Kaplan et
+al., arXiv 2001.08361, section 2.1)."""
 COST_VERSION = 1
 """Counted up whenever the count changes, so that results counted differently are never put into one table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What goes through a transformer, in forwards of the teacher's.
+
+    Attributes:
+        forward: Of a network that learns, adapters included.
+        learnt: That, and a backward to all that learns.
+        to_input: That, and a backward to the noisy image alone.
+        teacher_to_input: The same of the frozen teacher.
+    """
+
+    forward: float = FORWARD
+    learnt: float = WITH_BACKWARD
+    to_input: float = WITH_INPUT_BACKWARD
+    teacher_to_input: float = WITH_INPUT_BACKWARD
+
+    @classmethod
+    def of(cls, flops: Flops) -> Self:
+        """Those of one forward's operations. Where adapters learn, no weight's gradient is made."""
+        teacher = replace(flops, adapters=0)
+        passes = flops.forward, flops.learnt, flops.to_input, teacher.to_input
+        return cls(*(each / teacher.forward for each in passes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +62,22 @@ class Network:
     Attributes:
         layers: Its blocks.
         embedded_guidance: Whether the guidance scale is one of its inputs, so that a guided velocity is one forward.
+        passes: What goes through it costs so much.
     """
 
     layers: int
     embedded_guidance: bool = False
+    passes: Passes = Passes()
 
     @classmethod
-    def of(cls, info: PipelineInfo) -> Self:
-        """That of a pipeline folder; a family that takes the scale as an input never runs the empty prompt."""
-        return cls(info.layers, info.family.guidance_key is not None)
+    def of(cls, info: PipelineInfo, flops: Flops | None = None) -> Self:
+        """That of a pipeline folder; a family that takes the scale as an input never runs the empty prompt.
+
+        Args:
+            info: The folder's headers.
+            flops: Of one forward, for the executed compute.
+        """
+        return cls(info.layers, info.family.guidance_key is not None, Passes() if flops is None else Passes.of(flops))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,48 +158,56 @@ def cycle_cost(
         ratio_check: Whether ratio 1 was checked although there was no RL turn.
         executed: Whether activations that are made again count.
     """
-    again = FORWARD if executed and config.learner.gradient_checkpointing else 0
-    share = feature_share(config, network)
+    passes = network.passes
+    again = passes.forward if executed and config.learner.gradient_checkpointing else 0
+    learnt = passes.learnt + again
+    features, own = feature_share(config, network), config.discriminator.backbone == "own"
+    watches = FORWARD if config.discriminator.backbone == "teacher" else passes.forward
+    acts = FORWARD if config.merges_adapters else passes.forward
     trajectories = config.rollout.groups_per_cycle * group_size
     actions = trajectories * stochastic_actions(config)
-    learnt = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
+    chosen = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
     judged = config.steps - 1 + len(config.reward.final_levels)
     rows = min(config.discriminator.auc_rows, group_size)
     scored = config.rewarded_by == "discriminator"
     return Cost(
-        fake_score=plan.fake_score * config.fake_score.batch_size * (WITH_BACKWARD + again),
-        discriminator=plan.discriminator * _discriminator_update(config, again) * share,
-        auc=config.measures_auc * config.rollout.groups_per_cycle * 2 * rows * judged * share,
-        dmd=plan.dmd * _dmd_update(config, network, again),
-        rl=plan.policy_gradient * learnt * (WITH_BACKWARD + again),
-        ratio_check=ratio_check * actions * FORWARD,
-        rollout=trajectories * config.steps * FORWARD,
-        reward=scored * trajectories * judged * share,
+        fake_score=plan.fake_score * config.fake_score.batch_size * learnt,
+        discriminator=plan.discriminator * _discriminator_rows(config) * features * (learnt if own else watches),
+        auc=config.measures_auc * config.rollout.groups_per_cycle * 2 * rows * judged * features * watches,
+        dmd=plan.dmd * config.dmd.batch_size * (learnt + _looked_on(config, network, again)),
+        rl=plan.policy_gradient * chosen * learnt,
+        ratio_check=ratio_check * actions * passes.forward,
+        rollout=trajectories * config.steps * acts,
+        reward=scored * trajectories * judged * features * min(acts, watches),
     )
 
 
-def _discriminator_update(config: Config, again: int) -> float:
+def _discriminator_rows(config: Config) -> int:
     """Images whose features one update reads, each with a backward pass where the backbone learns.
 
     Real and fake ones, the real ones again with another prompt's text, and the first two perturbed for the penalty.
     """
     section = config.discriminator
     halves = 2 + (section.mismatched_text > 0) + 2 * (section.gradient_penalty > 0)
-    return halves * section.batch_size * (WITH_BACKWARD + again if section.backbone == "own" else FORWARD)
+    return halves * section.batch_size
 
 
-def _dmd_update(config: Config, network: Network, again: int) -> float:
-    """The student learns; fake score and teacher look on; the GAN term goes back to the image through the features.
+def _looked_on(config: Config, network: Network, again: float) -> float:
+    """What a row of a DMD update asks of networks that do not learn from it.
 
-    The relativistic form of that term reads the features of a real image besides. The frozen teacher keeps all
-    activations of its features.
+    Fake score and teacher make a velocity each; the GAN term goes back to the image through the features. The
+    relativistic form of that term reads the features of a real image besides. The frozen teacher keeps all activations
+    of its features.
     """
-    forwards = WITH_INPUT_BACKWARD + FORWARD * (config.discriminator.pairing == "relativistic")
-    forwards += again * (config.discriminator.backbone != "teacher")
-    gan = forwards * feature_share(config, network)
-    direct = gan if config.dmd.gan_weight > 0 else 0.0
-    looked_on = FORWARD + guided_forward(config.model.guidance, network)
-    return config.dmd.batch_size * (WITH_BACKWARD + again + looked_on + direct)
+    passes = network.passes
+    velocities = passes.forward + guided_forward(config.model.guidance, network)
+    if config.dmd.gan_weight == 0:
+        return velocities
+    of_teacher = config.discriminator.backbone == "teacher"
+    there_and_back = passes.teacher_to_input if of_teacher else passes.to_input + again
+    compared = config.discriminator.pairing == "relativistic"
+    gan = there_and_back + compared * (FORWARD if of_teacher else passes.forward)
+    return velocities + gan * feature_share(config, network)
 
 
 def full_cycle_cost(config: Config, network: Network, *, executed: bool = False) -> Cost:

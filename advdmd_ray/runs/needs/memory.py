@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.inputs import LoraSection
+from advdmd_ray.models.families.flops import forward_flops
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
 from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline
 from advdmd_ray.models.targets import linear_layers, targeted
@@ -162,12 +163,14 @@ def sizes_of(config: Config) -> Sizes:
     info = inspect_pipeline(config.model.path, config.model.pixels)
     transformer = info.component("transformer").parameters
     others = sum(part.parameters for part in info.components) - transformer
+    backbone = backbone_of(info, config.model.max_sequence_length)
+    flops = forward_flops(info, backbone, rank=config.lora.rank, targets=config.lora.targets)
     return Sizes(
         transformer=transformer,
         others=others,
         latent=info.latent,
-        backbone=backbone_of(info, config.model.max_sequence_length),
-        network=Network.of(info),
+        backbone=backbone,
+        network=Network.of(info, flops),
         adapters=adapter_weights(info, config.lora),
         adapted=adapted_weights(info, config.lora),
         encoded_whole=bool(info.dropped),

@@ -1,34 +1,88 @@
-"""The operations told from headers are those that torch counts in a forward of each family."""
+"""The operations told from headers are those that torch counts in passes of each family."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from advdmd_ray.config import read_config
 from advdmd_ray.models.families.flops import Flops, count_flops, forward_flops
 from advdmd_ray.models.families.kept import backbone_of
 from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.lora import add_lora
 from advdmd_ray.models.pipeline import load_denoiser, load_pipeline
 from advdmd_ray.models.text import encode_prompts
+from advdmd_ray.runs.needs.memory import sizes_of
 from benchmarks.flops import forward_flops as counted_from_the_configuration
 from benchmarks.sizes import FULL
 from full_size import write_full_size
 
 ROWS = 2
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-def test_a_forward_of_each_family_has_the_operations_that_torch_counts(family_folder: Path) -> None:
-    prompts = encode_prompts(load_pipeline(family_folder), ["a red fox above the"] * ROWS, 64)
-    denoiser = load_denoiser(family_folder, 1.0)
-    info, text = inspect_pipeline(family_folder, (128, 128)), prompts.embeds.shape[1]
-    backbone = backbone_of(info, text - 16 if info.family.name == "sd3" else text)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
-        denoiser(torch.randn(ROWS, 4, 16, 16), torch.rand(ROWS), prompts)
+class Counted:
+    """A family's tiny network: the operations that we tell, and those that torch counts."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self._prompts = encode_prompts(load_pipeline(folder), ["a red fox above the"] * ROWS, 64)
+        info, text = inspect_pipeline(folder, (128, 128)), self._prompts.embeds.shape[1]
+        backbone = backbone_of(info, text - 16 if info.family.name == "sd3" else text)
+        self.told = forward_flops(info, backbone, rank=rank, targets=TARGETS)
+        self._network = load_denoiser(folder, 1.0).requires_grad_(True)
+        if rank:
+            add_lora(self._network, rank=rank, alpha=1.0, targets=TARGETS, seed=0)
+
+    def made(self, then: Callable[[Tensor, Tensor], object] | None = None) -> float:
+        """Of a forward for one image, and of what is done with the image and the velocity."""
+        image = torch.randn(ROWS, 4, 16, 16, requires_grad=then is back_to_image)
+        counter = FlopCounterMode(display=False)
+        with torch.set_grad_enabled(then is not None), counter, sdpa_kernel(SDPBackend.MATH):
+            # The counter takes no leaf whose gradient is asked for as an input.
+            velocity = self._network(1 * image, torch.rand(ROWS), self._prompts)
+            if then is not None:
+                then(image, velocity)
+        return counter.get_total_flops() / ROWS
+
+
+def back(_: Tensor, velocity: Tensor) -> None:
+    velocity.sum().backward()
+
+
+def back_to_image(image: Tensor, velocity: Tensor) -> None:
+    torch.autograd.grad(velocity.sum(), image)
+
+
+@pytest.mark.parametrize("rank", [0, 4], ids=["whole", "adapters"])
+def test_passes_of_each_family_have_the_operations_that_torch_counts(family_folder: Path, rank: int) -> None:
+    counted = Counted(family_folder, rank)
+    told = counted.told
     # The convolution that cuts SD3's image in patches, and maps of one vector, are a larger share of a tiny network.
-    assert ROWS * forward_flops(info, backbone).forward == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert counted.made() == pytest.approx(told.forward, rel=0.05)
+    # So are the first layers, whose input needs no gradient.
+    assert 0.95 * told.learnt <= counted.made(back) <= 1.001 * told.learnt
+    assert 0.93 * told.to_input <= counted.made(back_to_image) <= 1.001 * told.to_input
+
+
+def test_a_backward_to_adapters_makes_no_gradient_of_a_weight() -> None:
+    assert Flops(10, 4).learnt == 42
+    assert Flops(10, 4, 1).learnt == 35
+    assert Flops(10, 4, 1).to_input == 34
+
+
+@pytest.mark.parametrize(("recipe", "share"), [("sd35_medium_lora", 0.38), ("flux_dev_lora", 0.2)])
+def test_full_size_adapters_learn_at_a_little_more_than_two_forwards(recipe: str, share: float, tmp_path: Path) -> None:
+    config = read_config(recipe, [f"model.path={write_full_size(recipe, tmp_path / 'model')}"])
+    passes = sizes_of(config).network.passes
+    extra = passes.forward - 1
+    assert 0 < extra < 0.03
+    assert passes.learnt == pytest.approx(2 + share + 3 * extra, abs=0.01)
+    assert passes.to_input == pytest.approx(2 + share + 2 * extra, abs=0.01)
+    assert passes.teacher_to_input == pytest.approx(2 + share, abs=0.01)
 
 
 def test_a_full_size_forward_is_what_its_configuration_says(tmp_path: Path) -> None:
