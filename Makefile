@@ -22,7 +22,7 @@ ARGS ?=
 # Folder with rivals of `make bench` that are no dependencies (benchmarks/rivals.txt): make bench RIVALS=DIR
 RIVALS ?=
 
-.PHONY: help venv demo test lint format types layers check pretrain bench bench-memory bench-gpu clean
+.PHONY: help venv demo test lint format types layers check pretrain bench bench-memory bench-profile bench-gpu clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: $(STAMP) ## Time the data path on this machine against its rivals, in tur
 
 bench-memory: $(STAMP) ## Run 20,000 tiny groups and say how the memory of each process grows (10 to 20 minutes)
 	@$(BIN)/python -m benchmarks.endurance $(ARGS)
+
+bench-profile: $(STAMP) ## Say and draw which functions the processes of a run are busy with (2 minutes; ARGS="--config shapes")
+	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
 bench-gpu: $(STAMP) ## Time rollouts and learner of SD3.5 medium's size on a GPU, into runs/bench; without one it says so
 	@$(BIN)/python -m benchmarks $(ARGS)
