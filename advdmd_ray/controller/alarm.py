@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from scipy.special import stdtrit
-
 SIGNIFICANCE = 0.05
 """One-sided level of each of the two tests of a slope."""
 
@@ -85,6 +83,8 @@ class HackAlarm:
         """Whether the last judgements look like reward hacking; never before there are `window` of them."""
         if len(self.pairs) < self.window:
             return False
+        from scipy.special import stdtrit  # noqa: PLC0415 - takes long, and a start needs none of it
+
         bound = float(stdtrit(self.window - 2, 1 - SIGNIFICANCE))
         rewards, headlines = zip(*self.pairs, strict=True)
         return slope_in_errors(rewards) > bound and slope_in_errors(headlines) < -bound

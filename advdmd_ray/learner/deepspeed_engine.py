@@ -45,6 +45,8 @@ _BUCKET_ELEMENTS: Final = 2**25
 # ZeRO 3: elements that may wait, gathered, for their next use in the same pass: 1 GiB. DeepSpeed's default is 4 GB.
 _LIVE_ELEMENTS: Final = 2**28
 _PARTITIONED: Final = 3
+_NO_COMPILER: Final = "TORCHDYNAMO_DISABLE"
+"""torch's switch: where it is 1, torch.compile gives a function back as it is."""
 ZeroStage = Literal[0, 1, 2, 3]
 
 
@@ -81,7 +83,8 @@ class DeepSpeedEngine(NamedState):
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": None,
         }
-        self._engine = deepspeed.initialize(model=module, optimizer=optimizer, config=config)[0]
+        with _without_compiler():
+            self._engine = deepspeed.initialize(model=module, optimizer=optimizer, config=config)[0]
         # DeepSpeed reduces over a group of its own, which torch gives a deadline of 30 minutes.
         _set_deadline(self._engine.data_parallel_group, gang.timeout_s)
         self._gradients: _Fragments | _Partitions | None = None
@@ -266,6 +269,23 @@ def import_deepspeed(device: torch.device) -> Any:
         warnings.filterwarnings("ignore", f"`torch.distributed.{name}` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated", DeprecationWarning)
     return deepspeed
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """As it looks whether it knows an optimizer, DeepSpeed imports one of its own that is given to torch.compile.
+
+    That imports torch's compiler, which takes longer than all that an engine needs. Nothing is compiled inside.
+    """
+    before = os.environ.get(_NO_COMPILER)
+    os.environ[_NO_COMPILER] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_COMPILER]
+        else:
+            os.environ[_NO_COMPILER] = before
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -73,10 +73,13 @@ class Place(Protocol):
         ...
 
 
+MakePlace = Callable[[Config], AbstractContextManager[Place]]
+
+
 @contextmanager
 def launched(
     config: Config,
-    place: Callable[[Config], AbstractContextManager[Place]],
+    place: MakePlace,
     resume: Path | None = None,
     start: StartClock | None = None,
 ) -> Iterator[Controller]:
@@ -84,46 +87,45 @@ def launched(
 
     Args:
         config: The configuration, which `runs.preflight.check` has passed; its run folder exists.
-        place: `on_ray` or `in_this_process`.
+        place: `in_this_process`, or `on_ray` once Ray is met.
         resume: A checkpoint to continue from, which pre-flight has found intact.
         start: Has counted the start so far; None: it begins now.
 
     Raises:
         UserError: if the place cannot have the run.
     """
-    began, folder, start = time.monotonic(), RunFolder(config.folder), start or StartClock()
+    folder, start = RunFolder(config.folder), start or StartClock()
     checkpoint = None if resume is None else verified_checkpoint(resume)
-    start.ended("imports")
     with place(config) as here:
         start.ended("ray")
         say(here.note)
-        began += prepare_data(config, here)
+        prepare_data(config, here)
         start.ended("images")
         write_atomically(folder.config, dump_config(config).encode())
         port = here.hub.serve(config.metrics.host, config.metrics.port)
         say(f"metrics at http://{config.metrics.host}:{port}/metrics")
         with here.workers(checkpoint, start) as shell:
             start.ended("workers")
-            setup = time.monotonic() - began
+            up = time.monotonic()
+            setup = sum(start.seconds.values()) - start.seconds["images"]
             say(
                 f"{config.rollout.actors} rollout actors, {config.reward.workers} reward workers and "
                 f"{config.learner.ranks} learner ranks are up after {setup:.0f} s"
             )
             with progress_display(config) as display, frozen_heap():
                 yield build_controller(config, shell, here.hub, checkpoint, display, start=start)
-        finish(config, here, Phases(setup, time.monotonic() - began - setup))
+        finish(config, here, Phases(setup, time.monotonic() - up))
     say(f"look at {folder.report}")
 
 
-def prepare_data(config: Config, here: Place) -> float:
-    """Has the images encoded that are not, where everybody can see how far it is; returns the seconds that took."""
-    began, source = time.monotonic(), source_of(config)
+def prepare_data(config: Config, here: Place) -> None:
+    """Has the images encoded that are not, where everybody can see how far it is."""
+    source = source_of(config)
     tasks = source.to_encode()
     with encoding_progress(tasks) as followed, closing(here.encode(tasks)) as results:
         made = source.encoded(followed(results))
     if made:
         say(made)
-    return time.monotonic() - began
 
 
 def finish(config: Config, here: Place, phases: Phases) -> None:

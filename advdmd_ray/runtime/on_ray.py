@@ -21,7 +21,6 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.memory import sizes_of
 from advdmd_ray.runs.needs.spilling import ray_disk, spilling
 from advdmd_ray.runtime.calls import Handle, answer
-from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.image_encoding import encoded_on_ray
@@ -37,15 +36,18 @@ SLOW_DISK = 10e6
 
 
 @contextmanager
-def on_ray(config: Config) -> Iterator["RayPlace"]:
-    """Joins the cluster that the configuration names, or starts a local Ray, and leaves it at the end.
+def on_ray(config: Config, *, joined: bool) -> Iterator["RayPlace"]:
+    """The Ray that this process is connected to as the place of a run.
+
+    Args:
+        config: The run's.
+        joined: Whether the cluster was there before, see `connected`.
 
     Raises:
-        UserError: if the cluster does not answer or has too little.
         WorkerFailedError: if a worker meets an error that it does not expect; its traceback is in the run folder.
     """
     try:
-        with connected(config) as joined, metrics_hub(config) as hub:
+        with metrics_hub(config) as hub:
             _say_what_spills(config, joined=joined)
             yield RayPlace(config, hub, "joined the Ray cluster" if joined else "started a local Ray")
     except RayTaskError as error:

@@ -2,6 +2,10 @@
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from advdmd_ray.config import Config
@@ -11,10 +15,9 @@ from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.needs.memory import ray_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
-    from advdmd_ray.runtime.launch import Place
+    from advdmd_ray.runtime.launch import MakePlace
 
 
 def run(
@@ -44,22 +47,37 @@ def run(
     clock = StartClock(age_s=age_s)
     start = preflight.check(config, resume, fresh=fresh, local=local)
     sys.stderr.write(start.note + "\n")
-    with claim(start):
+    with claim(start), _here(clock) if local else _on_ray(config, clock) as place:
         from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
-        with launched(config, _place(config, local=local), start.checkpoint, clock) as controller:
+        with launched(config, place, start.checkpoint, clock) as controller:
             controller.run()
     return RunFolder(config.folder)
 
 
-def _place(config: Config, *, local: bool) -> "Callable[[Config], AbstractContextManager[Place]]":
-    if local:
-        from advdmd_ray.runtime.local import in_this_process  # noqa: PLC0415 - imports torch
+@contextmanager
+def _here(clock: StartClock) -> "Iterator[MakePlace]":
+    from advdmd_ray.runtime.local import in_this_process  # noqa: PLC0415 - imports torch
 
-        return in_this_process
+    clock.ended("imports")
+    yield in_this_process
+
+
+@contextmanager
+def _on_ray(config: Config, clock: StartClock) -> "Iterator[MakePlace]":
+    """Meets Ray, which waits for processes of its own, and imports meanwhile what needs no Ray: both take seconds."""
     if ray_address(config) is not None:
         # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    from advdmd_ray.runtime.on_ray import on_ray  # noqa: PLC0415 - imports ray
+    from advdmd_ray.runtime.cluster import connected  # noqa: PLC0415 - imports ray
 
-    return on_ray
+    clock.ended("imports")
+    beside = ThreadPoolExecutor(1)
+    imports = [beside.submit(import_module, f"advdmd_ray.{name}") for name in ("runtime.launch", "learner.worker")]
+    beside.shutdown(wait=False)
+    with connected(config) as joined:
+        for imported in imports:
+            imported.result()
+        from advdmd_ray.runtime.on_ray import on_ray  # noqa: PLC0415 - imports torch
+
+        yield partial(on_ray, joined=joined)

@@ -214,6 +214,10 @@ def test_every_process_group_has_the_gangs_deadline(outcome: Outcome) -> None:
     assert set(outcome.facts(2, 0)["deadlines"]) == {scenario.DEADLINE_S}
 
 
+def test_no_engine_imports_a_compiler(outcome: Outcome) -> None:
+    assert not any(outcome.facts(size, 0)["compiler"] for size in (1, 2))
+
+
 def test_nothing_was_compiled_and_the_only_noise_is_about_skipped_steps(outcome: Outcome) -> None:
     assert "built successfully" not in outcome.output
     assert all("Skipping step" in line for line in outcome.output.splitlines() if line)

@@ -269,6 +269,7 @@ def main(job: dict[str, str | int]) -> None:
         group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
         for group in torch.distributed.distributed_c10d._world.pg_map
     ]
+    facts["compiler"] = "torch._inductor.compile_fx" in sys.modules
     facts["mean"] = gang.mean(torch.tensor([1.0, 3.0 * rank])).tolist()
     if size > 1:
         torch.distributed.destroy_process_group()

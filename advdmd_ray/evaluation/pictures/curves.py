@@ -5,17 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from advdmd_ray.files import write_atomically
 from advdmd_ray.metrics.catalogue import LABEL_VALUES
 from advdmd_ray.metrics.history import entries_of
 from advdmd_ray.metrics.series import parse_key
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's palette: told apart with every common colour vision, and by lightness in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -103,6 +104,9 @@ def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, t
     Returns:
         The path.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     series = read_series(jsonl)
     panels: Sequence[tuple[str, str, Callable[[Axes, Mapping[str, Curve]], bool]]] = (
         ("Reward per level", "discriminator logit\n(mean, band: within-group std)", _reward),
@@ -157,7 +161,7 @@ def moving_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarra
     return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
 
 
-def _shade_phases(axes: Axes, series: Mapping[str, Curve], last: int) -> None:
+def _shade_phases(axes: "Axes", series: Mapping[str, Curve], last: int) -> None:
     phase = series.get("advdmd_run_phase")
     if phase is None:
         return
@@ -169,7 +173,7 @@ def _shade_phases(axes: Axes, series: Mapping[str, Curve], last: int) -> None:
         axes.text(start, 0.985, f" {name}", transform=axes.get_xaxis_transform(), va="top", fontsize=8, color="#666666")
 
 
-def _line(axes: Axes, curve: Curve, colour: str, label: str, *, smooth: bool = False) -> None:
+def _line(axes: "Axes", curve: Curve, colour: str, label: str, *, smooth: bool = False) -> None:
     """One curve; smoothed over a fortieth of its length with the raw values faint behind it, if asked for."""
     if not smooth:
         axes.plot(curve.cycles, curve.values, color=colour, label=label, lw=1.8)
@@ -183,7 +187,7 @@ def _level_name(level: str, levels: Sequence[str]) -> str:
     return f"level {level} (final image)" if level == levels[-1] else f"level {level}"
 
 
-def _reward(axes: Axes, series: Mapping[str, Curve]) -> bool:
+def _reward(axes: "Axes", series: Mapping[str, Curve]) -> bool:
     means = by_label(series, "advdmd_reward_mean", "level")
     spreads = by_label(series, "advdmd_reward_spread", "level")
     for (level, mean), colour in zip(means.items(), _COLOURS * len(means), strict=False):
@@ -202,14 +206,14 @@ def alarm_cycles(series: Mapping[str, Curve]) -> list[int]:
     return [] if alarm is None else [int(cycle) for cycle in alarm.cycles[alarm.values > 0]]
 
 
-def _mark_alarms(axes: Axes, series: Mapping[str, Curve]) -> None:
+def _mark_alarms(axes: "Axes", series: Mapping[str, Curve]) -> None:
     for index, cycle in enumerate(alarm_cycles(series)):
         # One entry in the legend; matplotlib leaves out labels that begin with an underscore.
         label = "_again" if index else "alarm: reward up, judge down"
         axes.axvline(cycle, color="#c8102e", lw=1.5, ls="--", label=label)
 
 
-def _judge(axes: Axes, series: Mapping[str, Curve]) -> bool:
+def _judge(axes: "Axes", series: Mapping[str, Curve]) -> bool:
     """Shares and ratios on the left axis; what is larger, such as a distance, on an axis of its own."""
     figures = by_label(series, "advdmd_run_judge", "figure")
     large = {name: curve for name, curve in figures.items() if np.nanmax(curve.values) > _LARGEST_RATIO}
@@ -227,7 +231,7 @@ def _judge(axes: Axes, series: Mapping[str, Curve]) -> bool:
     return bool(figures)
 
 
-def _auc(axes: Axes, series: Mapping[str, Curve], gate: tuple[float, float]) -> bool:
+def _auc(axes: "Axes", series: Mapping[str, Curve], gate: tuple[float, float]) -> bool:
     levels = by_label(series, "advdmd_learner_discriminator_auc", "level")
     axes.axhspan(*gate, color="#009E73", alpha=0.10, lw=0, label=f"RL allowed, {gate[0]} to {gate[1]}")
     axes.axhline(0.5, color="#777777", lw=1, ls=":", label="chance")
@@ -238,33 +242,33 @@ def _auc(axes: Axes, series: Mapping[str, Curve], gate: tuple[float, float]) -> 
     return bool(levels)
 
 
-def _loss(axes: Axes, series: Mapping[str, Curve], objectives: tuple[str, ...]) -> bool:
+def _loss(axes: "Axes", series: Mapping[str, Curve], objectives: tuple[str, ...]) -> bool:
     losses = by_label(series, "advdmd_learner_loss", "objective")
     return _objectives(axes, {name: losses[name] for name in objectives if name in losses})
 
 
-def _gradients(axes: Axes, series: Mapping[str, Curve]) -> bool:
+def _gradients(axes: "Axes", series: Mapping[str, Curve]) -> bool:
     norms = by_label(series, "advdmd_learner_gradient_norm", "objective")
     if any((curve.values > 0).any() for curve in norms.values()):
         axes.set_yscale("log")
     return _objectives(axes, norms)
 
 
-def _objectives(axes: Axes, curves: Mapping[str, Curve]) -> bool:
+def _objectives(axes: "Axes", curves: Mapping[str, Curve]) -> bool:
     colours: dict[str, str] = dict(zip(LABEL_VALUES["objective"], _COLOURS, strict=False))
     for name, curve in curves.items():
         _line(axes, curve, colours[name], name, smooth=True)
     return bool(curves)
 
 
-def _divergence(axes: Axes, series: Mapping[str, Curve]) -> bool:
+def _divergence(axes: "Axes", series: Mapping[str, Curve]) -> bool:
     curve = series.get("advdmd_learner_kl_nats")
     if curve is not None:
         _line(axes, curve, _COLOURS[0], "KL of the RL batch", smooth=True)
     return curve is not None
 
 
-def _ages(axes: Axes, series: Mapping[str, Curve]) -> bool:
+def _ages(axes: "Axes", series: Mapping[str, Curve]) -> bool:
     drawn = False
     for (name, label), colour in zip((("policy", "policy age"), ("reward", "reward age")), _COLOURS, strict=False):
         curve = series.get(f"advdmd_buffer_{name}_age_last")
@@ -275,7 +279,7 @@ def _ages(axes: Axes, series: Mapping[str, Curve]) -> bool:
     return drawn
 
 
-def _throughput(axes: Axes, series: Mapping[str, Curve]) -> bool:
+def _throughput(axes: "Axes", series: Mapping[str, Curve]) -> bool:
     curve = series.get("advdmd_rollout_trajectories_per_second")
     if curve is not None:
         _line(axes, curve, _COLOURS[2], "trajectories/s", smooth=True)

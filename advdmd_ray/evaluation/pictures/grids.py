@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -201,6 +200,8 @@ def _enlargement(images: np.ndarray, pixels: int) -> int:
 
 def _font(size: int = _TEXT) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib ships, so that pictures look alike on every machine."""
+    import matplotlib as mpl
+
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
