@@ -1,7 +1,7 @@
 """All rows of the table; one file for each kind of work."""
 
 from benchmarks.host.contest import Row
-from benchmarks.host.rows import buffer, controller, lease, weights
+from benchmarks.host.rows import buffer, controller, lease, loop, start, weights
 
 ROWS: tuple[Row, ...] = (
     buffer.BUFFER,
@@ -10,4 +10,7 @@ ROWS: tuple[Row, ...] = (
     weights.LARGE,
     controller.CONTROLLER,
     lease.LEASE,
+    loop.DIGITS,
+    loop.SHAPES,
+    start.START,
 )
