@@ -82,10 +82,20 @@ class Resources(Section):
         return self.micro_batch
 
 
+MOST_LEASES = 4
+
+
 class RolloutSection(Resources):
     """Actors that generate SDE trajectories with the student."""
 
     actors: Free[Positive] = Field(default=2, description="Rollout actors.")
+    leases: Free[int] = Field(
+        default=2,
+        ge=1,
+        le=MOST_LEASES,
+        description="Most groups that an actor has at hand: one that its network generates, and others that it hands "
+        "over meanwhile. 1: its network waits until a group is handed over.",
+    )
     group_size: Fixed[int] = Field(default=16, ge=2, description="Trajectories of one prompt in one group.")
     warm_group_size: Fixed[int | None] = Field(
         default=None,

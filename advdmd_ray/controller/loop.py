@@ -4,10 +4,10 @@
 
 One thread, one event loop, four stations:
 
-* **Rollout.** An idle actor gets a lease: the lowest ordinal that must be issued again, else the next new one below
-  `lease_limit` (it can still be consumed within the age cap) if the buffer has room for it. The lease names the
-  newest student version; the actor loads it first if it has another. Produces one group. Unblocked by: a published
-  version, a settled cycle.
+* **Rollout** (`rollout_station.py`). An actor whose network is free gets a lease: the lowest ordinal that must be
+  issued again, else the next new one below `lease_limit` (it can still be consumed within the age cap) if the buffer
+  has room for it. The lease names the newest student version; the actor loads it first if it has another. Produces one
+  group, which the actor hands over while its network has the next. Unblocked by: a published version, a settled cycle.
 * **Reward.** An idle worker gets the oldest unscored group and the newest discriminator. Produces one scored record
   batch, which is committed; the first commit of an ordinal wins. Unblocked by: a generated group.
 * **Learner** (`learner_station.py`). The idle gang takes the next `groups_per_cycle` groups in ordinal order, all or
@@ -30,9 +30,10 @@ from typing import Any, Literal
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
-from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
+from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.learner_station import LearnerStation
 from advdmd_ray.controller.protocols import Hub, Reference, Shell, Status, Task
+from advdmd_ray.controller.rollout_station import RolloutStation
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begun, UnderWay
@@ -69,11 +70,11 @@ class Controller:
     ) -> None:
         self._config = config
         self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
-        self._group_bytes = group_bytes
         self._display, self._clock, self._deadlines = display, clock, Deadlines(config, clock)
         self._under_way = UnderWay(frontier.wants)
         self._unscored: deque[tuple[Lease, Reference]] = deque()
-        self._idle_rollout, self._idle_reward = deque(shell.rollout_workers), deque(shell.reward_workers)
+        self._idle_reward = deque(shell.reward_workers)
+        self._died: dict[str, Any] = {}  # the last process of each worker that did
         self._shown = -math.inf
         self._telemetry = Telemetry(
             config,
@@ -85,6 +86,20 @@ class Controller:
             start=StartClock(clock) if start is None else start,
         )
         self._stations = self._telemetry.stations
+        self._rollout = RolloutStation(
+            config,
+            frontier=frontier,
+            buffer=buffer,
+            store=store,
+            shell=shell,
+            telemetry=self._telemetry,
+            begin=self._begin,
+            verify=self._verify,
+            lost=self._lost,
+            made=self._made,
+            group_bytes=group_bytes,
+            clock=clock,
+        )
         self._learner = LearnerStation(
             config,
             frontier=frontier,
@@ -120,7 +135,7 @@ class Controller:
             if self._learner.finished and not self._deadlines.learner_busy:
                 break
             self._start_scoring()
-            self._start_rollouts()
+            self._rollout.start(self._learner.version)
             self._collect()
             self._expire()
             self._show()
@@ -132,55 +147,10 @@ class Controller:
         self._show(at_once=True)
         return self._learner.version
 
-    # Rollout station ------------------------------------------------------------------------------------------------
-
-    def _start_rollouts(self) -> None:
-        if not self._idle_rollout:
-            return
-        student = self._store.latest("student")
-        while self._idle_rollout:
-            worker, began = self._idle_rollout[0], self._clock()
-            lease = self._frontier.lease(began, worker, self._learner.version, self._lease_limit())
-            if lease is None:
-                self._stations.blocked("rollout")
-                return
-            self._idle_rollout.popleft()
-            self._stations.busy(worker)
-            task = self._shell.generate(worker, lease, student)
-            self._begin(
-                task, partial(self._generated, task, lease), partial(self._rollout_lost, lease=lease), lease=lease
-            )
-            self._telemetry.leased()
-
-    def _lease_limit(self) -> int:
-        """First new ordinal that may not be leased now: by the age cap, by the end of the run, by the byte cap."""
-        per_cycle = self._config.rollout.groups_per_cycle
-        limit = lease_limit(self._learner.version, per_cycle, self._config.rollout.max_policy_age)
-        limit = min(limit, self._config.run.cycles * per_cycle)
-        under_way = self._frontier.reserved
-        if not self._buffer.room(self._group_bytes, under_way):
-            return self._frontier.next_ordinal
-        return limit
-
-    def _generated(self, task: Task, lease: Lease, report: WorkReport) -> None:
-        self._verify(report)
-        self._stations.waiting(task.worker)
-        self._idle_rollout.append(task.worker)
-        # The group is out of the actor's hands: its death would not lose it any more.
-        self._frontier.made(lease, self._clock())
-        self._unscored.append((lease, task.payload))
-        self._telemetry.generated(report, self._config.group_size_of(lease.ordinal))
-
-    def _rollout_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
-        self._idle_rollout.append(task.worker)
-        self._lost("rollout", task, error, lease)
-
-    def _lost(self, role: Literal["rollout", "reward"], task: Task, error: WorkerLostError, lease: Lease) -> None:
-        again = self._frontier.lost(lease)
-        logger.warning("%s; ordinal %d %s", error, lease.ordinal, "is issued again" if again else "is with others")
-        self._telemetry.lost(role, task.worker, int(again), died=not isinstance(error, BytesLostError))
-
     # Reward station -------------------------------------------------------------------------------------------------
+
+    def _made(self, lease: Lease, group: Reference) -> None:
+        self._unscored.append((lease, group))
 
     def _start_scoring(self) -> None:
         if not (self._idle_reward and self._unscored):
@@ -208,8 +178,19 @@ class Controller:
         self._telemetry.scored(report, result)
 
     def _reward_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
+        self._stations.waiting(task.worker)
         self._idle_reward.append(task.worker)
         self._lost("reward", task, error, lease)
+
+    def _lost(self, role: Literal["rollout", "reward"], task: Task, error: WorkerLostError, lease: Lease) -> None:
+        """Has the group of a lease made again whose worker died or whose bytes are gone."""
+        again = self._frontier.lost(lease)
+        logger.warning("%s; ordinal %d %s", error, lease.ordinal, "is issued again" if again else "is with others")
+        # Every task of a dead process says so.
+        died = not isinstance(error, BytesLostError) and self._died.get(task.worker) is not task.process
+        if died:
+            self._died[task.worker] = task.process
+        self._telemetry.lost(role, int(again), died=died)
 
     # The event loop -------------------------------------------------------------------------------------------------
 

@@ -26,12 +26,14 @@ class Task:
         tickets: What the shell waits for.
         payload: Reference of the bytes the task will have made, if any.
         join: Makes the outcome from the values of all tickets, in their order.
+        process: What stands for the process that does it; the name of a worker outlives its process.
     """
 
     worker: str
     tickets: tuple[Any, ...]
     payload: Reference = None
     join: Callable[[Sequence[Any]], Any] = itemgetter(0)
+    process: Any = None
 
 
 class Shell(Protocol):
@@ -51,7 +53,15 @@ class Shell(Protocol):
         ...
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
-        """Starts a rollout; outcome WorkReport, payload the group."""
+        """Starts a rollout; outcome (WorkReport, None): its group stays with the worker until it is handed over.
+
+        A shell in which nothing can go on meanwhile hands it over at once: outcome (WorkReport, that of handing over),
+        payload the group.
+        """
+        ...
+
+    def hand_over(self, generated: Task, lease: Lease) -> Task:
+        """Starts bringing the group of a done rollout to the others; outcome WorkReport, payload the group."""
         ...
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:

@@ -85,7 +85,7 @@ class Telemetry:
         self._record([Sample.of("advdmd_rollout_leases_issued_total", 1)])
 
     def generated(self, report: WorkReport, trajectories: int) -> None:
-        """A group of so many trajectories was generated."""
+        """A group of so many trajectories was generated; it is still with its actor."""
         self._resides(report.worker, report.resident_bytes)
         self._record(
             [
@@ -94,6 +94,11 @@ class Telemetry:
                 Sample.of("advdmd_rollout_seconds", report.seconds),
             ]
         )
+
+    def handed_over(self, report: WorkReport) -> None:
+        """A group was handed over by its actor."""
+        self._resides(report.worker, report.resident_bytes)
+        self._record([Sample.of("advdmd_rollout_hand_over_seconds", report.seconds)])
 
     def scored(self, report: WorkReport, result: CommitResult) -> None:
         """A group was scored and offered to the buffer."""
@@ -107,9 +112,8 @@ class Telemetry:
             ]
         )
 
-    def lost(self, role: str, worker: str, reissued: int, *, died: bool) -> None:
+    def lost(self, role: str, reissued: int, *, died: bool) -> None:
         """A worker died, or what it was to read is gone; so many of its ordinals are issued again."""
-        self.stations.waiting(worker)
         self._record(
             [
                 Sample.of("advdmd_run_workers_lost_total", died, role=role),

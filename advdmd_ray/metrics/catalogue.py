@@ -3,8 +3,9 @@
 Names follow Prometheus: base units, `_total` on counters, the unit as a suffix. The prefix names the station that
 the value describes, not the process that measured it. A series that is not listed here cannot be recorded.
 
-`advdmd_rollout_seconds` and `advdmd_reward_seconds` are per group; `level` counts the states of a trajectory from 1
-to K, K being the final image; `objective` is the loss that moved a network (dmd and rl both move the student).
+`advdmd_rollout_seconds`, `advdmd_rollout_hand_over_seconds` and `advdmd_reward_seconds` are per group; `level` counts
+the states of a trajectory from 1 to K, K being the final image; `objective` is the loss that moved a network (dmd and
+rl both move the student).
 """
 
 from collections.abc import Iterable
@@ -96,6 +97,7 @@ _ROLLOUT = (
     _counter("rollout_groups", "Groups generated.", unit="groups"),
     _gauge("rollout_trajectories_per_second", "Trajectories generated per second over the last cycle.", unit="1/s"),
     _histogram("rollout_seconds", "Time to generate one group.", _WORK_SECONDS, "s"),
+    _histogram("rollout_hand_over_seconds", "Time to bring a generated group out of its actor.", _WORK_SECONDS, "s"),
     _counter("rollout_leases_issued", "Leases issued, first issues and re-issues.", unit="leases"),
     _counter("rollout_leases_reissued", "Leases issued again, by reason (expired, lost).", "reason", unit="leases"),
     _gauge("rollout_leases_outstanding", "Leases issued and not yet committed.", unit="leases"),

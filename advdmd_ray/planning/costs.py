@@ -20,7 +20,7 @@ class Speeds:
     Attributes:
         card: The GPU of the roles that have one.
         utilisation: Share of the peak that a network's products reach, in (0, 1].
-        bandwidth: Bytes per second at which weights are published, and loaded, and groups fetched.
+        bandwidth: Bytes per second at which weights are published and loaded, and groups handed over and fetched.
     """
 
     card: Card
@@ -59,9 +59,9 @@ class Work:
 def computed(config: Config, work: Work, speeds: Speeds) -> Costs:
     """Seconds of each role in a cycle in which every network learns.
 
-    Forwards and backwards that are really made (`needs/compute.py`) at a share of the peak; publishing, loading and
-    fetching by their bytes. Left out: heads, optimizers, the ranks' own exchange of gradients and weights, checkpoints,
-    grids and judgements. A share of a GPU is that share of its speed.
+    Forwards and backwards that are really made (`needs/compute.py`) at a share of the peak; publishing, loading,
+    handing over and fetching by their bytes. Left out: heads, optimizers, the ranks' own exchange of gradients and
+    weights, checkpoints, grids and judgements. A share of a GPU is that share of its speed.
     """
     cost = full_cycle_cost(config, work.network, executed=True)
     groups = config.rollout.groups_per_cycle
@@ -71,12 +71,14 @@ def computed(config: Config, work: Work, speeds: Speeds) -> Costs:
     def seconds(forwards: float, role: Resources) -> float:
         return forwards * work.flops / (_peak(config, role, speeds.card) * speeds.utilisation)
 
+    group = group_bytes(config, work.latent) / speeds.bandwidth
     return Costs(
         generate=seconds(cost.rollout / groups, config.rollout),
+        hand_over=group,
         score=seconds(cost.reward / groups, config.reward),
         cycle=seconds(cost.learner / config.learner.ranks, config.learner) + snapshots * snapshot / speeds.bandwidth,
         load=snapshot / speeds.bandwidth,
-        fetch=groups * group_bytes(config, work.latent) / speeds.bandwidth,
+        fetch=groups * group,
     )
 
 

@@ -9,6 +9,7 @@ from advdmd_ray.metrics.history import Entry, entries_of
 
 MEASURED = {
     "generate": "advdmd_rollout_seconds",
+    "hand_over": "advdmd_rollout_hand_over_seconds",
     "score": "advdmd_reward_seconds",
     "cycle": "advdmd_learner_cycle_seconds",
 }

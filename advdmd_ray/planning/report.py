@@ -146,8 +146,9 @@ def plan_text(plan: Plan, config: Config, *, gpus: int, nodes: int, assumed: str
     lines = [f"costs: {assumed}"]
     costs = plan.costs
     lines.append(
-        f"  a group takes an actor {costs.generate:,.3g} s and a reward worker {costs.score:,.3g} s, a cycle of "
-        f"{config.rollout.groups_per_cycle} groups the learner {costs.cycle:,.3g} s; loads take {costs.load:,.2g} s"
+        f"  a group takes an actor {costs.generate:,.3g} s and {costs.hand_over:,.2g} s to hand it over, and a reward "
+        f"worker {costs.score:,.3g} s; a cycle of {config.rollout.groups_per_cycle} groups takes the learner "
+        f"{costs.cycle:,.3g} s; loads take {costs.load:,.2g} s"
     )
     lines += ["", f"as configured: {_split_text(plan.own.split)}", *_outcome(plan.own, plan.own_needs, config, nodes)]
     lines += [f"  note: {note}" for note in _notes(plan, config)]
@@ -197,7 +198,7 @@ def _memory(of: RoleNeeds) -> str:
 
 def _notes(plan: Plan, config: Config) -> list[str]:
     notes = []
-    if plan.costs.generate + plan.costs.score > config.rollout.lease_s:
+    if plan.costs.generate + plan.costs.hand_over + plan.costs.score > config.rollout.lease_s:
         notes.append("a group takes longer than rollout.lease_s, so it would be issued again: raise it")
     if plan.costs.cycle > config.learner.cycle_timeout_s:
         notes.append("a cycle takes longer than learner.cycle_timeout_s, which ends the run: raise it")

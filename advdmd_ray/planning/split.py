@@ -167,9 +167,10 @@ def _shares(own: float) -> tuple[float, ...]:
 
 def bound(config: Config, split: Split, costs: Costs) -> float:
     """Fewest seconds that a cycle can take: those of the slowest role, or of all where nothing overlaps."""
-    groups = config.rollout.groups_per_cycle
+    groups, leases = config.rollout.groups_per_cycle, config.rollout.leases
+    by_an_actor = max(costs.generate, (costs.generate + costs.hand_over) / leases)
     sides = (
-        groups * costs.generate / split.actors + costs.load,
+        groups * by_an_actor / split.actors + costs.load,
         groups * costs.score / split.workers + costs.load,
         costs.cycle + costs.fetch,
     )

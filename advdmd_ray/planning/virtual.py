@@ -27,7 +27,8 @@ class Costs:
     """Seconds that each kind of work takes.
 
     Attributes:
-        generate: One group, on a rollout actor.
+        generate: One group, by the network of a rollout actor.
+        hand_over: Bringing it out of the actor, whose network may have the next one meanwhile.
         score: One group, on a reward worker.
         load: The newest weights, on a worker that has others; added to its next work.
         fetch: Bringing the groups of a cycle to the learner.
@@ -44,6 +45,7 @@ class Costs:
     generate: float
     score: float
     cycle: float
+    hand_over: float = 0.0
     load: float = 0.0
     fetch: float = 0.0
     checkpoint: float = 0.0
@@ -109,11 +111,16 @@ class VirtualShell:
         """See `Shell`."""
         return (_manifest("student", 0), _manifest("discriminator", 0)), None, None
 
-    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:  # noqa: ARG002 - it takes time only
         """See `Shell`."""
         load = self._load(worker, student.manifest)
         seconds = self._draw(self._costs.generate) + (0.0 if load is None else self._draw(self._costs.load))
-        return self._start(worker, seconds, WorkReport(worker, seconds, load, 0), lease)
+        return self._start(worker, seconds, (WorkReport(worker, seconds, load, 0), None))
+
+    def hand_over(self, generated: Task, lease: Lease) -> Task:
+        """See `Shell`."""
+        seconds = self._draw(self._costs.hand_over)
+        return self._start(generated.worker, seconds, WorkReport(generated.worker, seconds, None, 0), lease)
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell`."""

@@ -56,9 +56,19 @@ class LocalShell:
         self._done: dict[Task, Any] = {}
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
-        """See `Shell`."""
-        snapshot = Snapshot(student.manifest, student.payload)
-        return self._finish(worker, *work.generate(self._rollout[worker], lease, snapshot))
+        """See `Shell`; its group is handed over at once."""
+        actor, snapshot = self._rollout[worker], Snapshot(student.manifest, student.payload)
+        generated, group = work.generate(actor, lease, snapshot)
+        handed_over, payload = work.hand_over(actor, group)
+        return self._finish(worker, (generated, handed_over), payload)
+
+    def hand_over(self, generated: Task, lease: Lease) -> Task:
+        """See `Shell`.
+
+        Raises:
+            ValueError: always: it was handed over when it was generated.
+        """
+        raise ValueError(f"ordinal {lease.ordinal} was handed over when {generated.worker} generated it")
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell`."""

@@ -19,6 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.config import Config
+from advdmd_ray.config.sections import Resources
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
@@ -126,17 +127,17 @@ class RayShell:
 
     def _hire(self) -> None:
         """Starts rollout and reward actors; they have no prompts yet."""
-        for names, kind, section in (
-            (self.rollout_workers, RolloutActor, self._config.rollout),
-            (self.reward_workers, RewardActor, self._config.reward),
-        ):
-            placed: Handle = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)
-            for name in names:
-                self._make[name] = partial(placed.remote, self._config, name)
-                self._workers[name] = self._make[name]()
+        self._hire_role(self.rollout_workers, RolloutActor, self._config.rollout)
+        self._hire_role(self.reward_workers, RewardActor, self._config.reward)
         for name in self._workers:
             if name != self.rollout_workers[0]:
                 self._workers[name].prepare.remote()
+
+    def _hire_role(self, names: Sequence[str], kind: Handle, section: Resources) -> None:
+        placed = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)
+        for name in names:
+            self._make[name] = partial(placed.remote, self._config, name)
+            self._workers[name] = self._make[name]()
 
     def _rank(self, group: PlacementGroup, index: int) -> Handle:
         learner = self._config.learner
@@ -158,15 +159,23 @@ class RayShell:
         Raises:
             WorkerLostError: if the worker cannot be kept alive, however often it is replaced.
         """
-        call = self._live(worker).generate.options(num_returns=2)
-        report, payload = call.remote(lease, self._manifest(student), student.payload)
-        return self._landing.watch(Task(worker, (report,), payload))
+        actor, weights = self._live(worker), (self._manifest(student), student.payload)
+        if self._config.rollout.leases == 1:
+            reports, payload = actor.generate_and_hand_over.options(num_returns=2).remote(lease, *weights)
+            return self._landing.watch(Task(worker, (reports,), payload, process=actor))
+        return self._landing.watch(Task(worker, (actor.generate.remote(lease, *weights),), process=actor))
+
+    def hand_over(self, generated: Task, lease: Lease) -> Task:
+        """See `Shell`. It is asked of the process that has the group, be it alive or not."""
+        report, payload = generated.process.hand_over.options(num_returns=2).remote(lease)
+        return self._landing.watch(Task(generated.worker, (report,), payload, process=generated.process))
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell` and `generate`."""
-        call = self._live(worker).score.options(num_returns=2)
+        actor = self._live(worker)
+        call = actor.score.options(num_returns=2)
         outcome, scores = call.remote(group, self._manifest(discriminator), discriminator.payload)
-        return self._landing.watch(Task(worker, (outcome,), (group, scores)))
+        return self._landing.watch(Task(worker, (outcome,), (group, scores), process=actor))
 
     def _manifest(self, published: Published) -> ray.ObjectRef:
         """A reference of the manifest, which names every tensor: written once, not with each call."""
@@ -207,14 +216,16 @@ class RayShell:
         return self._landing.wait(timeout_s)
 
     def outcome(self, task: Task) -> Any:
-        """See `Shell`. A failed ticket's error goes first, before all have landed. A dead worker is replaced."""
+        """See `Shell`. A failed ticket's error goes first, before all have landed. A dead worker is replaced, once."""
         try:
             values = self._landing.values(task)
         except RayTaskError:
             self._say_who_died(task)
             raise
         except WorkerLostError as error:
-            if task.worker in self._make and not isinstance(error, BytesLostError):
+            # Of several tasks of a dead process the first brings the next process, which the others are not of.
+            current = task.worker in self._make and task.process is self._workers[task.worker]
+            if current and not isinstance(error, BytesLostError):
                 self._replace(task.worker)
             raise
         self._losses.pop(task.worker, None)

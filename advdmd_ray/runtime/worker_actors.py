@@ -10,16 +10,18 @@ import ray
 import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.config.sections import MOST_LEASES
 from advdmd_ray.runs.parts.networks import import_networks
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker
 from advdmd_ray.runtime.encoding import Encoding, encoding_of
 from advdmd_ray.stations import work
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
-from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.stations.records import GroupInfo, Lease, TrajectoryGroup, WorkReport
 from advdmd_ray.stations.reward import RewardWorker
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import Manifest, Payload, Snapshot
 
+HANDS = "hands"
 Worker = TypeVar("Worker", RolloutWorker, RewardWorker)
 
 
@@ -44,21 +46,37 @@ class _WorkerActor(Generic[Worker]):
         return self._build(PromptTable.opened(*self._table))
 
 
-@ray.remote
+# Ray does not type the groups, and takes none when an actor is made: there are as many threads as are ever allowed.
+@ray.remote(concurrency_groups={HANDS: MOST_LEASES})  # pyright: ignore[reportCallIssue]
 class RolloutActor(_WorkerActor[RolloutWorker]):
-    """Generates groups."""
+    """Generates groups, one after the other, and hands them over in threads of their own, its `HANDS`."""
 
     def __init__(self, config: Config, name: str) -> None:
         super().__init__(config, partial(build_rollout_worker, config, name), config.rollout.threads)
+        self._at_hand: dict[Lease, TrajectoryGroup] = {}
 
     @ray.method(num_returns="streaming")
     def encode(self) -> Encoding:
         """See `encoding_of`: for a whole run, before any worker is built."""
         yield from encoding_of(self._config)
 
-    def generate(self, lease: Lease, manifest: Manifest, payload: Payload) -> tuple[WorkReport, pa.RecordBatch]:
-        """See `work.generate`."""
-        return work.generate(self._worker, lease, Snapshot(manifest, payload))
+    def generate(self, lease: Lease, manifest: Manifest, payload: Payload) -> tuple[WorkReport, None]:
+        """See `work.generate`; the group stays at hand until it is handed over."""
+        report, self._at_hand[lease] = work.generate(self._worker, lease, Snapshot(manifest, payload))
+        return report, None
+
+    @ray.method(concurrency_group=HANDS)
+    def hand_over(self, lease: Lease) -> tuple[WorkReport, pa.RecordBatch]:
+        """See `work.hand_over`."""
+        return work.hand_over(self._worker, self._at_hand.pop(lease))
+
+    def generate_and_hand_over(
+        self, lease: Lease, manifest: Manifest, payload: Payload
+    ) -> tuple[tuple[WorkReport, WorkReport], pa.RecordBatch]:
+        """Both in one call."""
+        generated, group = work.generate(self._worker, lease, Snapshot(manifest, payload))
+        handed_over, batch = work.hand_over(self._worker, group)
+        return (generated, handed_over), batch
 
 
 @ray.remote

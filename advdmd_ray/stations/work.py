@@ -6,13 +6,13 @@ import psutil
 import pyarrow as pa
 
 from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scores
-from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, TrajectoryGroup, WorkReport
 from advdmd_ray.stations.reward import RewardWorker, group_info
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import Snapshot
 
 
-def generate(worker: RolloutWorker, lease: Lease, student: Snapshot) -> tuple[WorkReport, pa.RecordBatch]:
+def generate(worker: RolloutWorker, lease: Lease, student: Snapshot) -> tuple[WorkReport, TrajectoryGroup]:
     """The group of one lease; the student is loaded first if the worker runs another version.
 
     Raises:
@@ -21,8 +21,15 @@ def generate(worker: RolloutWorker, lease: Lease, student: Snapshot) -> tuple[Wo
     """
     began = time.monotonic()
     load = worker.load(student)
-    group = encode_group(worker.generate(lease))
+    group = worker.generate(lease)
     return _report(worker.name, began, load), group
+
+
+def hand_over(worker: RolloutWorker, group: TrajectoryGroup) -> tuple[WorkReport, pa.RecordBatch]:
+    """A generated group as it travels. Nothing of the worker's network is used, so it may have its next work."""
+    began = time.monotonic()
+    batch = encode_group(group)
+    return _report(worker.name, began, None), batch
 
 
 def score(

@@ -27,13 +27,15 @@ def test_a_recipe_is_planned_and_what_is_recommended_can_be_pasted(
 def test_measured_costs_are_the_means_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [
         {"advdmd_rollout_seconds": [1.0, 3.0], "advdmd_reward_seconds": [0.5]},
-        {"advdmd_rollout_seconds": [2.0], "advdmd_learner_cycle_seconds": [4.0]},
+        {"advdmd_rollout_seconds": [2.0], "advdmd_rollout_hand_over_seconds": [0.25]},
+        {"advdmd_learner_cycle_seconds": [4.0]},
     ]
     text = "".join(json.dumps({"time": 0.0, "cycle": 1, "values": values}) + "\n" for values in lines)
     (tmp_path / "metrics.jsonl").write_text(text)
     assert main(["plan", "--config", "digits", "--from", str(tmp_path), "--json"]) == DONE
     costs = json.loads(capsys.readouterr().out)["costs"]
-    assert (costs["generate"], costs["score"], costs["cycle"], costs["load"]) == (2.0, 0.5, 4.0, 0.0)
+    assert (costs["generate"], costs["hand_over"]) == (2.0, 0.25)
+    assert (costs["score"], costs["cycle"], costs["load"]) == (0.5, 4.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from advdmd_ray.stations.weights.store import Published
 from fake_shell import GROUP_BYTES, FakeShell, RecordingHub, Stage
 
 randoms = st.integers(0, 2**32).map(Random)
+hand_overs = st.sampled_from([None, 0.0, 0.5, 3.0])
 
 
 def config(**sections: dict[str, Any]) -> Config:
@@ -43,19 +44,29 @@ def config(**sections: dict[str, Any]) -> Config:
     actors=st.integers(1, 5),
     workers=st.integers(1, 3),
     age=st.integers(0, 3),
+    leases=st.integers(1, 3),
+    hand_over_s=hand_overs,
     lose=st.sampled_from([0.0, 0.2]),
     gone=st.sampled_from([0.0, 0.2]),
     lease_s=st.sampled_from([2.0, 6.0, 1e6]),
 )
 def test_every_ordinal_settles_exactly_once_whatever_happens(
-    random: Random, actors: int, workers: int, age: int, lose: float, gone: float, lease_s: float
+    random: Random,
+    actors: int,
+    workers: int,
+    age: int,
+    leases: int,
+    hand_over_s: float | None,
+    lose: float,
+    gone: float,
+    lease_s: float,
 ) -> None:
     run = config(
-        rollout={"actors": actors, "max_policy_age": age, "lease_s": lease_s},
+        rollout={"actors": actors, "max_policy_age": age, "leases": leases, "lease_s": lease_s},
         reward={"workers": workers},
         buffer={"take_timeout_s": 1e6},
     )
-    stage = Stage(run, random=random, lose=lose, gone=gone)
+    stage = Stage(run, random=random, lose=lose, gone=gone, hand_over_s=hand_over_s)
     assert stage.run() == 4
     shell = stage.shell
     assert shell.cycles == [(0, 1), (2, 3), (4, 5), (6, 7)]
@@ -64,11 +75,12 @@ def test_every_ordinal_settles_exactly_once_whatever_happens(
     assert stage.hub.total("advdmd_buffer_dropped_groups_total", reason="lost") == len(shell.gone)
     assert stage.hub.total("advdmd_buffer_dropped_groups_total", reason="age") == 0
     assert shell.most_busy <= actors
+    assert stage.hub.total("advdmd_run_workers_lost_total") == shell.deaths, "a death is counted once"
     # An ordinal issued again keeps its prompt and its seed; attempts count up.
     for ordinal in range(8):
-        leases = [lease for lease in shell.leases if lease.ordinal == ordinal]
-        assert len({(lease.prompt_id, lease.seed) for lease in leases}) == 1
-        assert [lease.attempt for lease in leases] == list(range(len(leases)))
+        issued = [lease for lease in shell.leases if lease.ordinal == ordinal]
+        assert len({(lease.prompt_id, lease.seed) for lease in issued}) == 1
+        assert [lease.attempt for lease in issued] == list(range(len(issued)))
     assert stage.frontier.first_unsettled == 8
     if lose == gone == 0 and lease_s == 1e6:
         assert len(shell.leases) == 8
@@ -84,11 +96,13 @@ def test_late_duplicates_are_refused_and_change_nothing(random: Random) -> None:
     assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="expired") > 0
 
 
-@given(random=randoms, groups=st.integers(2, 5), age=st.integers(0, 3))
-def test_a_byte_cap_paces_the_leases_and_the_run_completes(random: Random, groups: int, age: int) -> None:
+@given(random=randoms, groups=st.integers(2, 5), age=st.integers(0, 3), hand_over_s=hand_overs)
+def test_a_byte_cap_paces_the_leases_and_the_run_completes(
+    random: Random, groups: int, age: int, hand_over_s: float | None
+) -> None:
     # 2**16 is the least the configuration allows, four groups; the rest of the cap is taken by larger groups.
     run = config(rollout={"max_policy_age": age}, buffer={"max_bytes": groups * GROUP_BYTES + 2**16})
-    stage = Stage(run, random=random)
+    stage = Stage(run, random=random, hand_over_s=hand_over_s)
     stage.buffer._max_bytes = groups * GROUP_BYTES
 
     def has_room(lease: Lease) -> None:
@@ -136,18 +150,13 @@ class _LoseOnce(FakeShell):
         return value
 
 
-def _with(stage: Stage, shell: FakeShell) -> Stage:
-    stage.shell = stage.controller._shell = stage.controller._learner._shell = shell
-    return stage
-
-
 @pytest.mark.parametrize("kind", ["rollout", "reward"])
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_the_work_of_a_lost_worker_is_done_again_with_the_same_seeds(kind: str, at: int) -> None:
     stage = Stage(config(rollout={"actors": 1}, reward={"workers": 1}))
     shell = _LoseOnce(stage.config, stage.clock)
     shell.kind, shell.at = kind, at
-    assert _with(stage, shell).run() == 4
+    assert stage.over(shell).run() == 4
     again = [lease for lease in shell.leases if lease.attempt == 1]
     assert len(again) == 1
     first = next(lease for lease in shell.leases if lease.ordinal == again[0].ordinal and lease.attempt == 0)
@@ -161,7 +170,7 @@ def test_a_lost_worker_does_not_count_as_busy_while_it_has_no_work() -> None:
     shell = _LoseOnce(stage.config, stage.clock, cycle_s=50.0)
     # The second worker is lost; the first does its work again, and the second idles through a long cycle.
     shell.kind, shell.at = "reward", 2
-    _with(stage, shell).run()
+    stage.over(shell).run()
     busy = stage.hub.total("advdmd_run_role_seconds_total", role="reward", state="busy")
     assert busy <= shell.scored * 2.0
 
@@ -172,7 +181,7 @@ def test_the_loss_of_the_learner_ends_the_run_and_says_how_to_go_on(at: int) -> 
     shell = _LoseOnce(stage.config, stage.clock)
     shell.kind, shell.at = "learner", at
     with pytest.raises(WorkerLostError, match=r"learner: its process ended; .*--resume auto"):
-        _with(stage, shell).run()
+        stage.over(shell).run()
 
 
 class _LoseBytesOnce(_LoseOnce):
@@ -182,7 +191,7 @@ class _LoseBytesOnce(_LoseOnce):
 
 def test_bytes_that_are_gone_before_they_are_scored_are_made_again_and_no_worker_counts_as_dead() -> None:
     stage = Stage(config(rollout={"actors": 1}, reward={"workers": 1}))
-    assert _with(stage, _LoseBytesOnce(stage.config, stage.clock)).run() == 4
+    assert stage.over(_LoseBytesOnce(stage.config, stage.clock)).run() == 4
     assert stage.hub.total("advdmd_run_workers_lost_total") == 0
     assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="lost") == 1
 
@@ -197,7 +206,7 @@ def test_groups_that_are_gone_at_every_fetch_end_the_run() -> None:
     stage = Stage(config())
     shell = _NothingLasts(stage.config, stage.clock)
     with pytest.raises(WorkerLostError, match=r"gone 5 times in a row; .*--resume auto"):
-        _with(stage, shell).run()
+        stage.over(shell).run()
     assert shell.gone == [0] * 5
     assert shell.cycles == []
 
@@ -310,17 +319,17 @@ def test_a_checkpoint_lists_exactly_the_ordinals_that_are_leased_and_not_settled
 class _WrongBytes(FakeShell):
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         task = super().generate(worker, lease, student)
-        report: WorkReport = self._outcomes[task]
+        report, handed_over = self._outcomes[task]
         if lease.ordinal == 2 and report.load is not None:
             load = type(report.load)(worker, "student", report.load.version, "0" * 64)
-            self._outcomes[task] = WorkReport(worker, 1.0, load, 1)
+            self._outcomes[task] = WorkReport(worker, 1.0, load, 1), handed_over
         return task
 
 
 def test_a_worker_that_loaded_other_bytes_stops_the_run_and_is_counted() -> None:
     stage = Stage(config(rollout={"actors": 1, "max_policy_age": 0}))
     with pytest.raises(WeightsMismatchError, match=r"rollout-0: student version 1"):
-        _with(stage, _WrongBytes(stage.config, stage.clock)).run()
+        stage.over(_WrongBytes(stage.config, stage.clock)).run()
     assert stage.hub.total("advdmd_weights_mismatched_total", stream="student") == 1
     assert stage.hub.total("advdmd_weights_mismatched_total", stream="discriminator") == 0
 
@@ -430,7 +439,7 @@ def test_whatever_ends_a_run_what_was_measured_until_then_is_kept(end: type[Base
     stage = Stage(config())
     shell = Ends(stage.config, stage.clock)
     with pytest.raises(end):
-        _with(stage, shell).run()
+        stage.over(shell).run()
     assert stage.hub.total("advdmd_rollout_leases_issued_total") == len(shell.leases) > 0
     assert stage.hub.total("advdmd_reward_groups_total") > 0
 

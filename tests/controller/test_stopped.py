@@ -18,13 +18,14 @@ from fake_shell import GROUP_BYTES, Stage
 CYCLES, PER_CYCLE, STOP_S = 6, 2, 40.0
 
 
-def stage_of(cap: int, age: int, actors: int, *, lease_s: float = 1e6, **shell: Any) -> Stage:
+def stage_of(cap: int, age: int, actors: int, *, leases: int = 2, lease_s: float = 1e6, **shell: Any) -> Stage:
     """A run whose buffer has room for `cap` groups."""
     config = Config.model_validate(
         {
             "run": {"cycles": CYCLES},
             "rollout": {
                 "actors": actors,
+                "leases": leases,
                 "group_size": 4,
                 "groups_per_cycle": PER_CYCLE,
                 "max_policy_age": age,
@@ -47,14 +48,24 @@ def stage_of(cap: int, age: int, actors: int, *, lease_s: float = 1e6, **shell: 
     cap=st.integers(PER_CYCLE, 9),
     age=st.integers(0, 4),
     actors=st.integers(1, 4),
+    leases=st.integers(1, 3),
+    hand_over_s=st.sampled_from([None, 0.0, 0.5, 3.0]),
     kind=st.sampled_from(["learner", "reward", "rollout"]),
     at=st.floats(0, 12),
     lasts=st.floats(0, STOP_S),
 )
 def test_whoever_stops_whenever_and_for_how_long_the_cap_holds_and_the_run_ends_as_without_it(
-    random: Random | None, cap: int, age: int, actors: int, kind: str, at: float, lasts: float
+    random: Random | None,
+    cap: int,
+    age: int,
+    actors: int,
+    leases: int,
+    hand_over_s: float | None,
+    kind: str,
+    at: float,
+    lasts: float,
 ) -> None:
-    stage = stage_of(cap, age, actors, random=random, stopped=(kind, at, lasts))
+    stage = stage_of(cap, age, actors, leases=leases, random=random, hand_over_s=hand_over_s, stopped=(kind, at, lasts))
 
     def has_room(_: Lease) -> None:
         assert stage.buffer.stats().bytes + stage.frontier.reserved * GROUP_BYTES <= cap * GROUP_BYTES
@@ -69,11 +80,17 @@ def test_whoever_stops_whenever_and_for_how_long_the_cap_holds_and_the_run_ends_
 
 
 @settings(max_examples=40)
-@given(cap=st.integers(PER_CYCLE, 9), age=st.integers(0, 4), actors=st.integers(1, 4), at=st.floats(0, 4))
+@given(
+    cap=st.integers(PER_CYCLE, 9),
+    age=st.integers(0, 4),
+    actors=st.integers(1, 4),
+    hand_over_s=st.sampled_from([None, 1.0]),
+    at=st.floats(0, 4),
+)
 def test_a_learner_that_stops_finds_the_buffer_full_to_the_last_group_or_all_that_its_age_cap_allows(
-    cap: int, age: int, actors: int, at: float
+    cap: int, age: int, actors: int, hand_over_s: float | None, at: float
 ) -> None:
-    stage = stage_of(cap, age, actors, lease_s=STOP_S / 2, stopped=("learner", at, STOP_S))
+    stage = stage_of(cap, age, actors, lease_s=STOP_S / 2, hand_over_s=hand_over_s, stopped=("learner", at, STOP_S))
     seen: list[tuple[int, int, int]] = []
     wait = stage.shell.wait
 

@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
 from advdmd_ray.planning.forecast import forecast
+from advdmd_ray.planning.split import Split, bound
 from advdmd_ray.planning.virtual import Costs
 
 GROUP = 2**14
 SECONDS = st.floats(0.01, 100.0)
 
 
-def config_of(*, actors: int, groups: int, age: int = 1, workers: int = 1, held: int = 2**30) -> Config:
+def config_of(
+    *, actors: int, groups: int, age: int = 1, workers: int = 1, held: int = 2**30, leases: int = 2
+) -> Config:
+    rollout = {"actors": actors, "leases": leases, "group_size": 4, "groups_per_cycle": groups, "max_policy_age": age}
     sections: Mapping[str, Any] = {
-        "rollout": {"actors": actors, "group_size": 4, "groups_per_cycle": groups, "max_policy_age": age},
+        "rollout": rollout,
         "reward": {"workers": workers},
         "buffer": {"max_bytes": held},
         **{name: {"batch_size": groups} for name in ("dmd", "fake_score", "discriminator")},
@@ -34,11 +38,23 @@ def config_of(*, actors: int, groups: int, age: int = 1, workers: int = 1, held:
     groups=st.integers(1, 6),
     age=st.integers(0, 2),
     spare=st.integers(0, 4),
-    costs=st.builds(Costs, generate=SECONDS, score=SECONDS, cycle=SECONDS, load=SECONDS, spread=st.floats(0, 0.5)),
+    leases=st.integers(1, 4),
+    costs=st.builds(
+        Costs,
+        generate=SECONDS,
+        hand_over=SECONDS,
+        score=SECONDS,
+        cycle=SECONDS,
+        load=SECONDS,
+        spread=st.floats(0, 0.5),
+    ),
 )
-def test_shares_are_whole_and_caps_are_kept(actors: int, groups: int, age: int, spare: int, costs: Costs) -> None:
+def test_shares_are_whole_and_caps_are_kept(
+    actors: int, groups: int, age: int, spare: int, leases: int, costs: Costs
+) -> None:
     held = max(2**16, (groups + spare) * GROUP)
-    seen = forecast(config_of(actors=actors, groups=groups, age=age, held=held), costs, group_bytes=GROUP)
+    config = config_of(actors=actors, groups=groups, age=age, held=held, leases=leases)
+    seen = forecast(config, costs, group_bytes=GROUP)
     assert set(seen.shares) == {"rollout", "reward", "learner"}
     for shares in seen.shares.values():
         assert math.fsum(shares.values()) == pytest.approx(1.0)
@@ -67,6 +83,18 @@ def test_more_actors_never_make_less_where_they_are_the_bottleneck(generate: flo
     ]
     assert all(more >= fewer * 0.999 for fewer, more in pairwise(paces))
     assert paces[1] == pytest.approx(2 * paces[0], rel=0.05)
+
+
+@settings(max_examples=6, deadline=None)
+@given(generate=SECONDS, hand_over=SECONDS, leases=st.integers(1, 4))
+def test_no_forecast_is_faster_than_the_bound_and_actors_that_are_the_bottleneck_reach_it(
+    generate: float, hand_over: float, leases: int
+) -> None:
+    config = config_of(actors=2, groups=8, leases=leases, age=3)
+    costs = Costs(generate=generate, hand_over=hand_over, score=1e-4, cycle=1e-4)
+    seen = forecast(config, costs, group_bytes=GROUP)
+    assert seen.cycle_s >= 0.98 * bound(config, Split.of(config), costs)
+    assert seen.cycle_s == pytest.approx(bound(config, Split.of(config), costs), rel=0.1)
 
 
 def test_the_slowest_role_sets_the_pace_and_is_the_one_that_is_busy() -> None:

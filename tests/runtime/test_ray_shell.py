@@ -1,18 +1,26 @@
-"""The start of a run's workers, with a stand-in for Ray whose actors only remember what they are asked."""
+"""The start of a run's workers, and their tasks, with stand-ins for Ray's actors that only note what they are asked."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, ObjectLostError
 
 from advdmd_ray.config import Config
+from advdmd_ray.controller.protocols import Task
 from advdmd_ray.controller.start_clock import StartClock
-from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runtime import ray_shell
 from advdmd_ray.runtime.ray_shell import RayShell
+from advdmd_ray.runtime.worker_actors import RolloutActor
 from advdmd_ray.stations.encoded_texts import TextIndex
 from advdmd_ray.stations.prompt_table import TableFacts
+from advdmd_ray.stations.records import Lease
+from advdmd_ray.stations.weights.snapshot import pack
+from advdmd_ray.stations.weights.store import Published
+from small_parts import Mixer, lease, rollout_worker
 
 FACTS = TableFacts(("a", "b"), 2, TextIndex((), (), (), (), 0), TextIndex((), (), (), (), 0))
 TABLE = ("facts", "shard")
@@ -195,3 +203,128 @@ def test_a_worker_that_dies_at_its_start_ends_the_run_at_once(monkeypatch: pytes
     monkeypatch.setattr(ray_shell, "answer", answer)
     with pytest.raises(WorkerLostError, match="the start of reward-0: its process ended"):
         RayShell(Config.model_validate(CONFIG)).start(None, StartClock())
+
+
+# Tasks ------------------------------------------------------------------------------------------------------------
+
+STUDENT = Published(pack("student", 0, Mixer(1).state_dict()).manifest, "payload")
+
+
+class Ticket:
+    """A reference whose value the test gives."""
+
+    def __init__(self) -> None:
+        self.value: Future[Any] = Future()
+
+    def future(self) -> Future[Any]:
+        return self.value
+
+
+class Asked:
+    """A method of an actor that notes how it is called."""
+
+    def __init__(self, process: "Process", name: str) -> None:
+        self.process, self.name, self.returns = process, name, 1
+
+    def options(self, num_returns: int) -> "Asked":
+        self.returns = num_returns
+        return self
+
+    def remote(self, *arguments: Any) -> Any:
+        self.process.calls.append((self.name, *arguments[:1]))
+        tickets = [Ticket() for _ in range(self.returns)]
+        return tickets if self.returns > 1 else tickets[0]
+
+
+class Process:
+    """A process under the name of a worker."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Asked:
+        return Asked(self, name)
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    killed: list[Process] = []
+    monkeypatch.setattr(ray_shell.ray, "kill", killed.append)
+    monkeypatch.setattr(ray_shell.ray, "put", lambda value: value)
+    return killed
+
+
+def shell_of(leases: int) -> RayShell:
+    shell = RayShell(Config.model_validate({"rollout": {"actors": 1, "leases": leases}}))
+    shell._make["rollout-0"] = Process
+    shell._workers["rollout-0"] = Process()
+    return shell
+
+
+def landed(shell: RayShell, task: Task, value: Any) -> Any:
+    """The outcome of a task whose first ticket has landed: with a value or an error."""
+    future: Future[Any] = task.tickets[0].future()
+    (future.set_exception if isinstance(value, Exception) else future.set_result)(value)
+    assert task in shell.wait(1.0)
+    return shell.outcome(task)
+
+
+def test_a_group_is_handed_over_by_the_process_that_made_it(killed: list[Process]) -> None:
+    shell = shell_of(2)
+    first: Any = shell._workers["rollout-0"]
+    made, lost = shell.generate("rollout-0", lease(0), STUDENT), shell.generate("rollout-0", lease(1), STUDENT)
+    assert landed(shell, made, ("report", None)) == ("report", None)
+    with pytest.raises(WorkerLostError):
+        landed(shell, lost, ActorDiedError())
+    shell.hand_over(made, lease(0))
+    assert killed == [first]
+    assert first.calls == [("generate", lease(0)), ("generate", lease(1)), ("hand_over", lease(0))]
+
+
+def test_all_tasks_of_a_dead_process_are_lost_and_one_process_takes_its_place(killed: list[Process]) -> None:
+    shell = shell_of(2)
+    first: Any = shell._workers["rollout-0"]
+    made = shell.generate("rollout-0", lease(0), STUDENT)
+    landed(shell, made, ("report", None))
+    handing, generating = shell.hand_over(made, lease(0)), shell.generate("rollout-0", lease(1), STUDENT)
+    with pytest.raises(WorkerLostError):
+        landed(shell, generating, ActorDiedError())
+    second: Any = shell._workers["rollout-0"]
+    shell.generate("rollout-0", Lease(1, 1, 0, 0, 0), STUDENT)
+    with pytest.raises(WorkerLostError):
+        landed(shell, handing, ActorDiedError())
+    assert killed == [first]
+    assert shell._workers["rollout-0"] is second
+    assert second.calls == [("open",), ("generate", Lease(1, 1, 0, 0, 0))]
+
+
+def test_bytes_that_are_gone_take_no_process_with_them(killed: list[Process]) -> None:
+    shell = shell_of(2)
+    task = shell.generate("rollout-0", lease(0), STUDENT)
+    with pytest.raises(BytesLostError):
+        landed(shell, task, ObjectLostError("0" * 56, None, ""))
+    assert killed == []
+
+
+def test_an_actor_with_one_lease_is_asked_once_for_a_group(killed: list[Process]) -> None:
+    shell = shell_of(1)
+    task = shell.generate("rollout-0", lease(0), STUDENT)
+    actor: Any = shell._workers["rollout-0"]
+    assert actor.calls == [("generate_and_hand_over", lease(0))]
+    assert task.payload is not None
+
+
+def test_an_actor_keeps_a_group_until_it_is_handed_over_and_no_longer() -> None:
+    kind: Any = RolloutActor
+    kind = kind.__ray_metadata__.modified_class
+    actor = kind.__new__(kind)
+    actor._at_hand, actor.__dict__["_worker"] = {}, rollout_worker(Mixer(1))
+    student = pack("student", 0, Mixer(1).state_dict())
+    weights = student.manifest, student.payload
+    both = [actor.generate(lease(ordinal), *weights) for ordinal in (0, 1)]
+    assert [rest for _, rest in both] == [None, None]
+    parts = [actor.hand_over(lease(ordinal))[1] for ordinal in (1, 0)]
+    assert actor._at_hand == {}
+    wholes = [actor.generate_and_hand_over(lease(ordinal), *weights)[1] for ordinal in (1, 0)]
+    assert all(part.equals(whole) for part, whole in zip(parts, wholes, strict=True))
+    assert actor._at_hand == {}

@@ -23,14 +23,15 @@ def test_a_group_travels_as_a_record_batch_and_weights_are_reported_by_the_turn_
     student = pack("student", 1, Mixer(2).state_dict())
     worker = rollout_worker(Mixer(1))
     reports, groups = zip(*(work.generate(worker, lease(4, version=1), student) for _ in range(2)), strict=True)
-    for report in reports:
+    handings, batches = zip(*(work.hand_over(worker, group) for group in groups), strict=True)
+    for report in (*reports, *handings):
         _says_who_worked_and_how_much_it_holds(report, worker.name)
     assert reports[0].load is not None
     assert (reports[0].load.version, reports[0].load.digest) == (1, student.manifest.digest)
-    assert reports[1].load is None
-    assert groups[0].equals(groups[1])
+    assert {report.load for report in (reports[1], *handings)} == {None}
+    assert batches[0].equals(batches[1])
     alone = rollout_worker(Mixer(2), version=1).generate(lease(4, version=1))
-    np.testing.assert_array_equal(decode_group(groups[0]).latents, alone.latents)
+    np.testing.assert_array_equal(decode_group(batches[0]).latents, alone.latents)
 
 
 def test_scores_travel_without_their_group_and_the_index_knows_the_size_of_both() -> None:
@@ -38,7 +39,8 @@ def test_scores_travel_without_their_group_and_the_index_knows_the_size_of_both(
         pack("student", 0, Mixer(1).state_dict()),
         pack("discriminator", 3, Judge(5).state_dict()),
     )
-    _, group = work.generate(rollout_worker(Mixer(1)), lease(2), student)
+    actor = rollout_worker(Mixer(1))
+    _, group = work.hand_over(actor, work.generate(actor, lease(2), student)[1])
     worker = reward_worker(Judge(9))
     (report, info), scores = work.score(worker, group, discriminator)
     _says_who_worked_and_how_much_it_holds(report, worker.name)

@@ -69,6 +69,7 @@ class FakeShell:
         reward: Mean reward of the final level in the cycle that makes a version.
         cycle_s: Seconds of a learner cycle.
         rollout_s: Seconds of a rollout.
+        hand_over_s: Seconds in which its group is handed over; None: at once, by the same task.
         gone: Probability that the bytes of a group are gone when the learner first fetches them.
         stopped: A kind of worker, when its processes are stopped, and for how many seconds: their work goes on after.
     """
@@ -86,6 +87,7 @@ class FakeShell:
         reward: Callable[[int], float] = lambda _: 0.0,
         cycle_s: float = 1.0,
         rollout_s: float = 1.0,
+        hand_over_s: float | None = None,
         gone: float = 0.0,
         stopped: tuple[str, float, float] = ("", 0.0, 0.0),
     ) -> None:
@@ -102,7 +104,11 @@ class FakeShell:
         )
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
-        self._rollout_s = rollout_s
+        self._rollout_s, self._hand_over_s = rollout_s, hand_over_s
+        self._processes = {worker: object() for worker in (*self.rollout_workers, *self.reward_workers)}
+        self.at_hand: dict[str, set[Lease]] = {worker: set() for worker in self.rollout_workers}
+        self._generates: dict[Task, Lease] = {}
+        self._handing_over: dict[Task, Lease] = {}
         self.version = 0
         self._outcomes: dict[Task, Any] = {}
         self._ready_at: dict[Task, float] = {}
@@ -116,16 +122,18 @@ class FakeShell:
         self.facts: list[dict[str, Any]] = []
         self.grids: list[int] = []
         self.judged: list[int] = []
-        self.most_busy = 0
+        self.most_busy = self.deaths = 0
         self.scored = 0
         self.before_lease: Callable[[Lease], None] = lambda _: None
 
     def _start(self, worker: str, outcome: Any, payload: Reference = None, seconds: float = 1.0) -> Task:
         assert worker not in self.busy, f"{worker} has a task already"
         self.busy.add(worker)
-        task = Task(worker, (), payload)
+        return self._watched(Task(worker, (), payload, process=self._processes.get(worker)), outcome, seconds)
+
+    def _watched(self, task: Task, outcome: Any, seconds: float) -> Task:
         self._outcomes[task] = outcome
-        self._ready_at[task] = self.clock.now + seconds + self._stands(worker, self.clock.now, seconds)
+        self._ready_at[task] = self.clock.now + seconds + self._stands(task.worker, self.clock.now, seconds)
         return task
 
     def _stands(self, worker: str, began: float, seconds: float) -> float:
@@ -156,10 +164,25 @@ class FakeShell:
         assert lease.ordinal < self.config.run.cycles * rollout.groups_per_cycle
         self.before_lease(lease)
         self.leases.append(lease)
+        self.at_hand[worker].add(lease)
+        assert len(self.at_hand[worker]) <= rollout.leases, f"{worker} has {self.at_hand[worker]} at hand"
         report = WorkReport(worker, 1.0, self._load(worker, student), RESIDENT)
-        task = self._start(worker, report, ("group", lease), self._rollout_s)
+        if self._hand_over_s is None:
+            at_once = WorkReport(worker, 0.0, None, RESIDENT)
+            task = self._start(worker, (report, at_once), ("group", lease), self._rollout_s)
+        else:
+            task = self._start(worker, (report, None), seconds=self._rollout_s)
+        self._generates[task] = lease
         self.most_busy = max(self.most_busy, len(self.busy & set(self.rollout_workers)))
         return task
+
+    def hand_over(self, generated: Task, lease: Lease) -> Task:
+        assert self._hand_over_s is not None, "a group that was handed over at once is not asked for again"
+        assert lease in self.at_hand[generated.worker], "an actor can only hand over what it has"
+        report = WorkReport(generated.worker, self._hand_over_s, None, RESIDENT)
+        task = Task(generated.worker, (), ("group", lease), process=generated.process)
+        self._handing_over[task] = lease
+        return self._watched(task, report, self._hand_over_s)
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         kind, lease = group
@@ -242,15 +265,31 @@ class FakeShell:
         return ready
 
     def outcome(self, task: Task) -> Any:
-        self.busy.remove(task.worker)
+        if task not in self._handing_over:
+            self.busy.remove(task.worker)
         outcome = self._outcomes.pop(task)
+        generated, handed_over = self._generates.pop(task, None), self._handing_over.pop(task, None)
         unlucky = self._random is not None and task.worker != "learner" and self._random.random() < self._lose
-        if task.worker in self._dead or unlucky:
-            self._running.pop(task.worker, None)
+        died = task.worker in self._dead or unlucky or task.process is not self._processes.get(task.worker)
+        if handed_over is not None or (generated is not None and (died or self._hand_over_s is None)):
+            self.at_hand[task.worker] -= {handed_over, generated}
+        if died:
+            self.ends(task.worker, task.process)
             raise WorkerLostError(f"{task.worker}: its process ended")
         if isinstance(outcome, CycleOutcome):
             self.version = outcome.report.version
         return outcome
+
+    def ends(self, worker: str, process: object) -> None:
+        """The process of a worker ends, if it is the last that it had; what else it was at is over, too."""
+        if process is not self._processes.get(worker):
+            return
+        self.deaths += 1
+        self._processes[worker] = object()
+        self._running.pop(worker, None)
+        for task in self._outcomes:
+            if task.process is process:
+                self._ready_at[task] = self.clock.now
 
 
 class Stage:
@@ -276,6 +315,13 @@ class Stage:
             display=self.statuses.append,
             clock=self.clock,
         )
+
+    def over(self, shell: FakeShell) -> "Stage":
+        """The same with another shell."""
+        self.shell = shell
+        for owner in (self.controller, self.controller._rollout, self.controller._learner):
+            owner._shell = shell
+        return self
 
     def run(self) -> int:
         """The whole run."""

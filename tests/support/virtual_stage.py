@@ -15,11 +15,19 @@ GROUP_BYTES = 2**14
 class VirtualStage:
     """A controller over virtual workers."""
 
-    def __init__(self, costs: Costs, *, actors: int, groups: int, cycles: int, age: int = 1, reward: int = 1) -> None:
+    def __init__(
+        self, costs: Costs, *, actors: int, groups: int, cycles: int, age: int = 1, reward: int = 1, leases: int = 2
+    ) -> None:
         self.config = Config.model_validate(
             {
                 "run": {"cycles": cycles},
-                "rollout": {"actors": actors, "group_size": 4, "groups_per_cycle": groups, "max_policy_age": age},
+                "rollout": {
+                    "actors": actors,
+                    "leases": leases,
+                    "group_size": 4,
+                    "groups_per_cycle": groups,
+                    "max_policy_age": age,
+                },
                 "reward": {"workers": reward},
                 "buffer": {"max_bytes": 2**40, "take_timeout_s": 1e6},
                 "learner": {"engine": "torch", "cycle_timeout_s": 1e6, "checkpoint_cycles": 10**6},

@@ -242,7 +242,8 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
     judge = base if config.discriminator.backbone == "teacher" else worker
     half = BFLOAT16 if config.model.precision == "bfloat16" else FLOAT32
     encoding = sizes.others + (sizes.transformer if sizes.encoded_whole else 0)
-    acting = (process, ("student", worker), (ACTIVATIONS, activations.rollout()), (GROUPS, group))
+    at_hand = (GROUPS, config.rollout.leases * group)  # its network makes activations for one of them
+    acting = (process, ("student", worker), (ACTIVATIONS, activations.rollout()), at_hand)
     judging = (process, ("discriminator", judge), (ACTIVATIONS, activations.reward()), (GROUPS, group))
     encoded = (process, ("pipeline, until they are encoded", encoding * half))
     return (

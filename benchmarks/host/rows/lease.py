@@ -1,4 +1,4 @@
-"""How soon a worker that has become free gets its next lease over Ray, and what the driver does for a group.
+"""How soon an actor whose network has become free gets its next lease over Ray, and what the driver does for a group.
 
 The controller, the shell and the hub are a run's own; the workers take time and share a few processes.
 """
@@ -106,7 +106,7 @@ class Moment:
 
 
 class WatchedLanding(Landing):
-    """Notes when each worker's work landed: from then on it is free.
+    """Notes when the network of an actor is free.
 
     Attributes:
         free: By worker, since when, seconds.
@@ -116,15 +116,13 @@ class WatchedLanding(Landing):
         super().__init__()
         self.free: MutableMapping[str, deque[float]] = defaultdict(deque)
 
-    def watch(self, task: Task) -> Task:
-        """See `Landing`."""
-        super().watch(task)
+    def frees(self, task: Task) -> None:
+        """The actor's network is free as soon as this task has landed."""
         self._futures[task][0].add_done_callback(lambda _: self.free[task.worker].append(time.monotonic()))
-        return task
 
 
 class WatchedShell(VirtualWorkersShell):
-    """Notes how long after workers have become free their next lease was sent.
+    """Notes how long after their networks had become free the next lease of actors was sent.
 
     Args:
         config: As of the shell.
@@ -149,6 +147,7 @@ class WatchedShell(VirtualWorkersShell):
         if free:
             now = time.monotonic()
             self.waits.append((now, now - free.popleft()))
+        self._watched.frees(task)
         return task
 
     def cycle(self, infos: Sequence[GroupInfo]) -> Task:

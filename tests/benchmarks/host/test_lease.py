@@ -57,6 +57,7 @@ def test_a_run_has_the_cycles_that_its_figures_need_and_no_chores(tmp_path: Path
 def test_a_worker_is_free_from_the_landing_of_its_work_on() -> None:
     landing, ticket = WatchedLanding(), Ticket()
     task = landing.watch(Task("rollout-3", (ticket,)))
+    landing.frees(task)
     assert not landing.free["rollout-3"]
     ticket.landing.set_result("made")
     assert len(landing.free["rollout-3"]) == 1
@@ -78,10 +79,11 @@ def test_hosts_hand_on_which_group_it_is_and_say_once_of_each_version_that_it_wa
         maker, scorer = (plain(host)(["a", "b"], 0.0, 0.5, 0) for host in (RolloutHost, RewardHost))
         loads, leased = [], Lease(7, 0, 5, 11, 3)
         for version in (3, 3, 3, 4):
-            report, group = await maker.generate(leased, manifest_of("student", version), None)
+            report, _ = await maker.generate(leased, manifest_of("student", version), None)
             loads.append((report.worker, report.load and report.load.version))
         assert loads == [("a", 3), ("b", 3), ("a", None), ("b", 4)]
         assert report.load.digest == manifest_of("student", 4).digest
+        _, group = await maker.hand_over(leased)
         (report, info), scores = await scorer.score(group, manifest_of("discriminator", 2), None)
         assert (info.ordinal, info.prompt_id, info.policy_version, info.reward_version) == (7, 5, 3, 2)
         assert list(scores) == [7]

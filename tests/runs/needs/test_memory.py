@@ -199,6 +199,15 @@ def test_the_average_and_the_groups_stay_in_host_memory() -> None:
     assert (row.gpu, row.host) == (0, row.per_worker)
 
 
+def test_an_actor_holds_a_group_for_each_lease_and_the_activations_of_one() -> None:
+    one, three = (
+        {name: size for row in estimate.memory(config, SIZES) if row.role == "rollout" for name, size in row.parts}
+        for config in (config_with(rollout={"leases": 1}), config_with(rollout={"leases": 3}))
+    )
+    assert one[estimate.GROUPS] == estimate.group_bytes(config_with(), SIZES.latent)
+    assert three == one | {estimate.GROUPS: 3 * one[estimate.GROUPS]}
+
+
 def test_rank_0_alone_needs_room_for_the_averages() -> None:
     def learner(own: str) -> estimate.RoleMemory:
         config = config_with(learner={"ranks": 4, "zero_stage": 3}, discriminator={"backbone": own})
