@@ -62,7 +62,7 @@ def run_command(args: argparse.Namespace) -> int:
             config, sizes, card=card.memory, gpus=gpus, costs=lambda of: computed(of, work, speeds), search=gpus > 0
         )
     else:
-        seconds = Costs(**means)
+        seconds = Costs(means["generate"], means["score"], means["cycle"], means["hand_over"])
         assumed = f"measured by {args.measured}, for workers and ranks like its own"
         made = plan(config, sizes, card=card.memory, gpus=gpus, costs=lambda _: seconds, search=False)
     if args.json:

@@ -61,7 +61,7 @@ def computed(config: Config, work: Work, speeds: Speeds) -> Costs:
 
     Forwards and backwards that are really made (`needs/compute.py`) at a share of the peak; publishing, loading,
     handing over and fetching by their bytes. Left out: heads, optimizers, the ranks' own exchange of gradients and
-    weights, checkpoints, grids and judgements. A share of a GPU is that share of its speed.
+    weights, checkpoints, grids and judgements. A worker with a share of a GPU is told as if it were alone on it.
     """
     cost = full_cycle_cost(config, work.network, executed=True)
     groups = config.rollout.groups_per_cycle
@@ -79,8 +79,10 @@ def computed(config: Config, work: Work, speeds: Speeds) -> Costs:
         cycle=seconds(cost.learner / config.learner.ranks, config.learner) + snapshots * snapshot / speeds.bandwidth,
         load=snapshot / speeds.bandwidth,
         fetch=groups * group,
+        alone=True,
     )
 
 
 def _peak(config: Config, role: Resources, card: Card) -> float:
-    return role.num_gpus * card.peak(config.model.precision) if role.num_gpus else role.threads * THREAD
+    # A worker computes on one GPU, however many it reserves.
+    return card.peak(config.model.precision) if role.num_gpus else role.threads * THREAD

@@ -99,7 +99,7 @@ def forecast(config: Config, costs: Costs, *, group_bytes: int) -> Forecast:
     if unit <= 0:
         raise ValueError("a forecast needs work that takes time")
     # In units of the longest work: an hour costs as many turns of the loop as a second.
-    scaled = Costs(*(seconds / unit for seconds in costs.seconds), spread=costs.spread)
+    scaled = Costs(*(seconds / unit for seconds in costs.seconds), spread=costs.spread, alone=costs.alone)
     groups, age = config.rollout.groups_per_cycle, config.rollout.max_policy_age
     warm = age + 2
     cycles = warm + max(FEWEST_CYCLES, min(MOST_CYCLES, SETTLED_GROUPS // groups))

@@ -1,5 +1,6 @@
 """The whole plan of a configuration: its own split, the best one, what both need; as text and as JSON."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.planning.forecast import forecast
 from advdmd_ray.planning.split import Planned, Split, best
 from advdmd_ray.planning.virtual import Costs
+from advdmd_ray.runs.doctor.finding import some
 from advdmd_ray.runs.needs.activations import settled
 from advdmd_ray.runs.needs.amounts import amount
 from advdmd_ray.runs.needs.memory import (
@@ -22,6 +24,8 @@ from advdmd_ray.runs.needs.memory import (
     reserved,
 )
 from advdmd_ray.runs.needs.micro_batch import HEADROOM, fitting_rows
+
+HOUR = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +63,37 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A split, what comes of it, and what it occupies."""
+
+    planned: Planned
+    needs: Needs
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Seconds of a cycle, times its GPUs."""
+        return self.planned.split.gpus * self.planned.forecast.cycle_s
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The plan.
 
     Attributes:
         own: The configuration's split.
-        own_needs: What it occupies.
         costs: Seconds of its work.
-        best: The recommended split; None if none fits.
-        best_needs: What that occupies.
+        best: The fastest split; None if none fits.
+        thriftiest: The one with the fewest GPU seconds a cycle.
     """
 
-    own: Planned
-    own_needs: Needs
+    own: Choice
     costs: Costs
-    best: Planned | None
-    best_needs: Needs | None
+    best: Choice | None
+    thriftiest: Choice | None
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as `--json` prints it."""
-        return asdict(self) | {"recommended": None if self.best is None else list(self.best.split.overrides)}
+        return asdict(self) | {"recommended": None if self.best is None else list(self.best.planned.split.overrides)}
 
 
 def plan(config: Config, sizes: Sizes, *, card: int, gpus: int, costs: Callable[[Config], Costs], search: bool) -> Plan:
@@ -94,19 +109,15 @@ def plan(config: Config, sizes: Sizes, *, card: int, gpus: int, costs: Callable[
     """
     size = group_bytes(config, sizes.latent)
     predicted = partial(forecast, group_bytes=size)
-    own = Planned(Split.of(config), predicted(config, costs(config)))
-    found = None
-    if search:
+
+    def found(*, thrifty: bool) -> Choice | None:
         fits = partial(_fits, sizes=sizes, card=card)
-        found = best(config, gpus, costs=costs, fits=fits, predicted=predicted)
-    changed = None if found is None else found.split.applied(config)
-    return Plan(
-        own,
-        needs(config, sizes, card),
-        costs(config),
-        found,
-        None if changed is None else needs(changed, sizes, card),
-    )
+        planned = best(config, gpus, costs=costs, fits=fits, predicted=predicted, thrifty=thrifty) if search else None
+        changed = None if planned is None else planned.split.applied(config)
+        return None if planned is None or changed is None else Choice(planned, needs(changed, sizes, card))
+
+    own = Planned(Split.of(config), predicted(config, costs(config)))
+    return Plan(Choice(own, needs(config, sizes, card)), costs(config), found(thrifty=False), found(thrifty=True))
 
 
 def needs(config: Config, sizes: Sizes, card: int) -> Needs:
@@ -117,7 +128,7 @@ def needs(config: Config, sizes: Sizes, card: int) -> Needs:
     cpus, cards = reserved(placement(config))
     return Needs(
         roles={row.role: _role_needs(row, int(gpus[row.role] * card)) for row in table if row.role in gpus},
-        host=sum(row.workers * row.host for row in table),
+        host=sum(row.host_of_all for row in table),
         store=object_store_demand(config, sizes),
         cpus=cpus,
         gpus=cards,
@@ -150,27 +161,34 @@ def plan_text(plan: Plan, config: Config, *, gpus: int, nodes: int, assumed: str
         f"worker {costs.score:,.3g} s; a cycle of {config.rollout.groups_per_cycle} groups takes the learner "
         f"{costs.cycle:,.3g} s; loads take {costs.load:,.2g} s"
     )
-    lines += ["", f"as configured: {_split_text(plan.own.split)}", *_outcome(plan.own, plan.own_needs, config, nodes)]
+    own = plan.own.planned
+    lines += ["", f"as configured: {_split_text(own.split)}", *_outcome(plan.own, plan.costs, config, nodes)]
     lines += [f"  note: {note}" for note in _notes(plan, config)]
-    if plan.best is None or plan.best_needs is None:
+    if plan.best is None or plan.thriftiest is None:
         lines += ["", f"no split of {gpus} GPUs fits" if gpus else "nothing else is looked for without GPUs"]
-    elif plan.best.split == plan.own.split:
-        lines += ["", f"no other split of {gpus} GPUs is better"]
+        return "\n".join(lines) + "\n"
+    best, thriftiest = plan.best.planned, plan.thriftiest.planned
+    if best.split == own.split:
+        lines += ["", f"no other split of {gpus} GPUs is faster"]
     else:
-        gain = plan.own.forecast.cycle_s / plan.best.forecast.cycle_s
-        lines += ["", f"recommended for {gpus} GPUs: {_split_text(plan.best.split)}, {gain:.2f} times as fast"]
-        lines += _outcome(plan.best, plan.best_needs, config, nodes)
-        lines.append(f"  {' '.join(plan.best.split.overrides)}")
+        gain = own.forecast.cycle_s / best.forecast.cycle_s
+        lines += ["", f"recommended for {gpus} GPUs: {_split_text(best.split)}, {gain:.2f} times as fast"]
+        lines += [*_outcome(plan.best, plan.costs, config, nodes), f"  {' '.join(best.split.overrides)}"]
+    if thriftiest.split not in (own.split, best.split):
+        share = plan.thriftiest.gpu_seconds / plan.best.gpu_seconds
+        lines += ["", f"fewest GPU seconds, {share:.2f} of these: {_split_text(thriftiest.split)}"]
+        lines += [*_outcome(plan.thriftiest, plan.costs, config, nodes), f"  {' '.join(thriftiest.split.overrides)}"]
     return "\n".join(lines) + "\n"
 
 
 def _split_text(split: Split) -> str:
-    counted = f"{split.actors} rollout, {split.workers} reward, {split.ranks} learner"
+    each = zip((split.actors, split.workers, split.ranks), ("rollout", "reward", "learner"), split.shares, strict=True)
+    counted = ", ".join(f"{count} {role}{f' of {gpus:g} GPU' if 0 < gpus < 1 else ''}" for count, role, gpus in each)
     return f"{counted}, on {split.gpus} GPUs" if split.gpus else counted
 
 
-def _outcome(planned: Planned, needed: Needs, config: Config, nodes: int) -> list[str]:
-    seen = planned.forecast
+def _outcome(choice: Choice, costs: Costs, config: Config, nodes: int) -> list[str]:
+    seen, needed, split = choice.planned.forecast, choice.needs, choice.planned.split
     ages = (
         f"policy age {seen.age_mean:.2f} in the mean and {seen.age_max} at most (cap {config.rollout.max_policy_age})"
     )
@@ -180,14 +198,35 @@ def _outcome(planned: Planned, needed: Needs, config: Config, nodes: int) -> lis
         f"  {ages}; {held}",
         f"  {'role':<9}{'busy':>7}{'waiting':>9}{'blocked':>9}   memory of its GPU",
     ]
-    for role, shares in seen.shares.items():
-        of = needed.roles[role]
+    if split.gpus:
+        hours = choice.gpu_seconds * config.run.cycles / HOUR
+        lines[0] += (
+            f"; {choice.gpu_seconds:,.3g} GPU seconds, {hours:,.3g} GPU hours for run.cycles={config.run.cycles}"
+        )
+    for role in config.roles:
+        shares, of = seen.shares[role], needed.roles[role]
         states = f"{shares['busy']:>7.0%}{shares['waiting']:>9.0%}{shares['blocked']:>9.0%}"
         lines.append(f"  {role:<9}{states}   {_memory(of)}")
+    lines += _shared_cards(choice, costs, config)
     each = f"{amount(needed.host / nodes)} of host memory and {amount(needed.store)} of object store on "
     each += "the node" if nodes == 1 else f"each of {nodes} nodes, if workers are spread evenly"
     lines.append(f"  {each}; {needed.cpus:g} CPUs reserved in all")
     return lines
+
+
+def _shared_cards(choice: Choice, costs: Costs, config: Config) -> list[str]:
+    """How busy the cards are that workers share, if costs know it."""
+    split, groups = choice.planned.split, config.rollout.groups_per_cycle
+    each = zip(
+        ("rollout", "reward"), (split.actors, split.workers), split.shares, (costs.generate, costs.score), strict=False
+    )
+    sharing = [(role, workers * gpus, groups * seconds) for role, workers, gpus, seconds in each if 0 < gpus < 1]
+    if not costs.alone or not sharing:
+        return []
+    cards = math.ceil(sum(share for _, share, _ in sharing))
+    busy = sum(seconds for *_, seconds in sharing) / (cards * choice.planned.forecast.cycle_s)
+    roles = " and ".join(role for role, *_ in sharing)
+    return [f"  {roles} share {some(cards, 'card')}, busy {busy:.0%}; who is busy there may wait for another's turn"]
 
 
 def _memory(of: RoleNeeds) -> str:
@@ -202,7 +241,7 @@ def _notes(plan: Plan, config: Config) -> list[str]:
         notes.append("a group takes longer than rollout.lease_s, so it would be issued again: raise it")
     if plan.costs.cycle > config.learner.cycle_timeout_s:
         notes.append("a cycle takes longer than learner.cycle_timeout_s, which ends the run: raise it")
-    for role, of in plan.own_needs.roles.items():
+    for role, of in plan.own.needs.roles.items():
         if of.card and of.used > HEADROOM * of.card:
             notes.append(f"a {role} worker needs more than {HEADROOM:.0%} of its share of a GPU")
     return notes

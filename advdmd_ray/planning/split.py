@@ -20,7 +20,7 @@ LOOKED_AT = 10
 AS_FAST = 0.02
 """A split with fewer GPUs is preferred unless it is slower by more than this share."""
 SHARES = (1.0, 0.5)
-"""Of a GPU, for one actor or reward worker. Two of them on a card halve each other's speed."""
+"""Of a GPU, for one actor or reward worker. Two of them on a card slow each other while both work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,11 @@ class Split:
         """That of a configuration."""
         rollout, reward, learner = config.rollout, config.reward, config.learner
         return cls(rollout.actors, reward.workers, learner.ranks, rollout.num_gpus, reward.num_gpus, learner.num_gpus)
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """GPUs of one worker of each role."""
+        return self.actor_gpus, self.worker_gpus, self.rank_gpus
 
     @property
     def gpus(self) -> int:
@@ -92,6 +97,7 @@ def best(
     costs: Callable[[Config], Costs],
     fits: Callable[[Config], bool],
     predicted: Callable[[Config, Costs], Forecast],
+    thrifty: bool = False,
 ) -> Planned | None:
     """The fastest split, or one with fewer GPUs that is hardly slower; the same for the same input.
 
@@ -101,10 +107,15 @@ def best(
         costs: Of a configuration.
         fits: Whether every role has the memory that it needs.
         predicted: The forecast.
+        thrifty: Whether GPU seconds a cycle count, not seconds.
 
     Returns:
         None if no split fits.
     """
+
+    def price(split: Split, cycle_s: float) -> float:
+        return cycle_s * (split.gpus if thrifty else 1)
+
     own = Split.of(config)
     bounded = []
     for shape, splits in candidates(config, gpus):
@@ -112,7 +123,9 @@ def best(
         if changed is None or not fits(changed):
             continue
         seconds = costs(changed)
-        bounded += [(round(math.log(bound(config, split, seconds)), 2), _thrift(split, own), split) for split in splits]
+        for split in splits:
+            least = math.log(price(split, bound(config, split, seconds)))
+            bounded.append((round(least, 2), _thrift(split, own), split))
     bounded.sort(key=itemgetter(0, 1))
     planned = []
     for *_, split in bounded[:LOOKED_AT]:
@@ -121,8 +134,8 @@ def best(
             planned.append(Planned(split, predicted(changed, costs(changed))))
     if not planned:
         return None
-    fastest = min(plan.forecast.cycle_s for plan in planned)
-    near = [plan for plan in planned if plan.forecast.cycle_s <= fastest * (1 + AS_FAST)]
+    prices = [price(plan.split, plan.forecast.cycle_s) for plan in planned]
+    near = [plan for plan, asked in zip(planned, prices, strict=True) if asked <= min(prices) * (1 + AS_FAST)]
     return min(near, key=lambda plan: (_thrift(plan.split, own), plan.forecast.cycle_s))
 
 
@@ -166,12 +179,19 @@ def _shares(own: float) -> tuple[float, ...]:
 
 
 def bound(config: Config, split: Split, costs: Costs) -> float:
-    """Fewest seconds that a cycle can take: those of the slowest role, or of all where nothing overlaps."""
+    """Fewest seconds that a cycle can take: those of the slowest role or of shared cards, or of all one by one."""
     groups, leases = config.rollout.groups_per_cycle, config.rollout.leases
     by_an_actor = max(costs.generate, (costs.generate + costs.hand_over) / leases)
-    sides = (
+    sides = [
         groups * by_an_actor / split.actors + costs.load,
         groups * costs.score / split.workers + costs.load,
         costs.cycle + costs.fetch,
-    )
-    return max(sides) if config.rollout.max_policy_age else sum(sides)
+    ]
+    if not config.rollout.max_policy_age:
+        return sum(sides)
+    roles = ((costs.generate, split.actors * split.actor_gpus), (costs.score, split.workers * split.worker_gpus))
+    sharing = [role for role, gpus in zip(roles, split.shares, strict=False) if gpus < 1]
+    if costs.alone and sharing:
+        seconds, shares = (sum(each) for each in zip(*sharing, strict=True))
+        sides.append(groups * seconds / math.ceil(shares))
+    return max(sides)

@@ -4,10 +4,8 @@ The controller over it is the real one, with its leases, caps and deadlines, so 
 with workers of these costs. No tensor is made and nothing sleeps: an hour of a thousand workers passes in seconds.
 """
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from itertools import count
 from random import Random
 from typing import Any
 
@@ -17,6 +15,8 @@ from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
+from advdmd_ray.planning.timeline import Timeline
+from advdmd_ray.runs.needs.sharing import shared_cards
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
@@ -37,6 +37,8 @@ class Costs:
         grid: Drawing one.
         judge: One judgement while the student learns.
         spread: Half the relative width of the uniform distribution that each of these is the mean of, in [0, 1).
+        alone: Whether generating and scoring are those of a worker that has its GPU to itself, so that workers that
+            share one slow each other.
 
     Raises:
         ValueError: for a negative number, or a spread of 1 or more.
@@ -52,6 +54,7 @@ class Costs:
     grid: float = 0.0
     judge: float = 0.0
     spread: float = 0.0
+    alone: bool = False
 
     def __post_init__(self) -> None:
         if min(self.seconds) < 0 or not 0 <= self.spread < 1:
@@ -59,8 +62,8 @@ class Costs:
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """All of them but the spread, in their order."""
-        return astuple(self)[:-1]
+        """All that are seconds, in their order."""
+        return astuple(self)[:-2]
 
 
 class VirtualClock:
@@ -104,8 +107,8 @@ class VirtualShell:
         self._version = 0
         self._running: dict[str, int] = {}
         self._outcomes: dict[Task, Any] = {}
-        self._ends: list[tuple[float, int, Task]] = []  # a heap; the number settles ties, in the order of the starts
-        self._number = count()
+        self._timeline = Timeline[Task]()
+        self._cards = shared_cards(config, self.rollout_workers, self.reward_workers) if costs.alone else {}
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """See `Shell`."""
@@ -114,18 +117,18 @@ class VirtualShell:
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:  # noqa: ARG002 - it takes time only
         """See `Shell`."""
         load = self._load(worker, student.manifest)
-        seconds = self._draw(self._costs.generate) + (0.0 if load is None else self._draw(self._costs.load))
-        return self._start(worker, seconds, (WorkReport(worker, seconds, load, 0), None))
+        seconds, before = self._draw(self._costs.generate), 0.0 if load is None else self._draw(self._costs.load)
+        return self._start(worker, seconds, (WorkReport(worker, seconds + before, load, 0), None), None, before)
 
     def hand_over(self, generated: Task, lease: Lease) -> Task:
-        """See `Shell`."""
+        """See `Shell`. It takes no turn on a card."""
         seconds = self._draw(self._costs.hand_over)
-        return self._start(generated.worker, seconds, WorkReport(generated.worker, seconds, None, 0), lease)
+        return self._start(generated.worker, 0.0, WorkReport(generated.worker, seconds, None, 0), lease, seconds)
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell`."""
         load, version = self._load(worker, discriminator.manifest), discriminator.manifest.version
-        seconds = self._draw(self._costs.score) + (0.0 if load is None else self._draw(self._costs.load))
+        seconds, before = self._draw(self._costs.score), 0.0 if load is None else self._draw(self._costs.load)
         lease: Lease = group
         info = GroupInfo(
             ordinal=lease.ordinal,
@@ -137,7 +140,7 @@ class VirtualShell:
             reward_mean=(0.0,),
             reward_m2=(0.0,),
         )
-        return self._start(worker, seconds, (WorkReport(worker, seconds, load, 0), info), lease)
+        return self._start(worker, seconds, (WorkReport(worker, seconds + before, load, 0), info), lease, before)
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:  # noqa: ARG002 - they take time only
         """See `Shell`; no bytes are ever gone."""
@@ -178,21 +181,19 @@ class VirtualShell:
 
     def wait(self, timeout_s: float) -> list[Task]:
         """See `Shell`: moves the clock to the next end of a task, and at most by `timeout_s`."""
-        limit = self._clock.now + timeout_s
-        self._clock.now = max(self._clock.now, min(limit, self._ends[0][0])) if self._ends else limit
-        done = []
-        while self._ends and self._ends[0][0] <= self._clock.now:
-            done.append(heapq.heappop(self._ends)[2])
+        now = self._clock.now
+        self._clock.now, done = self._timeline.ended(now, now + timeout_s)
         return done
 
     def outcome(self, task: Task) -> Any:
         """See `Shell`."""
         return self._outcomes.pop(task)
 
-    def _start(self, worker: str, seconds: float, outcome: Any, payload: Reference = None) -> Task:
+    def _start(self, worker: str, seconds: float, outcome: Any, payload: Reference = None, before: float = 0.0) -> Task:
         task = Task(worker, (), payload)
         self._outcomes[task] = outcome
-        heapq.heappush(self._ends, (self._clock.now + seconds, next(self._number), task))
+        card = self._cards.get(worker) if seconds else None
+        self._timeline.start(self._clock.now, seconds, task, before=before, card=card)
         return task
 
     def _load(self, worker: str, manifest: Manifest) -> LoadReport | None:

@@ -24,6 +24,7 @@ from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
+from advdmd_ray.runs.needs.sharing import by_turns
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.display import samples_progress, texts_progress
 from advdmd_ray.runtime.encoding import begin_encoding, encoded
@@ -127,17 +128,18 @@ class RayShell:
 
     def _hire(self) -> None:
         """Starts rollout and reward actors; they have no prompts yet."""
-        self._hire_role(self.rollout_workers, RolloutActor, self._config.rollout)
-        self._hire_role(self.reward_workers, RewardActor, self._config.reward)
+        self._advertise(self.rollout_workers, RolloutActor, self._config.rollout)
+        self._advertise(self.reward_workers, RewardActor, self._config.reward)
+        for name in by_turns(self.rollout_workers, self.reward_workers):
+            self._workers[name] = self._make[name]()
         for name in self._workers:
             if name != self.rollout_workers[0]:
                 self._workers[name].prepare.remote()
 
-    def _hire_role(self, names: Sequence[str], kind: Handle, section: Resources) -> None:
+    def _advertise(self, names: Sequence[str], kind: Handle, section: Resources) -> None:
         placed = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)
         for name in names:
             self._make[name] = partial(placed.remote, self._config, name)
-            self._workers[name] = self._make[name]()
 
     def _rank(self, group: PlacementGroup, index: int) -> Handle:
         learner = self._config.learner

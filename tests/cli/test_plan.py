@@ -11,7 +11,7 @@ from full_size import write_full_size
 from guarded import advdmd
 
 
-def test_a_recipe_is_planned_and_what_is_recommended_can_be_pasted(
+def test_a_recipe_is_planned_for_its_own_split_and_no_better_one_is_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = f"model.path={write_full_size('sd3_medium', tmp_path / 'model')}"
@@ -19,9 +19,20 @@ def test_a_recipe_is_planned_and_what_is_recommended_can_be_pasted(
     text = capsys.readouterr().out
     assert "assumed: h100 989 TFLOP/s" in text
     assert "if workers are spread evenly" in text
-    wanted = text.splitlines()[-1].split()
-    config = read_config("sd3_medium", [model, *wanted])
-    assert f"recommended for 8 GPUs: {config.rollout.actors} rollout, {config.reward.workers} reward" in text
+    assert "no other split of 8 GPUs is faster" in text
+
+
+def test_what_is_recommended_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = f"model.path={write_full_size('qwen_image_lora_2step', tmp_path / 'model')}"
+    assert main(["plan", "--config", "qwen_image_lora_2step", model, "--gpus", "8", "--device", "h200"]) == DONE
+    text = capsys.readouterr().out
+    before, _, after = text.partition("recommended for 8 GPUs: ")
+    pasted = next(line for line in after.splitlines() if line.startswith("  rollout.actors="))
+    config = read_config("qwen_image_lora_2step", [model, *pasted.split()])
+    assert after.startswith(f"{config.rollout.actors} rollout")
+    assert "GPU hours for run.cycles=2000" in before
+    if config.rollout.num_gpus < 1:
+        assert "rollout and reward share" in after
 
 
 def test_measured_costs_are_the_means_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import astuple
 from itertools import pairwise
 from typing import Any
 
@@ -68,7 +67,7 @@ def test_shares_are_whole_and_caps_are_kept(
 @given(scale=st.floats(0.001, 1000.0), cycle=SECONDS)
 def test_costs_times_a_number_are_times_times_that_number(scale: float, cycle: float) -> None:
     config, costs = config_of(actors=2, groups=4), Costs(generate=1.0, score=0.2, cycle=cycle, load=0.3, spread=0.1)
-    scaled = Costs(*(scale * seconds for seconds in astuple(costs)[:-1]), spread=0.1)
+    scaled = Costs(*(scale * seconds for seconds in costs.seconds), spread=0.1)
     plain, slow = (forecast(config, each, group_bytes=GROUP) for each in (costs, scaled))
     assert slow.cycle_s == pytest.approx(scale * plain.cycle_s, rel=0.02)  # rounding moves who comes first
 
@@ -126,3 +125,14 @@ def test_a_thousand_workers_are_forecast_in_seconds() -> None:
 def test_work_without_time_has_no_forecast() -> None:
     with pytest.raises(ValueError, match="work that takes time"):
         forecast(config_of(actors=1, groups=1), Costs(generate=0, score=0, cycle=0), group_bytes=GROUP)
+
+
+def test_workers_on_one_card_slow_each_other_only_where_costs_are_those_of_one_alone() -> None:
+    sections = {"rollout": {"num_gpus": 0.5}, "reward": {"num_gpus": 0.5}, "learner": {"num_gpus": 1}}
+    config = config_of(actors=1, groups=4)
+    config = Config.model_validate({name: part | sections.get(name, {}) for name, part in config.model_dump().items()})
+    paces = [
+        forecast(config, Costs(generate=2.0, score=1.0, cycle=0.1, alone=alone), group_bytes=GROUP).cycle_s
+        for alone in (True, False)
+    ]
+    assert paces == pytest.approx([4 * (2.0 + 1.0), 4 * 2.0], rel=0.02)

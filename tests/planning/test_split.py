@@ -26,16 +26,14 @@ def config_of(actors: int = 1, workers: int = 1, ranks: int = 1) -> Config:
 
 def costs_of(config: Config, rollout: float, reward: float, learner: float) -> Costs:
     """Of a cycle's work in GPU seconds, role by role."""
-    return Costs(
-        generate=rollout / 4 / config.rollout.num_gpus,
-        score=reward / 4 / config.reward.num_gpus,
-        cycle=learner / config.learner.ranks,
-    )
+    return Costs(generate=rollout / 4, score=reward / 4, cycle=learner / config.learner.ranks, alone=True)
 
 
-def planned(config: Config, gpus: int, work: tuple[float, float, float], *, fits: bool = True) -> Planned | None:
+def planned(
+    config: Config, gpus: int, work: tuple[float, float, float], *, fits: bool = True, thrifty: bool = False
+) -> Planned | None:
     costs = partial(costs_of, rollout=work[0], reward=work[1], learner=work[2])
-    return best(config, gpus, costs=costs, fits=lambda _: fits, predicted=predicted)
+    return best(config, gpus, costs=costs, fits=lambda _: fits, predicted=predicted, thrifty=thrifty)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +67,17 @@ def test_cards_that_would_stand_idle_are_left_over() -> None:
     assert found is not None
     assert found.split.gpus == 5  # one actor and one reward worker share a card
     assert (found.split.actor_gpus, found.split.worker_gpus) == (0.5, 0.5)
+
+
+def test_the_thriftiest_split_takes_the_fewest_gpu_seconds() -> None:
+    config, work = config_of(), (27.0, 27.0, 200.0)
+    fast, thrifty = (planned(config, 8, work, thrifty=thrifty) for thrifty in (False, True))
+    assert fast is not None
+    assert thrifty is not None
+    assert thrifty.split.gpus * thrifty.forecast.cycle_s < fast.split.gpus * fast.forecast.cycle_s
+    assert fast.forecast.cycle_s < thrifty.forecast.cycle_s
+    # Actors and reward workers that share cards let none of these idle: all of the work on all of the cards.
+    assert thrifty.split.gpus * thrifty.forecast.cycle_s == pytest.approx(sum(work), rel=0.15)
 
 
 def test_nothing_is_recommended_where_nothing_fits() -> None:

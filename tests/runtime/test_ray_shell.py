@@ -328,3 +328,12 @@ def test_an_actor_keeps_a_group_until_it_is_handed_over_and_no_longer() -> None:
     wholes = [actor.generate_and_hand_over(lease(ordinal), *weights)[1] for ordinal in (1, 0)]
     assert all(part.equals(whole) for part, whole in zip(parts, wholes, strict=True))
     assert actor._at_hand == {}
+
+
+def test_an_actor_and_a_reward_worker_are_hired_by_turns_so_that_shares_of_a_card_meet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(monkeypatch, None)
+    started(world)
+    hired = [who for who, what, *_ in world.events if what == "hired" and not who.startswith("learner")]
+    assert hired == ["rollout-0", "reward-0", "rollout-1"]

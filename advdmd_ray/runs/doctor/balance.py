@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Resources
-from advdmd_ray.runs.doctor.finding import Finding
+from advdmd_ray.runs.doctor.finding import Finding, some
 from advdmd_ray.runs.needs.compute import Network, full_cycle_cost
 
 LEAST, MOST = 0.5, 1.2
@@ -21,7 +21,7 @@ class Side:
         setting: The setting that counts them.
         workers: How many there are.
         work: Forward-equivalents of all together.
-        speed: Of one worker, in GPUs or threads.
+        speed: Of one worker, in GPUs or threads that compute.
     """
 
     who: str
@@ -65,14 +65,29 @@ def examine_balance(config: Config, network: Network) -> Finding:
         f"{cost.learner:,.0f} for the learner; actors need {shares[0]:.2f} and reward workers {shares[1]:.2f} of the "
         "learner's time"
     )
+    changes = [change for side in (actors, judges) if (change := _change(side, learner)) is not None]
+    shared = _shared(config, actors.work + judges.work)
+    if shared is not None:
+        text += f", and one after the other on the {some(shared.workers, 'card')} that they share "
+        text += f"{shared.time / learner.time:.2f}"
+        changes = changes or [change for change in [_change(shared, learner)] if change is not None]
     if not config.rollout.max_policy_age:
         return Finding("balance", "note", f"{text}, one after the other: rollout.max_policy_age=1 would overlap them")
-    changes = [change for side in (actors, judges) if (change := _change(side, learner)) is not None]
     return Finding("balance", "note" if changes else "ok", "; ".join([text, *changes]))
 
 
 def _speed(role: Resources) -> float:
-    return role.num_gpus or float(role.threads)
+    """A worker computes on one GPU, however many it has; a share of one is as fast as it while no other works there."""
+    return 1.0 if role.num_gpus else float(role.threads)
+
+
+def _shared(config: Config, work: float) -> Side | None:
+    """The cards on which actors meet reward workers, or None."""
+    rollout, reward = config.rollout, config.reward
+    if not (0 < rollout.num_gpus < 1 and 0 < reward.num_gpus < 1):
+        return None
+    cards = math.ceil(rollout.actors * rollout.num_gpus + reward.workers * reward.num_gpus)
+    return Side("the cards that actors and reward workers share", "cards", cards, work, 1.0)
 
 
 def _change(side: Side, learner: Side) -> str | None:

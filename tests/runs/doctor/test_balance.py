@@ -74,16 +74,27 @@ def test_the_shares_are_those_of_the_count_of_compute() -> None:
     assert f"actors need {share:.2f} and" in finding.text
 
 
-@pytest.mark.parametrize("speed", ["threads", "num_gpus"])
-def test_a_role_of_twice_the_speed_needs_half_the_time(speed: str) -> None:
+@pytest.mark.parametrize(("speed", "faster"), [("threads", 2), ("num_gpus", 1)])
+def test_more_threads_are_faster_and_more_gpus_than_one_are_not(speed: str, faster: int) -> None:
     both = {key: {speed: 1} for key in ("rollout", "reward", "learner")}
     shares = []
-    for fast in (1, 2):
-        text = examine_balance(config(**{**both, "rollout": {speed: fast}}), NETWORK).text
+    for given in (1, 2):
+        text = examine_balance(config(**{**both, "rollout": {speed: given}}), NETWORK).text
         found = re.search(r"actors need ([0-9.]+)", text)
         assert found is not None
         shares.append(float(found[1]))
-    assert shares[1] == pytest.approx(shares[0] / 2, abs=0.01)
+    assert shares[1] == pytest.approx(shares[0] / faster, abs=0.01)
+
+
+def test_cards_that_two_roles_share_have_the_work_of_both() -> None:
+    halves = {"rollout": {"num_gpus": 0.5}, "reward": {"num_gpus": 0.5}, "learner": {"num_gpus": 1}}
+    settings = config(**halves)
+    cost = full_cycle_cost(settings, NETWORK)
+    text = examine_balance(settings, NETWORK).text
+    assert f"actors need {cost.rollout / cost.learner:.2f} and" in text
+    assert f"on the 1 card that they share {(cost.rollout + cost.reward) / cost.learner:.2f}" in text
+    crowded = config(**{**halves, "cadence": {"fake_score_updates": 1, "dmd_updates": 1}, "dmd": {"batch_size": 8}})
+    assert examine_balance(crowded, NETWORK).state == "note"
 
 
 def test_guidance_that_is_an_input_leaves_the_learner_less_to_do() -> None:
