@@ -7,6 +7,7 @@ is not needed: no image processor is used. Its verbosity is the user's again onc
 
 import gc
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,22 @@ def transformer_class(family: Family) -> Any:
     return _named(family.transformer)
 
 
+@contextmanager
+def hidden(*packages: str) -> Iterator[None]:
+    """Nothing finds these packages inside: diffusers, imported here, does without those that are optional to it.
+
+    Python's own way to say that there is no such module is None in its place. diffusers remembers what it found, so
+    this is for a process of its own. A package that is imported already stays.
+    """
+    absent = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # pyright: ignore[reportArgumentType, reportCallIssue] - None is allowed
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         return _named(name)
@@ -56,14 +73,25 @@ def _importing() -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        from transformers.utils import logging
-
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()
-        try:
+        with _silent_transformers():
             yield
-        finally:
-            logging.set_verbosity(verbosity)
     finally:
         if collects:
             gc.enable()
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    from diffusers.utils.import_utils import is_transformers_available
+
+    if not is_transformers_available():  # hidden
+        yield
+        return
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

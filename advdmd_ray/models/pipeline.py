@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,20 +29,25 @@ of every pixel: a latent of 128 x 128 or hundreds of small ones; and of images t
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence diffusers' and transformers' notices and progress bars inside, and restore their settings."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+    """Silence diffusers' notices and progress bars inside, and transformers' if it is imported; restore their settings.
 
-    libraries = (diffusers_logging, transformers_logging)
-    levels = [library.get_verbosity() for library in libraries]
-    bars = transformers_logging.is_progress_bar_enabled()
+    Whoever loads what transformers reads asks for its class before.
+    """
+    from diffusers.utils import logging as diffusers_logging
+
+    libraries: list[Any] = [diffusers_logging]
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        libraries.append(transformers_logging)
+    levels = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
         library.set_verbosity_error()
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library, level in zip(libraries, levels, strict=True):
+        for library, (level, bars) in zip(libraries, levels, strict=True):
             library.set_verbosity(level)
             if bars:
                 library.enable_progress_bar()
@@ -67,8 +73,9 @@ def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: P
         "text": {"vae"} if info.dropped else {"vae", "transformer"},
         "codec": names - {"vae", "scheduler"},
     }[parts]
+    kind = pipeline_class(info.family)
     with quiet():
-        pipeline = pipeline_class(info.family).from_pretrained(
+        pipeline = kind.from_pretrained(
             str(info.folder),
             dtype=dtype,
             local_files_only=True,
@@ -93,8 +100,9 @@ def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> An
         UserError: The folder is not a whole pipeline (`inspect_pipeline`).
     """
     info = inspect_pipeline(path)
+    kind = transformer_class(info.family)
     with quiet():
-        transformer = transformer_class(info.family).from_pretrained(
+        transformer = kind.from_pretrained(
             str(info.folder / "transformer"), dtype=dtype, local_files_only=True, use_safetensors=True
         )
     return transformer.eval().requires_grad_(False)
@@ -239,8 +247,9 @@ def export_adapters(pipeline_path: str | Path, state: Mapping[str, Tensor], fold
         name: (tensor * scale if ".lora_B." in name else tensor).detach().contiguous()
         for name, tensor in adapter_weights(state).items()
     }
+    kind = pipeline_class(family)
     with drafted_folder(folder) as draft, quiet():
-        pipeline_class(family).save_lora_weights(str(draft), transformer_lora_layers=layers)
+        kind.save_lora_weights(str(draft), transformer_lora_layers=layers)
 
 
 def _snippet(

@@ -41,7 +41,7 @@ class LearnerRank(LearnerWorker):
 
     def prepare(self) -> None:
         """Imports what networks and engines need, which takes seconds: while the prompts are encoded."""
-        import_networks(self._config)
+        import_networks(self._config, whole=True)  # rank 0 decodes images and encodes the judge's prompts
         if self._config.learner.engine == "deepspeed":
             import_deepspeed(device_of(self._config.learner))
 

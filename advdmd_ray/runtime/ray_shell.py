@@ -132,9 +132,11 @@ class RayShell:
         self._advertise(self.reward_workers, RewardActor, self._config.reward)
         for name in by_turns(self.rollout_workers, self.reward_workers):
             self._workers[name] = self._make[name]()
-        for name in self._workers:
-            if name != self.rollout_workers[0]:
-                self._workers[name].prepare.remote()
+        encoder = self.rollout_workers[0]
+        for name in self.rollout_workers:
+            self._workers[name].prepare.remote(whole=name == encoder)
+        for name in self.reward_workers:
+            self._workers[name].prepare.remote(whole=self._config.asks_oracle)
 
     def _advertise(self, names: Sequence[str], kind: Handle, section: Resources) -> None:
         placed = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)

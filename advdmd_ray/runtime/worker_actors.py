@@ -30,9 +30,9 @@ class _WorkerActor(Generic[Worker]):
         torch.set_num_threads(threads)
         self._config, self._build = config, build
 
-    def prepare(self) -> None:
-        """Imports what networks need, which takes seconds: while the prompts are encoded elsewhere."""
-        import_networks(self._config)
+    def prepare(self, *, whole: bool) -> None:
+        """See `import_networks`; before anything else. If it fails, `open` will say why."""
+        import_networks(self._config, whole=whole)
 
     def open(self, facts: TableFacts, *shards: np.ndarray) -> str:
         """Gives the worker its prompts, and returns its name once it is built."""

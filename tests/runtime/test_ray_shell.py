@@ -33,8 +33,8 @@ class Call:
     def __init__(self, events: list[tuple[Any, ...]], who: str, what: str) -> None:
         self._events, self._who, self._what = events, who, what
 
-    def remote(self, *given: Any) -> str:
-        self._events.append((self._who, self._what, *given))
+    def remote(self, *given: Any, **named: Any) -> str:
+        self._events.append((self._who, self._what, *given, *named.items()))
         return f"{self._what} of {self._who}"
 
 
@@ -161,10 +161,11 @@ def test_all_workers_import_while_one_of_them_encodes_the_prompts(
     world = World(monkeypatch, samples)
     started(world)
     waited = world.at("driver", "has the encode of rollout-0")
-    importing = [("rollout-1", "prepare"), ("reward-0", "prepare"), ("learner-0", "prepare"), ("learner-1", "prepare")]
-    assert all(world.at(*event) < waited for event in [*importing, ("rollout-0", "encode")])
+    assert all(world.at(rank, "prepare") < waited for rank in ("learner-0", "learner-1"))
+    assert all(world.at(name, "prepare", ("whole", False)) < waited for name in ("rollout-1", "reward-0"))
+    # The one that encodes loads more of the pipeline than its transformer.
+    assert world.at("rollout-0", "prepare", ("whole", True)) < world.at("rollout-0", "encode") < waited
     assert ("task", "encode") not in world.events
-    assert ("rollout-0", "prepare") not in world.events
 
 
 def test_images_that_workers_make_first_have_the_room_of_the_actors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +176,13 @@ def test_images_that_workers_make_first_have_the_room_of_the_actors(monkeypatch:
     assert world.at("task", "encode") < world.at("driver", "has the encode of task") < made
     assert all(world.at(name, "hired") > made for name in ("rollout-0", "rollout-1", "reward-0"))
     assert not [event for event in world.events if event[1] == "encode" and event[0] != "task"]
+
+
+def test_reward_workers_that_decode_images_import_the_whole_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, None)
+    oracle = {"reward": {"workers": 1, "oracle_agreement": True}, "data": {"source": "shapes"}}
+    RayShell(Config.model_validate(CONFIG | oracle)).start(None, StartClock())
+    assert ("reward-0", "prepare", ("whole", True)) in world.events
 
 
 def test_a_worker_that_is_replaced_gets_the_prompts_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest
 from advdmd_ray.learner.networks import Networks
 from advdmd_ray.models.attention import choose_attention
-from advdmd_ray.models.diffusers_classes import transformer_class
+from advdmd_ray.models.diffusers_classes import hidden, transformer_class
 from advdmd_ray.models.discriminator import Discriminator, Hold
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Execution, TransformerDenoiser
@@ -42,9 +42,20 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def import_networks(config: Config) -> None:
-    """Imports what the networks of a run are made with; who makes one would do it then, and wait for seconds."""
-    transformer_class(inspect_pipeline(config.model.path).family)
+def import_networks(config: Config, *, whole: bool) -> None:
+    """Imports what the networks of a run are made with, in a process that belongs to it.
+
+    Who makes a network would do it then, and wait for seconds. diffusers imports peft, scipy and transformers where
+    they are installed, which takes half of them. Of these peft runs adapters, transformers text encoders and adapters;
+    scipy is for levels that no pipeline may ask for (`OTHER_LEVELS`).
+
+    Args:
+        config: The run's.
+        whole: Whether the process loads more of the pipeline than its transformer, now or later.
+    """
+    unused = () if config.lora.rank else ("peft", "scipy") if whole else ("peft", "scipy", "transformers")
+    with hidden(*unused):
+        transformer_class(inspect_pipeline(config.model.path).family)
 
 
 def build_denoiser(config: Config, role: Resources | None = None) -> TransformerDenoiser:
