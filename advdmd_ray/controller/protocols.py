@@ -55,8 +55,8 @@ class Shell(Protocol):
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         """Starts a rollout; outcome (WorkReport, None): its group stays with the worker until it is handed over.
 
-        A shell in which nothing can go on meanwhile hands it over at once: outcome (WorkReport, that of handing over),
-        payload the group.
+        Where nothing can go on meanwhile it is handed over at once: outcome (WorkReport, that of handing over), payload
+        the group.
         """
         ...
 

@@ -113,27 +113,28 @@ class RolloutStation:
         self._verify(generated)
         self._telemetry.generated(generated, self._config.group_size_of(lease.ordinal))
         if handed_over is not None:
-            self._take_in(task, lease, handed_over)
+            self._take_in(task, lease, handed_over, handed_over.seconds)
         else:
             self._handing_over[task.worker] += 1
             handing = self._shell.hand_over(task, lease)
             self._begin(
                 handing,
-                partial(self._handed_over, handing, lease),
+                partial(self._handed_over, handing, lease, self._clock()),
                 partial(self._hand_over_lost, lease=lease),
                 lease=lease,
             )
         self._network_is_free(task.worker)
 
-    def _handed_over(self, task: Task, lease: Lease, report: WorkReport) -> None:
+    def _handed_over(self, task: Task, lease: Lease, began: float, report: WorkReport) -> None:
         self._hands_are_free(task.worker)
-        self._take_in(task, lease, report)
+        # Not those of the report: an object store takes most of them after it was made.
+        self._take_in(task, lease, report, self._clock() - began)
 
-    def _take_in(self, task: Task, lease: Lease, report: WorkReport) -> None:
+    def _take_in(self, task: Task, lease: Lease, report: WorkReport, seconds: float) -> None:
         """The group is out of the actor's hands: its death would not lose it any more."""
         self._frontier.made(lease, self._clock())
         self._made(lease, task.payload)
-        self._telemetry.handed_over(report)
+        self._telemetry.handed_over(report, seconds)
 
     def _generation_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
         self._network_is_free(task.worker)

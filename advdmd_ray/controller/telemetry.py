@@ -95,10 +95,10 @@ class Telemetry:
             ]
         )
 
-    def handed_over(self, report: WorkReport) -> None:
-        """A group was handed over by its actor."""
+    def handed_over(self, report: WorkReport, seconds: float) -> None:
+        """A group was handed over by its actor, in so many seconds."""
         self._resides(report.worker, report.resident_bytes)
-        self._record([Sample.of("advdmd_rollout_hand_over_seconds", report.seconds)])
+        self._record([Sample.of("advdmd_rollout_hand_over_seconds", seconds)])
 
     def scored(self, report: WorkReport, result: CommitResult) -> None:
         """A group was scored and offered to the buffer."""

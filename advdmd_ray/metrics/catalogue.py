@@ -97,7 +97,7 @@ _ROLLOUT = (
     _counter("rollout_groups", "Groups generated.", unit="groups"),
     _gauge("rollout_trajectories_per_second", "Trajectories generated per second over the last cycle.", unit="1/s"),
     _histogram("rollout_seconds", "Time to generate one group.", _WORK_SECONDS, "s"),
-    _histogram("rollout_hand_over_seconds", "Time to bring a generated group out of its actor.", _WORK_SECONDS, "s"),
+    _histogram("rollout_hand_over_seconds", "Time from the actor of a group to the object store.", _WORK_SECONDS, "s"),
     _counter("rollout_leases_issued", "Leases issued, first issues and re-issues.", unit="leases"),
     _counter("rollout_leases_reissued", "Leases issued again, by reason (expired, lost).", "reason", unit="leases"),
     _gauge("rollout_leases_outstanding", "Leases issued and not yet committed.", unit="leases"),

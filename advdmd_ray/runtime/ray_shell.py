@@ -163,11 +163,9 @@ class RayShell:
         Raises:
             WorkerLostError: if the worker cannot be kept alive, however often it is replaced.
         """
-        actor, weights = self._live(worker), (self._manifest(student), student.payload)
-        if self._config.rollout.leases == 1:
-            reports, payload = actor.generate_and_hand_over.options(num_returns=2).remote(lease, *weights)
-            return self._landing.watch(Task(worker, (reports,), payload, process=actor))
-        return self._landing.watch(Task(worker, (actor.generate.remote(lease, *weights),), process=actor))
+        actor = self._live(worker)
+        reports = actor.generate.remote(lease, self._manifest(student), student.payload)
+        return self._landing.watch(Task(worker, (reports,), process=actor))
 
     def hand_over(self, generated: Task, lease: Lease) -> Task:
         """See `Shell`. It is asked of the process that has the group, be it alive or not."""

@@ -70,14 +70,6 @@ class RolloutActor(_WorkerActor[RolloutWorker]):
         """See `work.hand_over`."""
         return work.hand_over(self._worker, self._at_hand.pop(lease))
 
-    def generate_and_hand_over(
-        self, lease: Lease, manifest: Manifest, payload: Payload
-    ) -> tuple[tuple[WorkReport, WorkReport], pa.RecordBatch]:
-        """Both in one call."""
-        generated, group = work.generate(self._worker, lease, Snapshot(manifest, payload))
-        handed_over, batch = work.hand_over(self._worker, group)
-        return (generated, handed_over), batch
-
 
 @ray.remote
 class RewardActor(_WorkerActor[RewardWorker]):

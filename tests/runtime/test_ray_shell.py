@@ -15,6 +15,7 @@ from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runtime import ray_shell
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.worker_actors import RolloutActor
+from advdmd_ray.stations import work
 from advdmd_ray.stations.encoded_texts import TextIndex
 from advdmd_ray.stations.prompt_table import TableFacts
 from advdmd_ray.stations.records import Lease
@@ -262,8 +263,8 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
     return killed
 
 
-def shell_of(leases: int) -> RayShell:
-    shell = RayShell(Config.model_validate({"rollout": {"actors": 1, "leases": leases}}))
+def shell_of() -> RayShell:
+    shell = RayShell(Config.model_validate({"rollout": {"actors": 1}}))
     shell._make["rollout-0"] = Process
     shell._workers["rollout-0"] = Process()
     return shell
@@ -278,7 +279,7 @@ def landed(shell: RayShell, task: Task, value: Any) -> Any:
 
 
 def test_a_group_is_handed_over_by_the_process_that_made_it(killed: list[Process]) -> None:
-    shell = shell_of(2)
+    shell = shell_of()
     first: Any = shell._workers["rollout-0"]
     made, lost = shell.generate("rollout-0", lease(0), STUDENT), shell.generate("rollout-0", lease(1), STUDENT)
     assert landed(shell, made, ("report", None)) == ("report", None)
@@ -290,7 +291,7 @@ def test_a_group_is_handed_over_by_the_process_that_made_it(killed: list[Process
 
 
 def test_all_tasks_of_a_dead_process_are_lost_and_one_process_takes_its_place(killed: list[Process]) -> None:
-    shell = shell_of(2)
+    shell = shell_of()
     first: Any = shell._workers["rollout-0"]
     made = shell.generate("rollout-0", lease(0), STUDENT)
     landed(shell, made, ("report", None))
@@ -307,35 +308,27 @@ def test_all_tasks_of_a_dead_process_are_lost_and_one_process_takes_its_place(ki
 
 
 def test_bytes_that_are_gone_take_no_process_with_them(killed: list[Process]) -> None:
-    shell = shell_of(2)
+    shell = shell_of()
     task = shell.generate("rollout-0", lease(0), STUDENT)
     with pytest.raises(BytesLostError):
         landed(shell, task, ObjectLostError("0" * 56, None, ""))
     assert killed == []
 
 
-def test_an_actor_with_one_lease_is_asked_once_for_a_group(killed: list[Process]) -> None:
-    shell = shell_of(1)
-    task = shell.generate("rollout-0", lease(0), STUDENT)
-    actor: Any = shell._workers["rollout-0"]
-    assert actor.calls == [("generate_and_hand_over", lease(0))]
-    assert task.payload is not None
-
-
 def test_an_actor_keeps_a_group_until_it_is_handed_over_and_no_longer() -> None:
     kind: Any = RolloutActor
     kind = kind.__ray_metadata__.modified_class
     actor = kind.__new__(kind)
-    actor._at_hand, actor.__dict__["_worker"] = {}, rollout_worker(Mixer(1))
+    worker = rollout_worker(Mixer(1))
+    actor._at_hand, actor.__dict__["_worker"] = {}, worker
     student = pack("student", 0, Mixer(1).state_dict())
     weights = student.manifest, student.payload
     both = [actor.generate(lease(ordinal), *weights) for ordinal in (0, 1)]
     assert [rest for _, rest in both] == [None, None]
     parts = [actor.hand_over(lease(ordinal))[1] for ordinal in (1, 0)]
     assert actor._at_hand == {}
-    wholes = [actor.generate_and_hand_over(lease(ordinal), *weights)[1] for ordinal in (1, 0)]
-    assert all(part.equals(whole) for part, whole in zip(parts, wholes, strict=True))
-    assert actor._at_hand == {}
+    alone = [work.hand_over(worker, worker.generate(lease(ordinal)))[1] for ordinal in (1, 0)]
+    assert all(part.equals(whole) for part, whole in zip(parts, alone, strict=True))
 
 
 def test_an_actor_and_a_reward_worker_are_hired_by_turns_so_that_shares_of_a_card_meet(
