@@ -7,13 +7,15 @@ no buffer, no record batch, no digest, no checkpoint and no metrics.
 """
 
 import json
+import math
 import queue
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,11 +36,22 @@ class End(NamedTuple):
 
     Attributes:
         at: When, seconds.
-        cpu: What the process had computed until then, seconds.
+        cpu: What all processes had computed until then, seconds.
+        queued: How long the thread that learns had waited for a core until then, seconds.
     """
 
     at: float
     cpu: float
+    queued: float
+
+
+def queued(process: int | Literal["self"]) -> float:
+    """Seconds that the main thread of a process could have run and did not, as other work had the cores.
+
+    Not a number where the system does not tell, as Linux does.
+    """
+    told = Path(f"/proc/{process}/schedstat")
+    return float(told.read_text().split()[1]) / 1e9 if told.is_file() else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +106,7 @@ class BareLoop:
             with self._published:
                 self._newest = newest
                 self._published.notify()
-            ends.append(End(time.monotonic(), time.process_time()))
+            ends.append(End(time.monotonic(), time.process_time(), queued("self")))
         return ends
 
     def _make(self) -> None:

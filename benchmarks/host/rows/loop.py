@@ -23,7 +23,8 @@ from advdmd_ray.config.reading import read_config
 from advdmd_ray.metrics.history import entries_of
 from advdmd_ray.runs.folder import RunFolder
 from benchmarks.endurance.one_run import OneRun, running
-from benchmarks.host.bare_loop import End
+from benchmarks.endurance.processes import found
+from benchmarks.host.bare_loop import End, queued
 from benchmarks.host.contest import OURS, Field, Row
 
 Contestant = Callable[[Config, Path], list[End]]
@@ -31,7 +32,7 @@ Contestant = Callable[[Config, Path], list[End]]
 BARE = "bare loop: two threads"
 WARM, LAST = 4, 2
 """Cycles that are not counted: the first ones, and the last, for which actors have nothing to make any more."""
-LOOK_S = 0.2
+LOOK_S = 0.5
 # All networks learn from the first cycle on. Grids and judgements are left out, as the bare loop has none.
 STEADY = (
     "cadence.warm_dmd_updates=0",
@@ -58,11 +59,11 @@ class Loop:
         )
         return read_config(self.name, [*STEADY, *own, "metrics.port=0"])
 
-    def figures(self, ends: Sequence[End], config: Config) -> tuple[float, float]:
-        """Seconds and CPU seconds for each trajectory of the cycles that are counted."""
+    def figures(self, ends: Sequence[End], config: Config) -> End:
+        """The cycles that are counted, for each of their trajectories."""
         first, last = ends[WARM - 1], ends[WARM + self.cycles - 1]
         trajectories = self.cycles * config.rollout.groups_per_cycle * config.last_group_size
-        return (last.at - first.at) / trajectories, (last.cpu - first.cpu) / trajectories
+        return End(*((after - before) / trajectories for before, after in zip(first, last, strict=True)))
 
 
 def bare(config: Config, folder: Path) -> list[End]:
@@ -82,18 +83,24 @@ def ours(config: Config, folder: Path) -> list[End]:
         RuntimeError: if it ends before.
     """
     metrics, needed = RunFolder(config.folder).metrics, config.run.cycles - LAST
-    seen: list[tuple[float, float]] = []
     with running(folder, config.model_dump(mode="json")) as run:
-        while len(ends := cycle_ends(metrics)) < needed:
-            if run.process.poll() is not None:
-                raise RuntimeError(f"the run ended with exit code {run.process.returncode}: {run.log.read_text()}")
-            if len(ends) >= WARM:
-                seen.append((time.monotonic(), cpu_of(run)))
-            time.sleep(LOOK_S)
-        seen.append((time.monotonic(), cpu_of(run)))
-    (began, before), (ended, after) = seen[0], seen[-1]
-    rate = (after - before) / (ended - began)  # it is read between the ends of cycles
-    return [End(at, rate * at) for at in ends[:needed]]
+        _until(run, metrics, WARM)
+        rank = found(run.mark, run.process.pid)["learner rank"].pid
+        first = End(time.monotonic(), cpu_of(run), queued(rank))
+        ends = _until(run, metrics, needed)
+        last = End(time.monotonic(), cpu_of(run), queued(rank))
+    # They are read between the ends of cycles, so their rates count.
+    cpu, waited = ((after - before) / (last.at - first.at) for before, after in zip(first[1:], last[1:], strict=True))
+    return [End(at, cpu * at, waited * at) for at in ends[:needed]]
+
+
+def _until(run: OneRun, metrics: Path, cycles: int) -> list[float]:
+    """When each cycle ended, once so many have."""
+    while len(ends := cycle_ends(metrics)) < cycles:
+        if run.process.poll() is not None:
+            raise RuntimeError(f"the run ended with exit code {run.process.returncode}: {run.log.read_text()}")
+        time.sleep(LOOK_S)
+    return ends
 
 
 def cycle_ends(metrics: Path) -> list[float]:
@@ -119,13 +126,18 @@ def cpu_of(run: OneRun) -> float:
 
 
 def turn(loop: Loop, contestant: Contestant, name: str, facts: MutableMapping[str, list[float]]) -> float:
-    """Seconds for each trajectory; what it computed and its pace become facts."""
+    """Seconds for each trajectory; its pace and what it computed become facts.
+
+    So does the pace with the time left out in which the learner waited for a core. That is what it would be on cores of
+    its own, as long as it is the learner that the others wait for.
+    """
     with tempfile.TemporaryDirectory() as folder:
         config = loop.config(Path(folder))
-        seconds, cpu = loop.figures(contestant(config, Path(folder)), config)
-    facts[f"{name}: trajectories/s"].append(1 / seconds)
-    facts[f"{name}: CPU ms a trajectory"].append(1e3 * cpu)
-    return seconds
+        each = loop.figures(contestant(config, Path(folder)), config)
+    facts[f"{name}: trajectories/s"].append(1 / each.at)
+    facts[f"{name}: trajectories/s, but for its learner's wait for a core"].append(1 / (each.at - each.queued))
+    facts[f"{name}: CPU ms a trajectory"].append(1e3 * each.cpu)
+    return each.at
 
 
 @contextmanager

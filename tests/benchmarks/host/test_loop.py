@@ -1,6 +1,9 @@
 """The row of the whole loop: which cycles count, what is read of a run, and that the bare loop is its arithmetic."""
 
 import json
+import math
+import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.reading import read_config
-from benchmarks.host.bare_loop import BareLoop, End
+from benchmarks.host.bare_loop import BareLoop, End, queued
 from benchmarks.host.contest import OURS
 from benchmarks.host.rows import loop
 from benchmarks.host.rows.loop import LAST, WARM, Loop, cycle_ends, turn
@@ -28,14 +31,25 @@ def test_the_first_and_last_cycles_do_not_count_and_a_trajectory_has_its_share(t
     def contestant(config: Config, folder: Path) -> list[End]:
         assert config.run.cycles == WARM + 10 + LAST
         assert config.folder.parent == folder
-        ends = [End(100.0 * cycle, 50.0 * cycle) for cycle in range(1, WARM)]
-        at, cpu = 1000.0, 500.0
-        ends += [End(at + 6.4 * cycle, cpu + 12.8 * cycle) for cycle in range(11)]
-        return [*ends, End(9e9, 9e9), End(9e9, 9e9)]
+        ends = [End(100.0 * cycle, 50.0 * cycle, 0.0) for cycle in range(1, WARM)]
+        ends += [End(1000 + 6.4 * cycle, 500 + 12.8 * cycle, 3.2 * cycle) for cycle in range(11)]
+        return [*ends, End(9e9, 9e9, 9e9), End(9e9, 9e9, 9e9)]
 
-    facts: dict[str, list[float]] = {"who: trajectories/s": [], "who: CPU ms a trajectory": []}
+    facts: dict[str, list[float]] = defaultdict(list)
     assert turn(counted, contestant, "who", facts) == pytest.approx(0.1)  # cycles of 8 groups of 8
-    assert facts == {"who: trajectories/s": [pytest.approx(10.0)], "who: CPU ms a trajectory": [pytest.approx(200.0)]}
+    assert facts == {
+        "who: trajectories/s": [pytest.approx(10.0)],
+        "who: trajectories/s, but for its learner's wait for a core": [pytest.approx(20.0)],
+        "who: CPU ms a trajectory": [pytest.approx(200.0)],
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="only Linux tells")
+def test_the_wait_for_a_core_grows_and_is_unknown_of_a_process_that_is_not_there() -> None:
+    before = queued("self")
+    assert before >= 0
+    assert queued(os.getpid()) >= before
+    assert math.isnan(queued(2**30))
 
 
 def test_a_cycle_ends_when_its_elapsed_seconds_are_first_told(tmp_path: Path) -> None:
