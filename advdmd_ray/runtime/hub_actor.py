@@ -1,6 +1,8 @@
 """The Ray actor around `MetricsHub`, and the controller's side of it."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.calls import Handle, answer, landed
 
 LAST_RECORDS_S = 5.0
 
@@ -41,14 +43,15 @@ class RemoteHub:
 
     def __init__(self, actor: Handle) -> None:
         self._actor = actor
-        self._pending: list[ray.ObjectRef] = []
+        # In the order in which the actor does them. Ray's own thread says when one is over, so that nobody asks it.
+        self._pending: deque[tuple[ray.ObjectRef, Future[None]]] = deque()
 
     def record(self, samples: Sequence[Sample], cycle: int | None = None) -> None:
         """See `MetricsHub`; at most a few hundred records are under way."""
-        self._pending.append(self._actor.record.remote(list(samples), cycle))
-        done, self._pending = ray.wait(self._pending, num_returns=len(self._pending), timeout=0)
-        for ref in done:
-            answer(ref, "the metrics hub")
+        recorded = self._actor.record.remote(list(samples), cycle)
+        self._pending.append((recorded, recorded.future()))
+        while self._pending and self._pending[0][1].done():
+            landed(self._pending.popleft()[1], "the metrics hub")
 
     def serve(self, host: str, port: int) -> int:
         """See `MetricsHub`."""
@@ -56,14 +59,13 @@ class RemoteHub:
 
     def flush(self) -> None:
         """Waits until everything recorded is written."""
-        for ref in self._pending:
-            answer(ref, "the metrics hub")
-        self._pending = []
+        while self._pending:
+            answer(self._pending.popleft()[0], "the metrics hub")
 
     def flush_after_failure(self) -> None:
         """Gives the last records a moment; raises nothing, as the failure that ends the run must stay the one seen."""
         if self._pending:
-            ray.wait(self._pending, num_returns=len(self._pending), timeout=LAST_RECORDS_S)
+            ray.wait([ref for ref, _ in self._pending], num_returns=len(self._pending), timeout=LAST_RECORDS_S)
 
     def close(self) -> None:
         """Ends /metrics and metrics.jsonl when everything is written."""

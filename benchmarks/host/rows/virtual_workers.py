@@ -154,13 +154,18 @@ class LearnerHost:
         return f"version {self._version}"
 
 
+def shares(names: Sequence[str], hosts: int) -> list[Sequence[str]]:
+    """The workers of each host: of at most so many, as no host is without any."""
+    return [names[index::hosts] for index in range(min(hosts, len(names)))]
+
+
 class VirtualWorkersShell(RayShell):
     """`RayShell` whose workers share a few processes.
 
     Args:
         config: The numbers of workers.
         costs: Seconds of generate, score and cycle; fetching takes what it takes.
-        hosts: Processes of each role.
+        hosts: Processes of each role, as far as it has workers for them.
     """
 
     def __init__(self, config: Config, costs: Costs, *, hosts: int = 2) -> None:
@@ -172,10 +177,9 @@ class VirtualWorkersShell(RayShell):
         )
         for names, kind, seconds in roles:
             made: list[Handle] = []
-            for index in range(hosts):
-                made.append(
-                    kind.options(max_concurrency=AT_ONCE).remote(names[index::hosts], seconds, costs.spread, index)
-                )
-                self._workers |= dict.fromkeys(names[index::hosts], made[index])
+            for share in shares(names, hosts):
+                placed = kind.options(max_concurrency=AT_ONCE)
+                made.append(placed.remote(share, seconds, costs.spread, len(made)))
+                self._workers |= dict.fromkeys(share, made[-1])
             answer([host.up.remote() for host in made], "the hosts of the workers")
         self._ranks = [LearnerHost.remote(costs.cycle)]

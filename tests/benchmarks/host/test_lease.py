@@ -16,7 +16,7 @@ from advdmd_ray.stations.records import Lease
 from benchmarks.host.contest import OURS
 from benchmarks.host.rows import lease
 from benchmarks.host.rows.lease import LEASE, Moment, Size, WatchedLanding, counted_calls, figures, settings
-from benchmarks.host.rows.virtual_workers import RewardHost, RolloutHost, manifest_of
+from benchmarks.host.rows.virtual_workers import RewardHost, RolloutHost, manifest_of, shares
 
 SIZE = Size(10, 8, cycles=2, generate=0.5)
 
@@ -72,6 +72,11 @@ def test_calls_are_counted_only_meanwhile_and_still_do_what_they_do(monkeypatch:
         assert [ActorMethod._remote(object.__new__(ActorMethod), each) for each in (4, 5)] == [4, 5]
     ray.put(6)
     assert calls == {"put": 1, "remote": 2}
+
+
+def test_every_worker_has_a_host_and_every_host_has_workers() -> None:
+    assert shares(["a", "b", "c"], 2) == [["a", "c"], ["b"]]
+    assert shares(["a"], 2) == [["a"]]
 
 
 def test_hosts_hand_on_which_group_it_is_and_say_once_of_each_version_that_it_was_loaded() -> None:
