@@ -1,6 +1,7 @@
 """What all commands share: how a command is described, its exit codes, and errors that are one line."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,18 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """A finite number of at least 0.
+
+    Raises:
+        ArgumentTypeError: for any other.
+    """
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
     return value
 
 

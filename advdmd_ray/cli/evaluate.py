@@ -2,19 +2,25 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advdmd_ray.cli.arguments import DONE, Command, add_config, add_precision, positive, write_out
-from advdmd_ray.config import read_config
+from advdmd_ray.cli.arguments import DONE, Command, add_config, add_precision, not_negative, positive, write_out
+from advdmd_ray.config import Config, read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, check_writable
+from advdmd_ray.runtime.authentication import expect_token
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from advdmd_ray.runs.judgement import Drawn, Piece
+
+SEVERAL = 2
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -22,6 +28,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_config(command, required=False)
     judge = command.add_argument_group("judge", "the teacher at 40, 8, 4 and 2 steps, and a student; needs --config")
     judge.add_argument("--student", metavar="FOLDER", help="pipeline folder of a student")
+    workers = command.add_argument_group(
+        "workers",
+        "Ray actors that draw the images: one for each GPU, on the cluster of ray.address or RAY_ADDRESS, or here if "
+        "there are several. Without either, and with --actors 1, the judge's are drawn in this process",
+    )
+    workers.add_argument("--actors", type=positive, metavar="N", help="how many (default: one for each GPU, or one)")
+    workers.add_argument(
+        "--gpus-each", type=not_negative, metavar="G", help="GPUs of each (default: 1 where there is one, or 0)"
+    )
     command.add_argument(
         "--out",
         metavar="PATH",
@@ -38,8 +53,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     suite.add_argument("--size", type=positive, nargs=2, metavar=("H", "W"), help="pixels (default: the folder's)")
     add_precision(suite, "of the networks; auto: bfloat16 on GPUs, float32 on CPUs")
     suite.add_argument("--seed", type=int, default=0, help="names the seed of every image (default 0)")
-    suite.add_argument("--actors", type=positive, default=1, help="Ray actors that draw (default 1)")
-    suite.add_argument("--gpus-each", type=float, help="GPUs of each actor (default: 1 if torch sees one here, or 0)")
     command.add_argument(
         "--collect", nargs="+", metavar="RESULTS", help="tabulate what official scorers wrote, side by side"
     )
@@ -66,19 +79,31 @@ def run_command(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from advdmd_ray.runs.verdict import judge_run
+    from advdmd_ray.runs.verdict import facts_of, verdict_of
 
-    console = Console(stderr=True)
-    with console.status("judging") as status:
-        verdict = judge_run(
-            config,
-            None if args.student is None else Path(args.student),
-            lambda done, of: status.update(f"judging: {done} of {of} images"),
-        )
+    verdict = facts_of(verdict_of(config, _drawn(config, args)))
     write_out(out, json.dumps(verdict, indent=2) + "\n")
     Console().print(judge_table(verdict))
     sys.stdout.write(f"{out}\n")
     return DONE
+
+
+def _drawn(config: Config, args: argparse.Namespace) -> "Mapping[Piece, Drawn]":
+    """What the judge is to see, drawn in this process or by workers."""
+    from advdmd_ray.runs.needs.memory import ray_address
+    from advdmd_ray.runs.parts.networks import gpus_here
+    from advdmd_ray.runs.verdict import draw_here
+    from advdmd_ray.runtime.display import judge_progress
+
+    student, address = None if args.student is None else Path(args.student), ray_address(config)
+    alone = address is None and gpus_here() < SEVERAL if args.actors is None else args.actors < SEVERAL
+    if alone and args.gpus_each is None:
+        with judge_progress() as progress:
+            return draw_here(config, student, progress)
+    expect_token(address)
+    from advdmd_ray.runtime.evaluating import drawn_on_ray
+
+    return drawn_on_ray(config, student, actors=args.actors, gpus_each=args.gpus_each)
 
 
 def _suite(args: argparse.Namespace) -> int:
@@ -91,6 +116,8 @@ def _suite(args: argparse.Namespace) -> int:
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from advdmd_ray.evaluation.suites.layout import DpgBench, GenEval
+
+    expect_token(os.environ.get("RAY_ADDRESS"))
     from advdmd_ray.runtime.suite import SuiteSettings, default_gpus, draw_suite
 
     suite = GenEval(Path(args.metadata), args.images) if args.suite == "geneval" else DpgBench(Path(args.prompts))
@@ -130,7 +157,7 @@ def judge_table(verdict: Mapping[str, Any]) -> "Table":
     """The judge's verdict as a table.
 
     Args:
-        verdict: What `judge_run` returns: `{"labels": [figure], "teacher": {steps: score}, "student": score with steps,
+        verdict: What `facts_of` returns: `{"labels": [figure], "teacher": {steps: score}, "student": score with steps,
             "real": score}`, a score being `{"figures": {key: value}}`; the student may be absent.
     """
     from rich.table import Table

@@ -26,6 +26,8 @@ from advdmd_ray.runs.judgement import (
     shown_samplers,
 )
 
+THREADS_BESIDE_GPU = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -66,8 +68,9 @@ def draw_here(
     pieces = pieces_of(config, student=student is not None)
     images, done = sum(len(piece.images) for piece in pieces), 0
     drawn: dict[Piece, Drawn] = {}
-    with all_threads():
-        drawer = PieceDrawer(config, student, judge_inputs(config), "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with threads(drawing_threads(device)):
+        drawer = PieceDrawer(config, student, judge_inputs(config), device)
         for piece in pieces:
             progress(done, images)
             drawn[piece] = drawer.draw(piece)
@@ -111,15 +114,12 @@ def verdict_of(config: Config, drawn: Mapping[Piece, Drawn]) -> Verdict:
     )
 
 
-def judge_run(
-    config: Config, student: Path | None, progress: Callable[[int, int], None] = lambda _done, _of: None
-) -> dict[str, Any]:
-    """The verdict on teacher and student, all in this process, as JSON-able figures.
+def facts_of(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as JSON-able figures.
 
     `{"headline": key, "labels": [figure], "teacher": {steps: score}, "student": score with steps, "real": score}`; a
     figure is `{"key", "label", "better", "share"}`, a score `{"figures": {key: value}, "images": number}`.
     """
-    verdict = verdict_of(config, draw_here(config, student, progress))
     facts: dict[str, Any] = {
         "headline": verdict.headline,
         "labels": [asdict(figure) for figure in verdict.figures],
@@ -131,11 +131,19 @@ def judge_run(
     return facts
 
 
+def drawing_threads(device: str) -> int:
+    """CPU threads of whoever draws for a judge: every core, or beside a GPU so many that all its neighbours fit too.
+
+    They do not hang on how many draw, as the last bits of a sum on a CPU hang on them.
+    """
+    return usable_cores() if device == "cpu" else min(usable_cores(), THREADS_BESIDE_GPU)
+
+
 @contextmanager
-def all_threads() -> Iterator[None]:
-    """Lets torch use every core while no worker is up."""
+def threads(count: int) -> Iterator[None]:
+    """Lets torch use so many threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(usable_cores())
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """Pieces of work dealt out to actors, one each at a time."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import ray
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runtime.calls import Handle, answer
 
+logger = logging.getLogger(__name__)
 Piece = TypeVar("Piece")
 SHARD_S = 3600.0
 """Nobody works longer at one shard of images."""
@@ -38,7 +40,7 @@ def deal(
 ) -> Iterator[tuple[Piece, Any]]:
     """Hand the work out in its order and yield each piece with its answer, in the order that they are done.
 
-    The piece of an actor that is lost goes to another one.
+    The piece of an actor that is lost goes to another one, and a warning says so.
 
     Args:
         team: The actors.
@@ -76,12 +78,13 @@ def deal(
             given = answer(ticket, "a worker's start" if piece is None else name(work[piece]))
         except BytesLostError:
             raise
-        except WorkerLostError:
+        except WorkerLostError as error:
             if piece is not None:
                 losses[piece] += 1
                 waiting.append(piece)
             if max(losses.values(), default=0) >= MOST_LOSSES or not (at_work or joining or idle):
                 raise
+            logger.warning("%s; %s", error, "the others go on" if piece is None else "another worker does it again")
             give()
             continue
         idle.append(actor)

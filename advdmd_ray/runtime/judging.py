@@ -1,4 +1,4 @@
-"""The judge at the end of a run, on Ray: what it is to see is drawn by as many workers as the run held room for."""
+"""The judge on Ray: what it is to see is drawn by many workers, at the end of a run by as many as that had room for."""
 
 from pathlib import Path
 
@@ -11,23 +11,30 @@ from advdmd_ray.provenance import usable_cores
 from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.finish import Judged, judged_run
 from advdmd_ray.runs.judgement import Drawn, JudgeInputs, Piece, PieceDrawer, calls, judge_inputs, pieces_of
-from advdmd_ray.runs.verdict import all_threads
+from advdmd_ray.runs.verdict import drawing_threads, threads
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.dealing import deal, hired
 from advdmd_ray.runtime.display import judge_progress
 from advdmd_ray.runtime.team import Team, team_of
 
+ENCODING_THREADS = 1
+"""At the end of a run, of the task that encodes the judge's prompts, as of those that encode the run's."""
 VERDICT_S = 1800.0
 """The figures of what was drawn: features are small, and no network runs."""
 SLACK = 10
 """A piece may take so many times as long as its calls of the network took in the rollout actors."""
 
 
-def patience_s(config: Config, pieces: list[Piece]) -> float:
+def patience_s(config: Config, pieces: list[Piece], *, elsewhere: bool = False) -> float:
     """Seconds within which some piece is done unless the workers hang.
 
     What the longest piece's calls of the network would take at the pace of the rollout actors, ten times, and the time
     that a worker may take to start. Where nothing was measured, a group takes all of its lease.
+
+    Args:
+        config: The run's.
+        pieces: What is to be drawn.
+        elsewhere: Whether other machines than the run's may draw, whose pace is not known: a lease's time is the least.
     """
     figures = Figures.of(config)
     trajectories = figures.one("advdmd_rollout_trajectories_total")
@@ -37,17 +44,26 @@ def patience_s(config: Config, pieces: list[Piece]) -> float:
         if (labels["role"], labels["state"]) == ("rollout", "busy")
     )
     measured = busy / trajectories if trajectories else 0.0
-    trajectory = measured or config.rollout.lease_s / config.rollout.group_size
+    leased = config.rollout.lease_s / config.rollout.group_size
+    trajectory = max(measured, leased) if elsewhere else measured or leased
     longest = max(calls(config, piece) for piece in pieces)
     return config.ray.start_timeout_s + SLACK * trajectory * longest / config.steps
 
 
 @ray.remote
 class JudgeActor:
-    """Draws one piece after the other."""
+    """Draws one piece after the other.
 
-    def __init__(self, config: Config, student: Path, inputs: JudgeInputs, threads: int) -> None:
-        torch.set_num_threads(min(threads, usable_cores()))
+    Args:
+        config: See `PieceDrawer`.
+        student: The same.
+        inputs: The same.
+        count: Threads; None: those of a judgement in one process.
+    """
+
+    def __init__(self, config: Config, student: Path | None, inputs: JudgeInputs, count: int | None) -> None:
+        self._device = "cuda" if ray.get_gpu_ids() else "cpu"
+        torch.set_num_threads(drawing_threads(self._device) if count is None else min(count, usable_cores()))
         self._parts = config, student, inputs
         self._drawer: PieceDrawer | None = None
 
@@ -57,22 +73,23 @@ class JudgeActor:
     def draw(self, piece: Piece) -> tuple[int, Drawn]:
         """Draws a piece; returns the number of its images first."""
         if self._drawer is None:  # not in the constructor, whose errors Ray hands on as text only
-            self._drawer = PieceDrawer(*self._parts, "cuda" if ray.get_gpu_ids() else "cpu")
+            self._drawer = PieceDrawer(*self._parts, self._device)
         return len(piece.images), self._drawer.draw(piece)
 
 
 # As for the prompts of the run: no CPU is asked for, and what ended it once would end it again.
 @ray.remote(num_cpus=0, max_retries=0)
-def encoded_inputs(config: Config) -> tuple[int, JudgeInputs]:
+def encoded_inputs(config: Config, count: int | None) -> tuple[int, JudgeInputs]:
     """`judge_inputs` away from the driver, behind their number; the text encoders leave with the task's process."""
-    inputs = judge_inputs(config)
+    with threads(drawing_threads("cuda" if ray.get_gpu_ids() else "cpu") if count is None else count):
+        inputs = judge_inputs(config)
     return len(inputs.prompts), inputs
 
 
 @ray.remote(num_cpus=0, max_retries=0)
 def scored(config: Config, pieces: list[Piece], *drawn: Drawn) -> Judged:
     """`judged_run` away from the driver."""
-    with all_threads():
+    with threads(usable_cores()):
         return judged_run(config, dict(zip(pieces, drawn, strict=True)))
 
 
@@ -90,20 +107,37 @@ def judged_on_ray(config: Config, student: Path, here: NodeAffinitySchedulingStr
         RayTaskError: for whatever a worker does not expect.
     """
     pieces = pieces_of(config, student=True)
-    team, limit = team_of(config, len(pieces)), patience_s(config, pieces)
-    encoding: Handle = encoded_inputs.options(num_returns=2, num_gpus=config.rollout.num_gpus)
-    prompts, inputs = encoding.remote(config)
-    answer(prompts, "the encoding of the judge's prompts", limit)
-    drawn = _drawn(config, student, inputs, pieces, team, limit)
+    team = team_of(config, len(pieces))
+    count = max(config.rollout.threads, int(ray.cluster_resources().get("CPU", 1)) // team.actors)
+    drawn = drawn_by(team, config, student, pieces, patience_s(config, pieces), count)
     scoring: Handle = scored.options(name="judge", scheduling_strategy=here)
     return answer(scoring.remote(config, pieces, *drawn), "the judge's figures", VERDICT_S)
 
 
-def _drawn(
-    config: Config, student: Path, inputs: ray.ObjectRef, pieces: list[Piece], team: Team, limit: float
+def drawn_by(
+    team: Team, config: Config, student: Path | None, pieces: list[Piece], limit: float, count: int | None = None
 ) -> list[ray.ObjectRef]:
-    """What was drawn of each piece."""
-    threads = max(config.rollout.threads, int(ray.cluster_resources().get("CPU", 1)) // team.actors)
+    """Has the pieces drawn by a team of actors, once one task has encoded the judge's prompts.
+
+    Args:
+        team: So many actors.
+        config: See `PieceDrawer`.
+        student: The same.
+        pieces: All of a judgement.
+        limit: Seconds within which some piece must be done.
+        count: Threads of an actor; None: those of a judgement in one process.
+
+    Returns:
+        What was drawn of each piece, where it is.
+
+    Raises:
+        DeadlineError: if the workers hang.
+        WorkerLostError: if they are lost again and again.
+        RayTaskError: for whatever a worker does not expect.
+    """
+    encoding: Handle = encoded_inputs.options(num_returns=2, num_gpus=min(team.num_gpus, config.rollout.num_gpus))
+    prompts, inputs = encoding.remote(config, None if count is None else ENCODING_THREADS)
+    answer(prompts, "the encoding of the judge's prompts", limit)
     made: Handle = JudgeActor.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
     drawn: dict[Piece, ray.ObjectRef] = {}
 
@@ -113,11 +147,11 @@ def _drawn(
 
     done, images = 0, sum(len(piece.images) for piece in pieces)
     with (
-        hired(lambda: made.remote(config, student, inputs, threads), team.actors) as actors,
+        hired(lambda: made.remote(config, student, inputs, count), team.actors) as actors,
         judge_progress() as progress,
     ):
         dealt = deal(actors, pieces, begin, lambda piece: piece.name, limit, lambda actor: actor.ready.remote())
-        for _, count in dealt:
-            done += count
+        for _, number in dealt:
+            done += number
             progress(done, images)
     return [drawn[piece] for piece in pieces]

@@ -1,6 +1,5 @@
 """A configuration from its checks to its report: what `advdmd run` and the library's `run` do."""
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.needs.memory import ray_address
+from advdmd_ray.runtime.authentication import expect_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +66,7 @@ def _here(clock: StartClock) -> "Iterator[MakePlace]":
 @contextmanager
 def _on_ray(config: Config, clock: StartClock) -> "Iterator[MakePlace]":
     """Meets Ray, which waits for processes of its own, and imports meanwhile what needs no Ray: both take seconds."""
-    if ray_address(config) is not None:
-        # Clusters that Ray 2.60 starts ask for a token; Ray reads this when it is imported.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    expect_token(ray_address(config))
     from advdmd_ray.runtime.cluster import connected  # noqa: PLC0415 - imports ray
 
     clock.ended("imports")

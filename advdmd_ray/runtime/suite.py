@@ -10,7 +10,6 @@ import numpy as np
 import ray
 import torch
 
-from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.place import place_of
 from advdmd_ray.evaluation.suites.layout import Suite, SuitePrompt, claim_settings, missing, remove_drafts
@@ -18,7 +17,8 @@ from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.cluster import met
-from advdmd_ray.runtime.dealing import deal
+from advdmd_ray.runtime.dealing import deal, hired
+from advdmd_ray.runtime.team import Team, team_here
 from advdmd_ray.seeding import derive_seed
 
 PROMPT_S = 1800.0
@@ -68,6 +68,9 @@ class SuiteActor:
             pixels=settings.pixels,
         )
 
+    def ready(self) -> None:
+        """Answers once there is room for the actor."""
+
     def draw(self, text: str, seeds: list[int]) -> np.ndarray:
         """The images of one prompt, `[n, h, w, 3]` bytes."""
         return self._sampler.images([text] * len(seeds), seeds)
@@ -88,7 +91,7 @@ def draw_suite(
     out: Path,
     settings: SuiteSettings,
     *,
-    actors: int = 1,
+    actors: int | None = None,
     gpus_each: float = 0.0,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> int:
@@ -98,7 +101,7 @@ def draw_suite(
         suite: The benchmark.
         out: Where its images go; their settings are beside it.
         settings: What the images hang on; a folder holds images of one kind only.
-        actors: Ray actors that draw.
+        actors: Ray actors that draw; None: one for each GPU that Ray has, or where it has none for each node.
         gpus_each: GPUs of each.
         progress: Told how many of the prompts that were missing are done.
 
@@ -118,10 +121,7 @@ def draw_suite(
     progress(0, len(todo))
     if todo:
         with met(os.environ.get("RAY_ADDRESS"), None):
-            there = ray.cluster_resources().get("GPU", 0.0)
-            if gpus_each > there:
-                raise UserError(f"--gpus-each {gpus_each:g}: Ray has {there:g} GPUs; lower it, or join a cluster")
-            _draw(suite, out, settings, todo, min(actors, len(todo)), gpus_each, progress)
+            _draw(suite, out, settings, todo, team_here(len(todo), actors, gpus_each), progress)
     remove_drafts(out)
     return len(todo)
 
@@ -131,21 +131,22 @@ def _draw(
     out: Path,
     settings: SuiteSettings,
     todo: list[SuitePrompt],
-    actors: int,
-    gpus_each: float,
+    team: Team,
     progress: Callable[[int, int], None],
 ) -> None:
-    threads = max(1, (os.cpu_count() or 1) // actors)
-    made: Handle = SuiteActor.options(num_cpus=1, num_gpus=gpus_each, max_restarts=RETRIES, max_task_retries=RETRIES)
-    # Kept, or Ray would end an actor that nobody names any more.
-    team = [made.remote(settings, threads) for _ in range(actors)]
-    dealt = deal(
-        team,
-        todo,
-        lambda actor, prompt: actor.draw.remote(prompt.text, seeds_of(settings, suite, prompt)),
-        lambda prompt: f"the images of prompt {prompt.name}",
-        PROMPT_S,
+    threads = max(1, (os.cpu_count() or 1) // team.actors)
+    made: Handle = SuiteActor.options(
+        num_cpus=team.num_cpus, num_gpus=team.num_gpus, max_restarts=RETRIES, max_task_retries=RETRIES
     )
-    for done, (prompt, images) in enumerate(dealt, start=1):
-        suite.write(out, prompt, images)
-        progress(done, len(todo))
+    with hired(lambda: made.remote(settings, threads), team.actors) as actors:
+        dealt = deal(
+            actors,
+            todo,
+            lambda actor, prompt: actor.draw.remote(prompt.text, seeds_of(settings, suite, prompt)),
+            lambda prompt: f"the images of prompt {prompt.name}",
+            PROMPT_S,
+            lambda actor: actor.ready.remote(),
+        )
+        for done, (prompt, images) in enumerate(dealt, start=1):
+            suite.write(out, prompt, images)
+            progress(done, len(todo))
