@@ -50,7 +50,7 @@ class _Host:
     """
 
     def __init__(self, names: Sequence[str], seconds: float, spread: float, seed: int) -> None:
-        self._names, self._first = itertools.cycle(names), names[0]
+        self._names = itertools.cycle(names)
         self._versions: dict[str, int] = {}
         self._seconds, self._spread = seconds, spread
         self._random = Random(seed)  # noqa: S311 - draws of durations keep no secret
@@ -73,15 +73,21 @@ class _Host:
 class RolloutHost(_Host):
     """Many rollout actors."""
 
+    def __init__(self, names: Sequence[str], seconds: float, spread: float, seed: int) -> None:
+        super().__init__(names, seconds, spread, seed)
+        self._at_hand: dict[Lease, str] = {}  # by whom each was generated
+
     async def generate(self, lease: Lease, manifest: Manifest, payload: None) -> tuple[WorkReport, None]:  # noqa: ARG002
         """See `RolloutActor`."""
-        return await self._work(manifest), None
+        report = await self._work(manifest)
+        self._at_hand[lease] = report.worker
+        return report, None
 
     async def hand_over(self, lease: Lease) -> tuple[WorkReport, Group]:
         """See `RolloutActor`; takes no time."""
         group = np.zeros(GROUP_BYTES // 8, np.int64)
         group[:3] = lease.ordinal, lease.prompt_id, lease.policy_version
-        return WorkReport(self._first, 0.0, None, 0), group
+        return WorkReport(self._at_hand.pop(lease), 0.0, None, 0), group
 
 
 @ray.remote(num_cpus=0)

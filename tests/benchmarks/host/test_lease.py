@@ -88,7 +88,9 @@ def test_hosts_hand_on_which_group_it_is_and_say_once_of_each_version_that_it_wa
             loads.append((report.worker, report.load and report.load.version))
         assert loads == [("a", 3), ("b", 3), ("a", None), ("b", 4)]
         assert report.load.digest == manifest_of("student", 4).digest
-        _, group = await maker.hand_over(leased)
+        handed_over, group = await maker.hand_over(leased)
+        assert handed_over.worker == "b"
+        assert plain(RewardHost)([], 0.0, 0.5, 0), "a host may have no worker"
         (report, info), scores = await scorer.score(group, manifest_of("discriminator", 2), None)
         assert (info.ordinal, info.prompt_id, info.policy_version, info.reward_version) == (7, 5, 3, 2)
         assert list(scores) == [7]
