@@ -3,8 +3,10 @@
 import hashlib
 import itertools
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,31 +76,63 @@ def find_shards(path: str, *, image_column: str = "image", caption_column: str =
     """
     root = Path(path).expanduser()
     if root.is_file():
-        files = [root]
+        folder, names = root.parent, [root.name]
     elif root.is_dir():
-        files = sorted(file for file in root.rglob("*") if file.is_file())
+        folder, names = root, _names_in(root)
     else:
         raise UserError(f"data.path {root}: no such file or folder; give a folder of images, or .parquet or .tar files")
-    parquet = [file for file in files if file.suffix == ".parquet"]
+    parquet = [folder / name for name in names if _suffix(name) == ".parquet"]
     if parquet:
         columns = (image_column, caption_column)
         return tuple(shard for file in parquet for shard in _parquet_shards(file, columns))
-    tars = [file for file in files if file.suffix == ".tar"]
+    tars = [folder / name for name in names if _suffix(name) == ".tar"]
     if tars:
-        return tuple(Shard(file.name, _identity([file]), TarReader(file)) for file in tars)
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        return tuple(Shard(file.name, _identity([file.absolute()]), TarReader(file)) for file in tars)
+    images = [name for name in names if _suffix(name).lower() in IMAGE_SUFFIXES]
     if not images:
         raise UserError(
             f"data.path {root}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), no .parquet and no .tar file"
         )
-    return tuple(_folder_shards(root if root.is_dir() else root.parent, images))
+    if root.is_file():
+        beside = _caption_file(root)
+        names = names if beside is None else [*names, beside.name]
+    return tuple(_folder_shards(folder, images, frozenset(names)))
 
 
-def _identity(files: Sequence[Path], *more: str) -> str:
+def _names_in(root: Path) -> list[str]:
+    """All files in a folder, at any depth, by their names in it, ordered part by part.
+
+    A folder says itself what is a file in it: with hundreds of thousands of files, asking for each takes most of the
+    time. Links to files are followed, links to folders are not.
+    """
+    found, folders = list[str](), [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = list(os.scandir(root / folder))
+        except PermissionError:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(f"{folder}{entry.name}/")
+            elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and Path(entry.path).is_file()):
+                found.append(f"{folder}{entry.name}")
+    return sorted(found, key=lambda name: name.split("/"))
+
+
+def _suffix(name: str) -> str:
+    """As `PurePath.suffix` has it."""
+    last = name.rpartition("/")[2]
+    dot = last.rfind(".")
+    return last[dot:] if 0 < dot < len(last) - 1 else ""
+
+
+def _identity(files: Sequence[Path | str], *more: str) -> str:
+    """Of files with absolute names."""
     digest = hashlib.sha256()
     for file in files:
-        facts = file.stat()
-        digest.update(f"{file.absolute()}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+        facts = os.stat(file)  # noqa: PTH116 - a path for each of many files would take longer than this
+        digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
     for part in more:
         digest.update(f"{part}\0".encode())
     return digest.hexdigest()
@@ -107,19 +141,25 @@ def _identity(files: Sequence[Path], *more: str) -> str:
 # Folders ------------------------------------------------------------------------------------------------------------
 
 
-def _folder_shards(root: Path, images: Sequence[Path]) -> Iterator[Shard]:
-    table = root / METADATA
+def _folder_shards(root: Path, images: Sequence[str], there: AbstractSet[str]) -> Iterator[Shard]:
+    table, absolute = root / METADATA, str(root.absolute())
     listed = _metadata(table) if table.is_file() else None
     for number, first in enumerate(range(0, len(images), FOLDER_SHARD)):
-        files = images[first : first + FOLDER_SHARD]
-        names = tuple(file.relative_to(root).as_posix() for file in files)
+        names = tuple(images[first : first + FOLDER_SHARD])
         if listed is None:
             captions = None
-            sources = [*files, *(found for file in files if (found := _caption_file(file)) is not None)]
+            sources = [*names, *(found for name in names if (found := _caption_name(name, there)) is not None)]
         else:  # only its own: a shard travels to a worker
             captions = tuple(listed.get(name, "") for name in names)
-            sources = [*files, table]
-        yield Shard(f"{root.name}-{number:05d}", _identity(sources), FolderReader(root, names, captions), len(files))
+            sources = [*names, METADATA]
+        identity = _identity([os.path.join(absolute, name) for name in sources])  # noqa: PTH118 - as in `_identity`
+        yield Shard(f"{root.name}-{number:05d}", identity, FolderReader(root, names, captions), len(names))
+
+
+def _caption_name(image: str, there: AbstractSet[str]) -> str | None:
+    """`_caption_file` by the names that are there."""
+    stem = image.removesuffix(_suffix(image))
+    return next((name for suffix in CAPTION_SUFFIXES if (name := f"{stem}{suffix}") in there), None)
 
 
 def _caption_file(image: Path) -> Path | None:
@@ -206,7 +246,7 @@ def _parquet_shards(file: Path, columns: tuple[str, str]) -> Iterator[Shard]:
         if column not in names:
             raise UserError(f"{file}: has no column {column!r}; set {key} to one of: {', '.join(names)}")
     for group, count in enumerate(rows):
-        identity = _identity([file], str(group), *columns)
+        identity = _identity([file.absolute()], str(group), *columns)
         yield Shard(f"{file.name}-{group:05d}", identity, ParquetReader(file, group, columns), count)
 
 

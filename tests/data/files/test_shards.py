@@ -1,7 +1,9 @@
 """Captioned images in folders, Parquet files and tars, as others write them."""
 
+import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from advdmd_ray.data.files.shards import FOLDER_SHARD, METADATA, find_shards
+from advdmd_ray.data.files.shards import FOLDER_SHARD, IMAGE_SUFFIXES, METADATA, find_shards
 from advdmd_ray.errors import UserError
 from pictures import picture
 
@@ -125,6 +127,66 @@ def test_the_shards_of_a_folder_are_small_and_change_their_identity_with_their_f
     assert before[0].identity == after[0].identity
     assert before[1].identity != after[1].identity
     assert len({shard.identity for shard in (*before, *after)}) == 3
+
+
+def write_tricky(folder: Path) -> None:
+    """Files of all kinds, some of which are none."""
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("far.png", "far.txt"):
+        (elsewhere / name).write_bytes(b"far")
+    names = ["b.PNG", "a.b.png", "a.png", ".hidden.jpg", ".png", "no_suffix", "end.png.", "a b/c.webp", "a/z.bmp"]
+    names += ["a-/y.jpeg", "a/z.caption", "a.b.txt", "a.txt", "a.caption", "b.TXT", "a/notes.md", ".dot/x.png"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "folder.png").mkdir()
+    (folder / "folder.png" / "in.png").write_bytes(b"in")
+    (folder / "b.txt").mkdir()
+    (folder / "linked.png").symlink_to(elsewhere / "far.png")
+    (folder / "linked.txt").symlink_to(elsewhere / "far.txt")
+    (folder / "gone.png").symlink_to(elsewhere / "nothing")
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    (folder / "tree").symlink_to(elsewhere, target_is_directory=True)
+
+
+def test_a_folder_is_listed_as_pathlib_lists_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    write_tricky(folder)
+    images = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+    digest = hashlib.sha256()
+    texts = [next((t for s in (".txt", ".caption") if (t := f.with_suffix(s)).is_file()), None) for f in images]
+    for file in (*images, *(text for text in texts if text is not None)):
+        digest.update(f"{file}\0{file.stat().st_size}\0{file.stat().st_mtime_ns}\0".encode())
+    monkeypatch.chdir(tmp_path)
+    (shard,) = find_shards("folder")
+    found = list(shard.read())
+    assert [item.name for item in found] == [file.relative_to(folder).as_posix() for file in images]
+    assert [item.caption for item in found] == ["" if text is None else text.read_text() for text in texts]
+    assert shard.identity == digest.hexdigest()
+    assert len(images) == 10
+    assert sum(text is not None for text in texts) == 4
+
+
+def test_each_file_of_a_folder_is_asked_for_its_facts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        (tmp_path / f"{number}.png").write_bytes(b"x")
+        (tmp_path / f"{number}.txt").write_text("a caption")
+    asked, stat = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda file, *args, **more: asked.append(str(file)) or stat(file, *args, **more))
+    find_shards(str(tmp_path))
+    assert sorted(file for file in asked if file.endswith((".png", ".txt", ".caption"))) == sorted(
+        map(str, tmp_path.iterdir())
+    )
+
+
+def test_one_image_is_a_folder_of_one(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", metadata=False)
+    assert read(tmp_path / "folder" / "a.png") == EXPECTED[:1]
+    assert read(tmp_path / "folder" / "deep" / "c.png") == EXPECTED[2:]
+    before = find_shards(str(tmp_path / "folder" / "a.png"))[0].identity
+    (tmp_path / "folder" / "a.txt").write_text("another")
+    assert find_shards(str(tmp_path / "folder" / "a.png"))[0].identity != before
 
 
 def test_a_shard_knows_its_images_before_it_is_read_where_its_files_say(tmp_path: Path) -> None:
