@@ -125,6 +125,27 @@ def test_an_actor_that_never_hands_anything_over_costs_only_its_share() -> None:
     assert stage.frontier.first_unsettled == 8
 
 
+class _HangsOnce(FakeShell):
+    """The first hand-over never ends."""
+
+    hangs: Task | None = None
+
+    def hand_over(self, generated: Task, lease: Lease) -> Task:
+        task = super().hand_over(generated, lease)
+        if self.hangs is None:
+            self.hangs = task
+            self._ready_at[task] = float("inf")
+        return task
+
+
+def test_a_hand_over_that_hangs_costs_one_lease_and_one_place_and_the_actor_goes_on() -> None:
+    stage = stage_of(lease_s=10.0)
+    shell = _HangsOnce(stage.config, stage.clock, hand_over_s=0.5)
+    assert stage.over(shell).run() == 4
+    assert [(lease.ordinal, lease.attempt) for lease in shell.leases if lease.attempt] == [(0, 1)]
+    assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="expired") == 1
+
+
 def test_seconds_are_told_of_the_network_and_of_the_hands() -> None:
     stage = stage_of(rollout_s=2.0, hand_over_s=0.5)
     stage.run()
