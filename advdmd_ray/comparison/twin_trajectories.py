@@ -46,8 +46,8 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import clean_from_velocity, kernel_of, transition
-from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.ema import Ema
+from advdmd_ray.learner.engine_state import require_fit, shapes_of
 from advdmd_ray.learner.parts import LossPart, in_parts
 from advdmd_ray.learner.updates import rate_factor
 from advdmd_ray.losses.fake_score import flow_matching_loss, noised
@@ -224,13 +224,9 @@ class TwinTrajectories:
         """Goes on where `state_dict` was taken.
 
         Raises:
-            CheckpointError: if the names are not those of this student.
+            CheckpointError: if names or shapes are not those of this student; nothing was changed.
         """
-        wrong = sorted(self.state_dict().keys() ^ state.keys())
-        if wrong:
-            raise CheckpointError(
-                f"twinflow state does not fit: names differ, first {wrong[0]!r} ({len(wrong)} in all)"
-            )
+        require_fit(state, shapes_of(self.state_dict()))
         self._ema.load({name: state[f"ema.{name}"] for name in self._parameters})
         for name, parameter in self._parameters.items():
             parameter.copy_(state[f"student.{name}"])

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from advdmd_ray.errors import CheckpointError
+from advdmd_ray.learner.engine_state import fitting, require_fit, shapes_of
 
 
 class Ema:
@@ -40,19 +40,11 @@ class Ema:
         """Moves the average towards `weights`, which must have the same names and shapes.
 
         Raises:
-            ValueError: if names or shapes differ; what came before is part of the average then.
+            CheckpointError: if names or shapes differ; what came before is part of the average then.
         """
-        left = set(self._average)
-        for name, tensor in weights:
-            if name not in left:
-                raise ValueError(f"EMA: names differ, {name!r} is unknown or came twice")
-            left.remove(name)
+        for name, tensor in fitting(weights, shapes_of(self._average)):
             average = self._average[name]
-            if tensor.shape != average.shape:
-                raise ValueError(f"EMA: {_shapes_differ(name, average, tensor)}")
             average.lerp_(tensor.detach().to(average), 1 - self.decay)
-        if left:
-            raise ValueError(f"EMA: names differ, {min(left)!r} is missing ({len(left)} in all)")
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the average, float32 on the CPU."""
@@ -64,19 +56,10 @@ class Ema:
         Raises:
             CheckpointError: if names or shapes differ.
         """
-        names = sorted(self._average.keys() ^ state.keys())
-        if names:
-            raise CheckpointError(f"EMA does not fit: names differ, first {names[0]!r} ({len(names)} in all)")
-        for name, tensor in self._average.items():
-            if tensor.shape != state[name].shape:
-                raise CheckpointError(f"EMA does not fit: {_shapes_differ(name, tensor, state[name])}")
+        require_fit(state, shapes_of(self._average))
         for name, tensor in self._average.items():
             tensor.copy_(state[name])
 
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True)
-
-
-def _shapes_differ(name: str, ours: Tensor, theirs: Tensor) -> str:
-    return f"{name} has shape {tuple(theirs.shape)}, expected {tuple(ours.shape)}"

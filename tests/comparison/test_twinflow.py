@@ -298,7 +298,10 @@ def test_the_state_before_the_first_update_can_be_resumed_too() -> None:
 def test_the_state_of_another_network_is_refused() -> None:
     state = trainer(run()).state_dict()
     del state["student.level"]
-    with pytest.raises(CheckpointError, match=r"first 'student\.level'"):
+    with pytest.raises(CheckpointError, match=r"1 missing \['student\.level'\]"):
+        trainer(run()).load_state_dict(state)
+    state["student.level"] = torch.zeros(7)
+    with pytest.raises(CheckpointError, match=r"student\.level has shape \(7,\)"):
         trainer(run()).load_state_dict(state)
 
 

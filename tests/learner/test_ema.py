@@ -52,9 +52,9 @@ def test_a_loaded_average_continues_as_the_saved_one() -> None:
 def test_weights_of_another_network_are_refused() -> None:
     ema = Ema({"w": torch.zeros(3)}.items(), 0.9)
     for names in (["v"], [], ["w", "w"], ["w", "v"]):
-        with pytest.raises(ValueError, match="names differ"):
+        with pytest.raises(CheckpointError, match=r"is unknown or came twice|1 missing"):
             ema.update([(name, torch.zeros(3)) for name in names])
-    with pytest.raises(ValueError, match=r"shape \(2,\), expected \(3,\)"):
+    with pytest.raises(CheckpointError, match=r"shape \(2,\), expected \(3,\)"):
         ema.update([("w", torch.zeros(2))])
     with pytest.raises(CheckpointError, match=r"shape \(2,\), expected \(3,\)"):
         ema.load({"w": torch.zeros(2)})
