@@ -10,7 +10,7 @@ from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.ema import Ema
 from advdmd_ray.learner.engine import Engine
 from advdmd_ray.learner.gang import Gang
-from advdmd_ray.learner.tensor_file import TensorStream
+from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
 
 _NAMES: Final = {"student": "ema", "discriminator": "judge"}
 """Network -> its average's file in a checkpoint."""
@@ -40,13 +40,22 @@ class Averages:
                 self._averages[name] = Ema(weights, decays[name])
             weights.drain()
 
-    def update(self) -> None:
-        """Follows the weights, one tensor at a time. Collective."""
+    def update(self, keep: str) -> dict[str, Tensor]:
+        """Follows the weights, one tensor at a time. Collective.
+
+        Args:
+            keep: The network whose weights are wanted besides, so that they are gathered once.
+
+        Returns:
+            Copies of these on the CPU; nothing on another rank than 0.
+        """
+        kept: dict[str, Tensor] = {}
         for name, engine in self._engines.items():
             weights = engine.weights()
             if self._gang.rank == 0:
-                self._averages[name].update(weights)
+                self._averages[name].update(_keeping(weights, kept) if name == keep else weights)
             weights.drain()
+        return kept
 
     def of(self, network: str) -> Mapping[str, Tensor]:
         """The average itself, float32 on the CPU, until the next `update` or `load`; for reading.
@@ -79,3 +88,10 @@ class Averages:
         """
         for name, average in self._averages.items():
             average.load(checkpoint.load(_NAMES[name]))
+
+
+def _keeping(weights: TensorStream, kept: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The same weights, of which copies on the CPU are kept."""
+    for name, weight in weights:
+        kept[name] = cpu_copy(weight)
+        yield name, weight

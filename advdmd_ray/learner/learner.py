@@ -90,6 +90,7 @@ class Learner:
         self._health: Health = initial_health(config)
         self._signal = RewardSignal(config)
         self._ratio_checked = False
+        self._gathered: dict[str, Tensor] | None = None
         self.version = 0
 
     def _build_engines(self, networks: Networks) -> dict[str, Engine]:
@@ -158,7 +159,7 @@ class Learner:
         critics = (fake_score.module, discriminator.module)
         for path in dmd_updates:
             dmd_updates.step(dmd_parts(student, *critics, setting, batch, path))
-        self._averages.update()
+        self._gathered = self._averages.update(keep="student")
         self.version += 1
         made = (fake_score_updates, discriminator_updates, *turns, dmd_updates)
         return CycleReport(
@@ -256,7 +257,9 @@ class Learner:
         `reward.ema_decay`. With it go the weights of a backbone that learns: workers judge by the very network that
         the next cycle's AUC is measured of.
         """
-        student = self._engines["student"].weights()
+        # A cycle has gathered them for the average; before the first one, and once more, they are gathered here.
+        gathered, self._gathered = self._gathered, None
+        student = self._engines["student"].weights() if gathered is None else TensorStream.of(gathered)
         backbone = self._engines["fake_score"].weights() if self._carried else TensorStream.of({})
         if self._gang.rank != 0:
             student.drain()
@@ -264,7 +267,7 @@ class Learner:
             return {}, {}
         # Copies: a snapshot is read while the averages go on.
         judge = {name: cpu_copy(weight) for name, weight in self._averages.of("discriminator").items()}
-        weights = student.copied()
+        weights = student.copied() if gathered is None else gathered
         carried = {theirs: name for name, theirs in self._carried.items()}
         judge |= {carried[theirs]: cpu_copy(weight) for theirs, weight in backbone if theirs in carried}
         return weights, judge
@@ -333,6 +336,7 @@ class Learner:
             engine.load_state_dict(checkpoint.load(name))
             engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))
         self._averages.load(checkpoint)
+        self._gathered = None
         # A run that ended before its first cycle has seen no reward.
         seen = "reward_statistics" in checkpoint.stems
         self._signal.running_std = checkpoint.load("reward_statistics")["std"] if seen else None

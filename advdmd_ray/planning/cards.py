@@ -1,10 +1,10 @@
 """Peaks and memory of GPUs, as their vendor's datasheets have them.
 
-Datasheets since Hopper's print peaks of tensor cores with sparsity, twice those of dense products, which are meant here. The
-figures were compared with what others have copied from the datasheets: glennklockwood.com/garden/processors (A100 and H100:
-312 and 989.4 TFLOP/s dense), mullet.se (L40S: 362.05, and 733 with sparsity), waredb.com (RTX 4090: 165.2, and 330.3 with
-sparsity), hmc-tech.com (B200: 2,250, and 4,500 with sparsity; H200: as H100). Of the L4, hmc-tech.com computes half of the
-datasheet's peak from clock and cores.
+Datasheets since Hopper's print peaks of tensor cores with sparsity, twice those of dense products, which are meant
+here. The figures were compared with what others copied from the datasheets: glennklockwood.com/garden/processors (A100
+and H100: 312 and 989.4 TFLOP/s dense), mullet.se (L40S: 362.05, 733 with sparsity), waredb.com (RTX 4090: 165.2, 330.3
+with sparsity), hmc-tech.com (B200: 2,250, 4,500 with sparsity; H200: as H100). Of the L4, hmc-tech.com computes half of
+the datasheet's peak from clock and cores.
 """
 
 from dataclasses import dataclass

@@ -20,6 +20,7 @@ from advdmd_ray.runs.finish import Judged, Phases, report_run
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.memory import sizes_of
 from advdmd_ray.runs.needs.spilling import ray_disk, spilling
+from advdmd_ray.runs.needs.texts import text_need
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
@@ -56,7 +57,9 @@ def on_ray(config: Config, *, joined: bool) -> Iterator["RayPlace"]:
 
 def _say_what_spills(config: Config, *, joined: bool) -> None:
     offered = ray.cluster_resources().get("object_store_memory", 0.0)
-    found = spilling(config, sizes_of(config), offered, None if joined else ray_disk())
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    texts = nodes * text_need(config).in_store
+    found = spilling(config, sizes_of(config), offered, None if joined else ray_disk(), texts)
     if found.spills:
         logger.warning("object store: %s", found.text)
 
@@ -77,7 +80,8 @@ class RayPlace:
         shell = RayShell(self._config)
         try:
             shell.start(None if checkpoint is None else checkpoint.path.absolute(), start)
-            say(f"the learner's ranks reduce over {shell.backend}")
+            if self._config.learner.ranks > 1:
+                say(f"the learner's ranks reduce over {shell.backend}")
             yield shell
         finally:
             shell.stop()

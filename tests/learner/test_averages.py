@@ -56,7 +56,12 @@ def test_rank_0_follows_each_network_at_its_own_decay() -> None:
     before = {name: engine.state_dict() for name, engine in networks.items()}
     kept = averages(0, networks, [])
     moved(networks)
-    kept.update()
+    copies = kept.update(keep="student")
+    now = networks["student"].state_dict()
+    assert copies.keys() == now.keys()
+    assert all(torch.equal(copies[name], weight) for name, weight in now.items())
+    moved(networks)
+    assert not any(torch.equal(copies[name], weight) for name, weight in networks["student"].state_dict().items())
     for name, decay in DECAYS.items():
         for weight, tensor in kept.of(name).items():
             torch.testing.assert_close(tensor, before[name][weight] + (1 - decay))
@@ -66,7 +71,7 @@ def test_another_rank_keeps_and_copies_nothing_but_wears_what_rank_0_has(monkeyp
     networks, sent = engines(1), list[Tensor]()
     zero, one = averages(0, networks, sent), averages(1, networks, sent)
     moved(networks)
-    zero.update()
+    zero.update(keep="student")
     assert dict(zero.everywhere("discriminator")).keys() == zero.of("discriminator").keys()
 
     def to(*_: object, **__: object) -> Tensor:
@@ -75,7 +80,7 @@ def test_another_rank_keeps_and_copies_nothing_but_wears_what_rank_0_has(monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(Tensor, "to", to)
         patched.setattr(Tensor, "clone", to)
-        one.update()
+        assert one.update(keep="student") == {}
         assert [list(stream) for stream in one.streams().values()] == [[], []]
     with pytest.raises(ValueError, match="rank 1 keeps no averages"):
         one.of("student")
@@ -90,7 +95,7 @@ def test_an_average_goes_on_from_a_checkpoint_and_another_rank_reads_none(tmp_pa
     networks = engines(1)
     first = averages(0, networks, [])
     moved(networks)
-    first.update()
+    first.update(keep="student")
     saved: Checkpoint = open_checkpoint(save_checkpoint(tmp_path, 1, first.streams(), {}, 1))
     second = averages(0, engines(2), [])
     second.load(saved)

@@ -320,6 +320,20 @@ def test_a_cycle_makes_the_planned_updates_and_the_next_version() -> None:
     assert {sample.name for sample in report.samples()} >= {"advdmd_reward_mean", "advdmd_learner_ratio_deviation"}
 
 
+def test_the_student_is_gathered_once_a_cycle_for_its_average_and_for_what_is_published() -> None:
+    taught = learner(WARM, student=Mixer(1), critic=Judge(2))
+    engine, gathered = taught._engines["student"], list[str]()
+    made = engine.weights
+    engine.weights = lambda: gathered.append("student") or made()  # pyright: ignore[reportAttributeAccessIssue]
+    _cycle(taught, scored_groups(Mixer(1), Judge(2)))
+    published, _ = taught.published()
+    assert gathered == ["student"]
+    again, _ = taught.published()
+    assert gathered == ["student"] * 2
+    for weights in (published, again):
+        assert all(torch.equal(weights[name], weight) for name, weight in engine.state_dict().items())
+
+
 def test_a_snapshot_stays_what_was_published_while_the_learner_goes_on() -> None:
     groups = scored_groups(Mixer(1), Judge(2))
     taught = learner(config(), student=Mixer(1), critic=Judge(2))

@@ -197,7 +197,7 @@ def _unplaced(rows: Sequence[Role], nodes: Sequence[Node]) -> str:
 
 
 def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node], *, processes: bool = True) -> Finding:
-    """Host memory of all workers together, of a local Ray with its object store.
+    """Host memory of all workers together, of a local Ray with its object store, of one process with encoded texts.
 
     Args:
         config: The configuration.
@@ -207,17 +207,20 @@ def examine_memory(config: Config, sizes: Sizes, nodes: Sequence[Node], *, proce
     """
     rows, local = memory(config, sizes), _is_local(nodes)
     if not processes:
-        rows = tuple(replace(row, workers=1) for row in rows if row.role not in {"driver", "services"})
-    store = config.ray.object_store_bytes if local and processes else 0
-    needed, offered = sum(row.host_of_all for row in rows) + store, sum(node.memory for node in nodes)
-    all_of = f"all workers and an object store of {amount(store)}" if store else "all workers"
+        rows = tuple(replace(row, workers=1) for row in rows if row.role not in {"driver", "metrics"})
+    if processes:
+        beside, named = (config.ray.object_store_bytes, "an object store") if local else (0, "")
+    else:
+        beside, named = text_need(config).in_store, "encoded texts"
+    needed, offered = sum(row.host_of_all for row in rows) + beside, sum(node.memory for node in nodes)
+    all_of = f"all workers and {named} of {amount(beside)}" if beside else "all workers"
     text = f"{all_of} need about {amount(needed)} of host memory, {amount(offered)} are there"
     if needed <= offered:
         return Finding("memory", "ok", text)
     worst = max(rows, key=lambda row: row.host_of_all)
     count = {"rollout": "rollout.actors", "reward": "reward.workers", "learner": "learner.ranks"}.get(worst.role)
     fewer = f"; {worst.role} needs the most: lower {count}" if count and worst.workers > 1 else ""
-    smaller = ", or lower ray.object_store_bytes" if local else ", or add nodes"
+    smaller = ", or add nodes" if not local else ", or lower ray.object_store_bytes" if processes else ""
     remedy = fewer or f"; {worst.role} needs the most: {_remedy(config, worst.role, worst)}"
     return Finding("memory", "change", f"{text}{remedy}{smaller}")
 

@@ -23,11 +23,12 @@ PROCESS_BYTES = 350 * MIB
 torch 2.13; 359 MiB with deepspeed)."""
 ACTIVATIONS, GROUPS = "activations", "groups at hand"
 IN_HOST = " in host memory"
-_IN_HOST_MEMORY = frozenset({"process", "EMA", "averages of 2", GROUPS})
+PUBLISHED = "copies to publish"
+_IN_HOST_MEMORY = frozenset({"process", "EMA", "averages of 2", PUBLISHED, GROUPS})
 """Parts that are in host memory even where a worker has its networks on a GPU."""
 
-_OF_THE_FIRST = frozenset({"EMA", "averages of 2"})
-"""Parts that the first worker of a role alone has: rank 0 keeps the averages, and the others copy nothing for them."""
+_OF_THE_FIRST = frozenset({"EMA", "averages of 2", PUBLISHED})
+"""Parts that the first worker of a role alone has: rank 0 keeps the averages and publishes, others help to gather."""
 
 LIVE_BYTES = GIB
 """Most that ZeRO 3 keeps gathered for its next use, where activations are made again."""
@@ -140,12 +141,11 @@ def placement(config: Config) -> tuple[Role, ...]:
     address = ray_address(config)
     where = "this machine, in a local Ray" if address is None else f"the cluster at {address}"
     rollout, reward, learner = config.rollout, config.reward, config.learner
-    services = tuple(Role(name, 1, 0.0, 0.0, "beside the driver") for name in ("buffer", "weights", "metrics"))
     return (
         Role("rollout", rollout.actors, rollout.num_cpus, rollout.num_gpus, where),
         Role("reward", reward.workers, reward.num_cpus, reward.num_gpus, where),
         Role("learner", learner.ranks, learner.num_cpus, learner.num_gpus, where),
-        *services,
+        Role("metrics", 1, 0.0, 0.0, "beside the driver"),
     )
 
 
@@ -235,6 +235,7 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
         ("base" if sizes.adapters else "teacher", base),
         *learning_parts(config, learnt, "adapters" if sizes.adapters else "networks"),
         ("EMA", learnt) if not own else ("averages of 2", 2 * learnt),
+        (PUBLISHED, (1 + (config.discriminator.backbone != "teacher")) * learnt),
         (f"{ACTIVATIONS} of {work}", most),
         (GROUPS, config.rollout.groups_per_cycle // config.learner.ranks * group),
     )
@@ -248,7 +249,7 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
     encoded = (process, ("pipeline, until they are encoded", encoding * half))
     return (
         RoleMemory("driver", 1, (process,)),
-        RoleMemory("services", 3, (process,)),
+        RoleMemory("metrics", 1, (process,)),
         RoleMemory("prompts", 1, encoded, config.rollout.num_gpus > 0, encoding * half),
         RoleMemory("rollout", config.rollout.actors, acting, config.rollout.num_gpus > 0, base),
         RoleMemory("reward", config.reward.workers, judging, config.reward.num_gpus > 0, base),

@@ -20,7 +20,7 @@ def plan_text(config: Config, *, local: bool = False) -> str:
     adapters = f", a role's adapters {sizes.adapters:,}" if sizes.adapters else ""
     lines.append(f"\nmemory, estimated in MiB (the transformer has {sizes.transformer:,} weights{adapters})")
     lines.append(f"  {'each of':<13}{'GPU':>11}{'host':>11}  parts")
-    roles = [row for row in memory(config, sizes) if not (local and row.role in ("driver", "services"))]
+    roles = [row for row in memory(config, sizes) if not (local and row.role in ("driver", "metrics"))]
     for row in roles:
         parts = ", ".join(f"{name} {size / MIB:.1f}" for name, size in row.parts)
         lines.append(f"  {row.workers:>3} {row.role:<9}{row.gpu / MIB:>11,.1f}{row.host / MIB:>11,.1f}  {parts}")

@@ -15,6 +15,7 @@ from advdmd_ray.runs.doctor.nodes import HERE, Node
 from advdmd_ray.runs.doctor.roles import examine_memory, examine_placement, examine_roles, examine_store
 from advdmd_ray.runs.needs.memory import GIB, memory
 from advdmd_ray.runs.needs.spilling import Disk
+from advdmd_ray.runs.needs.texts import TextNeed
 from large_model import SIZES
 
 WHOLE = replace(SIZES, adapters=0)
@@ -163,6 +164,18 @@ def test_host_memory_is_that_of_all_workers_and_of_a_local_object_store() -> Non
     assert local.state == "change"
     assert "all workers and an object store of 512 MiB need" in local.text
     assert "lower ray.object_store_bytes" in local.text
+
+
+def test_one_process_holds_the_encoded_texts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Config()
+    monkeypatch.setattr(roles, "text_need", lambda _: TextNeed(texts=2, each=GIB, folder=None, free=0))
+    there = replace(HEAD, name=HERE, memory=2 * GIB)
+    found = examine_memory(settings, SIZES, [there], processes=False)
+    assert found.state == "change"
+    assert "all workers and encoded texts of 2.0 GiB need" in found.text
+    assert "object_store" not in found.text
+    monkeypatch.setattr(roles, "text_need", lambda _: TextNeed(texts=2, each=GIB, folder=Path("/texts"), free=0))
+    assert "texts" not in examine_memory(settings, SIZES, [there], processes=False).text
 
 
 def test_the_role_that_needs_most_memory_is_the_one_to_make_smaller() -> None:

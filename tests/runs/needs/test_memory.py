@@ -39,8 +39,8 @@ def learner_bytes(config: Config) -> int:
 
 
 def networks_of(config: Config, sizes: Sizes) -> dict[str, int]:
-    """Bytes of one worker of each role without its process, activations and groups."""
-    besides = ("process", estimate.ACTIVATIONS, estimate.GROUPS)
+    """Bytes of one worker of each role without its process, activations, groups and copies."""
+    besides = ("process", estimate.ACTIVATIONS, estimate.GROUPS, estimate.PUBLISHED)
     return {
         row.role: sum(size for name, size in row.parts if not name.startswith(besides))
         for row in estimate.memory(config, sizes)
@@ -193,7 +193,7 @@ def test_the_average_and_the_groups_stay_in_host_memory() -> None:
     config = config_with(learner={"num_gpus": 1.0})
     (row,) = (row for row in estimate.memory(config, SIZES) if row.role == "learner")
     parts = dict(row.parts)
-    assert row.host == PROCESS_BYTES + parts["EMA"] + parts[estimate.GROUPS]
+    assert row.host == PROCESS_BYTES + parts["EMA"] + parts[estimate.PUBLISHED] + parts[estimate.GROUPS]
     assert row.gpu == row.per_worker - row.host > 0
     (row,) = (row for row in estimate.memory(config, SIZES) if row.role == "rollout")
     assert (row.gpu, row.host) == (0, row.per_worker)
@@ -208,15 +208,16 @@ def test_an_actor_holds_a_group_for_each_lease_and_the_activations_of_one() -> N
     assert three == one | {estimate.GROUPS: 3 * one[estimate.GROUPS]}
 
 
-def test_rank_0_alone_needs_room_for_the_averages() -> None:
+def test_rank_0_alone_needs_room_for_the_averages_and_for_what_it_publishes() -> None:
     def learner(own: str) -> estimate.RoleMemory:
         config = config_with(learner={"ranks": 4, "zero_stage": 3}, discriminator={"backbone": own})
         return next(row for row in estimate.memory(config, SIZES) if row.role == "learner")
 
-    for backbone, averages in (("teacher", 1), ("own", 2)):
+    for backbone, averages, published in (("teacher", 1, 1), ("fake_score", 1, 2), ("own", 2, 2)):
         row = learner(backbone)
-        assert row.host - row.host_of_another == averages * 1000 * FLOAT32
-        assert row.host_of_all == 4 * row.host - 3 * averages * 1000 * FLOAT32
+        alone = (averages + published) * 1000 * FLOAT32
+        assert row.host - row.host_of_another == alone
+        assert row.host_of_all == 4 * row.host - 3 * alone
 
 
 def test_a_network_passes_through_host_memory_on_its_way_to_a_gpu() -> None:
@@ -283,7 +284,7 @@ def test_what_is_offloaded_is_said_to_be_in_host_memory_and_needs_buffers_there(
 def test_every_worker_of_the_configuration_is_placed() -> None:
     config = config_with(rollout={"actors": 5, "num_cpus": 2.0}, reward={"workers": 3}, learner={"ranks": 4})
     workers = {role.name: role.workers for role in estimate.placement(config)}
-    assert workers == {"rollout": 5, "reward": 3, "learner": 4, "buffer": 1, "weights": 1, "metrics": 1}
+    assert workers == {"rollout": 5, "reward": 3, "learner": 4, "metrics": 1}
 
 
 def test_the_address_of_the_configuration_goes_before_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
