@@ -11,6 +11,8 @@ from typing import NoReturn
 from advdmd_ray.errors import UserError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_SHOWN = 40
+"""Most characters of an argument that an error repeats."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,28 +64,61 @@ def add_precision(command: argparse._ActionsContainer, text: str) -> None:
     command.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help=text)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1.
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A kind of argument: a whole number within bounds, both included; any other raises ArgumentTypeError."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # no number, or one of thousands of digits
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {_short(text)}")
+        return value
+
+    return parse
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """A kind of argument: a number within bounds, both included; any other raises ArgumentTypeError."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from {least:g} to {most:g}, got {_short(text)}")
+        return value
+
+    return parse
+
+
+def words(text: str) -> str:
+    """Text that says something.
 
     Raises:
-        ArgumentTypeError: for any other.
+        ArgumentTypeError: if it is empty or no UTF-8, which Python hands on as lone surrogates.
     """
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
-    return value
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected some words, got an empty text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"expected UTF-8 text, got other bytes at character {error.start}") from None
+    return text
 
 
-def not_negative(text: str) -> float:
-    """A finite number of at least 0.
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
 
-    Raises:
-        ArgumentTypeError: for any other.
-    """
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
-    return value
+
+# Far beyond use, so that a slip of the finger is told at once and does not fill memory for hours.
+COUNT = whole(1, 10_000)
+STEPS = whole(1, 1000)
+SEED = whole(0, 2**63 - 1)
+PIXELS = whole(8, 8192)
+GUIDANCE = number(1, 20)
 
 
 def write_out(path: Path, text: str) -> None:

@@ -8,7 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advdmd_ray.cli.arguments import DONE, Command, add_config, add_precision, not_negative, positive, write_out
+from advdmd_ray.cli.arguments import (
+    COUNT,
+    DONE,
+    GUIDANCE,
+    PIXELS,
+    SEED,
+    STEPS,
+    Command,
+    add_config,
+    add_precision,
+    number,
+    write_out,
+)
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs import preflight
@@ -33,9 +45,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "Ray actors that draw the images: one for each GPU, on the cluster of ray.address or RAY_ADDRESS, or here if "
         "there are several. Without either, and with --actors 1, the judge's are drawn in this process",
     )
-    workers.add_argument("--actors", type=positive, metavar="N", help="how many (default: one for each GPU, or one)")
+    workers.add_argument("--actors", type=COUNT, metavar="N", help="how many (default: one for each GPU, or one)")
     workers.add_argument(
-        "--gpus-each", type=not_negative, metavar="G", help="GPUs of each (default: 1 where there is one, or 0)"
+        "--gpus-each", type=number(0, 16), metavar="G", help="GPUs of each (default: 1 where there is one, or 0)"
     )
     command.add_argument(
         "--out",
@@ -47,12 +59,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     suite.add_argument("--metadata", metavar="JSONL", help="geneval: evaluation_metadata.jsonl")
     suite.add_argument("--prompts", metavar="DIR", help="dpg: folder of NAME.txt prompts")
     suite.add_argument("--pipeline", metavar="FOLDER", help="diffusers folder of a teacher or student, or builtin:NAME")
-    suite.add_argument("--steps", type=positive, help="uniform levels (default: the folder's, or 40)")
-    suite.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
-    suite.add_argument("--images", type=positive, default=4, help="geneval: images per prompt (default 4)")
-    suite.add_argument("--size", type=positive, nargs=2, metavar=("H", "W"), help="pixels (default: the folder's)")
+    suite.add_argument("--steps", type=STEPS, help="uniform levels (default: the folder's, or 40)")
+    suite.add_argument(
+        "--guidance", type=GUIDANCE, help="guidance scale, 1 to 20 (default: the folder's, or 1 for none)"
+    )
+    suite.add_argument("--images", type=COUNT, default=4, help="geneval: images per prompt (default 4)")
+    suite.add_argument("--size", type=PIXELS, nargs=2, metavar=("H", "W"), help="pixels (default: the folder's)")
     add_precision(suite, "of the networks; auto: bfloat16 on GPUs, float32 on CPUs")
-    suite.add_argument("--seed", type=int, default=0, help="names the seed of every image (default 0)")
+    suite.add_argument("--seed", type=SEED, default=0, help="names the seed of every image (default 0)")
     command.add_argument(
         "--collect", nargs="+", metavar="RESULTS", help="tabulate what official scorers wrote, side by side"
     )

@@ -6,7 +6,7 @@ import math
 import sys
 from pathlib import Path
 
-from advdmd_ray.cli.arguments import DONE, Command, add_config, positive
+from advdmd_ray.cli.arguments import COUNT, DONE, Command, add_config
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.planning.cards import CARDS, GIGA, TERA
@@ -15,8 +15,8 @@ from advdmd_ray.planning.cards import CARDS, GIGA, TERA
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `advdmd plan`."""
     add_config(command)
-    command.add_argument("--gpus", type=positive, metavar="N", help="GPUs to split; default: as many as configured")
-    command.add_argument("--nodes", type=positive, default=1, metavar="M", help="nodes that they are on; default: 1")
+    command.add_argument("--gpus", type=COUNT, metavar="N", help="GPUs to split; default: as many as configured")
+    command.add_argument("--nodes", type=COUNT, default=1, metavar="M", help="nodes that they are on; default: 1")
     command.add_argument("--device", choices=sorted(CARDS), default="h100", help="the GPU; default: h100")
     command.add_argument(
         "--utilisation", type=_share, default=0.4, metavar="U", help="share of the peak that is reached; default: 0.4"

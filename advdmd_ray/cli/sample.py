@@ -4,17 +4,21 @@ import argparse
 import sys
 from pathlib import Path
 
-from advdmd_ray.cli.arguments import DONE, Command, add_place, positive
+from advdmd_ray.cli.arguments import COUNT, DONE, GUIDANCE, SEED, STEPS, Command, add_place, words
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `advdmd sample`."""
     command.add_argument("--pipeline", required=True, metavar="FOLDER", help="diffusers folder, or builtin:NAME")
-    command.add_argument("--prompt", required=True, action="append", metavar="TEXT", help="give it again for more rows")
-    command.add_argument("--steps", type=positive, help="network calls per image (default: the folder's levels, or 4)")
-    command.add_argument("--guidance", type=float, help="guidance scale (default: the folder's, or 1 for none)")
-    command.add_argument("--images", type=positive, default=8, help="images per prompt (default 8)")
-    command.add_argument("--seed", type=int, default=0, help="names the seed of every image (default 0)")
+    command.add_argument(
+        "--prompt", required=True, action="append", type=words, metavar="TEXT", help="give it again for more rows"
+    )
+    command.add_argument("--steps", type=STEPS, help="network calls per image (default: the folder's levels, or 4)")
+    command.add_argument(
+        "--guidance", type=GUIDANCE, help="guidance scale, 1 to 20 (default: the folder's, or 1 for none)"
+    )
+    command.add_argument("--images", type=COUNT, default=8, help="images per prompt (default 8)")
+    command.add_argument("--seed", type=SEED, default=0, help="names the seed of every image (default 0)")
     add_place(command)
     place = command.add_mutually_exclusive_group(required=True)
     place.add_argument("--out", metavar="PNG", help="where the grid goes")

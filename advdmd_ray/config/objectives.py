@@ -75,6 +75,12 @@ class DiscriminatorSection(Section):
         description="Weight of real images with another prompt's text, which count as generated; 0 leaves them out.",
     )
 
+    @model_validator(mode="after")
+    def _blocks_differ(self) -> Self:
+        if len(set(self.blocks)) != len(self.blocks):
+            raise ValueError(f"blocks must differ, as each is read by a head of its own, got {list(self.blocks)}")
+        return self
+
 
 class PolicyGradientSection(Section):
     """GRPO on the discriminator's rewards (ALGORITHM.md, sections 4 and 5)."""

@@ -11,12 +11,15 @@ from pydantic import Field, model_validator
 
 from advdmd_ray.config.base import Count, Fixed, Fraction, Free, OfStudent, Place, Positive, Rate, Seconds, Section
 
+NEAREST = 1e-3
+"""Least distance of two noise levels: a thousandth, as networks are told levels in thousandths."""
+
 
 class RunSection(Section):
     """Where a run lives and what makes it repeatable."""
 
     name: Free[str] = Field(
-        default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run."
+        default="run", max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run."
     )
     output: Place[str] = Field(default="runs", min_length=1, description="Folder that holds the run folders.")
     seed: Fixed[int] = Field(default=0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
@@ -45,9 +48,11 @@ class DiffusionSection(Section):
     @model_validator(mode="after")
     def _levels_descend(self) -> Self:
         sigmas = self.sigmas
-        descending = all(a > b for a, b in itertools.pairwise(sigmas))
-        if not sigmas or sigmas[0] != 1.0 or sigmas[-1] <= 0 or not descending:
-            raise ValueError(f"sigmas must start at 1.0 and descend strictly above 0, got {list(sigmas)}")
+        apart = all(a - b >= NEAREST for a, b in itertools.pairwise((*sigmas, 0.0)))
+        if not sigmas or sigmas[0] != 1.0 or not apart:
+            raise ValueError(
+                f"sigmas must start at 1.0 and descend towards 0 by at least {NEAREST:g} each, got {list(sigmas)}"
+            )
         return self
 
 
@@ -261,7 +266,7 @@ class MetricsSection(Section):
 class EvaluationSection(Section):
     """The judge, the grids and the report."""
 
-    samples: Free[int] = Field(default=1000, ge=20, description="Images per judged sampler.")
+    samples: Free[int] = Field(default=1000, ge=20, le=10**6, description="Images per judged sampler.")
     teacher_guidance: Free[float | None] = Field(
         default=None,
         ge=1,
@@ -275,17 +280,24 @@ class EvaluationSection(Section):
     judge_cycles: Free[Count] = Field(
         default=0, description="Cycles between judgements of the student's EMA while it learns; 0: only at the end."
     )
-    judge_samples: Free[int] = Field(default=200, ge=20, description="Images of a judgement while the student learns.")
+    judge_samples: Free[int] = Field(
+        default=200, ge=20, le=10**6, description="Images of a judgement while the student learns."
+    )
     alarm_window: Free[int] = Field(
         default=4, ge=4, le=100, description="Judgements that the alarm for reward hacking looks at."
     )
+
+
+ADDRESS = r"^(auto|local|[^\s/]+:[0-9]{1,5})$"
 
 
 class RaySection(Section):
     """How the run meets a Ray cluster."""
 
     address: Free[str | None] = Field(
-        default=None, description="Cluster to join; default: RAY_ADDRESS, else a local Ray."
+        default=None,
+        pattern=ADDRESS,
+        description="Cluster to join, HOST:PORT or auto; default: RAY_ADDRESS, else a local Ray.",
     )
     object_store_bytes: Free[int] = Field(
         default=512 * 2**20, ge=80 * 2**20, description="Object store of a local Ray."

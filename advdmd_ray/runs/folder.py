@@ -230,6 +230,8 @@ def free_name(folder: Path) -> Path:
 def claim(start: Start) -> Iterator[Path]:
     """Hold the run folder as this process's own: move an earlier run aside, create the folder, lock it.
 
+    If it is refused before anything was written there, all is as it was before.
+
     Yields:
         The run folder.
 
@@ -244,6 +246,7 @@ def claim(start: Start) -> Iterator[Path]:
             raise UserError(
                 f"{start.folder}: could not be moved to {start.aside} ({reason}); is another process at work there?"
             ) from None
+    existed = start.folder.is_dir()
     start.folder.mkdir(parents=True, exist_ok=True)
     with RunFolder(start.folder).lock.open("wb") as lock:
         try:
@@ -252,4 +255,18 @@ def claim(start: Start) -> Iterator[Path]:
             raise UserError(f"{start.folder}: another process has just started here; set another run.name") from None
         except OSError as error:
             logger.warning("%s: no locks on this file system (%s); do not start this run twice", start.folder, error)
-        yield start.folder
+        try:
+            yield start.folder
+        except UserError:
+            if [*start.folder.iterdir()] == [Path(lock.name)]:
+                _unclaim(start, existed=existed)
+            raise
+
+
+def _unclaim(start: Start, *, existed: bool) -> None:
+    """Takes back what `claim` did; the lock is still held."""
+    RunFolder(start.folder).lock.unlink()
+    if not existed:
+        start.folder.rmdir()
+    if start.aside is not None:
+        start.aside.rename(start.folder)

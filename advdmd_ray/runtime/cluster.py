@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -9,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 
 from advdmd_ray.config import Config
+from advdmd_ray.config.sections import ADDRESS
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved
+from advdmd_ray.runs.needs.spilling import ray_disk
 from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 
 CONNECT_S = 10.0
@@ -73,13 +76,20 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
         os.environ.setdefault(*_FEW_TASKS)
         # Ray warns that its token authentication is on, which is what we want.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=object_store_bytes,
-            log_to_driver=True,
-            logging_level=logging.WARNING,
-        )
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=object_store_bytes,
+                log_to_driver=True,
+                logging_level=logging.WARNING,
+            )
+        except (RuntimeError, ValueError, OSError, RayError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"no local Ray starts here ({type(error).__name__}: {first}); look into {ray_disk().folder}, free "
+                "memory and disk, lower ray.object_store_bytes, or train with --local"
+            ) from None
     # Now, as Ray takes SIGTERM to mean sys.exit(15) from its init on.
     with sigterm_as_ctrl_c():
         try:
@@ -90,9 +100,14 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
 
 def _check_answers(address: str) -> None:
     """Asks whether anything listens at host:port, which Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon or "/" in host or not port.isdigit():
-        return  # auto, or another scheme
+    if address == "auto":
+        return
+    if not re.match(ADDRESS, address):
+        raise UserError(
+            f"the Ray address {address}: expected HOST:PORT or auto; a cluster that only its ray:// or http:// port "
+            "leads to takes the run by ray job submit"
+        )
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:

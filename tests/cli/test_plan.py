@@ -53,7 +53,7 @@ def test_measured_costs_are_the_means_of_a_run(tmp_path: Path, capsys: pytest.Ca
     ("arguments", "names"),
     [
         (["--config", "digits", "--gpus", "8"], "set rollout.num_gpus"),
-        (["--config", "digits", "--gpus", "0"], "at least 1"),
+        (["--config", "digits", "--gpus", "0"], "from 1 to 10000"),
         (["--config", "digits", "--device", "abacus"], "a100-40"),
         (["--config", "digits", "--utilisation", "1.5"], "a share above 0"),
         (["--config", "sd3_medium", "--gpus", "8", "--nodes", "3"], "does not divide 8"),

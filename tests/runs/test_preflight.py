@@ -287,6 +287,29 @@ def test_of_two_that_passed_the_checks_one_gets_the_folder(config: Config) -> No
         pass
 
 
+@pytest.mark.parametrize("earlier", ["nothing", "an empty folder", "a run"])
+def test_a_start_that_is_refused_after_all_leaves_everything_as_it_was(config: Config, earlier: str) -> None:
+    if earlier != "nothing":
+        config.folder.mkdir(parents=True)
+    if earlier == "a run":
+        (config.folder / "metrics.jsonl").write_text("{}\n")
+    before = sorted(config.folder.parent.rglob("*"))
+    with pytest.raises(UserError, match="no cluster"), claim(preflight.check(config, fresh=earlier == "a run")):
+        raise UserError("no cluster answers")
+    assert sorted(config.folder.parent.rglob("*")) == before
+
+
+def _write_and_refuse(path: Path) -> None:
+    path.write_text("run: {}")
+    raise UserError("no room")
+
+
+def test_a_refusal_that_comes_when_something_was_written_keeps_it(config: Config) -> None:
+    with pytest.raises(UserError, match="no room"), claim(preflight.check(config)):
+        _write_and_refuse(RunFolder(config.folder).config)
+    assert RunFolder(config.folder).config.is_file()
+
+
 def test_a_lock_that_nobody_holds_is_no_run(config: Config) -> None:
     config.folder.mkdir(parents=True)
     with RunFolder(config.folder).lock.open("wb") as lock:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from advdmd_ray.config import Config
+from advdmd_ray.errors import UserError
 from advdmd_ray.runtime import cluster
 from advdmd_ray.runtime.on_ray import located
 
@@ -54,6 +55,28 @@ def test_a_local_ray_remembers_few_tasks_as_it_would_grow_with_every_group(monke
     os.environ[name] = "5"
     with cluster.met(None, None):
         assert ray.environment[name] == "5", "what the user set stands"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no room\nand more"), ValueError("no room"), OSError("no room")])
+def test_a_local_ray_that_does_not_start_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise error
+
+    ray = SilentRay()
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(cluster, "ray", ray)
+    line = r"^no local Ray starts here \(\w+: no room\); look into \S+/ray, free"
+    with pytest.raises(UserError, match=line) as told, cluster.met(None, None):
+        pass
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://a:1", "ray://10.0.0.1:10001", "a:port", ":1"])
+def test_an_address_that_is_none_is_refused_before_ray_is_asked(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ray", None)
+    line = f"the Ray address {address}: expected HOST:PORT or auto"
+    with pytest.raises(UserError, match=line), cluster.met(address, None):
+        pass
 
 
 def test_workers_are_given_absolute_places_to_write_and_nothing_else_changes(
