@@ -334,6 +334,7 @@ def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_
     run = config(tmp_path, tiny_pipeline, run={"cycles": 1}, metrics={"port": 0}, evaluation={"samples": 20})
     monkeypatch.setattr(local, "draw_here", broken)
     run.folder.mkdir(parents=True)
+    gc.unfreeze()  # what the suite keeps away from its own collections
     with launched(run, in_this_process) as controller:
         assert gc.get_freeze_count() > 0  # the loops are not held up by what the start left behind
         controller.run()
