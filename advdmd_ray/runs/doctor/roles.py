@@ -46,17 +46,27 @@ def examine_roles(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> list[F
     # What the largest node lacks is what stands in the way.
     ordered = sorted(nodes, key=lambda node: (node.gpus, node.cpus, node.memory), reverse=True)
     findings = [_examine_role(config, role, held[role.name], ordered) for role in rows]
+    unknown = {name for name in auto if config.roles[name].num_gpus and not _gpu_memories(nodes)}
+    taken = {
+        name: "as many rows as fit; counted is one" if name in unknown else f"{_rows_text(rows)} at a time"
+        for name, rows in auto.items()
+    }
     return [
-        replace(finding, text=f"{finding.text}; micro_batch=auto takes {_rows_text(auto[finding.subject])} at a time")
+        replace(finding, text=f"{finding.text}; micro_batch=auto takes {taken[finding.subject]}")
         if finding.subject in auto
         else finding
         for finding in findings
     ]
 
 
+def _gpu_memories(nodes: Sequence[Node]) -> list[float]:
+    """Of one GPU of each node that has some and says how large they are."""
+    return [node.gpu_memory for node in nodes if node.gpus and node.gpu_memory is not None]
+
+
 def _auto_rows(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> dict[str, int | None]:
     """What `micro_batch=auto` of each role that has it is estimated to take on the smallest GPU; 1 if unknown."""
-    known = [node.gpu_memory for node in nodes if node.gpus and node.gpu_memory is not None]
+    known = _gpu_memories(nodes)
     found: dict[str, int | None] = {}
     for name, section in config.roles.items():
         if section.micro_batch != "auto":

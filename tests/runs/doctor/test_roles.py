@@ -210,4 +210,4 @@ def test_what_auto_will_take_is_said_for_the_memory_of_the_gpu() -> None:
     assert taken is not None
     assert small["learner"].state == "ok"
     unknown = found(examine_roles(auto, SIZES, [HEAD, replace(GPU, gpu_memory=None)]))
-    assert "micro_batch=auto takes 1 row at a time" in unknown["learner"].text
+    assert unknown["learner"].text.endswith("micro_batch=auto takes as many rows as fit; counted is one")
