@@ -1,5 +1,6 @@
 """`advdmd compare`: plans the jobs, refuses to mix settings, runs what is missing, and writes table and figure."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from advdmd_ray.comparison.job import NONE, TABLE, Job
 from advdmd_ray.comparison.plan import claim_settings, plan_jobs
 from advdmd_ray.comparison.progress import progress_of
-from advdmd_ray.comparison.runner import run_jobs
+from advdmd_ray.comparison.runner import CARDS, run_jobs
 from advdmd_ray.config.comparison import Comparison, read_comparison
 from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.errors import UserError
@@ -71,7 +72,7 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
 
     Args:
         prepared: Of `prepare`.
-        at_once: Jobs at a time; None: one for each usable core.
+        at_once: Jobs at a time; None: one for each usable core, or GPU where they need one.
         command: The command line that makes the results again.
 
     Returns:
@@ -81,7 +82,8 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
         UserError: if the folder holds results of other settings, or another process works in it.
     """
     folder, jobs = prepared.folder, prepared.wanted
-    workers = min(at_once or usable_cores(), len(jobs))
+    cards = visible_cards() if any(job.on_gpu for job in jobs) else ()
+    workers = min(at_once or len(cards) or usable_cores(), len(jobs))
 
     def write() -> None:
         # While the jobs run, this process has time to import what only the outputs need.
@@ -95,6 +97,14 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
     with claim(Start(folder, None, None, str(folder))):
         claim_settings(prepared.jobs, jobs)
         with progress_of(prepared.name, jobs) as watcher:
-            reasons = run_jobs(jobs, workers, watcher, write)
+            reasons = run_jobs(jobs, workers, watcher, write, cards)
         write()
     return len(reasons)
+
+
+def visible_cards() -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    from advdmd_ray.runs.parts.networks import gpus_here  # noqa: PLC0415 - imports torch
+
+    count, named = gpus_here(), os.environ.get(CARDS)
+    return tuple(str(place) for place in range(count)) if named is None else tuple(named.split(",")[:count])

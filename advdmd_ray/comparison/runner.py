@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from advdmd_ray.comparison.job import LOG, Job
 STOP_S = 60.0
 """Jobs that were asked to stop have this long to finish their step and save; then they are killed."""
 TICK_S = 0.5
+CARDS = "CUDA_VISIBLE_DEVICES"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -47,9 +49,16 @@ class _Running:
     job: Job
     process: ForkServerProcess | SpawnProcess
     reports: Connection
+    card: str | None
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int, watcher: Watcher, finished: Callable[[], None]) -> dict[str, str]:
+def run_jobs(
+    jobs: Sequence[Job],
+    at_once: int,
+    watcher: Watcher,
+    finished: Callable[[], None],
+    cards: Sequence[str] = (),
+) -> dict[str, str]:
     """Does all jobs.
 
     Args:
@@ -57,6 +66,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, watcher: Watcher, finished: Call
         at_once: Processes at a time, at least 1.
         watcher: Shows how they go on.
         finished: Called after each job that is done.
+        cards: The GPUs, as CUDA_VISIBLE_DEVICES names them; a job that needs one sees the one with the fewest jobs.
 
     Returns:
         Why, in one line, by the name of each job that failed.
@@ -74,7 +84,8 @@ def run_jobs(jobs: Sequence[Job], at_once: int, watcher: Watcher, finished: Call
     try:
         while context is not None and (waiting or running):
             while waiting and len(running) < at_once:
-                running.append(_start(context, waiting.pop(0)))
+                job = waiting.pop(0)
+                running.append(_start(context, job, _freest(cards, running) if job.on_gpu and cards else None))
                 watcher.started(running[-1].job)
             wait([*(entry.process.sentinel for entry in running), *(_open(running))], TICK_S)
             for entry in list(running):
@@ -111,21 +122,28 @@ def _context(jobs: Sequence[Job]) -> ForkServerContext | SpawnContext:
     return context
 
 
-def _start(context: ForkServerContext | SpawnContext, job: Job) -> _Running:
+def _freest(cards: Sequence[str], running: Sequence[_Running]) -> str:
+    """The first of the cards that the fewest jobs have."""
+    taken = Counter(entry.card for entry in running)
+    return min(cards, key=lambda card: taken[card])
+
+
+def _start(context: ForkServerContext | SpawnContext, job: Job, card: str | None) -> _Running:
     reports, child = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, child), name=job.name, daemon=True)
-    with _inherited():  # the first start also starts the process that the others are copies of
+    with _inherited(card):  # the first start also starts the process that the others are copies of
         process.start()
     child.close()
-    return _Running(job, process, reports)
+    return _Running(job, process, reports, card)
 
 
 @contextmanager
-def _inherited() -> Iterator[None]:
-    """What the processes must have from the first instruction on: libraries read their threads when they load."""
-    before = {name: os.environ.get(name) for name in _THREADS}
+def _inherited(card: str | None) -> Iterator[None]:
+    """What the processes must have from the first instruction on: libraries read it when they load."""
+    given = dict.fromkeys(_THREADS, "1") | ({} if card is None else {CARDS: card})
+    before = {name: os.environ.get(name) for name in given}
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    os.environ.update(given)
     try:
         yield
     finally:

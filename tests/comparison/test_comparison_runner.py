@@ -8,10 +8,13 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
+import torch
 
+from advdmd_ray.comparison import runner
+from advdmd_ray.comparison.compare import visible_cards
 from advdmd_ray.comparison.job import RESULT, Job
 from advdmd_ray.comparison.plan import plan_jobs
-from advdmd_ray.comparison.runner import _context, run_jobs
+from advdmd_ray.comparison.runner import CARDS, _context, run_jobs
 from advdmd_ray.config.comparison import read_comparison
 from comparison_files import write_comparison
 
@@ -92,6 +95,71 @@ def test_a_job_on_the_cpu_is_a_copy_that_has_imported_what_networks_need(tmp_pat
     with _context([teacher_job(tmp_path, tiny_pipeline)]).Pool(1) as copies:
         imported = set(copies.apply(eval, ("set(__import__('sys').modules)",)))
     assert {"advdmd_ray.comparison.worker", "diffusers.models.transformers.transformer_sd3", "peft"} <= imported
+
+
+class Fleet:
+    """Stands for a way to start processes: each ends at once, its job done, and what it saw of the GPUs is kept."""
+
+    def __init__(self) -> None:
+        self.saw: list[str | None] = []
+        self.Pipe = multiprocessing.Pipe
+
+    def Process(self, *, args: tuple[Job, object], **_: object) -> "Fleet.Ended":  # noqa: N802 - as multiprocessing
+        return Fleet.Ended(self, args[0])
+
+    class Ended:
+        """One of its processes."""
+
+        def __init__(self, fleet: "Fleet", job: Job) -> None:
+            self._fleet, self._job = fleet, job
+            self.sentinel, self._end = os.pipe()
+
+        def start(self) -> None:
+            self._fleet.saw.append(os.environ.get(CARDS))
+            self._job.folder.mkdir(parents=True)
+            (self._job.folder / RESULT).write_text("{}")
+            os.close(self._end)
+
+        def is_alive(self) -> bool:
+            return False
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "cards", "saw"),
+    [(True, ("4", "6"), ["4", "6", "4", "4"]), (True, (), ["9"] * 4), (False, ("4", "6"), ["9"] * 4)],
+)
+def test_jobs_are_dealt_to_the_gpus_and_those_without_one_see_what_they_would(
+    on_gpu: bool,
+    cards: tuple[str, ...],
+    saw: list[str],
+    tmp_path: Path,
+    tiny_pipeline: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = Fleet()
+    monkeypatch.setattr(Job, "on_gpu", on_gpu)
+    monkeypatch.setattr(runner, "_context", lambda _jobs: fleet)
+    monkeypatch.setenv(CARDS, "9")
+    path = write_comparison(tmp_path, tiny_pipeline, seeds=[0, 1, 2])
+    jobs = plan_jobs(read_comparison(path), tmp_path / "out")[:4]
+    assert len(jobs) == 4
+    assert run_jobs(jobs, 3, Events(), lambda: None, cards) == {}
+    assert fleet.saw == saw
+    assert os.environ[CARDS] == "9"
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "cards"),
+    [(None, 3, ("0", "1", "2")), ("5,7", 2, ("5", "7")), ("GPU-a,GPU-b", 1, ("GPU-a",)), ("", 0, ())],
+)
+def test_the_cards_are_those_that_the_environment_leaves(
+    named: str | None, count: int, cards: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv(CARDS, raising=False)
+    if named is not None:
+        monkeypatch.setenv(CARDS, named)
+    assert visible_cards() == cards
 
 
 def test_sigterm_stops_the_jobs_as_ctrl_c_does(tmp_path: Path, tiny_pipeline: Path) -> None:
