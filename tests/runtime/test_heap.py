@@ -47,8 +47,10 @@ def test_the_heap_is_thawed_when_the_run_fails() -> None:
 
 
 def test_a_heap_that_the_caller_froze_stays_frozen() -> None:
+    theirs = Node()
     gc.freeze()
-    frozen = gc.get_freeze_count()
     with frozen_heap():
-        assert gc.get_freeze_count() == frozen
-    assert gc.get_freeze_count() == frozen
+        ours = Node()
+        assert alive([id(ours)]), "what came after they froze it is collected as always"
+        assert not alive([id(theirs)])
+    assert not alive([id(theirs)])

@@ -80,7 +80,7 @@ def saved(learner: Learner, gang: Gang, table: PromptTable, folder: Path) -> dic
     )
     peaks = {}
     for name, collective in {
-        "averages": learner._averages.update,
+        "averages": lambda: learner._averages.update(keep="student"),
         "publication": worker.publication,
         "checkpoint": lambda: worker.checkpoint({}),
     }.items():

@@ -101,7 +101,7 @@ def test_coverage_sums_to_the_area_of_the_shape(shape: str, side: float, x: floa
     covered = coverage(shape, side, x, y)
     assert covered.min() >= 0
     assert covered.max() <= 1
-    assert float(covered.sum()) == pytest.approx(AREA[shape] * side**2, rel=0.05)
+    assert float(covered.sum()) == pytest.approx(AREA[shape] * side**2, rel=0.08)
 
 
 @given(prompts, seeds)
