@@ -64,6 +64,8 @@ class LearnerBatch:
 def collate(groups: Sequence[ScoredGroup], version: int) -> LearnerBatch:
     """Stacks groups of one shape; the one copy on the way from the object store to the device.
 
+    One group alone is not copied: its tensors are where it lies, in memory that must not be written.
+
     Raises:
         ValueError: if there is no group, or the groups do not share their noise levels.
     """
@@ -74,7 +76,7 @@ def collate(groups: Sequence[ScoredGroup], version: int) -> LearnerBatch:
         raise ValueError("the groups of a cycle must share their noise levels")
 
     def stacked(arrays: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays))
+        return torch.from_dlpack(arrays[0])[None] if len(arrays) == 1 else torch.from_numpy(np.stack(arrays))
 
     return LearnerBatch(
         prompt_ids=torch.tensor([scored.group.prompt_id for scored in groups]),

@@ -28,6 +28,15 @@ def test_a_batch_holds_every_group_in_its_place() -> None:
         assert BATCH.group_seeds[index] == int(scored.group.seeds[0])
 
 
+def test_one_group_is_read_where_it_lies_and_several_are_copied_once() -> None:
+    one, two = collate(GROUPS[:1], 0), collate(GROUPS[:2], 0)
+    for name in ("latents", "means"):
+        where = torch.from_dlpack(getattr(GROUPS[0].group, name)).data_ptr()
+        assert getattr(one, name).data_ptr() == where
+        assert getattr(two, name).data_ptr() != where
+        torch.testing.assert_close(getattr(one, name)[0], getattr(two, name)[0], rtol=0, atol=0)
+
+
 def test_the_policy_age_is_the_learners_version_minus_the_groups() -> None:
     groups = [*scored_groups(Mixer(1), Judge(2), [0], version=3), *scored_groups(Mixer(1), Judge(2), [1], version=5)]
     assert collate(groups, 5).policy_ages.tolist() == [2, 0]

@@ -109,7 +109,9 @@ def learned(
         judge.load(discriminator)
         groups = [judge.score(actor.generate(Lease(o, 0, o, 17 + o, cycle))) for o in (2 * cycle, 2 * cycle + 1)]
         infos = [group_info(group, size_bytes=0) for group in groups]
+        lies = [group.group.latents.tobytes() + group.group.means.tobytes() for group in groups]
         report = learner.cycle(groups[gang.rank :: gang.size], infos)
+        assert [group.group.latents.tobytes() + group.group.means.tobytes() for group in groups] == lies
         assert report.policy is not None
         facts.append(
             {name: (update.loss, update.gradient_norm) for name, update in report.updates.items()} | {"auc": report.auc}
