@@ -29,7 +29,7 @@ def draw(processes: Sequence[Busy], path: Path) -> Path:
     names = [f"{each.process}\n{each.total:.2f} cores" for each in processes]
     axes.set_yticks(range(len(processes)), names, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, 2.2 * max(each.total for each in processes))
+    axes.set_xlim(0, 3 * max(each.total for each in processes))
     axes.set_xlabel("cores kept busy, by the innermost function of ours")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
