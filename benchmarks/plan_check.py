@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advdmd_ray.config.reading import read_config
 from advdmd_ray.planning.forecast import forecast
 from advdmd_ray.planning.measured import measured
 from advdmd_ray.planning.virtual import Costs
 from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import geometry
-from benchmarks.host.rows.loop import LAST, STEADY, WARM, ours
+from benchmarks.host.rows.loop import WARM, Loop, ours
 
 CASES: Mapping[str, Sequence[str]] = {
     "1 actor": ("rollout.actors=1",),
@@ -37,8 +36,7 @@ CASES: Mapping[str, Sequence[str]] = {
 def compared(overrides: Sequence[str], cycles: int) -> dict[str, float]:
     """Seconds a cycle of a run of the digits and of its plan, and how busy the plan has actors and learner."""
     with tempfile.TemporaryDirectory() as folder:
-        own = (f"run.output={folder}", "run.name=run", f"run.cycles={WARM + cycles + LAST}", "run.time_limit_s=null")
-        config = read_config("digits", [*STEADY, *own, "metrics.port=0", *overrides])
+        config = Loop("digits", cycles, tuple(overrides)).config(Path(folder))
         ends = ours(config, Path(folder))
         means = measured(RunFolder(config.folder).metrics)
         costs = Costs(means["generate"], means["score"], means["cycle"], means["hand_over"])

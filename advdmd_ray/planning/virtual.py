@@ -17,7 +17,7 @@ from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
 from advdmd_ray.planning.timeline import Timeline
 from advdmd_ray.runs.needs.sharing import shared_cards
-from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
 
@@ -112,7 +112,7 @@ class VirtualShell:
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """See `Shell`."""
-        return (_manifest("student", 0), _manifest("discriminator", 0)), None, None
+        return virtual_manifests(0), None, None
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:  # noqa: ARG002 - it takes time only
         """See `Shell`."""
@@ -150,22 +150,7 @@ class VirtualShell:
         """See `Shell`."""
         seconds = self._draw(self._costs.cycle)
         self._version += 1
-        report = CycleReport(
-            version=self._version,
-            plan=CyclePlan("full", 0, 0, 0, 0),
-            updates={},
-            auc=(0.5,),
-            smoothed_auc=(0.5,),
-            open_levels=(True,),
-            reward_mean=(0.0,),
-            reward_spread=(0.0,),
-            policy=None,
-            fresh_deviation=0.0,
-            trajectories=sum(info.samples for info in infos),
-            seconds=seconds,
-        )
-        manifests = _manifest("student", self._version), _manifest("discriminator", self._version)
-        return self._start(LEARNER, seconds, CycleOutcome(report, *manifests, resident_bytes=0), (None, None))
+        return self._start(LEARNER, seconds, virtual_cycle(self._version, infos, seconds), (None, None))
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:  # noqa: ARG002 - nothing is written
         """See `Shell`."""
@@ -206,5 +191,25 @@ class VirtualShell:
         return mean * self._random.uniform(1 - self._costs.spread, 1 + self._costs.spread)
 
 
-def _manifest(stream: Stream, version: int) -> Manifest:
-    return Manifest(stream, version, None, ())
+def virtual_cycle(version: int, infos: Sequence[GroupInfo], seconds: float) -> CycleOutcome:
+    """What a learner says that took so long and learned nothing."""
+    report = CycleReport(
+        version=version,
+        plan=CyclePlan("full", 0, 0, 0, 0),
+        updates={},
+        auc=(0.5,),
+        smoothed_auc=(0.5,),
+        open_levels=(True,),
+        reward_mean=(0.0,),
+        reward_spread=(0.0,),
+        policy=None,
+        fresh_deviation=0.0,
+        trajectories=sum(info.samples for info in infos),
+        seconds=seconds,
+    )
+    return CycleOutcome(report, *virtual_manifests(version), resident_bytes=0)
+
+
+def virtual_manifests(version: int) -> tuple[Manifest, Manifest]:
+    """Those of a student and a discriminator without tensors."""
+    return Manifest("student", version, None, ()), Manifest("discriminator", version, None, ())

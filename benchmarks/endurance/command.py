@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 from advdmd_ray.cli.arguments import Parser
@@ -15,6 +14,7 @@ from benchmarks.endurance.findings import findings, read_samples, table
 from benchmarks.endurance.picture import draw
 from benchmarks.endurance.tiny import PER_CYCLE
 from benchmarks.endurance.watching import watched
+from benchmarks.new_folder import new_folder
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 DESCRIPTION = "Runs very many tiny groups over Ray and says how the memory of each process grows."
@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"bench-memory: {error}\n")
         return BAD_INPUT
-    folder = folder.absolute()
     folder.mkdir(parents=True)
     made = made_here()
     sys.stderr.write(f"running {args.groups} groups; its log is {folder / 'log.txt'}\n")
@@ -61,10 +60,7 @@ def _folder_of(args: argparse.Namespace) -> Path:
     """Raises UserError for a number of groups that no run has, or a folder that is there."""
     if args.groups < PER_CYCLE or args.groups % PER_CYCLE:
         raise UserError(f"--groups must be a multiple of {PER_CYCLE}, got {args.groups}")
-    folder = args.out or Path("runs") / "bench" / f"memory-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    if folder.exists():
-        raise UserError(f"--out {folder} exists; name another folder")
-    return folder
+    return new_folder(args.out, "memory")
 
 
 def _parser() -> argparse.ArgumentParser:

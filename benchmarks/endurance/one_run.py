@@ -4,17 +4,20 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from benchmarks.endurance.processes import MARK
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,24 @@ class OneRun:
                 return page.read().decode()
         except OSError:
             return None
+
+    def until(self, look: Callable[[], Found | None], every_s: float) -> Found:
+        """What is looked for, once it is there.
+
+        Raises:
+            RuntimeError: if the run ends before; has its log, which may go with its folder.
+        """
+        while (found := look()) is None:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the run ended with exit code {self.process.returncode}: {self.log.read_text()}")
+            time.sleep(every_s)
+        return found
+
+
+def value(page: str | None, series: str) -> float | None:
+    """The value of a series without labels on a page of /metrics, if it is there."""
+    line = re.search(rf"^{series} (\S+)$", page or "", re.MULTILINE)
+    return None if line is None else float(line[1])
 
 
 @contextmanager

@@ -5,20 +5,19 @@ With `--rows` and `--store` the groups that wait for it outgrow Ray's object sto
 
 import argparse
 import json
-import re
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from advdmd_ray.config import Config
 from advdmd_ray.runs.parts.inputs import geometry
-from benchmarks.endurance.one_run import OneRun, running
+from benchmarks.endurance.one_run import OneRun, running, value
 from benchmarks.endurance.processes import found
 from benchmarks.endurance.tiny import tiny_settings, write_teacher
 
 PER_CYCLE, AGE, STOP_AT = 4, 15, 5
+LOOK_S = 0.2
 SERIES = {
     "bytes": "advdmd_buffer_bytes",
     "groups": "advdmd_buffer_groups",
@@ -47,16 +46,13 @@ def settings(folder: Path, *, cycles: int, rows: int, room: float, store: int | 
 def state(run: OneRun) -> dict[str, float] | None:
     """What /metrics of the run says of the buffer; None before it answers."""
     text = run.metrics()
-    if text is None:
-        return None
-    values = {key: re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for key, name in SERIES.items()}
-    return {key: 0.0 if value is None else float(value[1]) for key, value in values.items()}
+    return None if text is None else {key: value(text, name) or 0.0 for key, name in SERIES.items()}
 
 
 def experiment(folder: Path, config: Config, stop_s: float) -> dict[str, Any]:
     """Runs, stops the learner rank once five cycles are done, lets it go on after so many seconds; what was seen."""
     with running(folder, config.model_dump(mode="json")) as run:
-        _until(run, lambda now: now["cycle"] >= STOP_AT)
+        run.until(lambda: _at_cycle(run, STOP_AT), LOOK_S)
         rank = found(run.mark, run.process.pid)["learner rank"]
         rank.suspend()
         began, seen = time.monotonic(), []
@@ -67,19 +63,16 @@ def experiment(folder: Path, config: Config, stop_s: float) -> dict[str, Any]:
                 seen.append({"seconds": round(time.monotonic() - began, 1), **now})
         rank.resume()
         resumed = time.monotonic()
-        _until(run, lambda now: now["cycle"] > seen[-1]["cycle"])
+        run.until(lambda: _at_cycle(run, seen[-1]["cycle"] + 1), LOOK_S)
         again = time.monotonic() - resumed
         code = run.process.wait()
     return {"exit_code": code, "seconds_to_next_cycle": again, "seen": seen}
 
 
-def _until(run: OneRun, reached: Callable[[Mapping[str, float]], bool]) -> None:
-    while run.process.poll() is None:
-        now = state(run)
-        if now is not None and reached(now):
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"the run ended with exit code {run.process.returncode}; see {run.log}")
+def _at_cycle(run: OneRun, cycle: float) -> bool | None:
+    """True once the run has made so many cycles."""
+    now = state(run)
+    return True if now is not None and now["cycle"] >= cycle else None
 
 
 def main() -> None:

@@ -1,19 +1,18 @@
 """One run from its start to its end, with samples of the memory of its processes."""
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.endurance.one_run import OneRun, running
+from benchmarks.endurance.one_run import OneRun, running, value
 from benchmarks.endurance.processes import ROLES, found, resident
 from benchmarks.endurance.tiny import GROUP_SIZE, tiny_settings, write_teacher
 
 SAMPLE_S = 1.0
-SETTLED = re.compile(r"^advdmd_learner_trajectories_trained_total (\S+)$", re.MULTILINE)
+TRAINED = "advdmd_learner_trajectories_trained_total"
 
 
 def watched(folder: Path, groups: int) -> int:
@@ -53,5 +52,5 @@ def _watch(run: OneRun, file: Any) -> None:
 
 def _settled(run: OneRun) -> int | None:
     """Groups that the learner was done with, as the run's own /metrics says; None before and after it answers."""
-    trained = SETTLED.search(run.metrics() or "")
-    return None if trained is None else int(float(trained[1])) // GROUP_SIZE
+    trained = value(run.metrics(), TRAINED)
+    return None if trained is None else int(trained) // GROUP_SIZE

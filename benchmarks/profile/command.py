@@ -2,14 +2,12 @@
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,16 @@ from advdmd_ray.cli.arguments import Parser
 from advdmd_ray.config.reading import read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.provenance import made_here
-from benchmarks.endurance.one_run import OneRun, running
+from benchmarks.endurance.one_run import OneRun, running, value
 from benchmarks.endurance.processes import found
+from benchmarks.new_folder import new_folder
 from benchmarks.profile.picture import draw
 from benchmarks.profile.stacks import RATE, busy, table
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 DESCRIPTION = "Says which of our functions each process of a run is busy with, once the run is in full swing."
-CYCLE = re.compile(r"^advdmd_run_cycle (\S+)$", re.MULTILINE)
-SEARCH_S = 0.5
+CYCLE = "advdmd_run_cycle"
+LOOK_S = 0.5
 OURS = ("driver", "hub", "rollout actor", "reward worker", "learner rank")
 
 
@@ -90,10 +89,9 @@ def _order(role: str) -> tuple[int, str]:
 
 def _in_full_swing(run: OneRun, after: int) -> bool:
     while run.process.poll() is None:
-        cycle = CYCLE.search(run.metrics() or "")
-        if cycle is not None and float(cycle[1]) >= after:
+        if (value(run.metrics(), CYCLE) or 0.0) >= after:
             return True
-        time.sleep(SEARCH_S)
+        time.sleep(LOOK_S)
     return False
 
 
@@ -107,10 +105,7 @@ def _folder_of(args: argparse.Namespace) -> Path:
     """Raises UserError for seconds or a cycle that are none, or a folder that is there."""
     if args.seconds < 1 or args.after < 1:
         raise UserError(f"--seconds and --after must be at least 1, got {args.seconds} and {args.after}")
-    folder = args.out or Path("runs") / "bench" / f"profile-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    if folder.exists():
-        raise UserError(f"--out {folder} exists; name another folder")
-    return folder.absolute()
+    return new_folder(args.out, "profile")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,10 +44,11 @@ STEADY = (
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A shipped configuration, and how many of its cycles are counted."""
+    """A shipped configuration, how many of its cycles are counted, and what differs from it."""
 
     name: str
     cycles: int
+    overrides: tuple[str, ...] = ()
 
     def config(self, folder: Path) -> Config:
         """Of a run in this folder."""
@@ -57,7 +58,7 @@ class Loop:
             f"run.cycles={WARM + self.cycles + LAST}",
             "run.time_limit_s=null",
         )
-        return read_config(self.name, [*STEADY, *own, "metrics.port=0"])
+        return read_config(self.name, [*STEADY, *own, "metrics.port=0", *self.overrides])
 
     def figures(self, ends: Sequence[End], config: Config) -> End:
         """The cycles that are counted, for each of their trajectories."""
@@ -83,24 +84,20 @@ def ours(config: Config, folder: Path) -> list[End]:
         RuntimeError: if it ends before.
     """
     metrics, needed = RunFolder(config.folder).metrics, config.run.cycles - LAST
+
+    def ended(cycles: int) -> list[float] | None:
+        ends = cycle_ends(metrics)
+        return ends if len(ends) >= cycles else None
+
     with running(folder, config.model_dump(mode="json")) as run:
-        _until(run, metrics, WARM)
+        run.until(lambda: ended(WARM), LOOK_S)
         rank = found(run.mark, run.process.pid)["learner rank"].pid
         first = End(time.monotonic(), cpu_of(run), queued(rank))
-        ends = _until(run, metrics, needed)
+        ends = run.until(lambda: ended(needed), LOOK_S)
         last = End(time.monotonic(), cpu_of(run), queued(rank))
     # They are read between the ends of cycles, so their rates count.
     cpu, waited = ((after - before) / (last.at - first.at) for before, after in zip(first[1:], last[1:], strict=True))
     return [End(at, cpu * at, waited * at) for at in ends[:needed]]
-
-
-def _until(run: OneRun, metrics: Path, cycles: int) -> list[float]:
-    """When each cycle ended, once so many have."""
-    while len(ends := cycle_ends(metrics)) < cycles:
-        if run.process.poll() is not None:
-            raise RuntimeError(f"the run ended with exit code {run.process.returncode}: {run.log.read_text()}")
-        time.sleep(LOOK_S)
-    return ends
 
 
 def cycle_ends(metrics: Path) -> list[float]:

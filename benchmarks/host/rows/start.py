@@ -47,10 +47,7 @@ def ours(facts: MutableMapping[str, list[float]]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         config, began = settings(Path(folder), cycles=100), time.monotonic()
         with running(Path(folder), config.model_dump(mode="json")) as run:
-            while not (spent := stages(RunFolder(config.folder).metrics)):
-                if run.process.poll() is not None:
-                    raise RuntimeError(f"the run ended with exit code {run.process.returncode}: {run.log.read_text()}")
-                time.sleep(LOOK_S)
+            spent = run.until(lambda: stages(RunFolder(config.folder).metrics) or None, LOOK_S)
             took = time.monotonic() - began
             facts["CPU of all processes, s"].append(cpu_of(run))
     for stage, seconds in spent.items():

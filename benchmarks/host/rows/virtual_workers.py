@@ -14,13 +14,12 @@ import numpy as np
 import ray
 
 from advdmd_ray.config import Config
-from advdmd_ray.learner.cadence import CyclePlan
-from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
-from advdmd_ray.planning.virtual import Costs
+from advdmd_ray.learner.outcome import CycleOutcome
+from advdmd_ray.planning.virtual import Costs, virtual_cycle, virtual_manifests
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.learner_rank import GroupReferences
 from advdmd_ray.runtime.ray_shell import RayShell
-from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
+from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 
 GROUP_BYTES = 1024
@@ -32,11 +31,6 @@ Group = np.ndarray
 """Stands for a group's record batch: ordinal, prompt and policy version, and zeros behind them."""
 Scores = np.ndarray
 """Stands for that of its scores: the ordinal."""
-
-
-def manifest_of(stream: Stream, version: int) -> Manifest:
-    """That of weights without tensors."""
-    return Manifest(stream, version, None, ())
 
 
 class _Host:
@@ -120,7 +114,7 @@ class LearnerHost:
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], None, None]:
         """See `LearnerWorker`."""
-        return (manifest_of("student", self._version), manifest_of("discriminator", self._version)), None, None
+        return virtual_manifests(self._version), None, None
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, GroupReferences]]) -> tuple[int, ...]:
         """See `LearnerRank`."""
@@ -138,22 +132,7 @@ class LearnerHost:
             raise RuntimeError(f"a cycle is of other groups than were fetched: {self._fetched[:4]}...")
         await asyncio.sleep(self._seconds)
         self._version += 1
-        report = CycleReport(
-            version=self._version,
-            plan=CyclePlan("full", 0, 0, 0, 0),
-            updates={},
-            auc=(0.5,),
-            smoothed_auc=(0.5,),
-            open_levels=(True,),
-            reward_mean=(0.0,),
-            reward_spread=(0.0,),
-            policy=None,
-            fresh_deviation=0.0,
-            trajectories=sum(info.samples for info in infos),
-            seconds=self._seconds,
-        )
-        manifests, student, discriminator = self.publication()
-        return CycleOutcome(report, *manifests, resident_bytes=0), student, discriminator
+        return virtual_cycle(self._version, infos, self._seconds), None, None
 
     def checkpoint(self, facts: dict[str, Any]) -> str:  # noqa: ARG002 - nothing is written
         """See `LearnerWorker`."""

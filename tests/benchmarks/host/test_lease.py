@@ -12,11 +12,12 @@ import ray
 from ray.actor import ActorMethod
 
 from advdmd_ray.controller.protocols import Task
+from advdmd_ray.planning.virtual import virtual_manifests
 from advdmd_ray.stations.records import Lease
 from benchmarks.host.contest import OURS
 from benchmarks.host.rows import lease
 from benchmarks.host.rows.lease import LEASE, Moment, Size, WatchedLanding, counted_calls, figures, settings
-from benchmarks.host.rows.virtual_workers import RewardHost, RolloutHost, manifest_of, shares
+from benchmarks.host.rows.virtual_workers import RewardHost, RolloutHost, shares
 
 SIZE = Size(10, 8, cycles=2, generate=0.5)
 
@@ -84,14 +85,14 @@ def test_hosts_hand_on_which_group_it_is_and_say_once_of_each_version_that_it_wa
         maker, scorer = (plain(host)(["a", "b"], 0.0, 0.5, 0) for host in (RolloutHost, RewardHost))
         loads, leased = [], Lease(7, 0, 5, 11, 3)
         for version in (3, 3, 3, 4):
-            report, _ = await maker.generate(leased, manifest_of("student", version), None)
+            report, _ = await maker.generate(leased, virtual_manifests(version)[0], None)
             loads.append((report.worker, report.load and report.load.version))
         assert loads == [("a", 3), ("b", 3), ("a", None), ("b", 4)]
-        assert report.load.digest == manifest_of("student", 4).digest
+        assert report.load.digest == virtual_manifests(4)[0].digest
         handed_over, group = await maker.hand_over(leased)
         assert handed_over.worker == "b"
         assert plain(RewardHost)([], 0.0, 0.5, 0), "a host may have no worker"
-        (report, info), scores = await scorer.score(group, manifest_of("discriminator", 2), None)
+        (report, info), scores = await scorer.score(group, virtual_manifests(2)[1], None)
         assert (info.ordinal, info.prompt_id, info.policy_version, info.reward_version) == (7, 5, 3, 2)
         assert list(scores) == [7]
         assert report.load.stream == "discriminator"
