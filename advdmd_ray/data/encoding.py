@@ -1,12 +1,12 @@
 """Images on disk that one process encodes: by itself, or as a member of a team."""
 
-import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from advdmd_ray.data.source import Encoded, EncodingTask
+from advdmd_ray.diffusion.transfer import let_go
 from advdmd_ray.models.pipeline import image_encoder, load_pipeline
 from advdmd_ray.provenance import usable_cores
 
@@ -34,6 +34,4 @@ def encode_here(pipeline: str | Path, tasks: Sequence[EncodingTask], threads: in
             yield task.encode(codec, threads or min(MOST_THREADS, usable_cores()))
     finally:
         del codec
-        gc.collect()
-        if device == "cuda":
-            torch.cuda.empty_cache()
+        let_go()

@@ -4,6 +4,8 @@ A copy from or to ordinary host memory makes the host wait until the device has 
 the CPU nothing is copied.
 """
 
+import gc
+
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -23,6 +25,13 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
     for device in {tensor.device for tensor in tensors if tensor.device.type == "cuda"}:
         torch.cuda.current_stream(device).synchronize()
     return here
+
+
+def let_go() -> None:
+    """Gives back the memory of networks that nobody names any more, a GPU's too: their modules refer to each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def raw_bytes(tensor: Tensor) -> UInt8[np.ndarray, " bytes"]:

@@ -89,9 +89,8 @@ class Learner:
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
         self._signal = RewardSignal(config)
-        self._ratio_checked = False
         self._gathered: dict[str, Tensor] | None = None
-        self.version = 0
+        self._ratio_checked, self.version = False, 0
 
     def _build_engines(self, networks: Networks) -> dict[str, Engine]:
         config = self._config
@@ -257,20 +256,25 @@ class Learner:
         `reward.ema_decay`. With it go the weights of a backbone that learns: workers judge by the very network that
         the next cycle's AUC is measured of.
         """
-        # A cycle has gathered them for the average; before the first one, and once more, they are gathered here.
-        gathered, self._gathered = self._gathered, None
-        student = self._engines["student"].weights() if gathered is None else TensorStream.of(gathered)
+        student = self._student()
         backbone = self._engines["fake_score"].weights() if self._carried else TensorStream.of({})
         if self._gang.rank != 0:
-            student.drain()
             backbone.drain()
             return {}, {}
         # Copies: a snapshot is read while the averages go on.
         judge = {name: cpu_copy(weight) for name, weight in self._averages.of("discriminator").items()}
-        weights = student.copied() if gathered is None else gathered
         carried = {theirs: name for name, theirs in self._carried.items()}
         judge |= {carried[theirs]: cpu_copy(weight) for theirs, weight in backbone if theirs in carried}
-        return weights, judge
+        return student, judge
+
+    def _student(self) -> dict[str, Tensor]:
+        """The student's weights, on rank 0: as a cycle gathered them for the average, or gathered now. Collective."""
+        gathered, self._gathered = self._gathered, None
+        if gathered is None:
+            weights = self._engines["student"].weights()
+            gathered = weights.copied() if self._gang.rank == 0 else {}
+            weights.drain()
+        return gathered
 
     def packed(self, student: Mapping[str, Tensor], discriminator: Mapping[str, Tensor]) -> tuple[Snapshot, Snapshot]:
         """Snapshots of what `published` gave rank 0 at this version."""

@@ -1,13 +1,12 @@
 """The encoding of the prompts: a worker hands over one shard after the other, and who waits for it."""
 
-import gc
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import ray
-import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.diffusion.transfer import let_go
 from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.parts.inputs import TableEncoder
 from advdmd_ray.runtime.calls import Handle, answer
@@ -30,9 +29,7 @@ def encoding_of(config: Config) -> Encoding:
         yield payload
     facts = encoder.facts()
     del encoder
-    gc.collect()  # the modules of a network refer to each other
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    let_go()
     yield facts
 
 

@@ -3,20 +3,18 @@
 A task is done when it is started, so the order of work is fixed.
 """
 
-import gc
 import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.encoding import encode_here
 from advdmd_ray.data.source import Encoded, EncodingTask
+from advdmd_ray.diffusion.transfer import let_go
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
@@ -27,7 +25,7 @@ from advdmd_ray.runs.finish import Judged, Phases, judged_run, report_run
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
-from advdmd_ray.runs.verdict import draw_here
+from advdmd_ray.runs.verdict import draw_here, threads
 from advdmd_ray.runtime.display import judge_progress, samples_progress, texts_progress
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
@@ -115,9 +113,7 @@ class LocalShell:
         """Lets go of the networks of all workers: the judge needs their room."""
         self._rollout, self._reward = {}, {}
         del self._learner
-        gc.collect()  # hooks and engines refer to each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        let_go()
 
     def _finish(self, worker: str, outcome: Any, payload: Reference = None) -> Task:
         task = Task(worker, (), payload)
@@ -132,17 +128,15 @@ def in_this_process(config: Config) -> Iterator["LocalPlace"]:
     Raises:
         WorkerFailedError: for an error that nobody expects; its traceback is in the run folder.
     """
-    before, folder = torch.get_num_threads(), RunFolder(config.folder)
-    torch.set_num_threads(config.learner.threads)
-    try:
-        with sigterm_as_ctrl_c(), MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes) as hub:
-            yield LocalPlace(config, hub)
-    except (UserError, *FAILURES):
-        raise
-    except Exception as error:
-        raise worker_failed(folder, error, traceback.format_exc()) from error
-    finally:
-        torch.set_num_threads(before)
+    folder = RunFolder(config.folder)
+    with threads(config.learner.threads):
+        try:
+            with sigterm_as_ctrl_c(), MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes) as hub:
+                yield LocalPlace(config, hub)
+        except (UserError, *FAILURES):
+            raise
+        except Exception as error:
+            raise worker_failed(folder, error, traceback.format_exc()) from error
 
 
 class LocalPlace:

@@ -1,6 +1,7 @@
 """Whether actors, reward workers and learner need about the same time for a cycle, told from the count of compute."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advdmd_ray.config import Config
@@ -65,12 +66,12 @@ def examine_balance(config: Config, network: Network) -> Finding:
         f"{cost.learner:,.0f} for the learner; actors need {shares[0]:.2f} and reward workers {shares[1]:.2f} of the "
         "learner's time"
     )
-    changes = [change for side in (actors, judges) if (change := _change(side, learner)) is not None]
+    changes = _changes((actors, judges), learner)
     shared = _shared(config, actors.work + judges.work)
     if shared is not None:
         text += f", and one after the other on the {some(shared.workers, 'card')} that they share "
         text += f"{shared.time / learner.time:.2f}"
-        changes = changes or [change for change in [_change(shared, learner)] if change is not None]
+        changes = changes or _changes((shared,), learner)
     if not config.rollout.max_policy_age:
         return Finding("balance", "note", f"{text}, one after the other: rollout.max_policy_age=1 would overlap them")
     return Finding("balance", "note" if changes else "ok", "; ".join([text, *changes]))
@@ -88,6 +89,10 @@ def _shared(config: Config, work: float) -> Side | None:
         return None
     cards = math.ceil(rollout.actors * rollout.num_gpus + reward.workers * reward.num_gpus)
     return Side("the cards that actors and reward workers share", "cards", cards, work, 1.0)
+
+
+def _changes(sides: Sequence[Side], learner: Side) -> list[str]:
+    return [change for side in sides if (change := _change(side, learner)) is not None]
 
 
 def _change(side: Side, learner: Side) -> str | None:
