@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advdmd_ray.errors import CheckpointError, UserError
+from advdmd_ray.runs.lasting import Mark, check_not_of_ray, mark_text
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,16 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held locked by a running run; the kernel lets go of it when the process ends, however it ends."""
+        """Held locked by a running run; the kernel lets go of it when the process ends, however it ends.
+
+        It says which node and process that was, and a number that no other start has.
+        """
         return self.path / "run.lock"
+
+    def mark(self) -> Mark:
+        """What whoever is to write here must see; the folder is this process's own."""
+        lock = self.lock.absolute()
+        return Mark(lock, lock.read_text(encoding="utf-8"), "run.output")
 
     def grid(self, version: int) -> Path:
         """Samples of the student's EMA after `version` cycles; of large images a JPEG of this name."""
@@ -122,8 +131,9 @@ def check_writable(folder: Path, remedy: str = "choose another run.output") -> N
         remedy: What to do if it cannot, for the error.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if it cannot, or is a folder of Ray's, which Ray deletes.
     """
+    check_not_of_ray(folder, remedy)
     try:
         standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not standing.is_dir():
@@ -248,24 +258,34 @@ def claim(start: Start) -> Iterator[Path]:
             ) from None
     existed = start.folder.is_dir()
     start.folder.mkdir(parents=True, exist_ok=True)
-    with RunFolder(start.folder).lock.open("wb") as lock:
+    # Not emptied when it is opened: another process may hold it.
+    with RunFolder(start.folder).lock.open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{start.folder}: another process has just started here; set another run.name") from None
         except OSError as error:
             logger.warning("%s: no locks on this file system (%s); do not start this run twice", start.folder, error)
+        lock.truncate(0)
+        lock.write(mark_text().encode())
+        lock.flush()
         try:
             yield start.folder
         except UserError:
-            if [*start.folder.iterdir()] == [Path(lock.name)]:
+            if all(path == Path(lock.name) or _is_empty(path) for path in start.folder.iterdir()):
                 _unclaim(start, existed=existed)
             raise
 
 
+def _is_empty(path: Path) -> bool:
+    """Whether nothing was written to a file that a process opened."""
+    return path.is_file() and not path.stat().st_size
+
+
 def _unclaim(start: Start, *, existed: bool) -> None:
     """Takes back what `claim` did; the lock is still held."""
-    RunFolder(start.folder).lock.unlink()
+    for path in start.folder.iterdir():
+        path.unlink()
     if not existed:
         start.folder.rmdir()
     if start.aside is not None:

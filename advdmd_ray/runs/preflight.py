@@ -17,6 +17,7 @@ from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.sampling_settings import SAMPLING
 from advdmd_ray.models.targets import linear_layers, targeted
 from advdmd_ray.runs.folder import Start, check_writable, plan_start
+from advdmd_ray.runs.lasting import check_places
 from advdmd_ray.runs.needs.disk import check_disk
 from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, reserved
 from advdmd_ray.runs.same_run import check_same_run
@@ -52,7 +53,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("attention", str(model.attention), lambda: check_backend(config, info())),
         Check("buffer", "holds the groups of a cycle", lambda: check_buffer(config, info())),
         Check("data", config.data.source, lambda: check_data(config)),
-        Check("run folder", str(config.folder), lambda: check_writable(config.folder)),
+        Check("run folder", str(config.folder), lambda: check_folder(config)),
         Check("embeddings", str(model.embeddings), lambda: check_embeddings(config)),
     ]
     unused = {
@@ -198,6 +199,16 @@ def check_backend(config: Config, info: PipelineInfo) -> None:
 
     if config.model.attention is not None:
         check_attention(info.family, config.model.attention)
+
+
+def check_folder(config: Config) -> None:
+    """Make sure that the run folder can be written, and that a submitted job does not write where Ray deletes it.
+
+    Raises:
+        UserError: if not.
+    """
+    check_places(config)
+    check_writable(config.folder)
 
 
 def check_embeddings(config: Config) -> None:

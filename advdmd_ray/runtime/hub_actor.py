@@ -13,6 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runs.folder import RunFolder
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime.calls import Handle, answer, landed
 
 LAST_RECORDS_S = 5.0
@@ -22,7 +23,13 @@ LAST_RECORDS_S = 5.0
 class HubActor:
     """Serves /metrics and writes metrics.jsonl, on the driver's node, where the run folder is."""
 
-    def __init__(self, jsonl: Path, most_bytes: int) -> None:
+    def open(self, jsonl: Path, most_bytes: int, mark: Mark) -> None:
+        """Opens the file; before anything else, and not in the constructor, whose errors Ray hands on as text only.
+
+        Raises:
+            UserError: if this process does not see the run folder: then no task beside the driver does.
+        """
+        mark.check_seen("the metrics hub")
         self._hub = MetricsHub(jsonl, most_bytes=most_bytes)
 
     def serve(self, host: str, port: int) -> int:
@@ -75,10 +82,17 @@ class RemoteHub:
 
 @contextmanager
 def metrics_hub(config: Config) -> Iterator[RemoteHub]:
-    """A hub on this node that writes into the run folder; it serves nothing yet."""
+    """A hub on this node that writes into the run folder, which this process holds; it serves nothing yet.
+
+    Raises:
+        UserError: if it does not see the folder.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    jsonl = RunFolder(config.folder.absolute()).metrics
-    hub = RemoteHub(HubActor.options(scheduling_strategy=here).remote(jsonl, config.metrics.history_bytes))
+    folder = RunFolder(config.folder.absolute())
+    actor: Handle = HubActor.options(scheduling_strategy=here).remote()
+    opened = actor.open.remote(folder.metrics, config.metrics.history_bytes, folder.mark())
+    answer(opened, "the metrics hub")
+    hub = RemoteHub(actor)
     try:
         yield hub
     except BaseException:  # Ctrl-C too: what was measured until then is kept

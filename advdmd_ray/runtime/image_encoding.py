@@ -10,6 +10,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.encoding import MOST_THREADS
 from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.models.pipeline import image_encoder, load_pipeline
+from advdmd_ray.runs.lasting import LATENTS, Mark, marked
 from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
 from advdmd_ray.runtime.team import team_of
@@ -19,13 +20,18 @@ from advdmd_ray.runtime.team import team_of
 class EncodingActor:
     """Holds the image codec and encodes one shard after the other."""
 
-    def __init__(self, config: Config, threads: int) -> None:
+    def __init__(self, config: Config, threads: int, mark: Mark) -> None:
         torch.set_num_threads(config.rollout.threads)  # of the codec: the same however many actors there are
-        self._config, self._threads = config, threads
+        self._config, self._threads, self._mark = config, threads, mark
         self._codec: Callable[[Tensor], Tensor] | None = None
 
     def ready(self) -> None:
-        """Answers once there is room for the actor."""
+        """Answers once there is room for the actor.
+
+        Raises:
+            UserError: if it does not see the folder of latents.
+        """
+        self._mark.check_seen("a worker that encodes images")
 
     def encode(self, task: EncodingTask) -> Encoded:
         """Encodes a shard."""
@@ -48,13 +54,17 @@ def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask]) -> Iterator[En
     Raises:
         DeadlineError: if no shard is done for an hour.
         WorkerLostError: if workers are lost again and again.
+        UserError: if one does not see the folder of latents.
     """
     if not tasks:
         return
     team = team_of(config, len(tasks))
     threads = max(1, min(MOST_THREADS, int(ray.cluster_resources().get("CPU", 1)) // team.actors))
     made: Handle = EncodingActor.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
-    with hired(lambda: made.remote(config, threads), team.actors) as actors:
+    with (
+        marked(config.latents, LATENTS) as mark,
+        hired(lambda: made.remote(config, threads, mark), team.actors) as actors,
+    ):
         dealt = deal(
             actors,
             tasks,

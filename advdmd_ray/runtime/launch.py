@@ -101,11 +101,12 @@ def launched(
         say(here.note)
         prepare_data(config, here)
         start.ended("images")
-        write_atomically(folder.config, dump_config(config).encode())
         port = here.hub.serve(config.metrics.host, config.metrics.port)
         say(f"metrics at http://{config.metrics.host}:{port}/metrics")
         with here.workers(checkpoint, start) as shell:
             start.ended("workers")
+            # Not before: a start that is refused leaves nothing.
+            write_atomically(folder.config, dump_config(config).encode())
             up = time.monotonic()
             setup = sum(start.seconds.values()) - start.seconds["images"]
             say(

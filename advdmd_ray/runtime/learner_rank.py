@@ -17,6 +17,8 @@ from advdmd_ray.learner.checkpoint import verified_checkpoint
 from advdmd_ray.learner.deepspeed_engine import import_deepspeed
 from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang, meeting_point
 from advdmd_ray.learner.worker import LearnerWorker
+from advdmd_ray.runs.folder import check_writable
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.parts.networks import device_of, import_networks
 from advdmd_ray.runs.parts.workers import learner_parts
 from advdmd_ray.runtime.calls import answer
@@ -38,6 +40,15 @@ class LearnerRank(LearnerWorker):
         torch.set_num_threads(config.learner.threads)
         self._config, self._rank = config, rank
         self._meeting: TCPStore | None = None
+
+    def sees(self, mark: Mark) -> None:
+        """Makes sure that this node sees the run folder, as every rank reads checkpoints there and rank 0 writes.
+
+        Raises:
+            UserError: if it does not, or cannot write there.
+        """
+        mark.check_seen(f"learner rank {self._rank}")
+        check_writable(mark.file.parent)
 
     def prepare(self) -> None:
         """Imports what networks and engines need, which takes seconds: while the prompts are encoded."""

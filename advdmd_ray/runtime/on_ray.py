@@ -79,7 +79,8 @@ class RayPlace:
         """See `Place`."""
         shell = RayShell(self._config)
         try:
-            shell.start(None if checkpoint is None else checkpoint.path.absolute(), start)
+            mark = RunFolder(self._config.folder).mark()
+            shell.start(None if checkpoint is None else checkpoint.path.absolute(), start, mark)
             if self._config.learner.ranks > 1:
                 say(f"the learner's ranks reduce over {shell.backend}")
             yield shell

@@ -24,6 +24,7 @@ from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.needs.sharing import by_turns
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.display import samples_progress, texts_progress
@@ -65,7 +66,7 @@ class RayShell:
         self.prompts = 0
         self.backend = ""
 
-    def start(self, checkpoint: Path | None, clock: StartClock) -> None:
+    def start(self, checkpoint: Path | None, clock: StartClock, mark: Mark) -> None:
         """Places the gang, starts all workers, has the prompts encoded and waits until each worker is up.
 
         One of the actors encodes, as it imports the same for its network, and the others import what they need
@@ -74,14 +75,17 @@ class RayShell:
         Args:
             checkpoint: Where the learner goes on from.
             clock: Is told when the texts are encoded.
+            mark: Of the run folder, which every rank must see.
 
         Raises:
             DeadlineError: naming the workers that are not up in time.
             WorkerLostError: if one dies on the way.
+            UserError: if a rank does not see the run folder.
         """
         config, limit = self._config, self._config.ray.start_timeout_s
         group = self._place_gang()
         self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
+        sights = [rank.sees.remote(mark) for rank in self._ranks]
         for rank in self._ranks:
             rank.prepare.remote()
         shards = source_of(config).shards()
@@ -91,6 +95,8 @@ class RayShell:
         else:
             self._hire()
             encoding = self._workers[self.rollout_workers[0]].encode.remote()
+        for index, seen in enumerate(sights):  # before the texts: they may take an hour
+            answer(seen, f"learner rank {index} to see the run folder", limit)
         with texts_progress() as progress:
             facts, payloads = encoded(encoding, limit, progress)
         clock.ended("texts")

@@ -8,6 +8,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.source import Shards, Tools
+from advdmd_ray.runs.lasting import LATENTS, Mark, marked
 from advdmd_ray.runs.parts.workers import build_tools
 from advdmd_ray.runtime.calls import Handle
 from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
@@ -20,14 +21,19 @@ RETRIES = 3
 class ShardActor:
     """Holds the teacher and the codec and makes one shard after the other."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, mark: Mark) -> None:
         torch.set_num_threads(config.rollout.threads)
-        self._config = config
+        self._config, self._mark = config, mark
         self._tools: Tools | None = None
 
     def make(self, shard: int, shards: Shards, facts: TableFacts, *prompts: np.ndarray) -> int:
-        """Makes one shard; returns the number of its images. The prompts come along for a first call."""
+        """Makes one shard; returns the number of its images. The prompts come along for a first call.
+
+        Raises:
+            UserError: if the actor does not see the folder of latents.
+        """
         if self._tools is None:
+            self._mark.check_seen("a worker that makes images")
             self._tools = build_tools(self._config, PromptTable.opened(facts, prompts))
         return shards.make(shard, self._tools)
 
@@ -49,6 +55,7 @@ def make_shards(
     Raises:
         DeadlineError: if no shard is done for an hour.
         WorkerLostError: if an actor dies again and again.
+        UserError: if one does not see the folder of latents.
     """
     missing = shards.missing()
     if not missing:
@@ -60,7 +67,10 @@ def make_shards(
     there = shards.images - sum(len(shards.rows(shard)) for shard in missing)
     made_now = 0
     shared = ray.put(shards)  # once, however many calls there are
-    with hired(lambda: made.remote(config), min(role.actors, len(missing))) as team:
+    with (
+        marked(config.latents, LATENTS) as mark,
+        hired(lambda: made.remote(config, mark), min(role.actors, len(missing))) as team,
+    ):
         progress(there, shards.images)
         dealt = deal(
             team,

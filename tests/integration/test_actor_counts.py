@@ -18,6 +18,7 @@ TRAIN = """
 import sys
 from advdmd_ray.config import read_config
 from advdmd_ray.controller.start_clock import StartClock
+from advdmd_ray.runs.folder import Start, claim
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.cluster import connected
 from advdmd_ray.runtime.hub_actor import metrics_hub
@@ -29,9 +30,9 @@ configs = [
 ]
 with connected(configs[-1]):
     for config in configs:
-        config.folder.mkdir()
-        with metrics_hub(config) as hub, RayPlace(config, hub, "").workers(None, StartClock()) as shell:
-            build_controller(config, shell, hub).run()
+        with claim(Start(config.folder, None, None, "")), metrics_hub(config) as hub:
+            with RayPlace(config, hub, "").workers(None, StartClock()) as shell:
+                build_controller(config, shell, hub).run()
 """
 OVERRIDES = ["rollout.max_policy_age=0", f"run.cycles={CYCLES}", "run.seed=11", "learner.engine=torch"]
 

@@ -295,8 +295,13 @@ def test_a_start_that_is_refused_after_all_leaves_everything_as_it_was(config: C
         (config.folder / "metrics.jsonl").write_text("{}\n")
     before = sorted(config.folder.parent.rglob("*"))
     with pytest.raises(UserError, match="no cluster"), claim(preflight.check(config, fresh=earlier == "a run")):
-        raise UserError("no cluster answers")
+        _open_and_refuse(RunFolder(config.folder).metrics)
     assert sorted(config.folder.parent.rglob("*")) == before
+
+
+def _open_and_refuse(path: Path) -> None:
+    path.touch()  # nothing was recorded
+    raise UserError("no cluster answers")
 
 
 def _write_and_refuse(path: Path) -> None:

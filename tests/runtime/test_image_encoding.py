@@ -1,6 +1,7 @@
 """Images on disk are encoded by a team of workers, with a stand-in for Ray whose actors are objects in this process."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,17 @@ from advdmd_ray.data.files.encoding import ShardEncoding, encoded_file
 from advdmd_ray.data.files.fitting import Fitting
 from advdmd_ray.data.files.shards import CaptionedImage, Shard
 from advdmd_ray.data.source import Encoded
-from advdmd_ray.errors import WorkerLostError
+from advdmd_ray.errors import UserError, WorkerLostError
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime import dealing, image_encoding
 from pictures import picture
 
 SHAPE = (3, 2, 2)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 class Call:
@@ -58,8 +65,10 @@ class Team:
         self.given = given
         return self
 
-    def remote(self, config: Config, threads: int) -> Actor:
+    def remote(self, config: Config, threads: int, mark: Mark) -> Actor:
         assert threads >= 1
+        assert mark.file.parent == config.latents.absolute()
+        self.mark = mark
         self.actors.append(Actor(self))
         return self.actors[-1]
 
@@ -76,6 +85,7 @@ class Team:
     def called(self, actor: Actor, name: str, *given: ShardEncoding) -> Encoded | None:
         assert not actor.killed
         if name == "ready":
+            self.mark.check_seen("a worker", within_s=0)
             return None
         if self._lost is not None and sum(len(each.done) for each in self.actors) >= self._lost:
             raise WorkerLostError("killed")
@@ -147,3 +157,15 @@ def test_a_team_that_is_lost_in_the_middle_leaves_whole_shards_from_which_the_ne
 def test_nothing_is_started_where_nothing_is_to_be_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert on(team := Team(), monkeypatch, 2, []) == []
     assert team.actors == []
+
+
+def test_a_worker_that_does_not_see_the_folder_of_latents_ends_the_encoding_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, team = tasks(tmp_path / "made", 1), Team()
+    # Its node has another folder of that name.
+    monkeypatch.setattr(image_encoding, "marked", lambda *_: nullcontext(Mark(Path.cwd() / "runs/latents/m", "n", "s")))
+    with pytest.raises(UserError, match=r"a worker on node .* does not see .*runs/latents of node n"):
+        on(team, monkeypatch, 0, work)
+    assert [actor.done for actor in team.actors] == [[]]
+    assert not (tmp_path / "made").exists()

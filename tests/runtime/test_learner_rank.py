@@ -1,5 +1,8 @@
 """A rank's gang reduces over what its device needs, and rank 0 meets the others where it said that it listens."""
 
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +11,10 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Resources
+from advdmd_ray.errors import UserError
 from advdmd_ray.learner.gang import Gang, SoloGang, backend_of
+from advdmd_ray.runs.folder import RunFolder, Start, claim
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime import learner_rank
 
 
@@ -75,3 +81,25 @@ def test_rank_0_listens_where_it_says_until_the_ranks_have_met(asked: list[Resou
 def test_an_engine_in_plain_torch_reduces_over_nothing(asked: list[Resources]) -> None:
     assert isinstance(rank(0, 1.0, "torch")._gang_at("10.0.0.1", 4711), SoloGang)
     assert asked == []
+
+
+def test_every_rank_proves_that_it_sees_the_run_folder_and_may_write_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claim(Start(tmp_path / "run", None, None, "")) as folder:
+        mark = RunFolder(folder).mark()
+        for number in (0, 1):
+            rank(number, 0.0).sees(mark)
+        assert [*folder.iterdir()] == [RunFolder(folder).lock]
+    clock = SimpleNamespace(monotonic=itertools.count(0, 100).__next__, sleep=refuse)
+    monkeypatch.setattr("advdmd_ray.runs.lasting.time", clock)
+    elsewhere = Mark(tmp_path / "elsewhere" / "run.lock", mark.text, mark.setting)
+    with pytest.raises(UserError, match=rf"learner rank 1 on node .* does not see {tmp_path}/elsewhere of node"):
+        rank(1, 0.0).sees(elsewhere)
+    monkeypatch.setattr(learner_rank, "check_writable", refuse)
+    with pytest.raises(UserError, match="read-only"):
+        rank(0, 0.0).sees(mark)
+
+
+def refuse(folder: Path) -> None:
+    raise UserError(f"folder {folder} cannot be written: read-only file system")

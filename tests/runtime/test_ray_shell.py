@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from ray.exceptions import ActorDiedError, ObjectLostError
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Task
 from advdmd_ray.controller.start_clock import StartClock
-from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
+from advdmd_ray.errors import BytesLostError, DeadlineError, UserError, WorkerLostError
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime import ray_shell
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.worker_actors import RolloutActor
@@ -25,6 +27,7 @@ from small_parts import Mixer, lease, rollout_worker
 
 FACTS = TableFacts(("a", "b"), 2, TextIndex((), (), (), (), 0), TextIndex((), (), (), (), 0))
 TABLE = ("facts", "shard")
+MARK = Mark(Path("/runs/one/run.lock"), "node 1 a", "run.output")
 CONFIG = {"rollout": {"actors": 2, "num_cpus": 0.5}, "reward": {"workers": 1}, "learner": {"ranks": 2}}
 
 
@@ -143,7 +146,7 @@ def _silent() -> Iterator[None]:
 
 def started(world: World) -> RayShell:
     shell = RayShell(Config.model_validate(CONFIG))
-    shell.start(None, StartClock())
+    shell.start(None, StartClock(), MARK)
     assert shell.prompts == 2
     assert shell.backend == "join of learner-0"
     for name in ("rollout-0", "rollout-1", "reward-0"):
@@ -182,7 +185,7 @@ def test_images_that_workers_make_first_have_the_room_of_the_actors(monkeypatch:
 def test_reward_workers_that_decode_images_import_the_whole_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, None)
     oracle = {"reward": {"workers": 1, "oracle_agreement": True}, "data": {"source": "shapes"}}
-    RayShell(Config.model_validate(CONFIG | oracle)).start(None, StartClock())
+    RayShell(Config.model_validate(CONFIG | oracle)).start(None, StartClock(), MARK)
     assert ("reward-0", "prepare", ("whole", True)) in world.events
 
 
@@ -197,7 +200,7 @@ def test_a_worker_that_is_replaced_gets_the_prompts_again(monkeypatch: pytest.Mo
 def test_a_gang_without_room_is_said_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, None, room=False)
     with pytest.raises(DeadlineError, match="waited 300 s for room for the learner's gang"):
-        RayShell(Config.model_validate(CONFIG)).start(None, StartClock())
+        RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
     assert world.events == []
 
 
@@ -211,7 +214,24 @@ def test_a_worker_that_dies_at_its_start_ends_the_run_at_once(monkeypatch: pytes
 
     monkeypatch.setattr(ray_shell, "answer", answer)
     with pytest.raises(WorkerLostError, match="the start of reward-0: its process ended"):
-        RayShell(Config.model_validate(CONFIG)).start(None, StartClock())
+        RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
+
+
+def test_a_rank_that_does_not_see_the_run_folder_ends_the_start_before_the_texts_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(monkeypatch, None)
+
+    def answer(asked: str, what: str, *_: object) -> Any:
+        if asked == "sees of learner-1":
+            raise UserError(f"{what}: not so")
+        return world._answer(asked)
+
+    monkeypatch.setattr(ray_shell, "answer", answer)
+    with pytest.raises(UserError, match="learner rank 1 to see the run folder: not so"):
+        RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
+    assert [event for event in world.events if event[0] == "driver"] == []
+    assert ("learner-0", "sees", MARK) in world.events
 
 
 # Tasks ------------------------------------------------------------------------------------------------------------
