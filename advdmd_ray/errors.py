@@ -33,5 +33,17 @@ class RatioError(RuntimeError):
     """Rollout and learner disagree about the probability of an action under the same weights."""
 
 
-FAILURES = (WeightsMismatchError, DeadlineError, WorkerLostError, WorkerFailedError, CheckpointError, RatioError)
+class DivergedError(RuntimeError):
+    """The training broke what it trains: a series left the range of the run's own past and did not come back."""
+
+
+FAILURES = (
+    WeightsMismatchError,
+    DeadlineError,
+    WorkerLostError,
+    WorkerFailedError,
+    CheckpointError,
+    RatioError,
+    DivergedError,
+)
 """What ends a run with one line of its own. The command line exits with code 1."""

@@ -19,6 +19,7 @@ from advdmd_ray.config.sections import (
     BufferSection,
     DiffusionSection,
     EvaluationSection,
+    GuardSection,
     LearnerSection,
     MetricsSection,
     RaySection,
@@ -48,6 +49,7 @@ class Config(Section):
     cadence: CadenceSection = CadenceSection()
     metrics: MetricsSection = MetricsSection()
     evaluation: EvaluationSection = EvaluationSection()
+    guard: GuardSection = GuardSection()
     ray: RaySection = RaySection()
 
     @classmethod

@@ -14,6 +14,7 @@ from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.protocols import Reference, Shell, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
+from advdmd_ray.controller.watch import Saved, Watch
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.cadence import Every
@@ -46,6 +47,7 @@ class LearnerStation:
         telemetry: Is told of it.
         deadlines: The clock of the learner; it knows whether the gang is busy.
         begin: The controller's.
+        watch: Looks for divergence in every cycle.
         version: The run's first version.
 
     Attributes:
@@ -63,16 +65,17 @@ class LearnerStation:
         telemetry: Telemetry,
         deadlines: Deadlines,
         begin: Begin,
+        watch: Watch,
         version: int,
     ) -> None:
         self._config, self._frontier, self._buffer, self._store = config, frontier, buffer, store
         self._shell, self._telemetry, self._deadlines, self._begin = shell, telemetry, deadlines, begin
-        self.version = version
-        self._checkpointed = -1
+        self._watch, self.version = watch, version
+        self._checkpointed, self._owed = -1, False
         self._fetched: tuple[GroupInfo, ...] | None = None
         self._due: deque[Callable[[], None]] = deque()
         self._chores = (
-            (Every(config.learner.checkpoint_cycles), self._start_checkpoint),
+            (Every(config.learner.checkpoint_cycles), self._start_good_checkpoint),
             (Every(config.evaluation.grid_cycles), self._start_grid),
             (Every(config.evaluation.judge_cycles), self._start_judge),
         )
@@ -137,9 +140,15 @@ class LearnerStation:
         self._frontier.settle(ordinals)
         self.version = outcome.report.version
         self._free()
-        self._due.extend(start for every, start in self._chores if every.due(self.version))
         self._telemetry.cycled(outcome.report, outcome.resident_bytes)
-        self.measure()
+        try:
+            self._watch.cycled(outcome.report)
+        finally:
+            self._telemetry.watched(self._watch.guard)
+            self.measure()
+        self._due.extend(start for every, start in self._chores if every.due(self.version))
+        if self._owed and self._watch.quiet:
+            self._due.append(self._start_good_checkpoint)
 
     def _publish(self, manifest: Manifest, payload: Reference) -> None:
         """Makes a snapshot the newest of its stream."""
@@ -158,12 +167,27 @@ class LearnerStation:
             self._occupy()
             self._start_checkpoint()
 
+    def _start_good_checkpoint(self) -> None:
+        """Starts a checkpoint, or owes it while the run may be diverging: the newest is to stay the last good one."""
+        self._owed = not self._watch.quiet
+        if self._owed:
+            self._free()
+        else:
+            self._start_checkpoint()
+
     def _start_checkpoint(self) -> None:
-        task = self._shell.checkpoint({"frontier": self._frontier.state(), "updates": dict(self._telemetry.updates)})
-        self._begin(task, self._saved, self._lost)
+        good = self._watch.last_good
+        facts = {
+            "frontier": self._frontier.state(),
+            "updates": dict(self._telemetry.updates),
+            "guard": self._watch.guard.state(),
+            "last_good": None if good is None else good.version,
+        }
+        self._begin(self._shell.checkpoint(facts), self._saved, self._lost)
 
     def _saved(self, path: str) -> None:
         logger.info("checkpoint %s", path)
+        self._watch.saved(Saved(self.version, path))
         self._checkpointed = self.version
         self._free()
 

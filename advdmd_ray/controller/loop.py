@@ -31,12 +31,14 @@ from typing import Any, Literal
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier
+from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.learner_station import LearnerStation
 from advdmd_ray.controller.protocols import Hub, Reference, Shell, Status, Task
 from advdmd_ray.controller.rollout_station import RolloutStation
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begun, UnderWay
+from advdmd_ray.controller.watch import Watch
 from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
@@ -62,6 +64,7 @@ class Controller:
         hub: Hub,
         shell: Shell,
         group_bytes: int,
+        watch: Watch | None = None,
         version: int = 0,
         updates: Mapping[str, int] | None = None,
         display: Callable[[Status], None] = lambda _: None,
@@ -109,6 +112,7 @@ class Controller:
             telemetry=self._telemetry,
             deadlines=self._deadlines,
             begin=partial(self._begin, lease=None),
+            watch=Watch(config, Guard(config.guard), ()) if watch is None else watch,
             version=version,
         )
 
@@ -119,6 +123,7 @@ class Controller:
             DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, its work takes longer than
                 `learner.cycle_timeout_s`, or nothing can ever move again.
             WeightsMismatchError: if a worker loaded other bytes than were published.
+            DivergedError: if a loss, gradient norm or reward spread left the range of its past for good.
             WorkerLostError: if the learner died, or groups are lost with their nodes over and over.
         """
         try:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.alarm import HackAlarm
+from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.protocols import Hub, Status
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.station_clock import StationClock
@@ -185,6 +186,10 @@ class Telemetry:
         if not self._start.over:
             self._start.ended("first_cycle")
             self._record(self._start.samples())
+
+    def watched(self, guard: Guard) -> None:
+        """The guard looked at a cycle."""
+        self._record([Sample.of("advdmd_run_series_out", len(guard.out))])
 
     def judged(self, judgement: Judgement) -> bool:
         """The judge looked at the student; whether the alarm for reward hacking fires now."""

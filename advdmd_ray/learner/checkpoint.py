@@ -74,6 +74,8 @@ def save_checkpoint(
     tensors: Mapping[str, Mapping[str, Tensor] | TensorStream],
     facts: dict[str, Any],
     keep: int,
+    *,
+    spare: int | None = None,
 ) -> Path:
     """Writes `folder/step-` and the step in eight digits, and removes what it makes obsolete.
 
@@ -87,6 +89,7 @@ def save_checkpoint(
             it comes.
         facts: anything JSON can hold; no NaN, no infinities.
         keep: checkpoints kept, the new one included, >= 1.
+        spare: step of an earlier one that is kept as well, if it is there.
 
     Returns:
         The folder of the new checkpoint.
@@ -112,8 +115,13 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target} could not be saved, the older checkpoints are untouched: {error}") from error
-    _prune(folder, step, keep)
+    _prune(folder, step, keep, spare)
     return target
+
+
+def saved_steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by their step, ascending; not opened, so one of them may be damaged."""
+    return {_step(path): path for path in reversed(_candidates(folder)) if not path.name.startswith(".")}
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint:
@@ -226,13 +234,17 @@ def _clear_leftovers(folder: Path) -> None:
             shutil.rmtree(leftover)
 
 
-def _prune(folder: Path, step: int, keep: int) -> None:
-    """Removes checkpoints after `step`, and all but the last `keep`. The new one stands, so failing here only warns."""
+def _prune(folder: Path, step: int, keep: int, spare: int | None) -> None:
+    """Removes checkpoints after `step`, and all but the last `keep` and the one to spare.
+
+    The new one stands, so failing here only warns.
+    """
     found = [(_step(path), path) for path in _candidates(folder)]
     replaced = [path for _, path in found if path.name.startswith(".")]
     later = [path for at, path in found if at > step]
     older = [path for at, path in found if at <= step and path not in replaced]
-    for path in {*replaced, *later, *older[keep:]}:
+    old = [path for path in older[keep:] if _step(path) != spare]
+    for path in {*replaced, *later, *old}:
         try:
             removed = folder / f".removed-step-{_step(path):08d}"
             path.replace(removed)  # a half-deleted checkpoint must not look like a damaged one

@@ -112,6 +112,8 @@ class LearnerWorker:
     def checkpoint(self, facts: Mapping[str, Any]) -> str:
         """Saves the learner and the controller's facts as one checkpoint. Collective; rank 0 alone has tensors on it.
 
+        The checkpoint that the facts name as `last_good`, if any, stays beside those that are kept anyway.
+
         Raises:
             CheckpointError: on rank 0, if the disk refuses.
         """
@@ -125,7 +127,9 @@ class LearnerWorker:
         try:
             if self._gang.rank == 0:
                 keep = self._config.learner.keep_checkpoints
-                path = save_checkpoint(self._checkpoints, self.learner.version, streams, everything, keep)
+                path = save_checkpoint(
+                    self._checkpoints, self.learner.version, streams, everything, keep, spare=facts.get("last_good")
+                )
         except CheckpointError:
             _drain(streams)  # the other ranks still gather
             raise

@@ -163,6 +163,7 @@ _RUN = (
     _gauge("run_resident_memory_bytes", "Resident memory, summed over the workers of a role.", "role", unit="bytes"),
     _gauge("run_judge", "The judge's figures of the student's moving average, by figure.", "figure"),
     _gauge("run_reward_hack_alarm", "1 while the reward rises and the judge's headline falls, else 0."),
+    _gauge("run_series_out", "Losses, gradient norms and spreads outside the range of their past.", unit="series"),
     _gauge("run_workers", "Workers alive.", "role", unit="workers"),
     _counter("run_workers_lost", "Workers that died or became unreachable.", "role", unit="workers"),
 )

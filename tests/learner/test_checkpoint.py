@@ -17,7 +17,13 @@ from torch import Tensor
 
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner import checkpoint as under_test
-from advdmd_ray.learner.checkpoint import latest_checkpoint, open_checkpoint, save_checkpoint, verified_checkpoint
+from advdmd_ray.learner.checkpoint import (
+    latest_checkpoint,
+    open_checkpoint,
+    save_checkpoint,
+    saved_steps,
+    verified_checkpoint,
+)
 
 
 def tensors(seed: int) -> dict[str, dict[str, Tensor]]:
@@ -211,6 +217,15 @@ def test_the_last_checkpoints_are_kept_and_the_newest_save_is_the_latest(
         expected = [*(s for s in expected if s < step), step][-keep:]
         assert sorted(int(path.name.removeprefix("step-")) for path in folder.iterdir()) == expected
         assert latest_checkpoint(folder).step == step
+
+
+def test_one_that_is_to_be_spared_stays_beside_those_that_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    save_checkpoint(tmp_path, 4, tensors(4), {"cycle": 4}, 1, spare=2)
+    assert saved_steps(tmp_path) == {step: tmp_path / f"step-{step:08d}" for step in (2, 4)}
+    save_checkpoint(tmp_path, 5, tensors(5), {"cycle": 5}, 1, spare=9)
+    assert [*saved_steps(tmp_path)] == [5]
 
 
 def test_other_things_in_the_folder_are_left_alone(tmp_path: Path) -> None:

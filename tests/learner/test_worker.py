@@ -12,7 +12,7 @@ from torch import Tensor
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import CheckpointError
-from advdmd_ray.learner.checkpoint import open_checkpoint
+from advdmd_ray.learner.checkpoint import open_checkpoint, saved_steps
 from advdmd_ray.learner.gang import Gang, SoloGang
 from advdmd_ray.learner.tensor_file import TensorStream
 from advdmd_ray.learner.worker import LearnerWorker
@@ -99,6 +99,13 @@ def test_another_rank_than_0_gathers_everything_and_writes_nothing(tmp_path: Pat
     assert _saving(learner, Other(), tmp_path).checkpoint({"controller": 1}) == ""
     assert learner.gathered == 4
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_that_the_controller_calls_good_is_spared(tmp_path: Path) -> None:
+    learner, keep = Streams(), Config().learner.keep_checkpoints
+    for learner.version in range(1, keep + 3):
+        _saving(learner, SoloGang(), tmp_path).checkpoint({"last_good": 1})
+    assert [*saved_steps(tmp_path)] == [1, *range(3, keep + 3)]
 
 
 def test_rank_0_gathers_everything_even_if_the_disk_refuses(tmp_path: Path) -> None:

@@ -30,6 +30,24 @@ def manifest(stream: Stream, version: int) -> Manifest:
     return pack(stream, version, {"w": torch.tensor(float(version))}).manifest
 
 
+def cycle_report(version: int, *, loss: float = 0.5, reward: float = 0.0, trajectories: int = 8) -> CycleReport:
+    """What a cycle with one DMD update says."""
+    return CycleReport(
+        version=version,
+        plan=CyclePlan("warm", 1, 1, 1, 0),
+        updates={"dmd": UpdateReport(1, 0, loss, 1.0)},
+        auc=(0.6,),
+        smoothed_auc=(0.6,),
+        open_levels=(True,),
+        reward_mean=(reward,),
+        reward_spread=(1.0,),
+        policy=None,
+        fresh_deviation=0.0,
+        trajectories=trajectories,
+        seconds=1.0,
+    )
+
+
 class Clock:
     """Seconds that pass when somebody waits."""
 
@@ -67,6 +85,7 @@ class FakeShell:
         dead: Workers whose every task ends with their loss.
         judge: What the judge says of a version: its headline.
         reward: Mean reward of the final level in the cycle that makes a version.
+        loss: Loss of that cycle.
         cycle_s: Seconds of a learner cycle.
         rollout_s: Seconds of a rollout.
         hand_over_s: Seconds in which its group is handed over; None: at once, by the same task.
@@ -85,6 +104,7 @@ class FakeShell:
         dead: Sequence[str] = (),
         judge: Callable[[int], float] = lambda _: 0.0,
         reward: Callable[[int], float] = lambda _: 0.0,
+        loss: Callable[[int], float] = lambda _: 0.5,
         cycle_s: float = 1.0,
         rollout_s: float = 1.0,
         hand_over_s: float | None = None,
@@ -93,7 +113,7 @@ class FakeShell:
     ) -> None:
         self._gone, self._stopped = gone, stopped
         self._fetched: tuple[int, ...] = ()
-        self._judge, self._reward = judge, reward
+        self._judge, self._reward, self._loss = judge, reward, loss
         self.config, self.clock = config, clock
         self._random, self._lose, self._hang, self._dead, self._cycle_s = (
             random,
@@ -219,19 +239,8 @@ class FakeShell:
         self.cycles.append(tuple(info.ordinal for info in infos))
         self.ages.extend(self.version - info.policy_version for info in infos)
         version = self.version + 1
-        report = CycleReport(
-            version=version,
-            plan=CyclePlan("warm", 1, 1, 1, 0),
-            updates={"dmd": UpdateReport(1, 0, 0.5, 1.0)},
-            auc=(0.6,),
-            smoothed_auc=(0.6,),
-            open_levels=(True,),
-            reward_mean=(self._reward(version),),
-            reward_spread=(1.0,),
-            policy=None,
-            fresh_deviation=0.0,
-            trajectories=4 * len(infos),
-            seconds=1.0,
+        report = cycle_report(
+            version, loss=self._loss(version), reward=self._reward(version), trajectories=4 * len(infos)
         )
         outcome = CycleOutcome(report, manifest("student", version), manifest("discriminator", version), RESIDENT)
         return self._start("learner", outcome, (b"student", b"discriminator"), self._cycle_s)

@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier
+from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell, Status
 from advdmd_ray.controller.start_clock import StartClock
-from advdmd_ray.learner.checkpoint import Checkpoint
+from advdmd_ray.controller.watch import Saved, Watch
+from advdmd_ray.learner.checkpoint import Checkpoint, saved_steps
 from advdmd_ray.runs.parts.inputs import geometry
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.weights.store import WeightStore
@@ -39,6 +41,8 @@ def build_controller(
     frontier = PromptFrontier.from_state(
         facts.get("frontier"), run_seed=config.run.seed, prompts=shell.prompts, lease_s=config.rollout.lease_s
     )
+    earlier = {} if checkpoint is None else saved_steps(checkpoint.path.parent)
+    checkpoints = [Saved(step, str(path)) for step, path in earlier.items() if step <= version]
     return Controller(
         config,
         frontier=frontier,
@@ -52,6 +56,7 @@ def build_controller(
         hub=hub,
         shell=shell,
         group_bytes=geometry(config).group_bytes,
+        watch=Watch(config, Guard.from_state(facts.get("guard"), config.guard), checkpoints),
         version=version,
         updates=facts.get("updates"),
         display=display,
