@@ -1,9 +1,10 @@
 """The prompt frontier: the one owner of the prompt stream and of the leases.
 
 An ordinal passes through: new -> leased -> complete (its group is committed) -> settled (consumed for ever). A lost
-or overdue lease, or a dropped group, queues its ordinal to be issued again, with the same prompt and seed. Every
-ordinal settles exactly once over any number of lost workers, kills and restores. Pure state for one thread; times
-are seconds of the caller's monotonic clock, and never fall from one call to the next.
+or overdue lease, or a dropped group, queues its ordinal to be issued again, with the same prompt and seed, unless these
+were replaced (`substitute`), as no group comes of them. Every ordinal settles exactly once over any number of lost
+workers, kills, substitutions and restores. Pure state for one thread; times are seconds of the caller's monotonic
+clock, and never fall from one call to the next.
 
 No call looks at more leases than it is about: those that are held stand in the order in which they fall due.
 """
@@ -75,6 +76,7 @@ class PromptFrontier:
         self._next = 0
         self._low = 0  # all ordinals below are settled
         self._issues: dict[int, int] = {}  # unsettled ordinal -> how often it was issued
+        self._substitutions: dict[int, int] = {}  # of unsettled ordinals, where there were any
         self._held: dict[int, HeldLease] = {}
         # Those of them that can be overdue, the first due first: each is as long as the others, and time does not fall.
         self._timed: OrderedDict[int, None] = OrderedDict()
@@ -123,7 +125,7 @@ class PromptFrontier:
             return None
         attempt = self._issues.get(ordinal, 0)
         self._issues[ordinal] = attempt + 1
-        work = work_of(self._run_seed, self._prompts, ordinal)
+        work = work_of(self._run_seed, self._prompts, ordinal, self._substitutions.get(ordinal, 0))
         lease = Lease(ordinal, attempt, work.prompt_id, work.seed, policy_version)
         self._hold(HeldLease(lease, worker, now))
         return lease
@@ -228,6 +230,17 @@ class PromptFrontier:
                 self._queued.add(ordinal)
                 heapq.heappush(self._queue, ordinal)
 
+    def substitute(self, ordinal: int) -> None:
+        """Has another prompt and seed take an ordinal's place, from its next issue on; see `work_of`.
+
+        A lease that is held meanwhile stays good: whichever group is committed first counts, as always.
+
+        Raises:
+            ValueError: if the ordinal was never leased or is settled.
+        """
+        self._check_unsettled(ordinal)
+        self._substitutions[ordinal] = self._substitutions.get(ordinal, 0) + 1
+
     def settle(self, ordinals: Iterable[int]) -> None:
         """Says that these groups are consumed for ever; nothing changes if one of them is refused.
 
@@ -243,6 +256,7 @@ class PromptFrontier:
                 raise ValueError(f"ordinal {ordinal} is settled before a group of it was committed")
         for ordinal in ordinals:
             del self._issues[ordinal]
+            self._substitutions.pop(ordinal, None)
         while self._low < self._next and self._low not in self._issues:
             self._low += 1
 
@@ -251,12 +265,16 @@ class PromptFrontier:
         return tuple(self._held[ordinal] for ordinal in sorted(self._held))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON: the next ordinal, and each unsettled one with its number of issues."""
+        """What a checkpoint keeps, as JSON: the next ordinal, and the unsettled ones, each with its number of issues.
+
+        So are those of them whose prompt was replaced, each with how often.
+        """
         return {
             "run_seed": self._run_seed,
             "prompts": self._prompts,
             "next_ordinal": self._next,
             "unsettled": [[ordinal, self._issues[ordinal]] for ordinal in sorted(self._issues)],
+            "substitutions": [[ordinal, self._substitutions[ordinal]] for ordinal in sorted(self._substitutions)],
         }
 
     @classmethod
@@ -276,6 +294,7 @@ class PromptFrontier:
         frontier = cls(run_seed, prompts, lease_s)
         if state is None:
             return frontier
+        state = {"substitutions": []} | state  # older checkpoints know of none
         if set(state) != set(frontier.state()):
             raise CheckpointError(
                 f"prompt frontier: keys {sorted(state)} came, {sorted(frontier.state())} are required"
@@ -286,11 +305,15 @@ class PromptFrontier:
         following = state["next_ordinal"]
         try:
             issues = {int(ordinal): int(count) for ordinal, count in state["unsettled"]}
+            substitutions = {int(ordinal): int(count) for ordinal, count in state["substitutions"]}
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"prompt frontier: malformed list of unsettled ordinals: {error}") from error
         whole = isinstance(following, int) and all(0 <= o < following and n >= 1 for o, n in issues.items())
         if not whole or len(issues) != len(state["unsettled"]):
             raise CheckpointError(f"prompt frontier: unsettled ordinals do not fit below next_ordinal={following}")
+        if not substitutions.keys() <= issues.keys() or any(count < 1 for count in substitutions.values()):
+            raise CheckpointError(f"prompt frontier: substitutions of ordinals that are not unsettled: {substitutions}")
+        frontier._substitutions = substitutions
         frontier._next = following
         frontier._issues = issues
         frontier._low = min(issues, default=following)

@@ -34,15 +34,33 @@ def epoch_order(run_seed: int, prompts: int, epoch: int) -> Int64[np.ndarray, " 
     return order
 
 
-def work_of(run_seed: int, prompts: int, ordinal: int) -> Work:
+def work_of(run_seed: int, prompts: int, ordinal: int, substitution: int = 0) -> Work:
     """Prompt and seed of an ordinal: `prompt = epoch_order(run_seed, prompts, o // prompts)[o % prompts]`.
+
+    A substitute has another place p in the same order, and a seed of its own. The first one's is drawn of the places
+    that are not o's, and each further one takes the next of them: for substitution n >= 1
+    `p = (o + 1 + (draw + n - 1) % (prompts - 1)) % prompts`. So of `prompts` works
+    of one ordinal no two have the same prompt.
 
     A pure function of its arguments: who asks, when and how often makes no difference.
 
+    Args:
+        run_seed: Seed of the run.
+        prompts: Rows of the prompt table.
+        ordinal: Position in the prompt stream.
+        substitution: How often the ordinal's prompt was replaced.
+
     Raises:
-        ValueError: for a negative ordinal or an empty prompt table.
+        ValueError: for a negative ordinal or substitution, or an empty prompt table.
     """
-    if prompts < 1 or ordinal < 0:
-        raise ValueError(f"work needs prompts >= 1 and ordinal >= 0, got {prompts} and {ordinal}")
+    if prompts < 1 or ordinal < 0 or substitution < 0:
+        raise ValueError(
+            f"work needs prompts >= 1, ordinal >= 0 and substitution >= 0, got {prompts}, {ordinal} and {substitution}"
+        )
     epoch, position = divmod(ordinal, prompts)
-    return Work(int(epoch_order(run_seed, prompts, epoch)[position]), derive_seed(run_seed, "group", ordinal))
+    if not substitution:
+        return Work(int(epoch_order(run_seed, prompts, epoch)[position]), derive_seed(run_seed, "group", ordinal))
+    others = max(prompts - 1, 1)  # of a single prompt only the seed can be another
+    step = 1 + (derive_seed(run_seed, "substitute", ordinal) + substitution - 1) % others
+    seed = derive_seed(run_seed, "group", ordinal, "substitute", substitution)
+    return Work(int(epoch_order(run_seed, prompts, epoch)[(position + step) % prompts]), seed)

@@ -159,6 +159,52 @@ def test_after_restoring_all_unsettled_ordinals_are_issued_again() -> None:
     assert [take(twice).attempt for _ in range(5)] == [2, 2, 2, 2, 1]
 
 
+@given(
+    run=st.integers(0, 99), prompts=st.integers(1, 12), ordinal=st.integers(0, 1000), substitution=st.integers(0, 30)
+)
+def test_substitutes_of_an_ordinal_are_of_its_epoch_and_differ_as_long_as_there_are_prompts(
+    run: int, prompts: int, ordinal: int, substitution: int
+) -> None:
+    works = [work_of(run, prompts, ordinal, count) for count in range(substitution, substitution + prompts)]
+    if not substitution:
+        assert works[0] == work_of(run, prompts, ordinal)
+        assert {work.prompt_id for work in works} == set(range(prompts))
+    assert len({work.seed for work in works}) == prompts
+    assert work_of(run, prompts, ordinal + 1).seed not in {work.seed for work in works}
+    with pytest.raises(ValueError, match="substitution >= 0"):
+        work_of(run, prompts, ordinal, -1)
+
+
+def test_the_prompts_of_substitutes_are_fixed_for_ever() -> None:
+    assert [work_of(0, 10, 3, count).prompt_id for count in range(10)] == [5, 3, 0, 4, 6, 8, 9, 7, 2, 1]
+
+
+def test_an_ordinal_whose_prompt_was_replaced_keeps_the_substitute_over_a_checkpoint_until_it_settles() -> None:
+    source = frontier()
+    first, other = take(source), take(source)
+    source.lost(first)
+    source.substitute(0)
+    again = take(source)
+    assert (again.ordinal, again.attempt) == (0, 1)
+    assert (again.prompt_id, again.seed) == (work_of(3, PROMPTS, 0, 1).prompt_id, work_of(3, PROMPTS, 0, 1).seed)
+    assert again.prompt_id != first.prompt_id
+    restored = PromptFrontier.from_state(source.state(), run_seed=3, prompts=PROMPTS, lease_s=1)
+    assert (take(restored).prompt_id, take(restored).prompt_id) == (again.prompt_id, other.prompt_id)
+    source.complete(0)
+    source.settle([0])
+    assert source.state()["substitutions"] == []
+    with pytest.raises(ValueError, match="ordinal 0 is settled already"):
+        source.substitute(0)
+
+
+def test_a_checkpoint_from_before_there_were_substitutes_goes_on_without_any() -> None:
+    source = frontier()
+    lease = take(source)
+    state = source.state()
+    del state["substitutions"]
+    assert take(PromptFrontier.from_state(state, run_seed=3, prompts=PROMPTS, lease_s=1)).prompt_id == lease.prompt_id
+
+
 def test_a_run_without_a_checkpoint_starts_the_stream_and_one_with_it_goes_on() -> None:
     fresh = PromptFrontier.from_state(None, run_seed=3, prompts=PROMPTS, lease_s=1)
     assert take(fresh) == take(frontier())
@@ -180,6 +226,9 @@ def test_a_state_of_another_run_or_a_malformed_one_is_refused() -> None:
         {"unsettled": [0]},
         {"unsettled": [[0, 1], [0, 1]]},
         {"next_ordinal": "many"},
+        {"substitutions": [[1, 1]]},
+        {"substitutions": [[0, 0]]},
+        {"substitutions": 1},
     ]
     for change in bad:
         with pytest.raises(CheckpointError, match="prompt frontier"):
@@ -212,7 +261,7 @@ class Run(RuleBasedStateMachine):
         self.groups, self.age, self.lease_s = groups, age, float(lease_s)
         self.cap = (groups + spare) * GROUP_BYTES
         self.now = 0.0
-        self.work: dict[int, tuple[int, int]] = {}
+        self.substitutions: dict[int, int] = {}
         self.jobs: list[tuple[str, Lease]] = []
         self.version = 0
         self.trained: list[int] = []
@@ -223,14 +272,14 @@ class Run(RuleBasedStateMachine):
 
     @rule()
     def save(self) -> None:
-        self.saved = (json.dumps(self.frontier.state()), self.version, list(self.trained))
+        self.saved = (json.dumps(self.frontier.state()), self.version, list(self.trained), dict(self.substitutions))
 
     @rule(really=st.sampled_from([False, False, False, True]))
     def kill_and_restore(self, really: bool) -> None:
         if not really:  # most draws spare the run, so that it gets somewhere between kills
             return
-        state, self.version, trained = self.saved
-        self.trained = list(trained)
+        state, self.version, trained, substitutions = self.saved
+        self.trained, self.substitutions = list(trained), dict(substitutions)
         self.jobs = []
         self.frontier = PromptFrontier.from_state(json.loads(state), run_seed=1, prompts=PROMPTS, lease_s=self.lease_s)
         self.index = BufferIndex(
@@ -252,7 +301,8 @@ class Run(RuleBasedStateMachine):
         lease = self.frontier.lease(self.now, worker, self.version, limit)
         if lease is None:
             return False
-        assert self.work.setdefault(lease.ordinal, (lease.prompt_id, lease.seed)) == (lease.prompt_id, lease.seed)
+        work = work_of(1, PROMPTS, lease.ordinal, self.substitutions.get(lease.ordinal, 0))
+        assert (lease.prompt_id, lease.seed) == (work.prompt_id, work.seed)
         self.jobs.append((worker, lease))
         return True
 
@@ -285,6 +335,18 @@ class Run(RuleBasedStateMachine):
         for _, lease in [job for job in self.jobs if job[0] == worker]:
             self.frontier.lost(lease)
         self.jobs = [job for job in self.jobs if job[0] != worker]
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), give_up=st.booleans())
+    def fault(self, data: st.DataObject, give_up: bool) -> None:
+        """What came of a lease is no group; after some attempts another prompt takes the ordinal's place."""
+        _, lease = self.jobs.pop(data.draw(st.integers(0, len(self.jobs) - 1)))
+        wanted = self.frontier.wants(lease.ordinal)
+        self.frontier.lost(lease)
+        assert self.frontier.wants(lease.ordinal) == wanted
+        if give_up and wanted:
+            self.frontier.substitute(lease.ordinal)
+            self.substitutions[lease.ordinal] = self.substitutions.get(lease.ordinal, 0) + 1
 
     @rule(worker=st.sampled_from("abcd"))
     def vanish(self, worker: str) -> None:
