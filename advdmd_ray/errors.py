@@ -21,6 +21,19 @@ class WorkerFailedError(RuntimeError):
     """A worker met an error that it did not expect; its traceback is in the run folder's failure.log."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal stops the process: SIGTERM, or Ctrl-C. The command line exits with code 128 and the signal's number.
+
+    Args:
+        number: The signal's.
+        text: One line: what stopped, and what there is of it.
+    """
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.number = number
+
+
 class BytesLostError(WorkerLostError):
     """Bytes that a worker was to read ended with the node that held them. The worker itself lives."""
 

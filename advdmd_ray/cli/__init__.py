@@ -1,6 +1,7 @@
 """The command line: one file a command.
 
-Exit codes: 0 done, 1 failed or not ready, 2 bad input (one line on stderr), 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 failed or not ready, 2 bad input (one line on stderr), 130 stopped by Ctrl-C,
+143 by SIGTERM.
 """
 
 from advdmd_ray.cli.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import NoReturn
 
 from advdmd_ray.errors import UserError
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, SIGNALLED = 0, 1, 2, 128
+INTERRUPTED = SIGNALLED + signal.SIGINT
+"""Of a process that a signal ended, as a shell counts: 128 and its number, such as 130 for Ctrl-C."""
 _SHOWN = 40
 """Most characters of an argument that an error repeats."""
 

@@ -12,7 +12,8 @@ from typing import cast
 
 from advdmd_ray import __version__, errors
 from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, run, sample
-from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, Parser, end
+from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, SIGNALLED, Parser, end
+from advdmd_ray.runtime.stopping import interrupting
 
 COMMANDS = (
     run.COMMAND,
@@ -41,14 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         if args.verbose:
             logging.getLogger("advdmd_ray").setLevel(logging.DEBUG)
-        return cast("Callable[[argparse.Namespace], int]", args.function)(args)
+        with interrupting():
+            return cast("Callable[[argparse.Namespace], int]", args.function)(args)
     except errors.UserError as error:
         return end(f"error: {error}", BAD_INPUT)
     except errors.FAILURES as error:
         logging.getLogger(__name__).debug("the failure in full", exc_info=True)
         return end(f"failed: {error}", FAILED)
+    except errors.Interrupted as stop:
+        return end(str(stop), SIGNALLED + stop.number)
     except KeyboardInterrupt:
-        return end("stopped by Ctrl-C; a run goes on from its last checkpoint with --resume auto", INTERRUPTED)
+        return end("stopped by Ctrl-C", INTERRUPTED)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

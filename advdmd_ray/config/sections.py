@@ -29,6 +29,13 @@ class RunSection(Section):
     time_limit_s: Free[float | None] = Field(
         default=None, gt=0, description="Stop training after this many seconds, if set."
     )
+    drain_s: Free[float] = Field(
+        default=120.0,
+        ge=0,
+        le=86400,
+        description="Time that a run has, from SIGTERM or Ctrl-C on, to end its cycle and save it. After it, or at "
+        "a second signal, it stops at once, and can go on from its last checkpoint. 0: always at once.",
+    )
 
 
 class DiffusionSection(Section):

@@ -48,6 +48,7 @@ class LearnerStation:
         deadlines: The clock of the learner; it knows whether the gang is busy.
         begin: The controller's.
         watch: Looks for divergence in every cycle.
+        stopping: Whether the run is asked to stop.
         version: The run's first version.
 
     Attributes:
@@ -66,11 +67,13 @@ class LearnerStation:
         deadlines: Deadlines,
         begin: Begin,
         watch: Watch,
+        stopping: Callable[[], bool],
         version: int,
     ) -> None:
         self._config, self._frontier, self._buffer, self._store = config, frontier, buffer, store
         self._shell, self._telemetry, self._deadlines, self._begin = shell, telemetry, deadlines, begin
-        self._watch, self.version = watch, version
+        self._watch, self._stopping = watch, stopping
+        self.version = self._first = version
         self._checkpointed, self._owed = -1, False
         self._fetched: tuple[GroupInfo, ...] | None = None
         self._due: deque[Callable[[], None]] = deque()
@@ -82,10 +85,10 @@ class LearnerStation:
 
     @property
     def finished(self) -> bool:
-        """Whether no cycle is to begin any more: all are done, or the time is up."""
+        """Whether no cycle is to begin any more: all are done, the time is up, or the run is asked to stop."""
         limit = self._config.run.time_limit_s
         late = limit is not None and self._telemetry.elapsed_s >= limit
-        return self.version >= self._config.run.cycles or late
+        return self.version >= self._config.run.cycles or late or self._stopping()
 
     def publish_first(self) -> None:
         """Publishes the weights that the learner begins with."""
@@ -94,14 +97,21 @@ class LearnerStation:
         self._publish(discriminator, payloads[1])
 
     def start(self) -> None:
-        """Gives the gang its next work, if it can have any."""
+        """Gives the gang its next work, if it can have any.
+
+        Of a run that is asked to stop, only what the gang is at is waited for: groups that were fetched are made again
+        when it goes on.
+        """
         if self._fetched is not None:
             infos, self._fetched = self._fetched, None
+            if self._stopping():
+                self._free()
+                return
             task = self._shell.cycle(infos)
             self._begin(task, lambda outcome: self._cycled(task, infos, outcome), self._lost)
         elif self._deadlines.learner_busy:
             return
-        elif self._due:
+        elif self._due and not self._stopping():
             self._occupy()
             self._due.popleft()()
         elif not self.finished:
@@ -162,8 +172,12 @@ class LearnerStation:
     # Chores ---------------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Starts the checkpoint of this version, unless there is one; the gang must be idle."""
-        if self._checkpointed != self.version:
+        """Starts the checkpoint of this version, unless there is one; the gang must be idle.
+
+        A run that was asked to stop before its first cycle has learned nothing to save.
+        """
+        nothing_new = self.version == self._first and self._stopping()
+        if self._checkpointed != self.version and not nothing_new:
             self._occupy()
             self._start_checkpoint()
 

@@ -70,6 +70,7 @@ class Controller:
         display: Callable[[Status], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         start: StartClock | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
@@ -113,11 +114,19 @@ class Controller:
             deadlines=self._deadlines,
             begin=partial(self._begin, lease=None),
             watch=Watch(config, Guard(config.guard), ()) if watch is None else watch,
+            stopping=stopping,
             version=version,
         )
 
+    @property
+    def version(self) -> int:
+        """Of the newest weights; equals the cycles done."""
+        return self._learner.version
+
     def run(self) -> int:
         """Runs to the end and returns the last version; the last thing it does is a checkpoint.
+
+        Asked to stop, it waits for what the learner is at, saves that, and begins nothing else.
 
         Raises:
             DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, its work takes longer than
@@ -139,8 +148,9 @@ class Controller:
             self._learner.start()
             if self._learner.finished and not self._deadlines.learner_busy:
                 break
-            self._start_scoring()
-            self._rollout.start(self._learner.version)
+            if not self._learner.finished:
+                self._start_scoring()
+                self._rollout.start(self._learner.version)
             self._collect()
             self._expire()
             self._show()

@@ -236,6 +236,17 @@ def free_name(folder: Path) -> Path:
     return candidate
 
 
+def left_by(start: Start) -> str:
+    """What a run that ended early has saved, and how it goes on: the end of one line."""
+    saved = [path for path in RunFolder(start.folder).checkpoints.glob("step-*") if path.name[5:].isdigit()]
+    if saved:
+        newest = max(saved, key=lambda path: int(path.name[5:]))
+        return f"{newest} is saved, and --resume auto goes on from it"
+    if start.checkpoint is not None:  # it is another run's
+        return f"nothing is saved; remove {start.folder}, and --resume {start.checkpoint} begins there again"
+    return "nothing is saved; --fresh begins again"
+
+
 @contextmanager
 def claim(start: Start) -> Iterator[Path]:
     """Hold the run folder as this process's own: move an earlier run aside, create the folder, lock it.

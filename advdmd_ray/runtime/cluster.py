@@ -17,7 +17,7 @@ from advdmd_ray.config.sections import ADDRESS
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved
 from advdmd_ray.runs.needs.spilling import ray_disk
-from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
+from advdmd_ray.runtime.stopping import interrupting
 
 CONNECT_S = 10.0
 # No usage statistics; workers' lines without colour codes, as they go into job logs too; and no second copy of a
@@ -91,7 +91,7 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
                 "memory and disk, lower ray.object_store_bytes, or train with --local"
             ) from None
     # Now, as Ray takes SIGTERM to mean sys.exit(15) from its init on.
-    with sigterm_as_ctrl_c():
+    with interrupting():
         try:
             yield joins
         finally:

@@ -82,6 +82,7 @@ def launched(
     place: MakePlace,
     resume: Path | None = None,
     start: StartClock | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Controller]:
     """The controller over workers that are up; once its loops are done, the workers end and the artifacts are made.
 
@@ -90,6 +91,7 @@ def launched(
         place: `in_this_process`, or `on_ray` once Ray is met.
         resume: A checkpoint to continue from, which pre-flight has found intact.
         start: Has counted the start so far; None: it begins now.
+        stopping: Whether the run is asked to stop.
 
     Raises:
         UserError: if the place cannot have the run.
@@ -114,7 +116,7 @@ def launched(
                 f"{config.learner.ranks} learner ranks are up after {setup:.0f} s"
             )
             with progress_display(config) as display, frozen_heap():
-                yield build_controller(config, shell, here.hub, checkpoint, display, start=start)
+                yield build_controller(config, shell, here.hub, checkpoint, display, start=start, stopping=stopping)
         finish(config, here, Phases(setup, time.monotonic() - up))
     say(f"look at {folder.report}")
 

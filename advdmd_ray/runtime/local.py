@@ -28,7 +28,6 @@ from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_wor
 from advdmd_ray.runs.verdict import draw_here, threads
 from advdmd_ray.runtime.display import judge_progress, samples_progress, texts_progress
 from advdmd_ray.runtime.failure import worker_failed
-from advdmd_ray.runtime.stopping import sigterm_as_ctrl_c
 from advdmd_ray.stations import work
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot
@@ -131,7 +130,7 @@ def in_this_process(config: Config) -> Iterator["LocalPlace"]:
     folder = RunFolder(config.folder)
     with threads(config.learner.threads):
         try:
-            with sigterm_as_ctrl_c(), MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes) as hub:
+            with MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes) as hub:
                 yield LocalPlace(config, hub)
         except (UserError, *FAILURES):
             raise

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.start_clock import StartClock
+from advdmd_ray.errors import Interrupted
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import RunFolder, claim
+from advdmd_ray.runs.folder import RunFolder, claim, left_by
 from advdmd_ray.runs.needs.memory import ray_address
 from advdmd_ray.runtime.authentication import expect_token
+from advdmd_ray.runtime.stopping import StopRequest, interrupting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,15 +45,26 @@ def run(
         WorkerFailedError: if a worker meets an error that it does not expect.
         DeadlineError: if a wait takes longer than its deadline.
         WorkerLostError: if the learner, or too many workers, are lost.
+        Interrupted: a KeyboardInterrupt that says what is saved, by SIGTERM or Ctrl-C. While the run trains, it comes
+            once a cycle that is under way is done and saved, or `run.drain_s` later, or at a second signal.
     """
-    clock = StartClock(age_s=age_s)
+    clock, stop = StartClock(age_s=age_s), StopRequest()
     start = preflight.check(config, resume, fresh=fresh, local=local)
     sys.stderr.write(start.note + "\n")
-    with claim(start), _here(clock) if local else _on_ray(config, clock) as place:
-        from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
+    at = "before its training began"
+    try:
+        with interrupting(), claim(start), _here(clock) if local else _on_ray(config, clock) as place:
+            from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
-        with launched(config, place, start.checkpoint, clock) as controller:
-            controller.run()
+            with launched(config, place, start.checkpoint, clock, stop.asked) as controller:
+                try:
+                    with stop.awaited(config.run.drain_s):
+                        controller.run()
+                finally:
+                    at = f"at cycle {controller.version} of {config.run.cycles}"
+                at = "after its training"
+    except Interrupted as stopped:
+        raise Interrupted(stopped.number, f"{stopped}, {at}; {left_by(start)}") from None
     return RunFolder(config.folder)
 
 

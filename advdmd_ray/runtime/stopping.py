@@ -1,19 +1,107 @@
-"""How a run is asked to stop."""
+"""How a process is asked to stop: by SIGTERM, of a scheduler that wants its machine back, or by Ctrl-C.
 
+Python gives signals to the main thread alone. Elsewhere nothing here changes anything.
+"""
+
+import os
+import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+from advdmd_ray.errors import Interrupted
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM, of a scheduler that wants its machine back, is a Ctrl-C; only the main thread can hear of it."""
+def interrupting() -> Iterator[None]:
+    """A signal ends what is inside at once.
+
+    Raises:
+        Interrupted: which names it.
+    """
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number, f"stopped by {name_of(number)}")
+
+    with _handled_by(interrupt):
+        yield
+
+
+class StopRequest:
+    """Whether a signal has asked to stop, for whoever can stop well and looks here now and then."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+
+    def asked(self) -> bool:
+        """Whether one has."""
+        return self._number is not None
+
+    @contextmanager
+    def awaited(self, bound_s: float) -> Iterator[None]:
+        """The first signal is a request; a second one, or so many seconds without an end, end what is inside at once.
+
+        Args:
+            bound_s: Seconds from the first signal, 0 or more.
+
+        Raises:
+            Interrupted: as soon as what is inside ends, if it was asked to and did not fail.
+        """
+        # What a handler may touch while the main thread is at anything: no lock, no buffered stream.
+        first: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        late = False
+
+        def hear(number: int, _: FrameType | None) -> None:
+            if self._number is None:
+                self._number = number
+                first.put(number)
+                line = f"{name_of(number)}: stopping within {bound_s:g} s; a second signal stops at once\n"
+                os.write(2, line.encode())
+                return
+            first_name = name_of(self._number)
+            how = f", {bound_s:g} s after" if late else f" by {name_of(number)}, a second signal after"
+            raise Interrupted(number, f"stopped at once{how} {first_name}")
+
+        def watch() -> None:
+            nonlocal late
+            number = first.get()
+            if number is None:
+                return
+            try:
+                first.get(timeout=bound_s)
+            except queue.Empty:
+                late = True
+                os.kill(os.getpid(), number)
+
+        watcher = threading.Thread(target=watch, name="stop-request", daemon=True)
+        watcher.start()
+        with _handled_by(hear):
+            try:
+                yield
+            finally:
+                first.put(None)
+                watcher.join()
+        if self._number is not None:
+            raise Interrupted(self._number, f"stopped by {name_of(self._number)}")
+
+
+def name_of(number: int) -> str:
+    """What a user calls a signal."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+@contextmanager
+def _handled_by(handler: Handler) -> Iterator[None]:
     here = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if here else None
+    before = {number: signal.signal(number, handler) for number in SIGNALS} if here else {}
     try:
         yield
     finally:
-        if here:
+        for number, old in before.items():
             # A handler that was not set from Python comes back as None, which cannot be set again.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+            signal.signal(number, signal.SIG_DFL if old is None else old)

@@ -283,7 +283,8 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (errors.UserError("line one\nline two"), cli.BAD_INPUT),
         (errors.WeightsMismatchError("digests differ"), cli.FAILED),
         (errors.DeadlineError("ordinal 3"), cli.FAILED),
-        (KeyboardInterrupt(), cli.INTERRUPTED),
+        (KeyboardInterrupt(), 130),
+        (errors.Interrupted(15, "stopped by SIGTERM"), 143),
     ],
 )
 def test_every_way_to_end_is_one_line_with_its_exit_code(

@@ -22,22 +22,23 @@ sys.exit("imported ray" if "ray" in sys.modules else code)
 def started(place: Workplace, config: Path, *arguments: str) -> Started:
     # More cores than any machine has: nothing is reserved here.
     command = [sys.executable, "-c", WITHOUT_RAY, "--config", str(config), "rollout.num_cpus=4096"]
-    return place.start([*command, "learner.checkpoint_cycles=2", "evaluation.grid_cycles=1", *arguments])
+    return place.start([*command, "evaluation.grid_cycles=1", *arguments])
 
 
 def checkpoints(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
 
 
-def test_a_run_in_one_process_is_stopped_by_ctrl_c_resumed_and_ends_with_its_report() -> None:
+def test_a_run_in_one_process_is_stopped_by_sigterm_resumed_and_ends_with_its_report() -> None:
     with workplace() as place:
         config, folder = write_config(place.folder, "here"), place.folder / "here"
 
         run = started(place, config, "run.cycles=500")
-        run.until("a checkpoint", lambda: checkpoints(folder), 240)
-        run.interrupt()
-        assert run.ended(60) == 130, run.log()
-        assert run.log().splitlines()[-1].startswith("advdmd: stopped by Ctrl-C")
+        run.until("a grid of the first cycle", lambda: [*(folder / "grids").glob("*")], 240)
+        run.process.terminate()
+        assert run.ended(60) == 143, run.log()
+        (newest,) = checkpoints(folder)  # none was due yet
+        assert run.log().splitlines()[-1].startswith(f"advdmd: stopped by SIGTERM, at cycle {newest} of 500; {folder}")
         assert "Traceback" not in run.log()
         assert place.left_after(5) == []
 
@@ -45,7 +46,6 @@ def test_a_run_in_one_process_is_stopped_by_ctrl_c_resumed_and_ends_with_its_rep
         assert run.ended(60) == 2, run.log()
         assert run.log().splitlines()[-1].startswith(f"advdmd: error: {folder} has a run already")
 
-        newest = checkpoints(folder)[-1]
         run = started(place, config, "--resume", "auto", f"run.cycles={newest + 1}")
         assert run.ended(300) == 0, run.log()
         lines = run.log().splitlines()

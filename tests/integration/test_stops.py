@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from advdmd_ray.metrics.history import entries_of
 from ray_runs import Started, Workplace, workplace, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -30,23 +31,33 @@ def until_checkpoint_after(run: Started, folder: Path, step: int) -> int:
     return checkpoints(folder)[-1]
 
 
+def cycle_of(folder: Path) -> int:
+    """The last cycle that the run has told of."""
+    metrics = folder / "metrics.jsonl"
+    return max((entry["cycle"] for entry in entries_of(metrics)), default=0) if metrics.exists() else 0
+
+
 def started(place: Workplace, config: Path, *arguments: str) -> Started:
-    return place.run(config, f"run.cycles={CYCLES}", "learner.checkpoint_cycles=2", "learner.zero_stage=2", *arguments)
+    return place.run(config, f"run.cycles={CYCLES}", "learner.zero_stage=2", *arguments)
 
 
-def test_ctrl_c_and_a_killed_driver_leave_nothing_behind_and_the_run_goes_on_to_its_end() -> None:
+def test_ctrl_c_saves_its_cycle_and_with_a_killed_driver_leaves_nothing_behind_and_the_run_goes_on_to_its_end() -> None:
     with workplace() as place:
         config, folder = write_config(place.folder, "stops"), place.folder / "stops"
 
         run = started(place, config)
-        first = until_checkpoint_after(run, folder, 0)
+        run.until("a cycle", lambda: cycle_of(folder), 240)
         run.interrupt()
-        assert run.ended(20) == 130, run.log()
-        assert run.log().splitlines()[-1].startswith("advdmd: stopped by Ctrl-C")
+        assert run.ended(30) == 130, run.log()
+        (first,) = checkpoints(folder)  # none was due yet
+        assert first == cycle_of(folder)
+        saved = folder / "checkpoints" / f"step-{first:08d}"
+        line = f"stopped by Ctrl-C, at cycle {first} of {CYCLES}; {saved} is saved, and --resume auto goes on from it"
+        assert run.log().splitlines()[-1] == f"advdmd: {line}"
         assert "Traceback" not in run.log()
         assert place.left_after(5) == []
 
-        run = started(place, config, "--resume", "auto")
+        run = started(place, config, "--resume", "auto", "learner.checkpoint_cycles=2")
         second = until_checkpoint_after(run, folder, first)
         run.process.kill()
         run.ended(5)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from advdmd_ray.config import Config
-from advdmd_ray.errors import UserError
+from advdmd_ray.errors import Interrupted, UserError
 from advdmd_ray.runtime import cluster
 from advdmd_ray.runtime.on_ray import located
 
@@ -37,10 +37,10 @@ def _same_handler() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_scheduler_that_wants_its_machine_back_is_a_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_wants_its_machine_back_stops_it_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = SilentRay()
     monkeypatch.setattr(cluster, "ray", ray)
-    with pytest.raises(KeyboardInterrupt), cluster.met(None, None):
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"), cluster.met(None, None):
         os.kill(os.getpid() if ray.up else 0, signal.SIGTERM)
     assert not ray.up
 

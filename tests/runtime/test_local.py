@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,20 +81,27 @@ def test_another_seed_gives_another_student(finished: Config, tmp_path: Path, ti
     assert all(ours[name] != theirs[name] for name in ("student", "fake_score", "discriminator", "ema"))
 
 
-def test_a_run_resumed_at_cycle_3_ends_with_the_bytes_of_one_that_never_stopped(
-    finished: Config, tmp_path: Path, tiny_pipeline: Path
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_bytes_of_one_that_never_stopped(
+    finished: Config, tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What a run that was killed in its fourth cycle leaves.
-    left = tmp_path / "left"
-    shutil.copytree(finished.folder / "checkpoints" / "step-00000003", left / "step-00000003")
-    statuses: list[Status] = []
-    second = config(tmp_path, tiny_pipeline)
-    assert train_here(second, resume=left, display=statuses.append) == CYCLES
-    assert final_bytes(second) == final_bytes(finished)
-    assert statuses[0].updates["dmd"] == 3
+    # It is asked to stop in its second cycle, whose end saves it; a checkpoint was due a cycle later.
+    run, statuses = config(tmp_path, tiny_pipeline), list[Status]()
+    cycle, begun = LocalShell.cycle, list[Sequence[GroupInfo]]()
+
+    def noted(shell: LocalShell, infos: Sequence[GroupInfo]) -> Task:
+        begun.append(infos)
+        return cycle(shell, infos)
+
+    monkeypatch.setattr(LocalShell, "cycle", noted)
+    assert train_here(run, stopping=lambda: len(begun) == 2) == 2
+    left = run.folder / "checkpoints"
+    assert [path.name for path in left.iterdir()] == ["step-00000002"]
+    assert train_here(run, resume=left, display=statuses.append) == CYCLES
+    assert final_bytes(run) == final_bytes(finished)
+    assert statuses[0].updates["dmd"] == 2
     assert statuses[-1].updates["dmd"] == CYCLES
     # Every ordinal was settled once over both parts.
-    frontier = latest_checkpoint(second.folder / "checkpoints").facts["controller"]["frontier"]
+    frontier = latest_checkpoint(left).facts["controller"]["frontier"]
     assert frontier["next_ordinal"] == 2 * CYCLES
     assert frontier["unsettled"] == []
 

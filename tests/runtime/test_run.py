@@ -1,9 +1,13 @@
-"""A run meets Ray while the rest is imported, with a stand-in for Ray."""
+"""A run meets Ray while the rest is imported, with a stand-in for Ray, and says what there is if it is stopped."""
 
 import importlib
-from collections.abc import Iterator
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from threading import Event
 from types import ModuleType
 
@@ -11,7 +15,9 @@ import pytest
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.start_clock import StartClock
-from advdmd_ray.runtime import cluster, run
+from advdmd_ray.errors import Interrupted
+from advdmd_ray.runs.folder import Start
+from advdmd_ray.runtime import cluster, launch, run
 from advdmd_ray.runtime.on_ray import on_ray
 
 CONFIG = Config()
@@ -61,3 +67,80 @@ def test_what_cannot_be_imported_ends_ray_and_is_told(monkeypatch: pytest.Monkey
     with pytest.raises(ImportError, match=r"no advdmd_ray\.runtime\.launch"), run._on_ray(CONFIG, StartClock()):
         pytest.fail("there is no place")
     assert ray.left
+
+
+class Training:
+    """What `launched` gives: a controller whose run is hit by signals, and an end that may be."""
+
+    def __init__(
+        self, folder: Path, *, start: Sequence[int] = (), loops: Sequence[int] = (), end: Sequence[int] = ()
+    ) -> None:
+        self._folder, self._start, self._loops, self._end = folder, start, loops, end
+        self.version, self.finished = 3, False
+
+    @contextmanager
+    def launched(self, config: Config, place: None, checkpoint: Path | None, *_: object) -> Iterator["Training"]:
+        self.sends(self._start)
+        yield self
+        self.sends(self._end)
+        self.finished = True
+
+    def run(self) -> None:
+        self.version += 1
+        self.sends(self._loops)
+        (self._folder / "checkpoints" / f"step-{self.version:08d}").mkdir(parents=True)
+
+    def sends(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0)
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("signals", "resumed", "line"),
+    [
+        ({"start": [TERM]}, None, r"stopped by SIGTERM, before its training began; nothing is saved; --fresh .*"),
+        (
+            {"start": [INT]},
+            "checkpoints/step-00000003",
+            r"stopped by Ctrl-C, before .* began; \S+/step-00000003 is saved, and --resume auto goes on from it",
+        ),
+        (
+            {"start": [INT]},
+            "../other/step-00000007",
+            r"stopped by Ctrl-C, before .*; nothing is saved; remove \S+/run, and --resume \S+/step-00000007 begins .*",
+        ),
+        (
+            {"loops": [TERM]},
+            "checkpoints/step-00000003",
+            r"stopped by SIGTERM, at cycle 4 of 9; \S+/step-00000004 is saved, and --resume auto goes on from it",
+        ),
+        (
+            {"loops": [INT, TERM]},
+            "checkpoints/step-00000003",
+            r"stopped at once by SIGTERM, a second signal after Ctrl-C, at cycle 4 of 9; \S+/step-00000003 is saved.*",
+        ),
+        (
+            {"loops": [INT, INT]},
+            None,
+            r"stopped at once by .*, at cycle 4 of 9; nothing is saved; --fresh begins again",
+        ),
+        ({"end": [INT]}, None, r"stopped by Ctrl-C, after its training; \S+/step-00000004 is saved, and --resume .*"),
+    ],
+)
+def test_a_run_that_is_stopped_says_by_what_and_where_and_what_there_is(
+    signals: dict[str, list[int]], resumed: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = tmp_path / "run", Config.model_validate({"run": {"output": str(tmp_path), "cycles": 9}})
+    training, checkpoint = Training(folder, **signals), None if resumed is None else folder / resumed
+    if checkpoint is not None:
+        checkpoint.mkdir(parents=True)
+    monkeypatch.setattr(run.preflight, "check", lambda *_, **__: Start(folder, checkpoint, None, "a run"))
+    monkeypatch.setattr(launch, "launched", training.launched)
+    with pytest.raises(Interrupted, match=f"^{line}$") as stopped:
+        run.run(config, local=True)
+    assert stopped.value.number == next(iter(signals.values()))[-1]
+    assert not training.finished

@@ -1,6 +1,7 @@
 """A shell without workers: tasks finish, hang or die as a test says, on a clock that only waiting moves."""
 
 import copy
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -302,9 +303,9 @@ class FakeShell:
 
 
 class Stage:
-    """A controller over a fake shell, with the real frontier, buffer and store."""
+    """A controller over a fake shell, with the real frontier, buffer and store; it may be asked to stop at a time."""
 
-    def __init__(self, config: Config, *, lease_s: float | None = None, **shell: Any) -> None:
+    def __init__(self, config: Config, *, stop_at: float = math.inf, **shell: Any) -> None:
         self.config, self.clock, self.hub = config, Clock(), RecordingHub()
         self.shell = FakeShell(config, self.clock, **shell)
         self.frontier = PromptFrontier(config.run.seed, 10, config.rollout.lease_s)
@@ -323,6 +324,7 @@ class Stage:
             group_bytes=GROUP_BYTES,
             display=self.statuses.append,
             clock=self.clock,
+            stopping=lambda: self.clock.now >= stop_at,
         )
 
     def over(self, shell: FakeShell) -> "Stage":

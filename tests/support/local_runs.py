@@ -14,14 +14,19 @@ from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.local import in_this_process
 
 
-def train_here(config: Config, resume: Path | None = None, display: Callable[[Status], None] = lambda _: None) -> int:
-    """Trains to the end and returns the last version; `resume` is a checkpoints folder."""
+def train_here(
+    config: Config,
+    resume: Path | None = None,
+    display: Callable[[Status], None] = lambda _: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
+    """Trains to the end, or until it is asked to stop; returns the last version. `resume` is a checkpoints folder."""
     config.folder.mkdir(parents=True, exist_ok=True)
     start = StartClock()
     checkpoint = None if resume is None else latest_checkpoint(resume)
     with in_this_process(config) as place, place.workers(checkpoint, start) as shell:
         start.ended("workers")
-        return build_controller(config, shell, place.hub, checkpoint, display, start=start).run()
+        return build_controller(config, shell, place.hub, checkpoint, display, start=start, stopping=stopping).run()
 
 
 def stored_tensors(learner: Learner) -> dict[str, dict[str, Tensor]]:

@@ -24,6 +24,7 @@ def build_controller(
     display: Callable[[Status], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     start: StartClock | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Controller:
     """The controller at the beginning of a run, or where a checkpoint left it.
 
@@ -35,6 +36,7 @@ def build_controller(
         display: Called with the status several times a second.
         clock: Monotonic clock, seconds.
         start: Has counted the start so far; None: it begins now.
+        stopping: Whether the run is asked to stop.
     """
     facts = {} if checkpoint is None else checkpoint.facts["controller"]
     version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
@@ -62,4 +64,5 @@ def build_controller(
         display=display,
         clock=clock,
         start=start,
+        stopping=stopping,
     )
