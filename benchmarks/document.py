@@ -1,37 +1,37 @@
 """What a benchmark leaves: one JSON document, and the same as a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from advdmd_ray.config import Config
 from advdmd_ray.provenance import git_commit
 from benchmarks.card import TERA, Hardware
-from benchmarks.flops import forward_flops, update_flops
+from benchmarks.flops import actions_of_update, forward_flops, rollout_flops, update_flops
 from benchmarks.learning import LearnerTimings
-from benchmarks.parts import Settings, config_of, sigmas_of
-from benchmarks.sizes import FULL
+from benchmarks.models import FULL
+from benchmarks.needs import GIB
+from benchmarks.parts import Settings, Subject
+from benchmarks.rollouts import OURS
 from benchmarks.timing import Timing
 
-SCHEMA = 2
+SCHEMA = 3
 """Counted up whenever a field changes its name or its meaning."""
-GIB = 2**30
 REHEARSAL = "no figure of speed: tiny networks or no GPU show that the benchmark runs, nothing else"
 CLAIM = "full-size networks with random weights on one GPU; text encoders and image codec are not part of it"
 NOT_COUNTED = "model FLOPs: activations made again, discriminator heads and optimizers are not counted"
+LEFT_OUT, NOT_MEASURED = "left_out", "not_measured"
 
 
-def header(settings: Settings, machine: Hardware, weights: int) -> dict[str, Any]:
-    """Everything but the figures.
+def header(settings: Settings, machine: Hardware, *, full: bool) -> dict[str, Any]:
+    """Everything but the models.
 
     Args:
         settings: What was asked for.
         machine: Where it ran.
-        weights: Learnt weights of the transformer.
+        full: Whether the networks have their true sizes.
     """
-    size, config = settings.size, config_of(settings, settings.learns[0])
-    claim = size is FULL and machine.is_gpu
+    claim = full and machine.is_gpu
     return {
         "schema": SCHEMA,
         "gpu_figure": claim,
@@ -39,29 +39,42 @@ def header(settings: Settings, machine: Hardware, weights: int) -> dict[str, Any
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
         "hardware": asdict(machine) | {"versions": dict(machine.versions)},
+        "settings": {"engine": settings.engine, "warm_up": settings.warm_up, "repeats": settings.repeats},
+        "counting": NOT_COUNTED,
+        "models": {},
+    }
+
+
+def subject_facts(subject: Subject) -> dict[str, Any]:
+    """What is measured of one model."""
+    config, model = subject.config, subject.model
+    return {
+        "family": model.family,
+        "recipe": model.recipe,
+        "full_size": model in FULL,
         "settings": {
-            "size": size.name,
-            "pixels": size.pixels,
-            "latent": list(size.latent),
+            "learns": subject.learns,
+            "overrides": list(model.overrides),
+            "pixels": list(subject.info.pixels),
+            "latent": list(subject.shapes.latent_shape),
             "prompts": "random embeddings",
-            "text_tokens": size.text_tokens,
-            "steps": config.steps,
-            "sigmas": sigmas_of(config).tolist(),
-            "group_size": size.group_size,
-            "rows": settings.rows,
-            "rl_rows": size.group_rows * (config.steps - 1),
+            "text_tokens": subject.text_tokens,
+            "sigmas": subject.shapes.sigmas.tolist(),
+            "group_size": subject.group_size,
+            "groups": config.rollout.groups_per_cycle,
+            "rows": config.dmd.batch_size,
+            "rl_actions": actions_of_update(subject),
             "guidance": config.model.guidance,
-            "gan_weight": config.dmd.gan_weight,
-            "mismatched_text": config.discriminator.mismatched_text,
-            "lora_rank": size.rank,
-            "engine": settings.engine,
-            "gradient_checkpointing": settings.checkpointing,
-            "warm_up": settings.warm_up,
-            "repeats": settings.repeats,
+            "lora_rank": config.lora.rank,
+            "merged_on_actors": config.merges_adapters,
+            "discriminator_backbone": config.discriminator.backbone,
+            "gradient_checkpointing": config.learner.gradient_checkpointing,
         },
-        "transformer": {"weights": weights, "forward_flops": forward_flops(size).forward, "counting": NOT_COUNTED},
-        "rollout": {},
-        "learner": {},
+        "transformer": {
+            "weights": subject.sizes.transformer,
+            "adapters": subject.sizes.adapters,
+            "forward_flops": forward_flops(subject).forward,
+        },
     }
 
 
@@ -77,47 +90,48 @@ def figures(timing: Timing, *, images: int, flops: int, peak_tflops: float | Non
     per_second = flops / timing.median
     counted = {"flops": flops, "tflops_per_s": per_second / TERA} if flops else {"flops": None, "tflops_per_s": None}
     return {
-        "median_s": timing.median,
-        "least_s": min(timing.seconds),
-        "most_s": max(timing.seconds),
-        "seconds": list(timing.seconds),
+        **_seconds(timing),
         "images": images,
         "images_per_s": images / timing.median,
         **counted,
         "mfu": per_second / (peak_tflops * TERA) if flops and peak_tflops else None,
+    }
+
+
+def _seconds(timing: Timing) -> dict[str, Any]:
+    return {
+        "median_s": timing.median,
+        "least_s": min(timing.seconds),
+        "most_s": max(timing.seconds),
+        "seconds": list(timing.seconds),
         "peak_bytes": timing.peak_bytes,
     }
 
 
-def rollout_figures(settings: Settings, timing: Timing, peak_tflops: float | None, rank: int) -> dict[str, Any]:
-    """A group of images in K steps each.
-
-    Args:
-        settings: What was asked for.
-        timing: Of a group.
-        peak_tflops: See `figures`.
-        rank: Of the student's adapters; 0: none.
-    """
-    steps = config_of(settings, settings.learns[0]).steps
-    images = settings.size.group_size
-    flops = images * steps * forward_flops(settings.size, rank=rank).forward
-    return figures(timing, images=images, flops=flops, peak_tflops=peak_tflops)
+def rollout_figures(subject: Subject, timings: Mapping[str, Timing], peak_tflops: float | None) -> dict[str, Any]:
+    """A group of images in K steps each, ours and the script's, by name; a script without adapters computes no more."""
+    flops = {name: subject.group_size * subject.config.steps * forward_flops(subject).forward for name in timings}
+    flops[OURS] = rollout_flops(subject)
+    ours = timings[OURS].median
+    return {
+        name: figures(timing, images=subject.group_size, flops=flops[name], peak_tflops=peak_tflops)
+        | {"of_ours": timing.median / ours}
+        for name, timing in timings.items()
+    }
 
 
-def learner_figures(
-    settings: Settings, config: Config, measured: LearnerTimings, peak_tflops: float | None
-) -> dict[str, Any]:
+def learner_figures(subject: Subject, measured: LearnerTimings, peak_tflops: float | None) -> dict[str, Any]:
     """Every update and the whole cycle."""
-    counted = update_flops(config, settings.size)
+    config, counted = subject.config, update_flops(subject)
     images = {
         "fake_score": config.fake_score.batch_size,
         "discriminator": 2 * config.discriminator.batch_size,
         "dmd": config.dmd.batch_size,
-        "rl": config.rl_rows * (config.steps - 1),
+        "rl": actions_of_update(subject),
     }
+    cycle = config.rollout.groups_per_cycle * subject.group_size
     return {
         "trainable": dict(measured.trainable),
-        "discriminator_backbone": config.discriminator.backbone,
         "skipped_updates": measured.skipped,
         "ratio_deviation": measured.ratio_deviation,
         "ratio_tolerance": measured.ratio_tolerance,
@@ -125,60 +139,58 @@ def learner_figures(
             name: figures(timing, images=images[name], flops=counted[name], peak_tflops=peak_tflops)
             for name, timing in measured.updates.items()
         },
-        "cycle": figures(measured.cycle, images=config.rollout.group_size, flops=0, peak_tflops=None),
+        "cycle": figures(measured.cycle, images=cycle, flops=0, peak_tflops=None),
     }
 
 
 def table(document: Mapping[str, Any]) -> str:
     """The figures as lines of text."""
-    heads = ("", "median s", "least..most s", "images/s", "TFLOP/s", "MFU", "peak GiB")
-    rows = [heads, *_rows(document)]
+    heads = ("", "median s", "least..most s", "x ours", "images/s", "TFLOP/s", "MFU", "peak GiB")
+    rows = [heads]
+    for name, model in document["models"].items():
+        rows += [_cells(f"{name}, {what}", row) for what, row in _rows(model)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     lines = [
         "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(cells))
         for cells in ([*zip(row, widths, strict=True)] for row in rows)
     ]
     where, versions = document["hardware"], document["hardware"]["versions"]
-    first = f"{document['settings']['size']}, {where['device']}, torch {versions['torch']}, commit"
-    return "\n".join([f"{first} {document['commit']}", document["note"], "", *lines, *_remarks(document), ""])
+    first = f"{where['device']}, torch {versions['torch']}, commit {document['commit']}"
+    return "\n".join([first, document["note"], "", *lines, *_remarks(document), ""])
 
 
-def _rows(document: Mapping[str, Any]) -> Sequence[tuple[str, ...]]:
-    named = {f"rollout, {name}": row for name, row in document["rollout"].items()}
-    for learns, part in document["learner"].items():
-        named |= {f"learner, {learns}: {name}": row for name, row in part.get("updates", {}).items()}
-        named |= {f"learner, {learns}: cycle": part["cycle"]} if "cycle" in part else {}
-    return [_cells(name, row) for name, row in named.items() if "median_s" in row]
+def _rows(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What was timed of one model, by what it is."""
+    for name, row in model["rollout"].items():
+        if isinstance(row, Mapping):
+            yield f"rollout, {name}", row
+    learner = model["learner"]
+    for name, row in learner.get("updates", {}).items():
+        yield f"learner, {name}", row
+    if "cycle" in learner:
+        yield "learner, cycle", learner["cycle"]
 
 
 def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     def said(key: str, form: str, unit: float = 1.0) -> str:
-        return "-" if row[key] is None else format(row[key] / unit, form)
+        return "-" if row.get(key) is None else format(row[key] / unit, form)
 
     spread = f"{row['least_s']:.4f}..{row['most_s']:.4f}"
-    rates = (said("images_per_s", ".3g"), said("tflops_per_s", ".3g"), said("mfu", ".1%"))
+    rates = (said("of_ours", ".3f"), said("images_per_s", ".3g"), said("tflops_per_s", ".3g"), said("mfu", ".1%"))
     return (name, said("median_s", ".4f"), spread, *rates, said("peak_bytes", ".2f", GIB))
 
 
-def _remarks(document: Mapping[str, Any]) -> list[str]:
-    """What the rows do not say: what was not measured, the ratio to the plain loop, why there is no utilisation."""
-    lines = [
-        f"{part}, {name}: not measured: {row['not_measured']}"
-        for part in ("rollout", "learner")
-        for name, row in document[part].items()
-        if "not_measured" in row
-    ]
-    lines += [
-        f"rollout, {name}: {row['of_plain']:.3f} of the plain loop's images per second"
-        for name, row in document["rollout"].items()
-        if "of_plain" in row
-    ]
-    lines += [
-        f"learner, {name}: importance ratio off 1 by {part['ratio_deviation']:.1e}, a run allows "
-        f"{part['ratio_tolerance']:.0e}; {part['skipped_updates']} updates skipped"
-        for name, part in document["learner"].items()
-        if "cycle" in part
-    ]
+def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
+    """What the rows do not say: what was left out or not measured, the ratio, why there is no utilisation."""
+    for name, model in document["models"].items():
+        for part in model["needs_bytes"]:
+            for key in (LEFT_OUT, NOT_MEASURED):
+                if key in model[part]:
+                    yield f"{name}, {part}: {key.replace('_', ' ')}: {model[part][key]}"
+        if "cycle" in (learner := model["learner"]):
+            yield (
+                f"{name}, learner: importance ratio off 1 by {learner['ratio_deviation']:.1e}, a run allows "
+                f"{learner['ratio_tolerance']:.0e}; {learner['skipped_updates']} updates skipped"
+            )
     if document["hardware"]["peak_tflops"] is None:
-        lines.append(f"MFU: {document['hardware']['peak_source']}")
-    return lines
+        yield f"MFU: {document['hardware']['peak_source']}"

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from advdmd_ray.config import Config
-from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.errors import RatioError
 from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import Path, collate
@@ -18,11 +16,12 @@ from advdmd_ray.learner.learner import RATIO_TOLERANCE, Learner
 from advdmd_ray.learner.policy import policy_means, ratio_deviation
 from advdmd_ray.learner.updates import Updates
 from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.runs.parts.micro_batch import a_part, settle
 from advdmd_ray.runs.parts.networks import build_networks
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 from advdmd_ray.stations.reward import group_info
-from benchmarks.parts import FAMILY, Settings, random_images, randomly_scored, sigmas_of
+from benchmarks.parts import Subject, random_images, randomly_scored
 from benchmarks.timing import Stopwatch, Timing
 
 
@@ -108,19 +107,20 @@ class LearnerTimings:
 
 
 def time_learner(
-    settings: Settings,
-    config: Config,
+    subject: Subject,
     teacher: TransformerDenoiser,
     table: PromptTable,
-    group: TrajectoryGroup,
+    groups: Sequence[TrajectoryGroup],
     stopwatch: Stopwatch,
 ) -> LearnerTimings:
-    """Times the learner's cycles on one group of the student as it is before it learns.
+    """Times the learner's cycles on groups of the student as it is before it learns.
 
     Raises:
         RatioError: if the networks' outputs are not finite.
     """
-    networks = build_networks(config, teacher, FAMILY, settings.device)
+    config, settings, shapes = subject.config, subject.settings, subject.shapes
+    settle(config, "learner", teacher, a_part(config, teacher, table, shapes.latent_shape))
+    networks = build_networks(config, teacher, subject.info.family, subject.device)
     roles = {"student": networks.student, "fake_score": networks.fake_score, "discriminator": networks.discriminator}
     learner = TimedLearner(
         stopwatch,
@@ -128,24 +128,24 @@ def time_learner(
         SoloGang(),
         networks,
         table,
-        random_images(settings),
-        kernel=kernel_of(config.diffusion),
-        sigmas=sigmas_of(config),
+        random_images(subject),
+        kernel=shapes.kernel,
+        sigmas=shapes.sigmas,
     )
-    groups = [randomly_scored(group, settings.seed)]
-    infos = [group_info(scored, 0) for scored in groups]
-    deviation = learner.deviation(groups)
+    scored = [randomly_scored(group, settings.seed + group.ordinal) for group in groups]
+    infos = [group_info(each, 0) for each in scored]
+    deviation = learner.deviation(scored)
     if deviation is None or not math.isfinite(deviation):
         raise RatioError(f"the importance ratio of a fresh group is off 1 by {deviation}: the networks give no numbers")
-    # The group is one version old from now on: how far its ratio is from 1 is a figure here and ends nothing.
+    # The groups are one version old from now on: how far their ratio is from 1 is a figure here and ends nothing.
     learner.version = 1
     for _ in range(settings.warm_up):
-        learner.cycle(groups, infos)
+        learner.cycle(scored, infos)
     learner.forget()
     seconds, skipped = [], 0
     for _ in range(settings.repeats):
         began = stopwatch.now()
-        report = learner.cycle(groups, infos)
+        report = learner.cycle(scored, infos)
         seconds.append(stopwatch.now() - began)
         skipped += sum(update.skipped for update in report.updates.values())
     updates = learner.timings()

@@ -1,84 +1,68 @@
-"""Images per second of the rollout station, and of a loop written by hand around the same transformer."""
+"""Images per second of the rollout station, and of a loop written by hand around the same transformer, in turns."""
 
-import itertools
+import copy
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from advdmd_ray.config import Config
-from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.diffusion.kernels import kernel_of
-from advdmd_ray.models.families.base import TIMESTEPS, TransformerDenoiser
-from advdmd_ray.runs.parts.networks import learning_copy
+from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.runs.parts.micro_batch import forwards, settle
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease, TrajectoryGroup
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import pack
-from benchmarks.parts import Settings, config_of, sigmas_of
-from benchmarks.timing import Stopwatch, Timing, timed
+from benchmarks.parts import Subject, acting_student
+from benchmarks.plain import SCRIPTS, Script, plain_loop
+from benchmarks.timing import Stopwatch, Timing, timed_in_turns
 
+OURS, PLAIN = "ours", "plain diffusers loop"
 LEASE = Lease(ordinal=0, attempt=0, prompt_id=0, seed=1, policy_version=0)
 
 
-@torch.no_grad()
-def plain_loop(
-    transformer: torch.nn.Module, prompts: Conditioning, x: Float[Tensor, "b c h w"], sigmas: list[float]
-) -> Float[Tensor, "b c h w"]:
-    """Draws images as a script around diffusers would: all on the device, no trajectory kept, no seed per sample.
-
-    The update is that of `FlowMatchEulerDiscreteScheduler` with `stochastic_sampling=True`, which is our `renoise`.
-
-    Args:
-        transformer: diffusers' own, in bfloat16.
-        prompts: In bfloat16, one row per image.
-        x: Noise, float32.
-        sigmas: K + 1 levels, the last 0.
-    """
-    for sigma, lower in itertools.pairwise(sigmas):
-        velocity = transformer(
-            hidden_states=x.to(prompts.embeds.dtype),
-            timestep=torch.full((len(x),), sigma * TIMESTEPS, device=x.device),
-            encoder_hidden_states=prompts.embeds,
-            pooled_projections=prompts.pooled,
-            return_dict=False,
-        )[0].float()
-        clean = x - sigma * velocity
-        x = clean if lower == 0 else (1 - lower) * clean + lower * torch.randn_like(x)
-    return x
-
-
-def time_plain_loop(
-    settings: Settings, teacher: TransformerDenoiser, table: PromptTable, stopwatch: Stopwatch
-) -> Timing:
-    """Times a group of images from `plain_loop`; the teacher's weights must be bfloat16."""
-    size, device = settings.size, settings.device
-    prompts = table.of(LEASE.prompt_id, size.group_size).to(device)
-    noise = torch.randn(size.group_size, *size.latent, device=device)
-    levels = sigmas_of(config_of(settings, "lora")).tolist()
-    return timed(
-        lambda: plain_loop(teacher.transformer, prompts, noise, levels),
-        stopwatch,
-        warm_up=settings.warm_up,
-        repeats=settings.repeats,
-    )
-
-
-def time_rollouts(
-    settings: Settings, config: Config, teacher: TransformerDenoiser, table: PromptTable, stopwatch: Stopwatch
-) -> tuple[Timing, TrajectoryGroup]:
-    """Times a whole group of the rollout worker, from a lease to arrays in host memory; gives the last one."""
-    student = learning_copy(config, teacher, "student")
+def rollout_worker(subject: Subject, teacher: TransformerDenoiser, table: PromptTable) -> RolloutWorker:
+    """A rollout worker that runs the student's first version, as `build_rollout_worker` makes it of files."""
+    config, shapes = subject.config, subject.shapes
+    student = acting_student(subject, teacher)
     learns = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
+    settle(config, "rollout", student, forwards(student, table, shapes.latent_shape))
     worker = RolloutWorker(
         "rollout-0",
         student,
         table,
-        kernel=kernel_of(config.diffusion),
-        sigmas=sigmas_of(config),
-        latent_shape=settings.size.latent,
+        kernel=shapes.kernel,
+        sigmas=shapes.sigmas,
+        latent_shape=shapes.latent_shape,
         group_size_of=config.group_size_of,
     )
     worker.load(pack("student", LEASE.policy_version, learns))
-    timing = timed(lambda: worker.generate(LEASE), stopwatch, warm_up=settings.warm_up, repeats=settings.repeats)
-    return timing, worker.generate(LEASE)
+    return worker
+
+
+def script_of(subject: Subject, teacher: TransformerDenoiser, table: PromptTable, images: int) -> Script:
+    """The rival: the teacher's transformer in bfloat16, prompts on the device."""
+    transformer = teacher.transformer
+    if transformer.dtype != torch.bfloat16:
+        transformer = copy.deepcopy(transformer).to(torch.bfloat16)
+    prompts = table.of(LEASE.prompt_id, images).to(subject.device, torch.bfloat16)
+    _, height, width = subject.shapes.latent_shape
+    return SCRIPTS[subject.model.family](
+        transformer, prompts.embeds, prompts.pooled, subject.config.model.guidance, (height, width)
+    )
+
+
+def time_rollouts(
+    subject: Subject, teacher: TransformerDenoiser, table: PromptTable, stopwatch: Stopwatch
+) -> tuple[dict[str, Timing], list[TrajectoryGroup]]:
+    """Times a group of the rollout worker, from a lease to arrays in host memory, and one of the script, in turns.
+
+    Returns:
+        Both, and the groups of one cycle.
+    """
+    images, settings = subject.group_size, subject.settings
+    worker, script = rollout_worker(subject, teacher, table), script_of(subject, teacher, table, images)
+    noise = torch.randn(images, *subject.shapes.latent_shape, device=subject.device)
+    levels = subject.shapes.sigmas.tolist()
+    works = {OURS: lambda: worker.generate(LEASE), PLAIN: lambda: plain_loop(script, noise, levels)}
+    timings = timed_in_turns(works, stopwatch, warm_up=settings.warm_up, repeats=settings.repeats)
+    cycle = range(subject.config.rollout.groups_per_cycle)
+    return timings, [worker.generate(replace(LEASE, ordinal=each, seed=1 + each)) for each in cycle]

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -52,21 +52,31 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def timed(work: Callable[[], object], stopwatch: Stopwatch, *, warm_up: int, repeats: int) -> Timing:
-    """Does the work `warm_up` times, then `repeats` times with the stopwatch.
+def timed_in_turns(
+    works: Mapping[str, Callable[[], object]], stopwatch: Stopwatch, *, warm_up: int, repeats: int
+) -> dict[str, Timing]:
+    """Does all works in turns, A B A B, `warm_up` rounds and then `repeats` with the stopwatch.
+
+    Turns share whatever else the machine does at the time, so ratios of medians say more than seconds.
 
     Args:
-        work: What is timed; its result is dropped.
+        works: What is timed, by name; results are dropped.
         stopwatch: Of the device that works.
         warm_up: At least 1, for kernels are chosen and memory is taken in the first.
         repeats: At least 1.
     """
     for _ in range(warm_up):
-        work()
-    stopwatch.forget_peak()
-    seconds = []
+        for work in works.values():
+            work()
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    peaks: dict[str, list[int]] = {name: [] for name in works}
     for _ in range(repeats):
-        began = stopwatch.now()
-        work()
-        seconds.append(stopwatch.now() - began)
-    return Timing(tuple(seconds), stopwatch.peak_bytes())
+        for name, work in works.items():
+            stopwatch.forget_peak()
+            began = stopwatch.now()
+            work()
+            seconds[name].append(stopwatch.now() - began)
+            peak = stopwatch.peak_bytes()
+            if peak is not None:
+                peaks[name].append(peak)
+    return {name: Timing(tuple(seconds[name]), max(peaks[name], default=None)) for name in works}

@@ -14,34 +14,35 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.networks import Networks
-from benchmarks import command, learning
-from benchmarks.card import PEAKS, peak_of
+from bench_subjects import CPU, FULL_NAMES, MODELS, QUICK, TINY_NAMES, subject_of
+from benchmarks import learning, measuring, rollouts
+from benchmarks.card import PEAKS, Hardware, peak_of
 from benchmarks.command import main
 from benchmarks.document import figures, table
-from benchmarks.flops import forward_flops, update_flops
+from benchmarks.flops import rollout_flops, update_flops
 from benchmarks.learning import TimedLearner
-from benchmarks.parts import Settings, config_of, random_table, random_teacher, sigmas_of
-from benchmarks.rollouts import plain_loop
-from benchmarks.sizes import TINY
-from benchmarks.timing import Stopwatch, Timing, timed
+from benchmarks.measuring import measure, measure_model
+from benchmarks.needs import GIB, needs
+from benchmarks.parts import random_table, random_teacher
+from benchmarks.plain import plain_loop
+from benchmarks.rollouts import OURS, PLAIN, script_of
+from benchmarks.timing import Stopwatch, Timing, timed_in_turns
 from small_parts import SIGMAS as LEVELS
 from small_parts import Judge, Mixer, config, infos_of, learner, real_images, scored_groups
 from small_parts import table as small_table
 
 ROOT = Path(__file__).parents[2]
-CPU = torch.device("cpu")
 ARGUMENTS = ["--size", "tiny", "--device", "cpu"]
 UPDATES = {"fake_score", "discriminator", "dmd", "rl"}
-SETTINGS = Settings(TINY, CPU, ("lora",), engine="torch", checkpointing=True, rows=TINY.rows)
 # torch says once a process that a normalisation of mixed types has a speed of its own
 pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the command with its own engine leaves."""
+    """What the command with its own engine leaves of one family: a whole network and adapters."""
     out = tmp_path_factory.mktemp("bench") / "new" / "tiny.json"
-    line = [sys.executable, "-m", "benchmarks", *ARGUMENTS, "--out", str(out)]
+    line = [sys.executable, "-m", "benchmarks", *ARGUMENTS, "--family", "sd3", "--out", str(out)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     written = json.loads(out.read_text())
@@ -49,60 +50,106 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return written
 
 
+def rows_of(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """Everything with a rate that was timed of a model."""
+    learner = model["learner"]
+    return [*model["rollout"].values(), *learner["updates"].values(), learner["cycle"]]
+
+
 def test_a_document_says_what_was_measured_where_and_of_which_commit(document: dict[str, Any]) -> None:
-    assert document["settings"]["size"] == "tiny"
+    assert list(document["models"]) == ["tiny_sd3", "tiny_sd3_lora"]
     assert document["settings"]["engine"] == "deepspeed"
-    assert document["settings"]["text_tokens"] == TINY.text_tokens
+    assert document["models"]["tiny_sd3_lora"]["recipe"] == "sd35_medium_lora"
+    assert document["models"]["tiny_sd3_lora"]["settings"]["text_tokens"] == 4 + 8
     hardware = document["hardware"]
     assert hardware["device"].startswith("CPU")
     assert hardware["memory_bytes"] > 2**30
     assert hardware["versions"]["torch"] == torch.__version__
     if (ROOT / ".git").exists():
         assert len(document["commit"].removesuffix("-dirty")) == 40
-    assert document["transformer"]["forward_flops"] == forward_flops(TINY).forward
 
 
 def test_a_cpu_claims_neither_speed_nor_utilisation_nor_memory(document: dict[str, Any]) -> None:
     assert not document["gpu_figure"]
     assert document["note"].startswith("no figure of speed")
     assert document["hardware"]["peak_tflops"] is None
-    rows = [*document["rollout"].values()]
-    for part in document["learner"].values():
-        rows += [*part["updates"].values(), part["cycle"]]
-    assert len(rows) == 3 + 2 * 5
+    rows = [row for model in document["models"].values() for row in rows_of(model)]
+    assert len(rows) == 2 * (2 + 5)
     assert {row["mfu"] for row in rows} == {row["peak_bytes"] for row in rows} == {None}
     assert "no utilisation is claimed" in table(document)
 
 
-def test_every_figure_has_its_repeats_its_spread_and_its_rate(document: dict[str, Any]) -> None:
-    assert set(document["rollout"]) == {"plain", "lora", "full"}
-    assert set(document["learner"]) == {"lora", "full"}
-    rows = [*document["rollout"].values()]
-    for learns, part in document["learner"].items():
+def test_every_figure_has_its_repeats_its_spread_and_its_rate(document: dict[str, Any], tmp_path: Path) -> None:
+    for name, model in document["models"].items():
+        subject = subject_of(name, tmp_path)
+        assert set(model["rollout"]) == {OURS, PLAIN}
+        ours, plain = model["rollout"].values()
+        assert plain["of_ours"] == pytest.approx(plain["median_s"] / ours["median_s"])
+        assert ours["flops"] == rollout_flops(subject) == plain["flops"]  # merged adapters cost nothing
+        assert ours["images"] == plain["images"] == 4
+        assert model["transformer"]["forward_flops"] * 4 * 4 == plain["flops"]
+        part = model["learner"]
         assert set(part["updates"]) == UPDATES
         assert part["skipped_updates"] == 0
         assert part["ratio_deviation"] <= part["ratio_tolerance"]
-        counted = update_flops(config_of(SETTINGS, learns), TINY)
-        assert {name: row["flops"] for name, row in part["updates"].items()} == counted
-        rows += part["updates"].values()
-    for row in rows:
-        assert len(row["seconds"]) == 5
-        assert 0 < row["least_s"] <= row["median_s"] <= row["most_s"]
-        assert row["images_per_s"] == pytest.approx(row["images"] / row["median_s"])
-        assert row["tflops_per_s"] == pytest.approx(row["flops"] / row["median_s"] / 1e12)
-    plain = document["rollout"]["plain"]["images_per_s"]
-    for learns in ("lora", "full"):
-        assert document["rollout"][learns]["of_plain"] == pytest.approx(
-            document["rollout"][learns]["images_per_s"] / plain
-        )
+        assert {what: row["flops"] for what, row in part["updates"].items()} == update_flops(subject)
+        for what, row in part["updates"].items():
+            assert len(row["seconds"]) == (10 if what == "rl" else 5)  # RL has two minibatches
+            assert row["tflops_per_s"] == pytest.approx(row["flops"] / row["median_s"] / 1e12)
+        for row in rows_of(model):
+            assert 0 < row["least_s"] <= row["median_s"] <= row["most_s"]
+            assert row["images_per_s"] == pytest.approx(row["images"] / row["median_s"])
 
 
 def test_adapters_are_what_learns_with_lora_and_whole_networks_without(document: dict[str, Any]) -> None:
-    weights = document["transformer"]["weights"]
-    assert document["learner"]["full"]["trainable"]["student"] == weights
-    # 9 attentions, each with 4 matrices that have factors A and B of rank 4 and width 32
-    assert document["learner"]["lora"]["trainable"]["student"] == 9 * 4 * 2 * 4 * 32
-    assert document["learner"]["lora"]["discriminator_backbone"] == "own"
+    whole, adapters = document["models"]["tiny_sd3"], document["models"]["tiny_sd3_lora"]
+    # Of the weights in its file the table of positions does not learn: 16 x 16 places of 32 channels.
+    assert whole["learner"]["trainable"]["student"] == whole["transformer"]["weights"] - 16 * 16 * 32
+    # 6 attentions, each with 4 matrices that have factors A and B of rank 4 and width 32
+    assert adapters["learner"]["trainable"]["student"] == 6 * 4 * 2 * 4 * 32 == adapters["transformer"]["adapters"]
+    assert adapters["settings"]["discriminator_backbone"] == "own"
+    assert adapters["settings"]["merged_on_actors"]
+
+
+@pytest.mark.parametrize("name", [name for name in TINY_NAMES if "sd3" not in name])
+def test_every_family_goes_through_rollouts_and_learner(name: str) -> None:
+    document = measure([MODELS[name]], QUICK)
+    model = document["models"][name]
+    assert not document["gpu_figure"]
+    assert set(model["rollout"]) == {OURS, PLAIN}
+    assert set(model["learner"]["updates"]) == UPDATES
+    assert model["learner"]["ratio_deviation"] <= model["learner"]["ratio_tolerance"]
+    assert f"{name}, learner, cycle" in table(document)
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_the_plain_loop_of_a_family_draws_what_our_sampler_draws_from_the_same_noise(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = subject_of(name, tmp_path)
+    teacher, table, shapes = random_teacher(subject), random_table(subject), subject.shapes
+    script, seeds = script_of(subject, teacher, table, 3), [1, 2, 3]
+    x = group_noise(shapes.latent_shape, seeds, "initial")
+    steps = range(len(shapes.sigmas) - 2)
+    fresh = iter([script.packed(group_noise(shapes.latent_shape, seeds, "step", step)) for step in steps])
+    monkeypatch.setattr(torch, "randn_like", lambda _: next(fresh))
+    plain = plain_loop(script, x, shapes.sigmas.tolist())
+    ours = sample(teacher, table.of(0, 3), Kernel.renoise(), shapes.sigmas, x, seeds=seeds)
+    assert next(fresh, None) is None
+    assert torch.equal(script.unpacked(script.packed(x)), x)
+    # One is bfloat16 throughout, the other by autocast.
+    assert (plain - ours).abs().mean() < 0.02 * ours.abs().mean()
+
+
+def test_the_networks_of_a_rollout_share_the_weights_of_the_teacher(tmp_path: Path) -> None:
+    subject = subject_of("tiny_flux_lora", tmp_path)
+    teacher = random_teacher(subject)
+    script = script_of(subject, teacher, random_table(subject), 2)
+    assert script.transformer is teacher.transformer
+    assert teacher.transformer.dtype == torch.bfloat16
+    places = {weight.data_ptr() for weight in teacher.parameters()}
+    student = rollouts.acting_student(subject, teacher)
+    assert {weight.data_ptr() for name, weight in student.named_parameters() if ".lora_" not in name} <= places
 
 
 def test_without_a_cuda_device_it_says_so_and_writes_nothing(
@@ -119,9 +166,9 @@ def test_without_a_cuda_device_it_says_so_and_writes_nothing(
     ("arguments", "said"),
     [
         (["--size", "huge"], "invalid choice: 'huge'"),
+        (["--family", "sdxl"], "invalid choice: 'sdxl'"),
         (["--device", "cpu"], "give --size tiny, or --device cuda"),
         ([*ARGUMENTS, "--repeats", "4"], "--repeats must be at least 5, got 4"),
-        ([*ARGUMENTS, "--rows", "0"], "--rows must be at least 1, got 0"),
         ([*ARGUMENTS, "--out", __file__], "exists; name another file"),
     ],
 )
@@ -132,15 +179,61 @@ def test_bad_input_is_one_line(arguments: list[str], said: str, capsys: pytest.C
     assert error.count("\n") == 1
 
 
-def test_what_does_not_fit_into_memory_is_said_to_be_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_size_needs_what_arithmetic_by_hand_says(tmp_path: Path) -> None:
+    subject = subject_of("flux_dev_lora", tmp_path)
+    base, adapters = 11.9e9 * 2, 105e6 * 4
+    # 19 joint blocks have 8 maps of attention, 38 single ones 3, all with an adapter and so merged beside themselves.
+    merged = (19 * 8 + 38 * 3) * 3072**2 * 2
+    needed = needs(subject)
+    row = 4609 * 3072  # numbers of a token's width in the activations of one image
+    assert needed["rollout"] == pytest.approx(base + adapters + merged + row * (4 * 4 + 12 * 2), rel=0.01)
+    # Weights, gradients and update copies of three roles' adapters, and four sets of two moments.
+    assert base + 17 * adapters < needed["learner"] < base + 17 * adapters + 12 * GIB
+
+
+@pytest.mark.parametrize("name", FULL_NAMES)
+def test_what_a_card_cannot_hold_is_named_before_anything_is_made(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("a network was made")
+
+    monkeypatch.setattr(measuring, "random_teacher", refused)
+    card = Hardware("a small card", True, 3 * GIB, None, None, None, "", {})
+    model = measure_model(subject_of(name, tmp_path), card)
+    for part, need in model["needs_bytes"].items():
+        assert model[part]["left_out"] == f"it needs {need / GIB:.1f} GiB, the card has 3.0"
+        assert need > 3 * GIB
+
+
+def test_a_card_too_small_for_the_learner_still_makes_rollouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = subject_of("tiny_flux_lora", tmp_path)
+    room = needs(subject)["rollout"]
+    assert room < needs(subject)["learner"]
+    monkeypatch.setattr(learning, "time_learner", None)
+    model = measure_model(subject, Hardware("a card", True, room, None, None, None, "", {}))
+    assert model["rollout"][OURS]["images_per_s"] > 0
+    assert set(model["learner"]) == {"left_out"}
+
+
+def test_what_does_not_fit_into_memory_after_all_is_said_to_be_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_large(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a capacity of ...")
 
     monkeypatch.setattr(learning, "time_learner", too_large)
-    document = command.measure(SETTINGS)
-    assert document["learner"] == {"lora": {"not_measured": "CUDA out of memory. Tried to allocate 9.00 GiB"}}
-    assert document["rollout"]["lora"]["images_per_s"] > 0
-    assert "learner, lora: not measured: CUDA out of memory" in table(document)
+    document = measure([MODELS["tiny_flux_lora"]], QUICK)
+    model = document["models"]["tiny_flux_lora"]
+    assert model["learner"] == {"not_measured": "CUDA out of memory. Tried to allocate 9.00 GiB"}
+    assert model["rollout"][OURS]["images_per_s"] > 0
+    assert "tiny_flux_lora, learner: not measured: CUDA out of memory" in table(document)
+
+
+def test_figures_are_claimed_of_full_sizes_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Hardware("NVIDIA H200", True, 2**37, None, None, 989.4, "its data sheet", {"torch": "2"})
+    monkeypatch.setattr(measuring, "hardware", lambda _: gpu)
+    monkeypatch.setattr(measuring, "measure_model", lambda *_: {"needs_bytes": {}, "rollout": {}, "learner": {}})
+    assert measure([MODELS["flux_dev_lora"]], QUICK)["gpu_figure"]
+    assert not measure([MODELS["tiny_flux_lora"]], QUICK)["gpu_figure"]
 
 
 def test_utilisation_is_the_share_of_the_peak_and_nothing_for_an_unknown_card() -> None:
@@ -159,26 +252,16 @@ def test_utilisation_is_the_share_of_the_peak_and_nothing_for_an_unknown_card() 
 
 def test_a_gpu_has_done_its_work_whenever_the_stopwatch_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
+    peaks = iter([42, 7, 40, 9])
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: events.append("waited"))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: events.append("forgot"))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 42)
-    timing = timed(lambda: events.append("worked"), Stopwatch(torch.device("cuda")), warm_up=2, repeats=2)
-    assert events == ["worked", "worked", "forgot", *["waited", "worked", "waited"] * 2]
-    assert timing.peak_bytes == 42
-    assert len(timing.seconds) == 2
-
-
-def test_the_plain_loop_draws_what_our_sampler_draws_from_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher, prompts = random_teacher(SETTINGS, torch.bfloat16), random_table(SETTINGS).of(0, 3)
-    sigmas, seeds = sigmas_of(config_of(SETTINGS, "lora")), [1, 2, 3]
-    x = group_noise(TINY.latent, seeds, "initial")
-    fresh = iter([group_noise(TINY.latent, seeds, "step", step) for step in range(3)])
-    monkeypatch.setattr(torch, "randn_like", lambda _: next(fresh))
-    plain = plain_loop(teacher.transformer, prompts, x, sigmas.tolist())
-    ours = sample(teacher, prompts, Kernel.renoise(), sigmas, x, seeds=seeds)
-    assert next(fresh, None) is None
-    # One is bfloat16 throughout, the other by autocast.
-    assert (plain - ours).abs().mean() < 0.02 * ours.abs().mean()
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: next(peaks))
+    works = {name: lambda name=name: events.append(name) for name in ("ours", "rival")}
+    timings = timed_in_turns(works, Stopwatch(torch.device("cuda")), warm_up=1, repeats=2)
+    one_round = [event for name in works for event in ("forgot", "waited", name, "waited")]
+    assert events == ["ours", "rival", *one_round * 2]
+    assert {name: timing.peak_bytes for name, timing in timings.items()} == {"ours": 42, "rival": 9}
+    assert all(len(timing.seconds) == 2 for timing in timings.values())
 
 
 def test_a_timed_learner_learns_what_the_learner_learns_and_times_every_update() -> None:

@@ -1,109 +1,89 @@
 """The FLOPs that utilisation is made of are those that the networks and the learner's updates really run."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.models.diffusers_classes import transformer_class
+from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import TransformerDenoiser
-from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.models.features import cut_after
 from advdmd_ray.models.lora import add_lora
-from advdmd_ray.runs.needs.compute import Network, Passes, cycle_cost, feature_share
+from advdmd_ray.runs.needs.compute import cycle_cost
 from advdmd_ray.runs.parts.networks import build_networks
 from advdmd_ray.stations.reward import group_info
-from benchmarks.flops import forward_flops, update_flops
+from bench_subjects import CPU, TINY_NAMES, subject_of
+from benchmarks.flops import forward_flops, rollout_flops, update_flops
 from benchmarks.learning import TimedLearner
-from benchmarks.parts import (
-    FAMILY,
-    Learns,
-    Settings,
-    base_dtype,
-    config_of,
-    random_images,
-    random_table,
-    random_teacher,
-    randomly_scored,
-    sigmas_of,
-)
-from benchmarks.rollouts import time_rollouts
-from benchmarks.sizes import FULL, TINY, Size
+from benchmarks.parts import Settings, Subject, random_images, random_table, random_teacher, randomly_scored
+from benchmarks.plain import plain_loop
+from benchmarks.rollouts import LEASE, rollout_worker, script_of, time_rollouts
 from benchmarks.timing import Stopwatch
 
-CPU = torch.device("cpu")
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+TERA = 10**12
+UNCHECKED = Settings(CPU, engine="torch", checkpointing=False, warm_up=1, repeats=1)
 
 
-def on_meta(size: Size) -> TransformerDenoiser:
+def on_meta(subject: Subject) -> TransformerDenoiser:
     """The network without weights: shapes alone."""
     with torch.device("meta"):
-        return SD3Denoiser(transformer_class(FAMILY).from_config(dict(size.transformer)))
+        transformer = transformer_class(subject.info.family).from_config(dict(subject.model.transformer))
+    return adapter(subject.info.family).denoiser(transformer, 1.0)
 
 
-def counted(denoiser: TransformerDenoiser, size: Size, *, backward: bool, to_input: bool = False) -> int:
-    """FLOPs that torch counts for one image; its counter takes no leaf whose gradient is asked for as an input."""
-    shape = size.transformer
-    x = torch.empty(1, *size.latent, device="meta", requires_grad=to_input)
-    embeds = torch.empty(1, size.text_tokens, shape["joint_attention_dim"], device="meta")
+def counted(denoiser: TransformerDenoiser, subject: Subject) -> int:
+    """FLOPs that torch counts in a forward for one image."""
+    shape = subject.model.transformer
+    x = torch.empty(1, *subject.shapes.latent_shape, device="meta")
+    embeds = torch.empty(1, subject.text_tokens, shape["joint_attention_dim"], device="meta")
     prompt = Conditioning(embeds, torch.empty(1, shape["pooled_projection_dim"], device="meta"))
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):
-        velocity = denoiser.velocity(1 * x, torch.empty(1, device="meta"), prompt)
-        if to_input:
-            torch.autograd.grad(velocity.sum(), x)
-        elif backward:
-            velocity.sum().backward()
+        denoiser.velocity(x, torch.empty(1, device="meta"), prompt)
     return counter.get_total_flops()
 
 
-def test_the_full_size_has_the_weights_of_stable_diffusion_3_5_medium() -> None:
-    transformer = on_meta(FULL).transformer
-    blocks = transformer.transformer_blocks
-    assert len(blocks) == 24
-    assert [index for index, block in enumerate(blocks) if block.attn2 is not None] == list(range(13))
-    weights = sum(weight.numel() for weight in transformer.parameters())
-    assert weights == pytest.approx(2.24e9, rel=0.005)  # the published number; its table of positions does not learn
-    assert sum(buffer.numel() for buffer in transformer.buffers()) == 384**2 * 1536
-
-
-@pytest.mark.parametrize("size", [FULL, TINY], ids=["full", "tiny"])
-def test_a_forward_has_exactly_the_flops_that_torch_counts(size: Size) -> None:
-    assert forward_flops(size).forward == counted(on_meta(size).requires_grad_(False), size, backward=False)
-
-
-@pytest.mark.parametrize("size", [FULL, TINY], ids=["full", "tiny"])
-def test_a_forward_with_adapters_has_exactly_the_flops_that_torch_counts(size: Size) -> None:
-    adapted = add_lora(on_meta(size), rank=size.rank, alpha=1.0, targets=TARGETS, seed=0).requires_grad_(False)
-    assert forward_flops(size, rank=size.rank).forward == counted(adapted, size, backward=False)
-
-
-def test_the_first_blocks_have_the_flops_that_torch_counts() -> None:
-    short = cut_after(on_meta(FULL).requires_grad_(False), 16)
-    assert forward_flops(FULL, blocks=17).forward == counted(short, FULL, backward=False)
-
-
-# The first layers need no gradient of their input, and single vectors none at all where adapters learn.
-@pytest.mark.parametrize(
-    ("learns", "to_input", "expected"),
-    [
-        ("full", False, forward_flops(FULL).learnt),
-        ("lora", False, forward_flops(FULL, rank=FULL.rank).learnt),
-        ("lora", True, forward_flops(FULL, rank=FULL.rank).to_input),
-    ],
-)
-def test_a_backward_has_the_flops_that_torch_counts_but_for_the_first_layers(
-    learns: Learns, to_input: bool, expected: int
+def test_full_size_forwards_with_adapters_and_of_the_first_blocks_have_the_flops_that_torch_counts(
+    tmp_path: Path,
 ) -> None:
-    network = on_meta(FULL)
-    if learns == "lora":
-        network = add_lora(network, rank=FULL.rank, alpha=1.0, targets=TARGETS, seed=0)
-    found = counted(network, FULL, backward=True, to_input=to_input)
-    assert 0.98 * expected <= found <= expected
+    subject = subject_of("sd35_medium_lora", tmp_path)
+    network, lora = on_meta(subject).requires_grad_(False), subject.config.lora
+    plain = counted(network, subject)
+    assert forward_flops(subject).forward == pytest.approx(plain, rel=1e-3)
+    assert plain / TERA == pytest.approx(11.2, abs=0.05)
+    adapted = add_lora(network, rank=lora.rank, alpha=1.0, targets=lora.targets, seed=0).requires_grad_(False)
+    extra = forward_flops(subject, adapted=True).forward - forward_flops(subject).forward
+    assert extra == pytest.approx(counted(adapted, subject) - plain, rel=1e-6)
+    short = counted(cut_after(on_meta(subject).requires_grad_(False), 16), subject)
+    assert forward_flops(subject, blocks=17).forward == pytest.approx(short, rel=2e-3)
+
+
+def test_a_full_size_update_is_what_arithmetic_by_hand_says(tmp_path: Path) -> None:
+    subject = subject_of("flux_dev_lora", tmp_path)
+    width, tokens, rank = 24 * 128, 64 * 64 + 512, 64
+    blocks = 57 * 2 * 12 * tokens * width**2  # multiplications with weights, twice
+    attention = 57 * 2 * 2 * tokens**2 * width
+    # Joint blocks have adapters of 4 maps of the image and 4 of the text, single ones of 3 of both.
+    adapters = 2 * rank * 2 * width * (19 * 4 * tokens + 38 * 3 * tokens)
+    learnt = 2 * blocks + 3 * (attention + adapters)
+    forward = blocks + attention
+    updates = update_flops(subject)
+    assert rollout_flops(subject) == pytest.approx(16 * 4 * forward, rel=0.005)
+    # A quarter of the recipe's 16 rows; guidance is an input, so the teacher is called once.
+    assert updates["fake_score"] == pytest.approx(4 * learnt, rel=0.005)
+    read = 38 / 57  # by the tokens that blocks work on, all are alike
+    to_input = 2 * (blocks + adapters) + 3 * attention
+    matching = learnt + forward + adapters + forward + read * to_input
+    assert updates["dmd"] == pytest.approx(4 * matching, rel=0.01)
+    # Real, generated, and real ones with another text.
+    assert updates["discriminator"] == pytest.approx(3 * 4 * read * learnt, rel=0.01)
+    assert updates["rl"] == pytest.approx(8 / 2 * 3 * learnt, rel=0.005)
 
 
 class CountingStopwatch(Stopwatch):
@@ -117,62 +97,59 @@ class CountingStopwatch(Stopwatch):
         return float(self._counter.get_total_flops())
 
 
-def counted_updates(learns: Learns) -> dict[str, float]:
-    """FLOPs of one update of each objective of the tiny learner, as torch counts them, and those that we count."""
-    settings = Settings(TINY, CPU, (learns,), engine="torch", checkpointing=False, rows=TINY.rows, warm_up=1, repeats=1)
-    config, table = config_of(settings, learns), random_table(settings)
-    teacher = random_teacher(settings, base_dtype(learns))
-    _, group = time_rollouts(settings, config, teacher, table, Stopwatch(CPU))
+def counted_updates(subject: Subject) -> dict[str, float]:
+    """FLOPs of one update of each objective of a tiny learner, as torch counts them, in those that we count."""
+    config, table, teacher = subject.config, random_table(subject), random_teacher(subject)
+    _, groups = time_rollouts(subject, teacher, table, Stopwatch(CPU))
     counter = FlopCounterMode(display=False)
     learner = TimedLearner(
         CountingStopwatch(counter),
         config,
         SoloGang(),
-        build_networks(config, teacher, FAMILY, settings.device),
+        build_networks(config, teacher, subject.info.family, CPU),
         table,
-        random_images(settings),
-        kernel=kernel_of(config.diffusion),
-        sigmas=sigmas_of(config),
+        random_images(subject),
+        kernel=subject.shapes.kernel,
+        sigmas=subject.shapes.sigmas,
     )
-    scored = randomly_scored(group, 0)
+    scored = [randomly_scored(group, 0) for group in groups]
     with counter, sdpa_kernel(SDPBackend.MATH):
-        learner.cycle([scored], [group_info(scored, 0)])
-    return {name: timing.median / update_flops(config, TINY)[name] for name, timing in learner.timings().items()}
+        learner.cycle(scored, [group_info(each, 0) for each in scored])
+    counted_here = update_flops(subject)
+    return {name: timing.median / counted_here[name] for name, timing in learner.timings().items()}
 
 
-# The discriminator's tiny heads are a larger part of a tiny network than of a full one, its first layers too.
+# The discriminator's tiny heads, maps of one vector and first layers, whose input needs no gradient, are a larger part
+# of a tiny network than of a full one.
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch of its own speed, once a process
-@pytest.mark.parametrize(("learns", "least", "most"), [("lora", 0.95, 1.0), ("full", 0.99, 1.01)])
-def test_every_update_of_the_learner_has_the_flops_that_torch_counts(learns: Learns, least: float, most: float) -> None:
-    shares = counted_updates(learns)
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_every_update_of_the_learner_has_the_flops_that_torch_counts(name: str, tmp_path: Path) -> None:
+    shares = counted_updates(subject_of(name, tmp_path, UNCHECKED))
     assert set(shares) == {"fake_score", "discriminator", "dmd", "rl"}
-    assert all(least <= share <= most for share in shares.values()), shares
+    assert all(0.9 <= share <= 1.1 for share in shares.values()), shares
 
 
-@pytest.mark.parametrize("learns", ["full", "lora"])
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_rollouts_of_both_contestants_have_the_flops_that_torch_counts(name: str, tmp_path: Path) -> None:
+    subject = subject_of(name, tmp_path)
+    teacher, table, shapes = random_teacher(subject), random_table(subject), subject.shapes
+    worker, script = rollout_worker(subject, teacher, table), script_of(subject, teacher, table, subject.group_size)
+    noise = torch.randn(subject.group_size, *shapes.latent_shape)
+    for work in (lambda: worker.generate(LEASE), lambda: plain_loop(script, noise, shapes.sigmas.tolist())):
+        counter = FlopCounterMode(display=False)
+        with counter, sdpa_kernel(SDPBackend.MATH):
+            work()
+        assert counter.get_total_flops() == pytest.approx(rollout_flops(subject), rel=0.06)
+
+
+@pytest.mark.parametrize("name", ["tiny_sd3", "tiny_sd3_lora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_executed_compute_of_an_update_is_its_flops(learns: Learns, checkpointing: bool) -> None:
-    settings = Settings(TINY, CPU, (learns,), engine="torch", checkpointing=checkpointing, rows=TINY.rows)
-    config = config_of(settings, learns)
+def test_the_executed_compute_of_an_update_is_its_flops(name: str, checkpointing: bool, tmp_path: Path) -> None:
+    settings = Settings(CPU, engine="torch", checkpointing=checkpointing)
+    subject = subject_of(name, tmp_path, settings)
+    config, forward = subject.config, forward_flops(subject).forward
     plan = CyclePlan(phase="full", fake_score=1, discriminator=1, dmd=1, policy_gradient=1)
-    learning, forward = forward_flops(TINY, rank=config.lora.rank), forward_flops(TINY).forward
-    network = Network(TINY.transformer["num_layers"], passes=Passes.of(learning))
-    cost = cycle_cost(config, plan, network, group_size=config.rollout.group_size, executed=True)
-    counted_here = update_flops(config, TINY)
-    again = checkpointing * learning.forward
-    rows = config.fake_score.batch_size
-    assert cost.fake_score * forward == pytest.approx(counted_here["fake_score"] + rows * again)
-    # Features cost their share of the blocks, which is not quite their share of the operations.
-    again *= 1 + feature_share(config, network)
-    assert cost.dmd * forward == pytest.approx(counted_here["dmd"] + config.dmd.batch_size * again, rel=0.1)
-
-
-def test_updates_of_whole_networks_cost_what_comparisons_count() -> None:
-    settings = Settings(TINY, CPU, ("full",), engine="torch", checkpointing=False, rows=TINY.rows)
-    config = config_of(settings, "full")
-    plan = CyclePlan(phase="full", fake_score=1, discriminator=1, dmd=1, policy_gradient=1)
-    network, forward = Network(TINY.transformer["num_layers"]), forward_flops(TINY).forward
-    cost = cycle_cost(config, plan, network, group_size=config.rollout.group_size)
-    counted_here = update_flops(config, TINY)
-    assert counted_here["fake_score"] == cost.fake_score * forward
-    assert counted_here["rl"] == cost.rl * forward
+    cost = cycle_cost(config, plan, subject.sizes.network, group_size=subject.group_size, executed=True)
+    again = checkpointing * forward_flops(subject, adapted=True).forward
+    expected = update_flops(subject)["fake_score"] + config.fake_score.batch_size * again
+    assert cost.fake_score * forward == pytest.approx(expected)

@@ -13,7 +13,7 @@ from advdmd_ray.planning.costs import Speeds, Work, computed
 from advdmd_ray.planning.report import plan
 from advdmd_ray.runs.needs.memory import memory, object_store_demand, placement, sizes_of
 from advdmd_ray.runs.needs.micro_batch import HEADROOM
-from full_size import MODELS, write_full_size
+from full_size import MODELS, PUBLISHED, write_full_size
 from pictures import write_captioned
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -32,7 +32,7 @@ def test_a_recipe_is_planned_on_the_headers_of_its_model(
     text = capsys.readouterr().out
     config = read_config(str(CONFIGS / f"{recipe}.yaml"), overrides)
     sizes = sizes_of(config)
-    assert sizes.transformer == pytest.approx(MODELS[recipe][3], rel=0.01)
+    assert sizes.transformer == pytest.approx(PUBLISHED[recipe], rel=0.01)
     assert f"{sizes.transformer:,} weights" in text
     assert (sizes.adapters > 0) == ("lora" in recipe)
     if sizes.adapters:

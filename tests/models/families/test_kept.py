@@ -107,11 +107,11 @@ TEXT = {"sd3": (333, 4096, 2048), "flux": (512, 4096, 768), "qwen_image": (256, 
 
 def without_data(recipe: str, dtype: torch.dtype, *, checkpointing: bool) -> tuple[TransformerDenoiser, Conditioning]:
     """A full-size network and a prompt of fake tensors, which have shapes and storages of no memory."""
-    name, config, _, _ = MODELS[recipe]
+    name = MODELS[recipe].family
     (family,) = (family for family in FAMILIES if family.name == name)
     torch.set_default_dtype(dtype)
     try:
-        transformer = transformer_class(family).from_config(config)
+        transformer = transformer_class(family).from_config(dict(MODELS[recipe].transformer))
     finally:
         torch.set_default_dtype(torch.float32)
     if checkpointing:
