@@ -14,6 +14,7 @@ from advdmd_ray.planning.virtual import Costs, VirtualClock, VirtualShell
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.heap import frozen_heap
 from benchmarks.host.contest import OURS, Field, Row, always
+from benchmarks.host.rows.no_chores import without_chores
 
 GROUPS = 4000
 """At least so many are settled in a turn."""
@@ -23,25 +24,13 @@ FEWER = ((100, 256), (10, 8))
 PACE = 1500.0
 """Groups a second."""
 FLAT = 1.3
-NEVER = 1e9
 COSTS = Costs(generate=1.0, score=0.05, cycle=0.5, fetch=0.01, load=0.01, spread=0.3)
 BOUND = f"bound: {PACE:,.0f} groups/s"
 
 
 def settings(actors: int, groups: int) -> Config:
-    """A run without chores, in which a tenth of the workers score."""
-    cycles = -(-GROUPS // groups)
-    return Config.model_validate(
-        {
-            "run": {"cycles": cycles},
-            "rollout": {"actors": actors, "group_size": 4, "groups_per_cycle": groups, "max_policy_age": 1},
-            "reward": {"workers": max(1, actors // 10)},
-            "buffer": {"max_bytes": 2**40, "take_timeout_s": NEVER},
-            "learner": {"engine": "torch", "cycle_timeout_s": NEVER, "checkpoint_cycles": 10**9},
-            "evaluation": {"grid_cycles": 0},
-            **{name: {"batch_size": groups} for name in ("dmd", "fake_score", "discriminator")},
-        }
-    )
+    """A run of at least `GROUPS` groups, whose actors wait for the learner."""
+    return without_chores(actors, groups, -(-GROUPS // groups), age=1)
 
 
 class _Deaf:

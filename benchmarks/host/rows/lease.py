@@ -20,14 +20,12 @@ from ray.actor import ActorMethod
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Task
 from advdmd_ray.planning.virtual import Costs
-from advdmd_ray.runs.parts.controller import build_controller
-from advdmd_ray.runtime.heap import frozen_heap
-from advdmd_ray.runtime.hub_actor import metrics_hub
 from advdmd_ray.runtime.landing import Landing
 from advdmd_ray.stations.records import GroupInfo, Lease
 from advdmd_ray.stations.weights.store import Published
 from benchmarks.host.contest import OURS, Field, Row, always
-from benchmarks.host.rows.virtual_workers import VirtualWorkersShell
+from benchmarks.host.rows.no_chores import without_chores
+from benchmarks.host.rows.virtual_workers import VirtualWorkersShell, trained
 from benchmarks.local_ray import local_ray
 
 BOUND_S = 0.1
@@ -63,18 +61,8 @@ FEW = Size(10, 8, cycles=40, generate=0.5)
 
 
 def settings(size: Size, folder: Path) -> Config:
-    """A run without chores whose actors are never held back by a cap."""
-    return Config.model_validate(
-        {
-            "run": {"name": "run", "output": str(folder), "cycles": size.cycles + 2 * UNCOUNTED},
-            "rollout": {"actors": size.actors, "groups_per_cycle": size.groups, "max_policy_age": 3},
-            "reward": {"workers": max(1, size.actors // 10)},
-            "buffer": {"max_bytes": 2**40},
-            "learner": {"engine": "torch", "checkpoint_cycles": 10**9},
-            "evaluation": {"grid_cycles": 0},
-            **{name: {"batch_size": size.groups} for name in ("dmd", "fake_score", "discriminator")},
-        }
-    )
+    """A run in this folder whose actors are never held back by a cap."""
+    return without_chores(size.actors, size.groups, size.cycles + 2 * UNCOUNTED, age=3, output=folder)
 
 
 @contextmanager
@@ -162,11 +150,8 @@ def run(size: Size) -> WatchedShell:
     costs = Costs(generate=size.generate, score=size.generate / 100, cycle=round_s / 5, spread=0.5)
     with tempfile.TemporaryDirectory() as folder, counted_calls() as calls:
         config = settings(size, Path(folder))
-        config.folder.mkdir(parents=True)
         shell = WatchedShell(config, costs, calls)
-        with metrics_hub(config) as hub, frozen_heap():
-            build_controller(config, shell, hub).run()
-        shell.stop()
+        trained(config, shell)
     return shell
 
 

@@ -16,7 +16,10 @@ import ray
 from advdmd_ray.config import Config
 from advdmd_ray.learner.outcome import CycleOutcome
 from advdmd_ray.planning.virtual import Costs, virtual_cycle, virtual_manifests
+from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.heap import frozen_heap
+from advdmd_ray.runtime.hub_actor import metrics_hub
 from advdmd_ray.runtime.learner_rank import GroupReferences
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
@@ -168,3 +171,11 @@ class VirtualWorkersShell(RayShell):
                 self._workers |= dict.fromkeys(share, made[-1])
             answer([host.up.remote() for host in made], "the hosts of the workers")
         self._ranks = [LearnerHost.remote(costs.cycle)]
+
+
+def trained(config: Config, shell: VirtualWorkersShell) -> None:
+    """A whole run in the configuration's folder, with a run's own controller and hub; its workers are ended."""
+    config.folder.mkdir(parents=True)
+    with metrics_hub(config) as hub, frozen_heap():
+        build_controller(config, shell, hub).run()
+    shell.stop()
