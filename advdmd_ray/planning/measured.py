@@ -16,13 +16,15 @@ MEASURED = {
 """The series whose mean is a cost."""
 
 
-def measured(metrics: Path) -> dict[str, float]:
-    """Mean seconds that each role's work took in a run.
+def measured(metrics: Path, after: int | None = None) -> dict[str, float]:
+    """Mean seconds that each role's work took in the later part of a run, which is what a forecast is of.
 
-    Loads and publishing are in them. They hold for workers, ranks and settings like that run's.
+    Before RL begins a cycle has less to do, and groups may be smaller. Loads and publishing are in the seconds. They
+    hold for workers, ranks and settings like that run's.
 
     Args:
         metrics: The run's metrics.jsonl.
+        after: The last cycle that does not count; None: half of the cycles do not.
 
     Returns:
         Seconds by the names of `Costs`.
@@ -33,6 +35,8 @@ def measured(metrics: Path) -> dict[str, float]:
     if not metrics.is_file():
         raise UserError(f"{metrics}: no such file; --from takes the folder of a run that has trained")
     entries = [*entries_of(metrics)]
+    first = max((entry["cycle"] for entry in entries), default=0) // 2 if after is None else after
+    entries = [entry for entry in entries if entry["cycle"] > first]
     return {cost: _mean(entries, series, metrics) for cost, series in MEASURED.items()}
 
 
