@@ -27,6 +27,7 @@ STORE_BYTES = 2**29
 TURNS_TO_FILL = 24
 """A turn has 33.5 MB, and Ray frees no object in the second after its last use."""
 PICKLED, QUEUE, LIMIT = "pickled dict of tensors", "TransferQueue", "limit: two copies"
+CALLS = "limit: Ray's calls with plain arrays"
 MISSING = "not installed; pip install --no-deps --target DIR -r benchmarks/rivals.txt, then make bench RIVALS=DIR"
 
 
@@ -79,6 +80,25 @@ class _Dict:
 
 
 @ray.remote(num_cpus=0)
+class _Arrays:
+    """Hands on plain arrays that nobody checks or copies: what is left is Ray's own, whatever is built on it."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        group = made_group()
+        self._arrays = (group.latents, group.means)
+
+    def made(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._arrays
+
+    def scored(self, arrays: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        return rewarded(torch.from_dlpack(arrays[0])).numpy()
+
+    def learned(self, arrays: tuple[np.ndarray, np.ndarray], rewards: np.ndarray) -> int:
+        return sum(torch.from_dlpack(array).numel() for array in (*arrays, rewards))
+
+
+@ray.remote(num_cpus=0)
 class _Queue:
     """Hands on the rows of a group through TransferQueue's key-value interface."""
 
@@ -118,10 +138,19 @@ class _Passed:
     def __call__(self) -> float:
         began = time.perf_counter()
         made = self._maker.made.remote()
-        learned = self._learner.learned.remote(self._scorer.scored.remote(made))
-        if ray.get(learned) != self._values:
+        if ray.get(self._learned(made, self._scorer.scored.remote(made))) != self._values:
             raise RuntimeError("a contestant's learner got another number of values")
         return time.perf_counter() - began
+
+    def _learned(self, made: Any, scored: Any) -> Any:  # noqa: ARG002 - what is scored has all of it
+        return self._learner.learned.remote(scored)
+
+
+class _Referred(_Passed):
+    """The same, where scores travel on their own, as ours do."""
+
+    def _learned(self, made: Any, scored: Any) -> Any:
+        return self._learner.learned.remote(made, scored)
 
 
 class _Scoring:
@@ -202,7 +231,7 @@ def _opened() -> Iterator[Field]:
         ours = _Ours()
         for _ in range(TURNS_TO_FILL):
             ours()
-        turns = {OURS: ours, PICKLED: _Passed(_Dict, values), LIMIT: _Copied()}
+        turns = {OURS: ours, PICKLED: _Passed(_Dict, values), CALLS: _Referred(_Arrays, values), LIMIT: _Copied()}
         if importlib.util.find_spec("transfer_queue") is None:
             yield Field(turns, {QUEUE: MISSING})
             return
