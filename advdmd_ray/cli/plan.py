@@ -10,6 +10,7 @@ from advdmd_ray.cli.arguments import COUNT, DONE, Command, add_config
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.planning.cards import CARDS, GIGA, TERA
+from advdmd_ray.runs.needs.sharing import Split
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -77,10 +78,8 @@ def _all_on_gpus(config: Config) -> bool:
 
 
 def _gpus(config: Config) -> int:
-    """Whole GPUs that a configuration reserves; 0 unless every role has one."""
-    from advdmd_ray.runs.needs.memory import placement, reserved
-
-    return math.ceil(reserved(placement(config))[1]) if _all_on_gpus(config) else 0
+    """Whole GPUs that hold a configuration; 0 unless every role has one."""
+    return Split.of(config).gpus if _all_on_gpus(config) else 0
 
 
 def _share(text: str) -> float:

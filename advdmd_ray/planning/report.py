@@ -1,6 +1,5 @@
 """The whole plan of a configuration: its own split, the best one, what both need; as text and as JSON."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -8,7 +7,7 @@ from typing import Any
 
 from advdmd_ray.config import Config
 from advdmd_ray.planning.forecast import forecast
-from advdmd_ray.planning.split import Planned, Split, best
+from advdmd_ray.planning.split import Planned, best, on_shared_cards
 from advdmd_ray.planning.virtual import Costs
 from advdmd_ray.runs.doctor.finding import some
 from advdmd_ray.runs.needs.activations import settled
@@ -24,6 +23,7 @@ from advdmd_ray.runs.needs.memory import (
     reserved,
 )
 from advdmd_ray.runs.needs.micro_batch import HEADROOM, fitting_rows
+from advdmd_ray.runs.needs.sharing import Split
 
 HOUR = 3600
 
@@ -216,17 +216,12 @@ def _outcome(choice: Choice, costs: Costs, config: Config, nodes: int) -> list[s
 
 def _shared_cards(choice: Choice, costs: Costs, config: Config) -> list[str]:
     """How busy the cards are that workers share, if costs know it."""
-    split, groups = choice.planned.split, config.rollout.groups_per_cycle
-    each = zip(
-        ("rollout", "reward"), (split.actors, split.workers), split.shares, (costs.generate, costs.score), strict=False
-    )
-    sharing = [(role, workers * gpus, groups * seconds) for role, workers, gpus, seconds in each if 0 < gpus < 1]
-    if not costs.alone or not sharing:
+    split = choice.planned.split
+    if not costs.alone or split.shared is None:
         return []
-    cards = math.ceil(sum(share for _, share, _ in sharing))
-    busy = sum(seconds for *_, seconds in sharing) / (cards * choice.planned.forecast.cycle_s)
-    roles = " and ".join(role for role, *_ in sharing)
-    return [f"  {roles} share {some(cards, 'card')}, busy {busy:.0%}; who is busy there may wait for another's turn"]
+    busy = config.rollout.groups_per_cycle * on_shared_cards(split, costs) / choice.planned.forecast.cycle_s
+    roles, cards = " and ".join(split.shared.roles), some(split.shared.cards, "card")
+    return [f"  {roles} share {cards}, busy {busy:.0%}; who is busy there may wait for another's turn"]
 
 
 def _memory(of: RoleNeeds) -> str:

@@ -7,79 +7,22 @@ forecast, which knows what the bound does not: caps, turns of whole groups, load
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
-
-from pydantic import ValidationError
 
 from advdmd_ray.config import Config
 from advdmd_ray.planning.forecast import Forecast
 from advdmd_ray.planning.virtual import Costs
+from advdmd_ray.runs.needs.sharing import Split
 
 LOOKED_AT = 10
 """Candidates that are put through the forecast."""
+FEW = 16
+"""With as many cards as hold more actors than this, no fewer actors than fit are looked at."""
 AS_FAST = 0.02
 """A split with fewer GPUs is preferred unless it is slower by more than this share."""
 SHARES = (1.0, 0.5)
 """Of a GPU, for one actor or reward worker. Two of them on a card slow each other while both work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Workers of each role.
-
-    Attributes:
-        actors: Rollout actors.
-        workers: Reward workers.
-        ranks: Learner ranks.
-        actor_gpus: GPUs of one actor.
-        worker_gpus: GPUs of one reward worker.
-        rank_gpus: GPUs of one rank.
-    """
-
-    actors: int
-    workers: int
-    ranks: int
-    actor_gpus: float
-    worker_gpus: float
-    rank_gpus: float
-
-    @classmethod
-    def of(cls, config: Config) -> "Split":
-        """That of a configuration."""
-        rollout, reward, learner = config.rollout, config.reward, config.learner
-        return cls(rollout.actors, reward.workers, learner.ranks, rollout.num_gpus, reward.num_gpus, learner.num_gpus)
-
-    @property
-    def shares(self) -> tuple[float, float, float]:
-        """GPUs of one worker of each role."""
-        return self.actor_gpus, self.worker_gpus, self.rank_gpus
-
-    @property
-    def gpus(self) -> int:
-        """Whole cards that hold it; shares of actors and of reward workers may meet on one."""
-        return math.ceil(self.actors * self.actor_gpus + self.workers * self.worker_gpus + self.ranks * self.rank_gpus)
-
-    @property
-    def overrides(self) -> tuple[str, ...]:
-        """It as settings."""
-        shares = (("rollout", self.actor_gpus), ("reward", self.worker_gpus))
-        return (
-            f"rollout.actors={self.actors}",
-            f"reward.workers={self.workers}",
-            f"learner.ranks={self.ranks}",
-            *(f"{section}.num_gpus={gpus:g}" for section, gpus in shares),
-        )
-
-    def applied(self, config: Config) -> Config | None:
-        """The configuration with this split; None if the two do not go together."""
-        values = config.model_dump()
-        values["rollout"] |= {"actors": self.actors, "num_gpus": self.actor_gpus}
-        values["reward"] |= {"workers": self.workers, "num_gpus": self.worker_gpus}
-        values["learner"] |= {"ranks": self.ranks}
-        try:
-            return Config.model_validate(values)
-        except ValidationError:
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,25 +91,23 @@ def candidates(config: Config, gpus: int) -> Iterator[tuple[Split, Iterator[Spli
     """Splits worth a look, by ranks and shares of a GPU: one with a worker of each role, and all of them."""
     rank_gpus = config.learner.num_gpus
     for ranks in _divisors(config.rollout.groups_per_cycle):
-        left = gpus - ranks * rank_gpus
         for actor_gpus in _shares(config.rollout.num_gpus):
             for worker_gpus in _shares(config.reward.num_gpus):
                 shape = Split(1, 1, ranks, actor_gpus, worker_gpus, rank_gpus)
-                yield shape, _shared_out(config, ranks, left, actor_gpus, worker_gpus)
+                yield shape, _shared_out(config, ranks, gpus, actor_gpus, worker_gpus)
 
 
-def _shared_out(config: Config, ranks: int, left: float, actor_gpus: float, worker_gpus: float) -> Iterator[Split]:
+def _shared_out(config: Config, ranks: int, gpus: int, actor_gpus: float, worker_gpus: float) -> Iterator[Split]:
     # More actors than the age cap lets have a group, or than groups of a cycle to score, stand idle.
     most = (config.rollout.max_policy_age + 1) * config.rollout.groups_per_cycle
+    rank_gpus = config.learner.num_gpus
+    left = gpus - ranks * rank_gpus
     for workers in range(1, min(most, int((left - actor_gpus) / worker_gpus)) + 1):
-        for actors in _few(min(most, int((left - workers * worker_gpus) / actor_gpus))):
-            yield Split(actors, workers, ranks, actor_gpus, worker_gpus, config.learner.num_gpus)
-
-
-def _few(most: int) -> Iterator[int]:
-    """All numbers up to a few, and then the largest alone."""
-    all_up_to = 16
-    yield from range(1, most + 1) if most <= all_up_to else (most,)
+        actors = range(1, min(most, int((left - workers * worker_gpus) / actor_gpus)) + 1)
+        splits = (Split(count, workers, ranks, actor_gpus, worker_gpus, rank_gpus) for count in reversed(actors))
+        # What is left of several cards holds no worker.
+        fitting = (split for split in splits if split.gpus <= gpus)
+        yield from fitting if len(actors) <= FEW else islice(fitting, 1)
 
 
 def _divisors(number: int) -> list[int]:
@@ -189,9 +130,15 @@ def bound(config: Config, split: Split, costs: Costs) -> float:
     ]
     if not config.rollout.max_policy_age:
         return sum(sides)
-    roles = ((costs.generate, split.actors * split.actor_gpus), (costs.score, split.workers * split.worker_gpus))
-    sharing = [role for role, gpus in zip(roles, split.shares, strict=False) if gpus < 1]
-    if costs.alone and sharing:
-        seconds, shares = (sum(each) for each in zip(*sharing, strict=True))
-        sides.append(groups * seconds / math.ceil(shares))
+    if costs.alone:
+        sides.append(groups * on_shared_cards(split, costs))
     return max(sides)
+
+
+def on_shared_cards(split: Split, costs: Costs) -> float:
+    """Seconds that a group takes the cards that workers share, which work on as many groups at once; 0 without any."""
+    shared = split.shared
+    if shared is None:
+        return 0.0
+    seconds = {"rollout": costs.generate, "reward": costs.score}
+    return sum(seconds[role] for role in shared.roles) / shared.cards

@@ -16,7 +16,7 @@ from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
 from advdmd_ray.planning.timeline import Timeline
-from advdmd_ray.runs.needs.sharing import shared_cards
+from advdmd_ray.runs.needs.sharing import Split
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
@@ -108,7 +108,7 @@ class VirtualShell:
         self._running: dict[str, int] = {}
         self._outcomes: dict[Task, Any] = {}
         self._timeline = Timeline[Task]()
-        self._cards = shared_cards(config, self.rollout_workers, self.reward_workers) if costs.alone else {}
+        self._cards = Split.of(config).cards(self.rollout_workers, self.reward_workers) if costs.alone else {}
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """See `Shell`."""

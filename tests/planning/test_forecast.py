@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
 from advdmd_ray.planning.forecast import forecast
-from advdmd_ray.planning.split import Split, bound
+from advdmd_ray.planning.split import bound
 from advdmd_ray.planning.virtual import Costs
+from advdmd_ray.runs.needs.sharing import Split
 
 GROUP = 2**14
 SECONDS = st.floats(0.01, 100.0)

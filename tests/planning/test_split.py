@@ -7,16 +7,23 @@ import pytest
 
 from advdmd_ray.config import Config
 from advdmd_ray.planning.forecast import forecast
-from advdmd_ray.planning.split import Planned, Split, best
+from advdmd_ray.planning.split import Planned, best, bound, candidates
 from advdmd_ray.planning.virtual import Costs
+from advdmd_ray.runs.needs.sharing import Split
 
 predicted = partial(forecast, group_bytes=2**14)
 
 
-def config_of(actors: int = 1, workers: int = 1, ranks: int = 1) -> Config:
+def config_of(actors: int = 1, workers: int = 1, ranks: int = 1, groups: int = 4) -> Config:
     return Config.model_validate(
         {
-            "rollout": {"actors": actors, "group_size": 4, "groups_per_cycle": 4, "max_policy_age": 1, "num_gpus": 1},
+            "rollout": {
+                "actors": actors,
+                "group_size": 4,
+                "groups_per_cycle": groups,
+                "max_policy_age": 1,
+                "num_gpus": 1,
+            },
             "reward": {"workers": workers, "num_gpus": 1},
             "learner": {"ranks": ranks, "num_gpus": 1},
             **{name: {"batch_size": 16} for name in ("dmd", "fake_score", "discriminator")},
@@ -91,3 +98,37 @@ def test_a_split_is_pasted_as_settings() -> None:
     assert " ".join(split.overrides) == (
         "rollout.actors=5 reward.workers=2 learner.ranks=2 rollout.num_gpus=1 reward.num_gpus=0.5"
     )
+
+
+def with_gpus(config: Config, **gpus: float) -> Config:
+    """The configuration with these GPUs of a worker of each role."""
+    tree = config.model_dump()
+    return Config.model_validate(
+        {name: part | ({"num_gpus": gpus[name]} if name in gpus else {}) for name, part in tree.items()}
+    )
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.6, 0.7])
+@pytest.mark.parametrize("gpus", [3, 5, 24])
+def test_whole_cards_hold_every_candidate_and_some_fill_them(share: float, gpus: int) -> None:
+    config = with_gpus(config_of(groups=16), rollout=share, reward=share)
+    splits = [split for _, each in candidates(config, gpus) for split in each]
+    assert max(split.gpus for split in splits) == gpus
+    # Ray gives no worker parts of two cards.
+    own = [split for split in splits if (split.actor_gpus, split.worker_gpus) == (share, share)]
+    assert all(split.actors + split.workers <= (gpus - split.ranks) * int(1 / share) for split in own)
+    assert own
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 1.0), (1.0, 0.5), (0.6, 0.3)])
+def test_no_split_that_shares_cards_is_forecast_faster_than_the_work_of_its_cards(shares: tuple[float, float]) -> None:
+    config = with_gpus(config_of(actors=3, workers=2), rollout=shares[0], reward=shares[1])
+    costs = Costs(generate=3.0, score=2.0, cycle=0.1, alone=True)
+    least = bound(config, Split.of(config), costs)
+    assert predicted(config, costs).cycle_s >= 0.98 * least
+
+
+def test_workers_without_a_gpu_take_no_time_of_shared_cards() -> None:
+    config = with_gpus(config_of(workers=2), rollout=0.0, reward=0.5)
+    costs = Costs(generate=8.0, score=1.0, cycle=0.1, alone=True)
+    assert bound(config, Split.of(config), costs) == 4 * 8.0

@@ -1,14 +1,15 @@
 """Whether actors, reward workers and learner need about the same time for a cycle, told from the count of compute."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Resources
 from advdmd_ray.runs.doctor.finding import Finding, some
 from advdmd_ray.runs.needs.compute import Network, full_cycle_cost
+from advdmd_ray.runs.needs.sharing import Split
 
+WORKERS = {"rollout": "actors", "reward": "reward workers"}
 LEAST, MOST = 0.5, 1.2
 """Share of the learner's time in which the actors should have made a cycle's groups: they wait little, it less."""
 
@@ -66,12 +67,18 @@ def examine_balance(config: Config, network: Network) -> Finding:
         f"{cost.learner:,.0f} for the learner; actors need {shares[0]:.2f} and reward workers {shares[1]:.2f} of the "
         "learner's time"
     )
-    changes = _changes((actors, judges), learner)
-    shared = _shared(config, actors.work + judges.work)
+    sides, shared = {"rollout": actors, "reward": judges}, Split.of(config).shared
+    sharing = {role: sides.pop(role) for role in (shared.roles if shared else ())}
+    changes = [change for side in sides.values() if (change := _late(side, learner) or _idle(side, learner))]
     if shared is not None:
-        text += f", and one after the other on the {some(shared.workers, 'card')} that they share "
-        text += f"{shared.time / learner.time:.2f}"
-        changes = changes or _changes((shared,), learner)
+        who = " and ".join(WORKERS[role] for role in sharing)
+        work = sum(side.work for side in sharing.values())
+        cards = Side(f"the cards that {who} share", "cards", shared.cards, work, 1.0)
+        text += f", and {who} one after the other on the {some(cards.workers, 'card')} that they share "
+        text += f"{cards.time / learner.time:.2f}"
+        # Who has little work of its own may be on a card that is full: only of the cards is it said that they wait.
+        late = [change for side in sharing.values() if (change := _late(side, learner))]
+        changes += late or [change for change in (_late(cards, learner) or _idle(cards, learner),) if change]
     if not config.rollout.max_policy_age:
         return Finding("balance", "note", f"{text}, one after the other: rollout.max_policy_age=1 would overlap them")
     return Finding("balance", "note" if changes else "ok", "; ".join([text, *changes]))
@@ -82,24 +89,17 @@ def _speed(role: Resources) -> float:
     return 1.0 if role.num_gpus else float(role.threads)
 
 
-def _shared(config: Config, work: float) -> Side | None:
-    """The cards on which actors meet reward workers, or None."""
-    rollout, reward = config.rollout, config.reward
-    if not (0 < rollout.num_gpus < 1 and 0 < reward.num_gpus < 1):
+def _late(side: Side, learner: Side) -> str | None:
+    """What would let the learner wait less, or None."""
+    if side.time / learner.time <= MOST:
         return None
-    cards = math.ceil(rollout.actors * rollout.num_gpus + reward.workers * reward.num_gpus)
-    return Side("the cards that actors and reward workers share", "cards", cards, work, 1.0)
+    needed = side.needed(learner.time)
+    return f"the learner waits for {side.who}: {side.setting}={needed} would balance, not {side.workers}"
 
 
-def _changes(sides: Sequence[Side], learner: Side) -> list[str]:
-    return [change for side in sides if (change := _change(side, learner)) is not None]
-
-
-def _change(side: Side, learner: Side) -> str | None:
-    """What would balance, or None. Reward workers that wait are no loss: their work is small."""
-    share, needed = side.time / learner.time, side.needed(learner.time)
-    if share > MOST:
-        return f"the learner waits for {side.who}: {side.setting}={needed} would balance, not {side.workers}"
-    if share < LEAST and needed < side.workers:
-        return f"{side.who} wait: {side.setting}={needed} would do, not {side.workers}"
-    return None
+def _idle(side: Side, learner: Side) -> str | None:
+    """How many would do, or None. Reward workers that wait are no loss: their work is small."""
+    needed = side.needed(learner.time)
+    if side.time / learner.time >= LEAST or needed >= side.workers:
+        return None
+    return f"{side.who} wait: {side.setting}={needed} would do, not {side.workers}"

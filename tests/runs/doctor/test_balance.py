@@ -97,6 +97,19 @@ def test_cards_that_two_roles_share_have_the_work_of_both() -> None:
     assert examine_balance(crowded, NETWORK).state == "note"
 
 
+def test_actors_that_share_cards_among_themselves_have_the_work_of_all_on_them() -> None:
+    settings = config(
+        rollout={"actors": 4, "num_gpus": 0.5},
+        reward={"num_gpus": 1},
+        learner={"num_gpus": 1},
+        cadence={"dmd_updates": 1},
+    )
+    cost = full_cycle_cost(settings, NETWORK)
+    text = examine_balance(settings, NETWORK).text
+    assert f"on the 2 cards that they share {cost.rollout / 2 / cost.learner:.2f}" in text
+    assert "actors wait" not in text.replace("the cards that actors", "")
+
+
 def test_guidance_that_is_an_input_leaves_the_learner_less_to_do() -> None:
     settings = config(model={"guidance": 3.5})
     assert "for the learner" in examine_balance(settings, NETWORK).text
