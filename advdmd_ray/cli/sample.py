@@ -29,12 +29,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Writes the grid and prints its path."""
-    from advdmd_ray.cli.late_bar import LateBar
     from advdmd_ray.evaluation.place import place_of
     from advdmd_ray.evaluation.sample import sample_grid
+    from advdmd_ray.runtime.display import drawing_progress
 
     place = place_of(args.device, args.precision)
-    with LateBar("drawing images") as bar:
+    with drawing_progress() as progress:
         path = sample_grid(
             args.pipeline,
             args.prompt,
@@ -44,7 +44,7 @@ def run_command(args: argparse.Namespace) -> int:
             seed=args.seed,
             out=Path(args.out),
             place=place,
-            progress=bar.update,
+            progress=progress,
         )
     sys.stdout.write(f"{path}\n")
     return DONE

@@ -89,6 +89,7 @@ class FolderSampler:
             progress: Told how many of the images are drawn.
         """
         drawn: list[UInt8[np.ndarray, "_ h w c"]] = []
+        progress(0, len(seeds))
         for first in range(0, len(seeds), self.at_once):
             rows = slice(first, first + self.at_once)
             conditioning = encode_prompts(self._pipeline, list(prompts[rows]), self._length)

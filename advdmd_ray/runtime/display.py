@@ -1,6 +1,7 @@
 """The live progress display of a run: phase, updates, rewards, ages, speed and time left."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -46,41 +47,62 @@ def progress_display(config: Config) -> Iterator[Callable[[Status], None]]:
 
 
 @contextmanager
-def counted(what: str, quiet_s: float = 0.0) -> Iterator[Counted]:
+def counted(what: str, quiet_s: float = 0.0, console: Console | None = None) -> Iterator[Counted]:
     """How many of some things are done: a bar on a terminal, elsewhere a line every ten seconds.
 
     Args:
         what: The things.
-        quiet_s: Nothing is shown of what is done in less than this after the first of them: starting is no progress.
+        quiet_s: Nothing is shown until so long after the first that is told: starting is no progress, and what is done
+            in a moment needs none.
+        console: Where; None: stderr.
 
     Yields:
         The function to give done and all to, and what else to say.
     """
-    console = Console(stderr=True)
+    where = Console(stderr=True) if console is None else console
+    with _bar(what, quiet_s, where) if where.is_terminal else _lines(what, quiet_s, where) as show:
+        yield show
+
+
+@contextmanager
+def _bar(what: str, quiet_s: float, console: Console) -> Iterator[Counted]:
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task(what, total=None)
+    # What takes long may tell nothing in its midst, so the bar comes without being told.
+    late = threading.Timer(quiet_s, bar.start)
+    late.daemon = True
+
+    def show(done: int, of: int, more: str = "") -> None:
+        bar.update(task, completed=done, total=of, description=what + more)
+        if not (late.ident or bar.live.is_started):
+            late.start()
+
+    if not quiet_s:
+        bar.start()
+    try:
+        yield show
+    finally:
+        late.cancel()
+        if late.ident:
+            late.join()
+        if bar.live.is_started:
+            bar.stop()
+
+
+@contextmanager
+def _lines(what: str, quiet_s: float, console: Console) -> Iterator[Counted]:
     first: list[float] = []
-
-    def loud() -> bool:
-        now = time.monotonic()
-        if not first:
-            first.append(now)
-        return now - first[0] >= quiet_s
-
-    if console.is_terminal:
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(what, visible=quiet_s == 0)
-            yield lambda done, of, more="": bar.update(
-                task, completed=done, total=of, visible=loud(), description=what + more
-            )
-        return
     shown = [float("-inf")]
 
     def show(done: int, of: int, more: str = "") -> None:
         now = time.monotonic()
-        if loud() and (now - shown[0] >= PLAIN_EVERY_S or done == of):
+        if not first:
+            first.append(now)
+        if now - first[0] >= quiet_s and (now - shown[0] >= PLAIN_EVERY_S or done == of):
             shown[0] = now
-            sys.stderr.write(f"{what}: {done} of {of}{more}\n")
-            sys.stderr.flush()
+            console.file.write(f"{what}: {done} of {of}{more}\n")
+            console.file.flush()
 
     yield show
 
@@ -119,6 +141,11 @@ def samples_progress() -> AbstractContextManager[Counted]:
 def judge_progress() -> AbstractContextManager[Counted]:
     """How many of the judge's images are drawn, if that takes longer than a moment."""
     return counted("images for the judge", MOMENT_S)
+
+
+def drawing_progress() -> AbstractContextManager[Counted]:
+    """How many images are drawn, if that takes longer than a moment."""
+    return counted("images drawn", MOMENT_S)
 
 
 def texts_progress() -> AbstractContextManager[Counted]:

@@ -1,6 +1,7 @@
 """What a user sees while a run goes on."""
 
 import io
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from advdmd_ray.controller.protocols import Status
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleReport, UpdateReport
 from advdmd_ray.runtime import display
-from advdmd_ray.runtime.display import clock_text, line, panel, progress_display, texts_progress
+from advdmd_ray.runtime.display import Counted, clock_text, counted, line, panel, progress_display, texts_progress
 
 CONFIG = Config.model_validate({"run": {"name": "demo", "cycles": 10}})
 REPORT = CycleReport(
@@ -169,6 +170,46 @@ def test_what_is_done_in_a_moment_is_not_counted_aloud_however_long_it_took_to_s
     assert _told({0.0: 9, 4.0: 10}, capsys, monkeypatch) == []
     slow = _told({0.0: 2, 4.0: 3, 6.0: 4, 9.0: 5, 17.0: 6, 18.0: 10}, capsys, monkeypatch)
     assert slow == [f"encoded texts: {count} of 10" for count in (4, 6, 10)]
+
+
+def _on_a_terminal(quiet_s: float, before_s: float, work_s: float) -> str:
+    """What a terminal shows of work that starts for so long and takes so long, and tells nothing in its midst."""
+    terminal = io.StringIO()
+    with counted("images drawn", quiet_s, Console(file=terminal, force_terminal=True, width=100)) as show:
+        time.sleep(before_s)
+        show(0, 4)
+        show(1, 4)
+        time.sleep(work_s)
+        show(4, 4)
+    return terminal.getvalue()
+
+
+def test_quick_work_shows_no_bar() -> None:
+    assert _on_a_terminal(quiet_s=60.0, before_s=0.0, work_s=0.0) == ""
+
+
+def test_a_start_alone_shows_no_bar_however_long_it_takes() -> None:
+    assert _on_a_terminal(quiet_s=0.3, before_s=0.5, work_s=0.0) == ""
+
+
+@pytest.mark.parametrize("quiet_s", [0.0, 0.01])
+def test_slow_work_shows_what_is_done_and_how_many_without_being_told_again(quiet_s: float) -> None:
+    text = _on_a_terminal(quiet_s, before_s=0.0, work_s=0.4)
+    assert "images drawn" in text
+    assert "1/4" in text
+
+
+def _fails(show: Counted) -> None:
+    show(0, 4)
+    raise OSError("full")
+
+
+@pytest.mark.parametrize("quiet_s", [0.0, 0.01, 60.0])
+def test_an_error_inside_passes_through_and_ends_the_bar(quiet_s: float) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    with pytest.raises(OSError, match="full"), counted("images drawn", quiet_s, terminal) as show:
+        _fails(show)
+    assert not terminal._live_stack
 
 
 def test_a_turn_that_waits_for_the_discriminator_is_said() -> None:
