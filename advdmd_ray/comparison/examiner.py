@@ -6,22 +6,17 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.comparison.job import JUDGE_SEED, Job
 from advdmd_ray.data.registry import source_of
-from advdmd_ray.diffusion.denoiser import Denoiser
-from advdmd_ray.diffusion.kernels import Kernel
-from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.evaluation.judges.contract import JudgeScore
 from advdmd_ray.evaluation.judges.draws import judge_sampler
-from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.models.text import encode_prompts, unconditional
-from advdmd_ray.runs.parts.inputs import geometry
+from advdmd_ray.runs.judgement import Sampler, sampled_with
 from advdmd_ray.runs.parts.networks import build_denoiser
 
 
@@ -36,7 +31,7 @@ class Examiner:
         self._prompts = encode_prompts(pipeline, self._judge.prompts[: job.judge_samples], length)
         self._empty = unconditional(pipeline, length)
         self._decode = image_decoder(pipeline)
-        self._geometry = geometry(config)
+        self._info = inspect_pipeline(config.model.path, config.model.pixels)
 
     def facts(self) -> dict[str, Any]:
         """What a table must know of the judge: its figures, its headline, and what real images reach."""
@@ -65,28 +60,25 @@ class Examiner:
         with torch.no_grad():
             for name, parameter in wanted.items():
                 parameter.copy_(weights[name])
-        return self._judged(denoiser, self._geometry.kernel, self._geometry.sigmas)
+        return self._judged(Sampler(student=True, steps=self._job.config.steps), denoiser)
 
     def teacher(self, steps: int) -> dict[str, Any]:
         """Judges the guided teacher at so many steps of its ODE."""
-        config = self._job.config
-        info = inspect_pipeline(config.model.path, config.model.pixels)
-        denoiser = adapter(info.family).guided(self._denoiser(), self._empty, config.judged_guidance)
-        sigmas = teacher_sigmas(steps, info.scheduler_shift, info.scheduler_terminal)
-        return self._judged(denoiser, Kernel.ode(), sigmas)
+        return self._judged(Sampler(student=False, steps=steps), self._denoiser())
 
     def _denoiser(self) -> TransformerDenoiser:
         """The teacher's network, where a rollout actor would have it."""
         return build_denoiser(self._job.config, self._job.config.rollout)
 
-    def _judged(self, denoiser: Denoiser, kernel: Kernel, sigmas: Float[Tensor, " k1"]) -> dict[str, Any]:
+    def _judged(self, sampler: Sampler, network: TransformerDenoiser) -> dict[str, Any]:
+        denoiser, kernel, sigmas = sampled_with(self._job.config, sampler, network, self._empty, self._info)
         score = judge_sampler(
             self._judge,
             denoiser,
             lambda _: self._prompts,
             kernel,
             sigmas,
-            self._geometry.latent_shape,
+            self._info.latent.shape,
             self._decode,
             samples=self._job.judge_samples,
             seed=JUDGE_SEED,

@@ -21,16 +21,17 @@ from advdmd_ray.diffusion.kernels import Kernel, kernel_of
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import group_noise
+from advdmd_ray.diffusion.transfer import let_go
 from advdmd_ray.evaluation.judges.draws import DRAWN_AT_ONCE, draw_images, portions
 from advdmd_ray.evaluation.judges.pipelines import TEACHER_STEPS
 from advdmd_ray.evaluation.pictures.grids import tiles_that_fit, to_pixels
-from advdmd_ray.models.attention import choose_attention
 from advdmd_ray.models.families import adapter
-from advdmd_ray.models.families.base import Execution, TransformerDenoiser
-from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import image_decoder, load_denoiser, load_pipeline
+from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
+from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.runs.parts.inputs import prompt_encoder
 from advdmd_ray.runs.parts.micro_batch import rows_without_trial
+from advdmd_ray.runs.parts.networks import denoiser_at
 
 PIECE_OF_LARGE_IMAGES = 8
 """Images of a piece where `rollout.micro_batch` says that few go through the network at once; more if it takes more."""
@@ -167,6 +168,24 @@ def shown_images(prompts: int, samples: int, pixels: tuple[int, int] = (1, 1)) -
     return [first + column for first in rounds if first + columns <= samples for column in range(columns)]
 
 
+def sampled_with(
+    config: Config, sampler: Sampler, network: TransformerDenoiser, empty: Conditioning, info: PipelineInfo
+) -> tuple[Denoiser, Kernel, Float[Tensor, " k1"]]:
+    """What a sampler's images are drawn with: a guided teacher and its ODE, or the student, its kernel and its levels.
+
+    Args:
+        config: Names the teacher's guidance, and the student's kernel and levels.
+        sampler: Who draws.
+        network: Its network.
+        empty: The encoded empty prompt.
+        info: Its pipeline.
+    """
+    if sampler.student:
+        return network, kernel_of(config.diffusion), student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
+    guided = adapter(info.family).guided(network, empty, config.judged_guidance)
+    return guided, Kernel.ode(), teacher_sigmas(sampler.steps, info.scheduler_shift, info.scheduler_terminal)
+
+
 class PieceDrawer:
     """Draws one piece after the other, with one network at a time.
 
@@ -180,8 +199,7 @@ class PieceDrawer:
     def __init__(self, config: Config, student: Path | None, inputs: JudgeInputs, device: str) -> None:
         self._config, self._inputs, self._device = config, inputs, device
         self._paths = {False: config.model.path, True: str(student)}
-        self._half = config.model.precision == "bfloat16"
-        self._dtype = torch.bfloat16 if self._half else torch.float32
+        self._dtype = torch.bfloat16 if config.model.precision == "bfloat16" else torch.float32
         self._info = inspect_pipeline(config.model.path, config.model.pixels)
         self._decode = image_decoder(load_pipeline(config.model.path, self._dtype, "codec").to(device))
         self._network: tuple[bool, TransformerDenoiser] | None = None
@@ -192,7 +210,11 @@ class PieceDrawer:
     @torch.no_grad()
     def draw(self, piece: Piece) -> Drawn:
         """Draws a piece."""
-        denoiser, kernel, sigmas = self._sampled_with(piece.sampler)
+        network, info = (
+            self._loaded(student=piece.sampler.student),
+            inspect_pipeline(self._paths[piece.sampler.student]),
+        )
+        denoiser, kernel, sigmas = sampled_with(self._config, piece.sampler, network, self._inputs.empty, info)
         shape = self._info.latent.shape
 
         def draw(conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
@@ -205,25 +227,11 @@ class PieceDrawer:
         pixels = to_pixels(images[[index - piece.first for index in kept]].cpu().float().numpy())
         return Drawn(rows, self._inputs.features(images), dict(zip(kept, pixels, strict=True)))
 
-    def _sampled_with(self, sampler: Sampler) -> tuple[Denoiser, Kernel, Float[Tensor, " k1"]]:
-        config, path = self._config, self._paths[sampler.student]
-        if self._network is None or self._network[0] != sampler.student:
-            self._network = None  # a GPU need not hold both
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            self._network = sampler.student, self._loaded(path)
-        network, info = self._network[1], inspect_pipeline(path)
-        if sampler.student:
-            return network, kernel_of(config.diffusion), student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
-        guided = adapter(info.family).guided(network, self._inputs.empty, config.judged_guidance)
-        return guided, Kernel.ode(), teacher_sigmas(sampler.steps, info.scheduler_shift, info.scheduler_terminal)
-
-    def _loaded(self, path: str) -> TransformerDenoiser:
-        model = self._config.model
-        execution = Execution(
-            autocast=self._half, micro_batch=rows_without_trial(self._config, torch.device(self._device))
-        )
-        network = load_denoiser(path, model.guidance, execution, self._dtype)
-        if model.attention is not None:
-            choose_attention(network.transformer, model.attention)
-        return network.to(self._device)
+    def _loaded(self, *, student: bool) -> TransformerDenoiser:
+        if self._network is None or self._network[0] != student:
+            self._network = None
+            let_go()  # a GPU need not hold both
+            rows = rows_without_trial(self._config, torch.device(self._device))
+            network = denoiser_at(self._config, self._paths[student], self._dtype, rows)
+            self._network = student, network.to(self._device)
+        return self._network[1]

@@ -1,6 +1,8 @@
 """A judgement in pieces: all of it, the same whoever draws which, and never more in memory than features."""
 
+import gc
 import itertools
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.evaluation.judges.thumbnails import thumbnails
-from advdmd_ray.runs import verdict
+from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.runs import judgement, verdict
 from advdmd_ray.runs.judgement import (
     PIECE_OF_LARGE_IMAGES,
     Drawn,
@@ -25,6 +28,7 @@ from advdmd_ray.runs.judgement import (
     samplers_of,
     shown_samplers,
 )
+from advdmd_ray.runs.parts.networks import denoiser_at
 from advdmd_ray.runs.verdict import draw_here, verdict_of
 
 
@@ -105,6 +109,26 @@ def test_who_draws_a_piece_and_after_which_one_changes_nothing(
     two = [piece for piece in pieces if piece.first == 0 and piece.sampler.steps == 2]
     assert len(two) == 2
     assert not torch.equal(whole[two[0]].features, whole[two[1]].features)
+
+
+def test_a_worker_has_one_network_at_a_time(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, there = config(tiny_pipeline), list[weakref.ref[torch.nn.Module]]()
+
+    def loaded(config: Config, path: str, dtype: torch.dtype, micro_batch: int | None) -> TransformerDenoiser:
+        assert not [network for network in there if network() is not None]
+        network = denoiser_at(config, path, dtype, micro_batch)
+        there.append(weakref.ref(network.transformer))
+        return network
+
+    monkeypatch.setattr(judgement, "denoiser_at", loaded)
+    drawer = PieceDrawer(run, tiny_pipeline, judge_inputs(run), "cpu")
+    gc.disable()  # the modules of a network refer to each other, and the collector comes when it likes
+    try:
+        for student in (False, True, True, False):
+            drawer.draw(Piece(Sampler(student=student, steps=2), 0, 2))
+    finally:
+        gc.enable()
+    assert len(there) == 3
 
 
 def test_of_a_piece_only_features_are_kept_and_the_images_that_are_shown(tiny_pipeline: Path) -> None:

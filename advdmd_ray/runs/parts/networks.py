@@ -60,16 +60,29 @@ def import_networks(config: Config, *, whole: bool) -> None:
 
 def build_denoiser(config: Config, role: Resources | None = None) -> TransformerDenoiser:
     """The teacher's network where a role's worker has it, unguided but for what its family takes as an input."""
-    half = config.model.precision == "bfloat16"
     # Where it is auto, `parts/micro_batch.py` settles it with this network.
     most = None if role is None or role.micro_batch == "auto" else role.micro_batch
-    execution = Execution(autocast=half, micro_batch=most)
     # Adapters learn in float32 on a frozen base; a network that learns as a whole is float32 itself.
-    dtype = torch.bfloat16 if half and config.lora.rank else torch.float32
-    denoiser = load_denoiser(config.model.path, config.model.guidance, execution, dtype)
-    if config.model.attention is not None:
-        choose_attention(denoiser.transformer, config.model.attention)
+    half = config.model.precision == "bfloat16" and config.lora.rank
+    denoiser = denoiser_at(config, config.model.path, torch.bfloat16 if half else torch.float32, most)
     return denoiser if role is None else denoiser.to(device_of(role))
+
+
+def denoiser_at(config: Config, path: str, dtype: torch.dtype, micro_batch: int | None) -> TransformerDenoiser:
+    """The network of a pipeline folder on the CPU, which computes as the configuration says.
+
+    Args:
+        config: Names precision, attention and the guidance that some families take as an input.
+        path: The teacher's folder, or that of a student of it.
+        dtype: Of the weights.
+        micro_batch: Most rows of a call; None: all.
+    """
+    model = config.model
+    execution = Execution(autocast=model.precision == "bfloat16", micro_batch=micro_batch)
+    denoiser = load_denoiser(path, model.guidance, execution, dtype)
+    if model.attention is not None:
+        choose_attention(denoiser.transformer, model.attention)
+    return denoiser
 
 
 def learning(config: Config, network: TransformerDenoiser, role: str) -> TransformerDenoiser:
