@@ -51,12 +51,15 @@ class Finding:
 def read_samples(path: Path) -> list[Sample]:
     """The whole lines of a samples.jsonl in which all processes were up.
 
+    One that is about to be gone is still there for a moment, without memory.
+
     Raises:
         ValueError: if there is none.
     """
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     most = max(len(line["roles"]) for line in lines)
-    return [line for line in lines if len(line["roles"]) == most]
+    living = [line for line in lines if all(memory["own"] for memory in line["roles"].values())]
+    return [line for line in living if len(line["roles"]) == most]
 
 
 def series(samples: Sequence[Sample], role: str, kind: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

@@ -53,7 +53,7 @@ def test_samples_before_all_processes_are_up_or_after_one_has_ended_and_half_a_l
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "samples.jsonl"
-    lines = [sample(0, hub=1.0), sample(5, hub=1.0, driver=2.0), sample(5, driver=2.0)]
+    lines = [sample(0, hub=1.0), sample(5, hub=1.0, driver=2.0), sample(5, driver=2.0), sample(6, hub=0.0, driver=2.0)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"seconds": 3')
     assert read_samples(path) == lines[1:2]
 
