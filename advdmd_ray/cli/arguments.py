@@ -4,18 +4,18 @@ import argparse
 import math
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from advdmd_ray.config.texts import path_fault, shown, text_fault
 from advdmd_ray.errors import UserError
 
 DONE, FAILED, BAD_INPUT, SIGNALLED = 0, 1, 2, 128
 INTERRUPTED = SIGNALLED + signal.SIGINT
 """Of a process that a signal ended, as a shell counts: 128 and its number, such as 130 for Ctrl-C."""
-_SHOWN = 40
-"""Most characters of an argument that an error repeats."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,7 +49,11 @@ class Command:
 def add_config(command: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds `--config` and the overrides that may follow it."""
     command.add_argument(
-        "--config", required=required, metavar="FILE|NAME", help="YAML file, or one that ships: see `advdmd configs`"
+        "--config",
+        required=required,
+        type=PATH,
+        metavar="FILE|NAME",
+        help="YAML file, or one that ships: see `advdmd configs`",
     )
     command.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="settings that override the file's, in order"
@@ -76,7 +80,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         except ValueError:  # no number, or one of thousands of digits
             value = None
         if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {_short(text)}")
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {shown(text)}")
         return value
 
     return parse
@@ -91,29 +95,26 @@ def number(least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"expected a number from {least:g} to {most:g}, got {_short(text)}")
+            raise argparse.ArgumentTypeError(f"expected a number from {least:g} to {most:g}, got {shown(text)}")
         return value
 
     return parse
 
 
 def words(text: str) -> str:
-    """Text that says something.
-
-    Raises:
-        ArgumentTypeError: if it is empty or no UTF-8, which Python hands on as lone surrogates.
-    """
+    """Text that says something; any other raises ArgumentTypeError."""
     if not text.strip():
         raise argparse.ArgumentTypeError("expected some words, got an empty text")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError(f"expected UTF-8 text, got other bytes at character {error.start}") from None
+    if (fault := text_fault(text, allowed="\n\t")) is not None:
+        raise argparse.ArgumentTypeError(fault)
     return text
 
 
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+def _path(text: str) -> str:
+    """A path, or the name of something that ships; any that can be neither raises ArgumentTypeError."""
+    if (fault := path_fault(text)) is not None:
+        raise argparse.ArgumentTypeError(fault)
+    return text
 
 
 # Far beyond use, so that a slip of the finger is told at once and does not fill memory for hours.
@@ -121,6 +122,7 @@ COUNT = whole(1, 10_000)
 STEPS = whole(1, 1000)
 SEED = whole(0, 2**63 - 1)
 PIXELS = whole(8, 8192)
+PATH = _path
 GUIDANCE = number(1, 20)
 
 
@@ -139,6 +141,10 @@ def write_out(path: Path, text: str) -> None:
 
 
 def end(line: str, code: int) -> int:
-    """Says one line on stderr, and returns the exit code."""
-    sys.stderr.write(f"advdmd: {' '.join(line.split())}\n")
+    """Says one line on stderr, nothing in which a terminal obeys, and returns the exit code."""
+    plain = "".join(
+        f"\\x{ord(character):02x}" if unicodedata.category(character) in {"Cc", "Cs"} else character
+        for character in " ".join(line.split())
+    )
+    sys.stderr.write(f"advdmd: {plain}\n")
     return code

@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-from advdmd_ray.cli.arguments import COUNT, DONE, FAILED, INTERRUPTED, Command, end
+from advdmd_ray.cli.arguments import COUNT, DONE, FAILED, INTERRUPTED, PATH, Command, end
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `advdmd compare`."""
-    command.add_argument("file", metavar="FILE|NAME", help="YAML file, or one that ships, such as shapes")
+    command.add_argument("file", type=PATH, metavar="FILE|NAME", help="YAML file, or one that ships, such as shapes")
     command.add_argument("--quick", action="store_true", help="rehearse with the file's quick values, in minutes")
     command.add_argument("--jobs", type=COUNT, metavar="N", help="jobs at a time (default: one a core)")
     command.add_argument("--only", action="append", default=[], metavar="RIVAL", help="give it again for more rivals")

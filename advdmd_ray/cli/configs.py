@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from advdmd_ray.cli.arguments import DONE, Command
+from advdmd_ray.cli.arguments import DONE, PATH, Command
 from advdmd_ray.config.named import nearest
 from advdmd_ray.config.schema import json_schema
 from advdmd_ray.config.shipped import shipped_names, shipped_path, shipped_text
@@ -18,8 +18,8 @@ _COMMANDS = {"": "advdmd run --config", "compare": "advdmd compare", "pretrain":
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `advdmd configs`."""
     command.add_argument("name", nargs="?", metavar="NAME", help="print this one, such as digits or compare/shapes")
-    command.add_argument("--out", metavar="FILE", help="write it there instead; must not exist")
-    command.add_argument("--copy", metavar="DIR", help="write all of them there; none of them may exist")
+    command.add_argument("--out", type=PATH, metavar="FILE", help="write it there instead; must not exist")
+    command.add_argument("--copy", type=PATH, metavar="DIR", help="write all of them there; none of them may exist")
     command.add_argument("--schema", action="store_true", help="print the JSON Schema of a run's file, for editors")
 
 

@@ -12,6 +12,7 @@ from advdmd_ray.cli.arguments import (
     COUNT,
     DONE,
     GUIDANCE,
+    PATH,
     PIXELS,
     SEED,
     STEPS,
@@ -24,7 +25,7 @@ from advdmd_ray.cli.arguments import (
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import RunFolder, check_writable
+from advdmd_ray.runs.folder import RunFolder, check_file, check_writable
 from advdmd_ray.runtime.authentication import expect_token
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `advdmd evaluate`."""
     add_config(command, required=False)
     judge = command.add_argument_group("judge", "the teacher at 40, 8, 4 and 2 steps, and a student; needs --config")
-    judge.add_argument("--student", metavar="FOLDER", help="pipeline folder of a student")
+    judge.add_argument("--student", type=PATH, metavar="FOLDER", help="pipeline folder of a student")
     workers = command.add_argument_group(
         "workers",
         "Ray actors that draw the images: one for each GPU, on the cluster of ray.address or RAY_ADDRESS, or here if "
@@ -51,14 +52,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--out",
+        type=PATH,
         metavar="PATH",
         help="where the table, or the benchmark's images go (judge: judge.json in the run folder)",
     )
     suite = command.add_argument_group("benchmark", "images as the official scorer reads them; what is there stays")
     suite.add_argument("--suite", choices=["geneval", "dpg"], help="GenEval or DPG-Bench")
-    suite.add_argument("--metadata", metavar="JSONL", help="geneval: evaluation_metadata.jsonl")
-    suite.add_argument("--prompts", metavar="DIR", help="dpg: folder of NAME.txt prompts")
-    suite.add_argument("--pipeline", metavar="FOLDER", help="diffusers folder of a teacher or student, or builtin:NAME")
+    suite.add_argument("--metadata", type=PATH, metavar="JSONL", help="geneval: evaluation_metadata.jsonl")
+    suite.add_argument("--prompts", type=PATH, metavar="DIR", help="dpg: folder of NAME.txt prompts")
+    suite.add_argument(
+        "--pipeline", type=PATH, metavar="FOLDER", help="diffusers folder of a teacher or student, or builtin:NAME"
+    )
     suite.add_argument("--steps", type=STEPS, help="uniform levels (default: the folder's, or 40)")
     suite.add_argument(
         "--guidance", type=GUIDANCE, help="guidance scale, 1 to 20 (default: the folder's, or 1 for none)"
@@ -68,7 +72,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_precision(suite, "of the networks; auto: bfloat16 on GPUs, float32 on CPUs")
     suite.add_argument("--seed", type=SEED, default=0, help="names the seed of every image (default 0)")
     command.add_argument(
-        "--collect", nargs="+", metavar="RESULTS", help="tabulate what official scorers wrote, side by side"
+        "--collect", nargs="+", type=PATH, metavar="RESULTS", help="tabulate what official scorers wrote, side by side"
     )
 
 
@@ -76,6 +80,7 @@ def run_command(args: argparse.Namespace) -> int:
     """Judges, draws a benchmark, or tabulates what scorers wrote."""
     from advdmd_ray.models.folder import inspect_pipeline
 
+    _check_one_task(args)
     if args.collect is not None:
         return _collect(args)
     if args.suite is not None:
@@ -85,9 +90,7 @@ def run_command(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.overrides)
     out = Path(args.out) if args.out else RunFolder(config.folder).judge
     preflight.check_model(config)
-    check_writable(out.parent, "give another --out" if args.out else "choose another run.output")
-    if out.is_dir():
-        raise UserError(f"--out {out}: is a folder; name a file in it")
+    check_file(out, "--out")
     if args.student is not None:
         preflight.check_max_sequence_length(config, inspect_pipeline(args.student))
 
@@ -96,10 +99,35 @@ def run_command(args: argparse.Namespace) -> int:
     from advdmd_ray.runs.verdict import facts_of, verdict_of
 
     verdict = facts_of(verdict_of(config, _drawn(config, args)))
-    write_out(out, json.dumps(verdict, indent=2) + "\n")
     Console().print(judge_table(verdict))
+    text = json.dumps(verdict, indent=2) + "\n"
+    try:
+        write_out(out, text)
+    except UserError:
+        sys.stdout.write(text)  # what took an hour is not lost with a disk that is full by now
+        raise
     sys.stdout.write(f"{out}\n")
     return DONE
+
+
+def _check_one_task(args: argparse.Namespace) -> None:
+    """Options of two tasks, of which one would be passed over, are refused.
+
+    Raises:
+        UserError: naming the first that does not belong to the task.
+    """
+    judge, suite = ("config", "student"), ("suite", "metadata", "prompts", "pipeline", "steps", "guidance", "size")
+    if args.collect is not None:
+        task, foreign = "--collect", (*judge, *suite, "actors", "gpus_each")
+    elif args.suite is not None:
+        task, foreign = "--suite", judge
+    else:
+        task, foreign = "a judgement, which --config asks for,", suite
+    given = [f"--{name.replace('_', '-')}" for name in foreign if getattr(args, name) is not None]
+    if (args.collect is not None or args.suite is not None) and args.overrides:
+        given.append(args.overrides[0])
+    if given:
+        raise UserError(f"{given[0]}: {task} takes no such thing; give one task at a time")
 
 
 def _drawn(config: Config, args: argparse.Namespace) -> "Mapping[Piece, Drawn]":
@@ -127,11 +155,10 @@ def _suite(args: argparse.Namespace) -> int:
             raise UserError(f"--suite {args.suite} needs --{name}")
     check_writable(Path(args.out), "give another --out")
 
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from advdmd_ray.evaluation.suites.layout import DpgBench, GenEval
 
     expect_token(os.environ.get("RAY_ADDRESS"))
+    from advdmd_ray.runtime.display import MOMENT_S, counted
     from advdmd_ray.runtime.suite import SuiteSettings, default_gpus, draw_suite
 
     suite = GenEval(Path(args.metadata), args.images) if args.suite == "geneval" else DpgBench(Path(args.prompts))
@@ -141,16 +168,14 @@ def _suite(args: argparse.Namespace) -> int:
     gpus_each = default_gpus() if args.gpus_each is None else args.gpus_each
     precision = ("bfloat16" if gpus_each else "float32") if args.precision == "auto" else args.precision
     settings = SuiteSettings(args.pipeline, args.steps, args.guidance, height, width, precision, args.seed)
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task(f"prompts of {suite.name}")
+    with counted(f"prompts of {suite.name}", MOMENT_S) as progress:
         drawn = draw_suite(
             suite,
             Path(args.out),
             settings,
             actors=args.actors,
             gpus_each=gpus_each,
-            progress=lambda done, of: bar.update(task, completed=done, total=of),
+            progress=progress,
         )
     sys.stdout.write(f"{args.out}: {len(suite.prompts)} prompts, {drawn} of them drawn now\n")
     return DONE
@@ -159,6 +184,8 @@ def _suite(args: argparse.Namespace) -> int:
 def _collect(args: argparse.Namespace) -> int:
     from advdmd_ray.evaluation.suites.collect import collect, table
 
+    if args.out is not None:
+        check_file(Path(args.out), "--out")
     results = {file: collect(Path(file)) for file in args.collect}
     text = table(results)
     if args.out is not None:

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
-from advdmd_ray.cli.arguments import COUNT, DONE, Command, add_config
+from advdmd_ray.cli.arguments import COUNT, DONE, PATH, Command, add_config, number
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.planning.cards import CARDS, GIGA, TERA
@@ -20,12 +19,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--nodes", type=COUNT, default=1, metavar="M", help="nodes that they are on; default: 1")
     command.add_argument("--device", choices=sorted(CARDS), default="h100", help="the GPU; default: h100")
     command.add_argument(
-        "--utilisation", type=_share, default=0.4, metavar="U", help="share of the peak that is reached; default: 0.4"
+        "--utilisation",
+        type=number(0.001, 1),
+        default=0.4,
+        metavar="U",
+        help="share of the peak that is reached; default: 0.4",
     )
     command.add_argument(
-        "--bandwidth", type=_above_zero, default=1.0, metavar="GB/S", help="of weights and groups; default: 1"
+        "--bandwidth", type=number(0.001, 10_000), default=1.0, metavar="GB/S", help="of weights and groups; default: 1"
     )
-    command.add_argument("--from", dest="measured", metavar="RUN", help="take the costs that this run folder measured")
+    command.add_argument(
+        "--from", dest="measured", type=PATH, metavar="RUN", help="take the costs that this run folder measured"
+    )
     command.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
@@ -80,20 +85,6 @@ def _all_on_gpus(config: Config) -> bool:
 def _gpus(config: Config) -> int:
     """Whole GPUs that hold a configuration; 0 unless every role has one."""
     return Split.of(config).gpus if _all_on_gpus(config) else 0
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share above 0 and up to 1, got {text}")
-    return value
-
-
-def _above_zero(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
 
 
 COMMAND = Command(

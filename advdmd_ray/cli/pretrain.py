@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from advdmd_ray.cli.arguments import DONE, Command, add_config
@@ -25,15 +26,19 @@ def run_command(args: argparse.Namespace) -> int:
     if folder.exists():
         raise UserError(f"{folder} exists; move it away or set another pretrain.folder")
 
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from advdmd_ray.pretrain.teacher import pretrain_teacher
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
+    with ExitStack() as until_done:
+        bar = Progress(*columns, console=Console(stderr=True))
         task = bar.add_task("training the teacher", total=config.pretrain.steps)
 
         def progress(step: int, loss: float) -> None:
+            if not bar.live.is_started:  # nothing is refused any more
+                until_done.enter_context(bar)
             bar.update(task, completed=step, description=f"training the teacher, loss {loss:.4f}")
 
         command = shlex.join(["advdmd", "pretrain", "--config", args.config, *args.overrides])

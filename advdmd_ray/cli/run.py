@@ -6,7 +6,7 @@ import time
 
 import psutil
 
-from advdmd_ray.cli.arguments import DONE, Command, add_config
+from advdmd_ray.cli.arguments import DONE, PATH, Command, add_config
 from advdmd_ray.config import dump_config, read_config
 from advdmd_ray.runs import preflight
 from advdmd_ray.runtime.run import run
@@ -21,7 +21,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="show configuration, placement and memory, and what this machine lacks; start nothing",
     )
     command.add_argument(
-        "--resume", metavar="auto|PATH", help="go on from the run's last checkpoint, or from one at PATH"
+        "--resume", type=PATH, metavar="auto|PATH", help="go on from the run's last checkpoint, or from one at PATH"
     )
     command.add_argument("--local", action="store_true", help="without Ray, in this process: for small runs")
     command.add_argument("--fresh", action="store_true", help="move an earlier run of this name aside, to NAME.1")

@@ -4,12 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from advdmd_ray.cli.arguments import COUNT, DONE, GUIDANCE, SEED, STEPS, Command, add_place, words
+from advdmd_ray.cli.arguments import COUNT, DONE, GUIDANCE, PATH, SEED, STEPS, Command, add_place, words
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `advdmd sample`."""
-    command.add_argument("--pipeline", required=True, metavar="FOLDER", help="diffusers folder, or builtin:NAME")
+    command.add_argument(
+        "--pipeline", required=True, type=PATH, metavar="FOLDER", help="diffusers folder, or builtin:NAME"
+    )
     command.add_argument(
         "--prompt", required=True, action="append", type=words, metavar="TEXT", help="give it again for more rows"
     )
@@ -21,9 +23,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=SEED, default=0, help="names the seed of every image (default 0)")
     add_place(command)
     place = command.add_mutually_exclusive_group(required=True)
-    place.add_argument("--out", metavar="PNG", help="where the grid goes")
+    place.add_argument("--out", type=PATH, metavar="PNG", help="where the grid goes")
     place.add_argument(
-        "--grid", dest="out", nargs="?", const="grid.png", metavar="PNG", help="the same; here, grid.png"
+        "--grid", dest="out", nargs="?", const="grid.png", type=PATH, metavar="PNG", help="the same; here, grid.png"
     )
 
 
@@ -31,8 +33,10 @@ def run_command(args: argparse.Namespace) -> int:
     """Writes the grid and prints its path."""
     from advdmd_ray.evaluation.place import place_of
     from advdmd_ray.evaluation.sample import sample_grid
+    from advdmd_ray.runs.folder import check_writable
     from advdmd_ray.runtime.display import drawing_progress
 
+    check_writable(Path(args.out).parent, "give another --out")
     place = place_of(args.device, args.precision)
     with drawing_progress() as progress:
         path = sample_grid(

@@ -5,6 +5,8 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from advdmd_ray.config.texts import text_fault
+
 T = TypeVar("T")
 
 MOST = 10**9
@@ -44,4 +46,12 @@ class Section(BaseModel):
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
             raise ValueError(f"expected something else than true or false, got {str(value).lower()}")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text_is_plain(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and (fault := text_fault(text)) is not None:
+                raise ValueError(fault)
         return value

@@ -5,17 +5,20 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from advdmd_ray.config.base import Positive, Section
+from advdmd_ray.config.base import Section
 from advdmd_ray.config.layers import Layer, layer_of, resolve
 from advdmd_ray.config.reading import base_of, read_layers, read_tree
 from advdmd_ray.config.shipped import locate
+from advdmd_ray.config.texts import PathText
 from advdmd_ray.config.whole import Config
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 Budget = Annotated[float, Field(gt=0)]
-Samples = Annotated[int, Field(ge=20)]
+Samples = Annotated[int, Field(ge=20, le=10**6)]
+Points = Annotated[int, Field(ge=1, le=10_000)]
+Steps = Annotated[int, Field(ge=1, le=1000)]
 
 TEACHER = "teacher"
 """Folder of the teacher's figures beside those of the rivals; no rival can have this name."""
@@ -25,7 +28,9 @@ class Rival(Section):
     """One way to train the student."""
 
     name: Name = Field(description="Folder of its results, and its name in files.")
-    label: str | None = Field(default=None, description="Its name in tables and figures; default: the name.")
+    label: str | None = Field(
+        default=None, min_length=1, description="Its name in tables and figures; default: the name."
+    )
     trainer: str = Field(
         default="advdmd", min_length=1, description="Its learner: a name that ships, or package.module:Class."
     )
@@ -43,7 +48,7 @@ class Quick(Section):
 
     seeds: Seeds | None = Field(default=None, description="Seeds.")
     budget: Budget | None = Field(default=None, description="Learner forward-equivalents.")
-    points: Positive | None = Field(default=None, description="Judgements along the budget.")
+    points: Points | None = Field(default=None, description="Judgements along the budget.")
     judge_samples: Samples | None = Field(default=None, description="Images per judgement.")
     overrides: dict[str, Any] = Field(default={}, description="section.key: value over every rival's settings.")
 
@@ -52,15 +57,15 @@ class Comparison(Section):
     """Rivals x seeds at equal learner compute."""
 
     name: Name = Field(description="Folder of the results.")
-    base: str = Field(
+    base: PathText = Field(
         min_length=1,
         description="Configuration that all rivals start from: a path relative to this file, or a name that ships.",
     )
     seeds: Seeds = Field(default=(0, 1, 2), description="Each rival is trained once with each.")
     budget: Budget = Field(description="Learner forward-equivalents of a job; it ends in the cycle that spends them.")
-    points: Positive = Field(default=8, description="Judgements of the student's EMA, equally far along the budget.")
+    points: Points = Field(default=8, description="Judgements of the student's EMA, equally far along the budget.")
     judge_samples: Samples = Field(default=720, description="Images per judgement, of the teacher too.")
-    teacher_steps: tuple[Positive, ...] = Field(
+    teacher_steps: tuple[Steps, ...] = Field(
         default=(40, 8, 4, 2), min_length=1, description="Steps at which the teacher is judged; the first is the goal."
     )
     overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base, for every rival.")

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from advdmd_ray.config.base import Count, Fixed, Free, OfStudent, PixelSide, Place, Positive, Section
+from advdmd_ray.config.texts import PathText
 
 Attention = Literal[
     "native",
@@ -25,7 +26,7 @@ Attention = Literal[
 class ModelSection(Section):
     """The teacher pipeline and how it is guided."""
 
-    path: OfStudent[str] = Field(
+    path: OfStudent[PathText] = Field(
         default="builtin:digits",
         min_length=1,
         description="A diffusers folder, builtin:NAME, or owner/name on the Hugging Face hub, downloaded.",
@@ -36,7 +37,7 @@ class ModelSection(Section):
         le=1024,
         description="Most text tokens, as in sampling.json; of SD3 pipelines the length of the T5 slot.",
     )
-    embeddings: Place[str | None] = Field(
+    embeddings: Place[PathText | None] = Field(
         default=None,
         min_length=1,
         description="Folder that all nodes see and that keeps encoded texts: each is encoded once for all runs, and "
@@ -86,7 +87,7 @@ class DataSection(Section):
         description="Where prompts and real images come from: digits; shapes; files: data.path; teacher_samples: the "
         "guided teacher's own, drawn by the actors for data.prompts before they train; or package.module:Class.",
     )
-    path: Fixed[str | None] = Field(
+    path: Fixed[PathText | None] = Field(
         default=None,
         min_length=1,
         description="files: a folder of captioned images, or Parquet files, or WebDataset tars.",
@@ -95,7 +96,7 @@ class DataSection(Section):
         default="image", min_length=1, description="files: Parquet column of encoded images."
     )
     caption_column: Fixed[str] = Field(default="text", min_length=1, description="files: Parquet column of captions.")
-    cache: Place[str | None] = Field(
+    cache: Place[PathText | None] = Field(
         default=None,
         min_length=1,
         description="files, teacher_samples: folder of latents; default: run.output/latents.",
@@ -106,7 +107,7 @@ class DataSection(Section):
     most_upscaling: Fixed[float] = Field(
         default=1.5, ge=1, description="files: an image that must grow by more than this factor is left out."
     )
-    prompts: Fixed[str | None] = Field(
+    prompts: Fixed[PathText | None] = Field(
         default=None, description="Text file of prompts, one a line; default: the data's own."
     )
     teacher_samples: Fixed[Positive] = Field(default=4, description="teacher_samples: images drawn for each prompt.")

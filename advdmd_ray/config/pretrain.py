@@ -7,6 +7,7 @@ from pydantic import Field
 
 from advdmd_ray.config.base import Positive, Rate, Section
 from advdmd_ray.config.reading import read_as
+from advdmd_ray.config.texts import PathText
 from advdmd_ray.config.whole import Config
 
 
@@ -15,7 +16,7 @@ class PretrainSection(Section):
 
     images: int = Field(default=60_000, ge=1000, description="shapes: about how many scenes are drawn to train on.")
     steps: Positive = Field(default=3000, description="Optimizer steps.")
-    batch_size: Positive = Field(default=128, description="Images per step.")
+    batch_size: int = Field(default=128, ge=1, le=2**16, description="Images per step.")
     learning_rate: Rate = Field(default=1e-3, description="Peak learning rate of AdamW.")
     muon_learning_rate: Rate | None = Field(
         default=None, description="Peak learning rate of Muon on the blocks' matrices; null: AdamW trains them too."
@@ -23,7 +24,7 @@ class PretrainSection(Section):
     checkpoint_steps: Positive = Field(
         default=1000, description="Steps between checkpoints; a training that was stopped goes on from the last."
     )
-    folder: str = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")
+    folder: PathText = Field(default="runs/teacher", min_length=1, description="Where the trained pipeline goes.")
 
 
 class PretrainConfig(Config):

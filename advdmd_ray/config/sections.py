@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from advdmd_ray.config.base import Count, Fixed, Fraction, Free, OfStudent, Place, Positive, Rate, Seconds, Section
+from advdmd_ray.config.texts import PathText
 
 NEAREST = 1e-3
 """Least distance of two noise levels: a thousandth, as networks are told levels in thousandths."""
@@ -21,7 +22,7 @@ class RunSection(Section):
     name: Free[str] = Field(
         default="run", max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Folder name of the run."
     )
-    output: Place[str] = Field(default="runs", min_length=1, description="Folder that holds the run folders.")
+    output: Place[PathText] = Field(default="runs", min_length=1, description="Folder that holds the run folders.")
     seed: Fixed[int] = Field(default=0, ge=0, lt=2**31, description="Every draw of the run derives from this seed.")
     cycles: Free[Positive] = Field(
         default=100, description="Learner cycles; each consumes rollout.groups_per_cycle groups."
@@ -325,7 +326,8 @@ class GuardSection(Section):
     )
 
 
-ADDRESS = r"^(auto|local|[^\s/]+:[0-9]{1,5})$"
+_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+ADDRESS = rf"^(auto|local|[^\s/]+:{_PORT})$"
 
 
 class RaySection(Section):
@@ -337,6 +339,6 @@ class RaySection(Section):
         description="Cluster to join, HOST:PORT or auto; default: RAY_ADDRESS, else a local Ray.",
     )
     object_store_bytes: Free[int] = Field(
-        default=512 * 2**20, ge=80 * 2**20, description="Object store of a local Ray."
+        default=512 * 2**20, ge=80 * 2**20, le=2**46, description="Object store of a local Ray."
     )
     start_timeout_s: Free[Seconds] = Field(default=300.0, description="All workers must be up within this time.")

@@ -52,6 +52,8 @@ def sample_grid(
     """
     if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: expected a .png in a folder that exists")
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file in it")
     inspect_pipeline(pipeline)
     where = place_of() if place is None else place
     sampler = FolderSampler(pipeline, where, steps=steps, default_steps=DEFAULT_STEPS, guidance=guidance)

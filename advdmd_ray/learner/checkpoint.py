@@ -135,9 +135,10 @@ def latest_checkpoint(folder: Path) -> Checkpoint:
         try:
             checkpoint = open_checkpoint(path)
         except CheckpointError as error:
-            _LOG.warning("damaged checkpoint passed over: %s", error)
             wrong.append(str(error))
         else:
+            for said in wrong:
+                _LOG.warning("damaged checkpoint passed over: %s", said)
             if wrong:
                 _LOG.warning("falling back to the checkpoint of step %d, %s", checkpoint.step, path)
             return checkpoint
@@ -184,7 +185,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     """The manifest's body, after its own hash was checked."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: {_MANIFEST} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("body"), dict):
         raise CheckpointError(f"{path}: {_MANIFEST} is not a checkpoint manifest")

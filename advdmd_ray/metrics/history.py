@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from advdmd_ray.files import drafted_file
 
@@ -61,10 +61,14 @@ class History:
         return self._path.open("a", encoding="utf-8")
 
 
-def entries_of(path: Path) -> Iterator[Entry]:
+def entries_of(path: Path, *, told: bool = True) -> Iterator[Entry]:
     """The whole lines of a metrics.jsonl, oldest first, without holding them.
 
-    A line that is not JSON (half a line, left by a process killed while it wrote) is passed over with a warning.
+    A line that is no entry (half a line, left by a process killed while it wrote) is passed over.
+
+    Args:
+        path: The file.
+        told: Whether a warning says so of each such line.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -74,9 +78,17 @@ def entries_of(path: Path) -> Iterator[Entry]:
             if line.isspace():
                 continue
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                entry = None
+            if _is_entry(entry):
+                yield entry
+            elif told:
                 _log.warning("%s: line %d is torn and is passed over", path, number)
+
+
+def _is_entry(line: Any) -> TypeGuard[Entry]:
+    return isinstance(line, dict) and isinstance(line.get("values"), dict) and isinstance(line.get("cycle"), int)
 
 
 def last_values(entries: Iterable[Entry]) -> dict[str, Any]:

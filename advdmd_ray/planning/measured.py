@@ -34,7 +34,7 @@ def measured(metrics: Path, after: int | None = None) -> dict[str, float]:
     """
     if not metrics.is_file():
         raise UserError(f"{metrics}: no such file; --from takes the folder of a run that has trained")
-    entries = [*entries_of(metrics)]
+    entries = [*entries_of(metrics, told=False)]
     first = max((entry["cycle"] for entry in entries), default=0) // 2 if after is None else after
     entries = [entry for entry in entries if entry["cycle"] > first]
     return {cost: _mean(entries, series, metrics) for cost, series in MEASURED.items()}

@@ -78,6 +78,7 @@ def pretrain_teacher(
     _check_free(folder)
     start = time.perf_counter()
     recipe = source_of(config).teacher_recipe(section.images, seed)
+    _make_parent(folder)
     pipeline = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=seed)
     conditioning = encode_prompts(pipeline, [*recipe.prompts, ""], config.model.max_sequence_length)
     settings = _settings(config, len(recipe.real))
@@ -143,6 +144,7 @@ def write_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, record: Mapp
         UserError: `folder` exists, or cannot be made.
     """
     _check_free(folder)
+    _make_parent(folder)
     with drafted_folder(folder) as draft:
         save_pipeline(pipeline, draft)
         write_sampling(draft, SamplingSettings(record["max_sequence_length"]))
@@ -168,6 +170,9 @@ def _training_folder(folder: Path) -> Path:
 def _check_free(folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder}: exists; remove it or choose another pretrain.folder")
+
+
+def _make_parent(folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

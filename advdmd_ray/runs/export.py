@@ -15,7 +15,7 @@ from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.pipeline import export_adapters, export_student, load_denoiser
 from advdmd_ray.models.sampling_settings import SamplingSettings
-from advdmd_ray.runs.folder import RunFolder
+from advdmd_ray.runs.folder import RunFolder, check_free
 from advdmd_ray.runs.parts.networks import learning
 from advdmd_ray.runs.same_run import check_made_with
 
@@ -33,7 +33,9 @@ def export(config: Config, out: Path | None = None) -> Path:
     """
     checkpoint, model = latest_checkpoint(RunFolder(config.folder).checkpoints), config.model
     student = student_of(config, checkpoint)
-    folder = RunFolder(config.folder).student if out is None else _free(out)
+    folder = RunFolder(config.folder).student if out is None else out
+    if out is not None:
+        check_free(out)
     new, old = (folder.with_name(f".{folder.name}-{name}") for name in ("new", "old"))
     _remove(new)
     export_student(
@@ -76,7 +78,7 @@ def export_adapter(config: Config, out: Path) -> Path:
     """
     if not config.lora.rank:
         raise UserError("--adapter: this run learns whole networks (lora.rank=0); export without --adapter")
-    _free(out)
+    check_free(out)
     student = student_of(config, latest_checkpoint(RunFolder(config.folder).checkpoints))
     state = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
     export_adapters(config.model.path, state, out, scale=config.lora.scale_alpha / config.lora.rank)
@@ -113,12 +115,6 @@ def _card(config: Config, checkpoint: Checkpoint) -> dict[str, str]:
         "run": config.run.name,
         "seed": str(config.run.seed),
     }
-
-
-def _free(out: Path) -> Path:
-    if out.exists():
-        raise UserError(f"--out {out}: exists; give a new folder")
-    return out
 
 
 def _remove(folder: Path) -> None:

@@ -2,9 +2,10 @@
 
 import fcntl
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +136,10 @@ def check_writable(folder: Path, remedy: str = "choose another run.output") -> N
     """
     check_not_of_ray(folder, remedy)
     try:
-        standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        places = (folder, *folder.absolute().parents)
+        standing = next(path for path in places if os.path.lexists(path))  # a link to nowhere is no place either
+        if not standing.exists():
+            raise UserError(f"folder {folder}: {standing} is a link that leads nowhere; {remedy}")
         if not standing.is_dir():
             raise UserError(f"folder {folder}: {standing} is a file, not a folder; {remedy}")
         with tempfile.TemporaryFile(dir=standing):
@@ -143,6 +147,38 @@ def check_writable(folder: Path, remedy: str = "choose another run.output") -> N
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"folder {folder} cannot be written: {reason}; {remedy}") from None
+
+
+def check_file(file: Path, option: str) -> None:
+    """Make sure that a file can be written, before the work whose outcome it is to hold. It stays as it is.
+
+    Args:
+        file: It, or where it is to be.
+        option: Which names it, for the error.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if file.is_dir():
+        raise UserError(f"{option} {file}: is a folder; name a file in it")
+    if not os.path.lexists(file):
+        check_writable(file.parent, f"give another {option}")
+        return
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))  # not waiting for who would read of a pipe
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{option} {file}: cannot be written ({reason}); name another file") from None
+
+
+def check_free(folder: Path) -> None:
+    """Make sure that nothing is where a folder is to be exported to, a link to nowhere included.
+
+    Raises:
+        UserError: if something is.
+    """
+    if os.path.lexists(folder):
+        raise UserError(f"--out {folder}: exists; give a new folder")
 
 
 def plan_start(folder: Path, resume: str | None, *, fresh: bool) -> Start:
@@ -267,7 +303,7 @@ def claim(start: Start) -> Iterator[Path]:
             raise UserError(
                 f"{start.folder}: could not be moved to {start.aside} ({reason}); is another process at work there?"
             ) from None
-    existed = start.folder.is_dir()
+    made = [path for path in (start.folder, *start.folder.parents) if not path.exists()]
     start.folder.mkdir(parents=True, exist_ok=True)
     # Not emptied when it is opened: another process may hold it.
     with RunFolder(start.folder).lock.open("ab") as lock:
@@ -284,7 +320,7 @@ def claim(start: Start) -> Iterator[Path]:
             yield start.folder
         except UserError:
             if all(path == Path(lock.name) or _is_empty(path) for path in start.folder.iterdir()):
-                _unclaim(start, existed=existed)
+                _unclaim(start, made)
             raise
 
 
@@ -293,11 +329,12 @@ def _is_empty(path: Path) -> bool:
     return path.is_file() and not path.stat().st_size
 
 
-def _unclaim(start: Start, *, existed: bool) -> None:
-    """Takes back what `claim` did; the lock is still held."""
+def _unclaim(start: Start, made: list[Path]) -> None:
+    """Takes back what `claim` did, which made some folders, the innermost first; the lock is still held."""
     for path in start.folder.iterdir():
         path.unlink()
-    if not existed:
-        start.folder.rmdir()
+    with suppress(OSError):  # what others have put something into stays
+        for path in made:
+            path.rmdir()
     if start.aside is not None:
         start.aside.rename(start.folder)

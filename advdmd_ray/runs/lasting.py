@@ -51,7 +51,8 @@ def check_not_of_ray(folder: Path, remedy: str) -> None:
         UserError: if it is.
     """
     whole = folder.absolute()
-    if any(_SESSION.fullmatch(part) for part in (*whole.parts, *whole.resolve().parts)):
+    # Path.resolve raises RuntimeError for links in a circle, which are told by whoever looks there.
+    if any(_SESSION.fullmatch(part) for part in (*whole.parts, *Path(os.path.realpath(whole)).parts)):
         raise UserError(f"folder {whole} is in one of Ray's own, which Ray deletes; {remedy}")
 
 

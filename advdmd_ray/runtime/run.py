@@ -50,10 +50,10 @@ def run(
     """
     clock, stop = StartClock(age_s=age_s), StopRequest()
     start = preflight.check(config, resume, fresh=fresh, local=local)
-    sys.stderr.write(start.note + "\n")
     at = "before its training began"
     try:
         with interrupting(), claim(start), _here(clock) if local else _on_ray(config, clock) as place:
+            sys.stderr.write(start.note + "\n")  # now that no cluster refuses
             from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
             with launched(config, place, start.checkpoint, clock, stop.asked) as controller:

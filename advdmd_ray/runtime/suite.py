@@ -12,7 +12,14 @@ import torch
 
 from advdmd_ray.evaluation.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.place import place_of
-from advdmd_ray.evaluation.suites.layout import Suite, SuitePrompt, claim_settings, missing, remove_drafts
+from advdmd_ray.evaluation.suites.layout import (
+    Suite,
+    SuitePrompt,
+    check_settings,
+    claim_settings,
+    missing,
+    remove_drafts,
+)
 from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.runtime.calls import Handle
@@ -116,12 +123,15 @@ def draw_suite(
         "weights": files_digest([file for part in info.components for file in part.weight_files]),
         "prompts": hashlib.sha256(repr([(prompt.name, prompt.text) for prompt in suite.prompts]).encode()).hexdigest(),
     }
-    claim_settings(out, {"suite": suite.name, "images": suite.images, **asdict(settings), **hangs_on})
+    made_with = {"suite": suite.name, "images": suite.images, **asdict(settings), **hangs_on}
+    check_settings(out, made_with)
     todo = missing(suite, out)
     progress(0, len(todo))
     if todo:
         with met(os.environ.get("RAY_ADDRESS"), None):
-            _draw(suite, out, settings, todo, team_here(len(todo), actors, gpus_each), progress)
+            team = team_here(len(todo), actors, gpus_each)
+            claim_settings(out, made_with)
+            _draw(suite, out, settings, todo, team, progress)
     remove_drafts(out)
     return len(todo)
 

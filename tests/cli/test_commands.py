@@ -131,8 +131,8 @@ def test_a_comparison_with_another_text_length_than_its_teachers_is_one_line(con
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("evaluate --collect results.jsonl --out file/table.md", "--out file/table.md: cannot be written ("),
-        ("evaluate --collect results.jsonl --out folder", "--out folder: cannot be written (is a directory); name"),
+        ("evaluate --collect results.jsonl --out file/table.md", "file is a file, not a folder; give another --out"),
+        ("evaluate --collect results.jsonl --out folder", "--out folder: is a folder; name a file in it"),
         ("evaluate --config config.yaml --out file/judge.json", "file is a file, not a folder; give another --out"),
         ("evaluate --config config.yaml --out folder", "--out folder: is a folder; name a file in it"),
         ("evaluate --suite geneval --metadata m --pipeline teacher --out file", "file is a file, not a folder; give"),

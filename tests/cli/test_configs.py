@@ -65,7 +65,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--out", "x.yaml"], "--out needs the NAME"),
         (["digits", "--schema"], "one of NAME, --copy and --schema"),
         (["digits", "--out", "/proc/own.yaml"], "cannot be written"),
-        (["digits", "--out", "x" * 300], "cannot be written"),
+        (["digits", "--out", "x" * 300], "names of at most 200 bytes"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def test_measured_costs_are_the_means_of_a_run(tmp_path: Path, capsys: pytest.Ca
         (["--config", "digits", "--gpus", "8"], "set rollout.num_gpus"),
         (["--config", "digits", "--gpus", "0"], "from 1 to 10000"),
         (["--config", "digits", "--device", "abacus"], "a100-40"),
-        (["--config", "digits", "--utilisation", "1.5"], "a share above 0"),
+        (["--config", "digits", "--utilisation", "1.5"], "from 0.001 to 1"),
         (["--config", "sd3_medium", "--gpus", "8", "--nodes", "3"], "does not divide 8"),
         (["--config", "digits", "--from", "/absent"], "no such file"),
         (["--config", "digits", "model.path=/absent"], "no such folder"),

@@ -80,11 +80,15 @@ class GenEval:
         prompts = []
         for index, line in enumerate(_text(metadata, "--metadata").splitlines()):
             try:
-                prompts.append(SuitePrompt(index, f"{index:05d}", str(json.loads(line)["prompt"]), line))
-            except (ValueError, KeyError, TypeError):
+                text = json.loads(line)["prompt"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                text = None
+            if not isinstance(text, str) or not text.strip():
                 raise UserError(
-                    f"--metadata {metadata}, line {index + 1}: expected GenEval's JSON object with a prompt"
-                ) from None
+                    f"--metadata {metadata}, line {index + 1}: expected GenEval's JSON object with a prompt; give its "
+                    "evaluation_metadata.jsonl"
+                )
+            prompts.append(SuitePrompt(index, f"{index:05d}", text, line))
         if not prompts:
             raise UserError(f"--metadata {metadata}: has no line; give GenEval's evaluation_metadata.jsonl")
         self.prompts, self.images = tuple(prompts), images
@@ -123,6 +127,9 @@ class DpgBench:
         if not files:
             raise UserError(f"--prompts {prompts}: holds no .txt file; give DPG-Bench's folder of prompts")
         texts = [" ".join(_text(file, "--prompts").split()) for file in files]
+        for file, text in zip(files, texts, strict=True):
+            if not text:
+                raise UserError(f"--prompts {prompts}: {file.name} is empty; give DPG-Bench's folder of prompts")
         named = enumerate(zip(files, texts, strict=True))
         self.prompts = tuple(SuitePrompt(index, file.stem, text) for index, (file, text) in named)
 
@@ -143,25 +150,40 @@ def missing(suite: Suite, out: Path) -> list[SuitePrompt]:
 
 
 def claim_settings(out: Path, settings: dict[str, Any]) -> None:
-    """Write what the images hang on beside OUT, or compare it with what stands there.
+    """Write what the images hang on beside OUT, where it does not stand yet."""
+    path = _settings_file(out)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+
+
+def check_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Compare what the images are to hang on with what stands beside OUT, if anything does.
 
     Raises:
         UserError: OUT has images of other settings, or of unknown ones; names the first that differs.
     """
-    path = out.with_name(f"{out.name}.settings.json")
+    path = _settings_file(out)
     if not path.exists():
         if out.is_dir() and any(out.iterdir()):
             raise UserError(f"--out {out}: is not empty, and {path.name} is not beside it; give an empty folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
         return
-    stood = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        stood = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        stood = None
+    if not isinstance(stood, dict):
+        raise UserError(f"{path}: cannot be read as a JSON object; put it back, or give another --out")
     for key in sorted({*stood, *settings}):
         if stood.get(key) != settings.get(key):
             raise UserError(
                 f"--out {out}: holds images with {key} {stood.get(key)!r}, asked for is {settings.get(key)!r}; give "
                 "another folder, or the same settings"
             )
+
+
+def _settings_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.settings.json")
 
 
 def _text(file: Path, option: str) -> str:

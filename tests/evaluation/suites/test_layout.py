@@ -13,6 +13,7 @@ from advdmd_ray.evaluation.suites.layout import (
     DpgBench,
     GenEval,
     Suite,
+    check_settings,
     claim_settings,
     missing,
     remove_drafts,
@@ -91,13 +92,14 @@ def test_images_of_other_settings_are_never_mixed(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     claim_settings(out, {"seed": 0, "steps": None})
     claim_settings(out, {"seed": 0, "steps": None})
+    check_settings(out, {"seed": 0, "steps": None})
     with pytest.raises(UserError, match="holds images with seed 0, asked for is 1"):
-        claim_settings(out, {"seed": 1, "steps": None})
+        check_settings(out, {"seed": 1, "steps": None})
     strange = tmp_path / "strange"
     strange.mkdir()
     (strange / "00000").mkdir()
     with pytest.raises(UserError, match="is not empty"):
-        claim_settings(strange, {"seed": 0})
+        check_settings(strange, {"seed": 0})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"tag": "colors"}'])
