@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from advdmd_ray.config import Config
+from advdmd_ray.metrics.history import entries_of, last_values
 from advdmd_ray.planning.forecast import forecast
 from advdmd_ray.planning.measured import measured
 from advdmd_ray.planning.virtual import Costs
 from advdmd_ray.provenance import made_here
+from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import geometry
 from benchmarks.host.rows.loop import LAST, WARM, Loop, cycle_ends, ours
@@ -90,34 +93,47 @@ def digits(overrides: Sequence[str], cycles: int) -> dict[str, float]:
     """A run of the digits and its plan, as `compared`."""
     with tempfile.TemporaryDirectory() as folder:
         config = Loop("digits", cycles, tuple(overrides)).config(Path(folder))
-        ends = [end.at for end in ours(config, Path(folder))]
+        ours(config, Path(folder))
         means = measured(RunFolder(config.folder).metrics, after=WARM)
-    costs = Costs(means["generate"], means["score"], means["cycle"], means["hand_over"])
-    return compared(config, costs, ends, cycles)
+        costs = Costs(means["generate"], means["score"], means["cycle"], means["hand_over"])
+        return compared(config, costs, cycles)
 
 
 def sleepers(size: Sleepers, cycles: int) -> dict[str, float]:
     """A run of sleeping workers and its plan, as `compared`."""
-    with tempfile.TemporaryDirectory() as folder, local_ray():
+    with tempfile.TemporaryDirectory() as folder:
         config = size.config(cycles, Path(folder))
-        trained(config, VirtualWorkersShell(config, size.costs))
-        ends = cycle_ends(RunFolder(config.folder).metrics)
-    return compared(config, size.costs, ends, cycles)
+        with local_ray():
+            trained(config, VirtualWorkersShell(config, size.costs))
+        return compared(config, size.costs, cycles)
 
 
-def compared(config: Config, costs: Costs, ends: Sequence[float], cycles: int) -> dict[str, float]:
-    """Seconds a cycle of a run and of its plan, and how busy the plan has each role.
+def compared(config: Config, costs: Costs, cycles: int) -> dict[str, float]:
+    """Seconds a cycle of a run and of its plan, and the shares of its time that each role was busy in both.
 
     Args:
         config: The run's.
         costs: Seconds of its work.
-        ends: When each of its cycles ended, seconds.
         cycles: Cycles that are compared, after the first ones.
     """
-    planned = forecast(config, costs, group_bytes=geometry(config).group_bytes)
+    metrics = RunFolder(config.folder).metrics
+    ends, busy = cycle_ends(metrics), busy_shares(metrics, WARM, WARM + cycles)
     run = (ends[WARM + cycles - 1] - ends[WARM - 1]) / cycles
-    busy = {f"{role}_busy": shares["busy"] for role, shares in planned.shares.items()}
-    return {"run_s": run, "plan_s": planned.cycle_s, "plan_over_run": planned.cycle_s / run, **busy}
+    planned = forecast(config, costs, group_bytes=geometry(config).group_bytes)
+    seen = {"run_s": run, "plan_s": planned.cycle_s, "plan_over_run": planned.cycle_s / run}
+    for role, shares in planned.shares.items():
+        seen |= {f"{role}_busy_run": busy[role], f"{role}_busy_plan": shares["busy"]}
+    return seen
+
+
+def busy_shares(metrics: Path, first: int, last: int) -> dict[str, float]:
+    """By role, the share of its workers' time in the cycles after the first and up to the last that was work."""
+    states: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for cycle, sign in ((first, -1), (last, 1)):
+        until = last_values(entry for entry in entries_of(metrics) if entry["cycle"] <= cycle)
+        for labels, seconds in Figures(until).rows("advdmd_run_role_seconds_total"):
+            states[labels["role"]][labels["state"]] += sign * seconds
+    return {role: each["busy"] / sum(each.values()) for role, each in states.items()}
 
 
 CASES = {

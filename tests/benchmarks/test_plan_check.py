@@ -1,5 +1,6 @@
 """The plan beside runs: who sets the pace in each case, which cycles count, and that every case can run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,25 @@ def test_the_first_and_last_cycles_do_not_count_and_a_plan_like_the_run_has_a_ra
     assert config.run.cycles == WARM + 10 + LAST
     ends = [100.0 * cycle for cycle in range(1, WARM)]
     ends += [1000.0 + 4.0 * cycle for cycle in range(11)]
-    seen = compared(config, size.costs, [*ends, 9e9, 9e9], 10)
+    config.folder.mkdir(parents=True)
+    lines = []
+    for cycle, end in enumerate([*ends, 9e9, 9e9], start=1):
+        # Before the cycles that count all wait, and then the actor is busy for 9 seconds of 10.
+        busy = 0.9 * max(0.0, end - ends[WARM - 1])
+        states = {"busy": busy, "waiting": end - busy}
+        seconds = {
+            f"advdmd_run_role_seconds_total{{role={role},state={state}}}": total
+            for role in ("rollout", "reward", "learner")
+            for state, total in states.items()
+        }
+        values = {"advdmd_run_elapsed_seconds": end, **seconds}
+        lines.append(json.dumps({"time": 0.0, "cycle": cycle, "values": values}) + "\n")
+    (config.folder / "metrics.jsonl").write_text("".join(lines))
+    seen = compared(config, size.costs, 10)
     assert seen["run_s"] == pytest.approx(4.0)
     assert seen["plan_over_run"] == pytest.approx(1.0, abs=0.05)
-    assert seen["rollout_busy"] > 0.95
+    assert seen["rollout_busy_run"] == pytest.approx(0.9)
+    assert seen["rollout_busy_plan"] > 0.95
 
 
 def test_the_cases_that_are_named_are_run_and_an_unknown_one_is_refused(
