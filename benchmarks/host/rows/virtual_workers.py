@@ -16,6 +16,7 @@ import ray
 from advdmd_ray.config import Config
 from advdmd_ray.learner.outcome import CycleOutcome
 from advdmd_ray.planning.virtual import Costs, virtual_cycle, virtual_manifests
+from advdmd_ray.runs.folder import Start, claim
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.heap import frozen_heap
@@ -175,7 +176,6 @@ class VirtualWorkersShell(RayShell):
 
 def trained(config: Config, shell: VirtualWorkersShell) -> None:
     """A whole run in the configuration's folder, with a run's own controller and hub; its workers are ended."""
-    config.folder.mkdir(parents=True)
-    with metrics_hub(config) as hub, frozen_heap():
+    with claim(Start(config.folder, None, None, "")), metrics_hub(config) as hub, frozen_heap():
         build_controller(config, shell, hub).run()
     shell.stop()
