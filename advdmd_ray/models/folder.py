@@ -1,5 +1,6 @@
 """Pipeline folders as files, found and checked without loading them: no torch or diffusers is imported here."""
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from advdmd_ray.models.families.registry import (
 )
 from advdmd_ray.models.headers import check_safetensors, read_json, weight_files
 from advdmd_ray.models.location import resolve_model_path
-from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
+from advdmd_ray.models.sampling_settings import MAX_PIXELS, SamplingSettings, read_sampling
 
+MOST_WHOLE, MOST_DEPTH = 10**6, 12
+"""Of any number of a network's configuration, and levels of an image codec: far beyond those that there are."""
 _DESCRIPTIONS = {".json", ".txt", ".model"}
 """Suffixes of what describes a component beside its weights: configuration, vocabulary, merges, word pieces."""
 
@@ -154,7 +157,7 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
     latent = _latent(family, transformer, file, per_latent, patch, pixels)
     tokens = (latent.height // patch) * (latent.width // patch)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    if (fault := scheduler_fault(scheduler)) is not None:
+    if (fault := scheduler_fault(scheduler, tokens)) is not None:
         raise UserError(f"{folder / 'scheduler' / 'scheduler_config.json'}: {fault}")
     return PipelineInfo(
         folder=folder,
@@ -176,8 +179,11 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
 def _pixels_per_latent(folder: Path, family: Family) -> int:
     file = folder / "vae" / "config.json"
     depth = read_json(file).get(family.codec_depth)
-    if not isinstance(depth, list) or not depth:
-        raise UserError(f"{file}: {family.codec_depth} is {depth!r}; a list is needed, save the pipeline again")
+    if not isinstance(depth, list) or not 0 < len(depth) <= MOST_DEPTH:
+        raise UserError(
+            f"{file}: {family.codec_depth} is {reprlib.repr(depth)}; a list of at most {MOST_DEPTH} is needed, save "
+            "the pipeline again"
+        )
     return 2 ** (len(depth) + family.codec_offset)
 
 
@@ -194,6 +200,11 @@ def _latent(
     if pixels is None:
         own = family.default_side
         side = whole_number(transformer, "sample_size", file) if own is None else own
+        if side * per_latent > MAX_PIXELS:
+            raise UserError(
+                f"{file}: sample_size is {side}, which is {side * per_latent} pixels; at most {MAX_PIXELS} are "
+                "allowed, save the pipeline again"
+            )
         return LatentSpec(channels, side, side)
     cell = per_latent * patch
     if any(side % cell or side < cell for side in pixels):
@@ -211,19 +222,22 @@ def _latent(
 
 
 def whole_number(config: Mapping[str, Any], key: str, file: Path) -> int:
-    """A positive whole number out of a configuration.
+    """A positive whole number out of a configuration, of at most `MOST_WHOLE`.
 
     Raises:
         UserError: There is none under this key.
     """
     value = config.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"{file}: {key} is {value!r}; a positive whole number is needed, save the pipeline again")
+    if type(value) is not int or not 1 <= value <= MOST_WHOLE:  # JSON's true is an int too
+        raise UserError(
+            f"{file}: {key} is {reprlib.repr(value)}; a whole number from 1 to {MOST_WHOLE} is needed, save the "
+            "pipeline again"
+        )
     return value
 
 
 def _inspect_component(folder: Path, name: str, entry: list[str]) -> ComponentInfo:
-    if len(entry) != 2:  # noqa: PLR2004 - library and class
+    if len(entry) != 2 or not all(isinstance(part, str) for part in entry):  # noqa: PLR2004 - library and class
         raise UserError(f"{folder / 'model_index.json'}: {name} is {entry}; [library, class] is needed")
     library, class_name = entry
     home = folder / name

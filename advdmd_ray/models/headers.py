@@ -2,6 +2,7 @@
 
 import json
 import math
+import reprlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from advdmd_ray.errors import UserError
 
 LENGTH_BYTES = 8
+NUMBER_BYTES = {"BOOL": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
+NUMBER_BYTES |= {"I64": 8, "U64": 8, "F64": 8, "C64": 8}
+"""Bytes of a number, of the kinds that the format has and that stand for themselves."""
 QUANTISED = frozenset({"U8", "I8", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
 """Kinds of numbers that stand for others by scales elsewhere in the file, or in none."""
 MAX_HEADER_BYTES = 100_000_000
@@ -22,13 +26,24 @@ def read_json(file: Path) -> dict[str, Any]:
         UserError: The file is missing, unreadable or holds something else.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except FileNotFoundError:
         raise UserError(f"{file}: missing; give a complete diffusers pipeline folder, or copy it again") from None
+    except RecursionError:
+        raise UserError(f"{file}: cannot be read as JSON (it is nested too deeply); copy it again") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as JSON ({error}); copy it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{file}: is not a JSON object; copy it again")
+    return content
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, whose keys stand in it once each."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in an object")
     return content
 
 
@@ -44,7 +59,10 @@ def weight_files(home: Path) -> tuple[Path, ...]:
             mapping = read_json(index).get("weight_map")
             if not isinstance(mapping, dict) or not mapping:
                 raise UserError(f"{index}: has no weight_map; copy it again")
-            return tuple(home / shard for shard in sorted(set(mapping.values())))
+            named = set(map(str, mapping.values()))
+            if stray := [name for name in named if Path(name).name != name]:
+                raise UserError(f"{index}: names {min(stray)!r}, which is no file beside it; copy it again")
+            return tuple(home / shard for shard in sorted(named))
         if (home / f"{stem}.safetensors").is_file():
             return (home / f"{stem}.safetensors",)
     other = [file.name for file in sorted(home.iterdir()) if file.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
@@ -67,6 +85,34 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         UserError: The file is missing, shorter or longer than its header says, not in the format, or quantised.
     """
+    header, size, length = _header(file)
+    places: list[tuple[int, int]] = []
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, tensor in header.items():
+        kind, shape, place = _described(tensor)
+        if kind in QUANTISED:
+            raise UserError(
+                f"{file}: {name} is {kind}, and quantised weights are not read; give the model in bfloat16, float16 or "
+                "float32"
+            )
+        if kind not in NUMBER_BYTES or place[1] - place[0] != NUMBER_BYTES[kind] * math.prod(shape):
+            said = reprlib.repr(tensor)
+            raise UserError(f"{file}: has a damaged safetensors header, which says of {name} {said}; copy it again")
+        shapes[name] = shape
+        places.append(place)
+    end = 0
+    for begin, after in sorted(places):
+        if begin != end:
+            raise UserError(f"{file}: has a damaged safetensors header, with bytes of no tensor or two; copy it again")
+        end = after
+    expected = LENGTH_BYTES + length + end
+    if size != expected:
+        raise UserError(f"{file}: has {size} bytes, its header says {expected}; it is damaged, copy it again")
+    return shapes
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int, int]:
+    """What a safetensors file says of its tensors, its bytes, and those of its header."""
     size, length = 0, -1
     try:
         size = file.stat().st_size
@@ -74,28 +120,26 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
             prefix = stream.read(LENGTH_BYTES)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == LENGTH_BYTES else -1
             whole = 0 < length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES)
-            header = json.loads(stream.read(length)) if whole else None
+            header = json.loads(stream.read(length), object_pairs_hook=_each_once) if whole else None
     except FileNotFoundError:
         raise UserError(f"{file}: missing; copy the pipeline folder again") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise UserError(f"{file}: is truncated or not a safetensors file ({size} bytes); copy it again")
     header.pop("__metadata__", None)
-    try:
-        data = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-        shapes = {name: tuple(int(side) for side in tensor["shape"]) for name, tensor in header.items()}
-        quantised = [name for name, tensor in header.items() if tensor["dtype"] in QUANTISED]
-    except (KeyError, TypeError, IndexError):
-        raise UserError(f"{file}: has a damaged safetensors header; copy it again") from None
-    if quantised:
-        raise UserError(
-            f"{file}: {quantised[0]} is {header[quantised[0]]['dtype']}, and quantised weights are not read; give the "
-            "model in bfloat16, float16 or float32"
-        )
-    expected = LENGTH_BYTES + length + data
-    if size != expected:
-        raise UserError(f"{file}: has {size} bytes, its header says {expected}; it is damaged, copy it again")
-    return shapes
+    return header, size, length
+
+
+def _described(tensor: Any) -> tuple[str, tuple[int, ...], tuple[int, int]]:
+    """Kind, shape and place of a tensor by its entry in a header; an empty kind if the entry is none."""
+    nothing = "", (), (0, 0)
+    said = tensor if isinstance(tensor, dict) else {}
+    kind, shape, place = (said.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not (isinstance(kind, str) and isinstance(shape, list) and isinstance(place, list)):
+        return nothing
+    if len(place) != 2 or any(type(number) is not int or number < 0 for number in (*shape, *place)):  # noqa: PLR2004 - begin and end
+        return nothing
+    return kind, tuple(shape), (place[0], place[1])

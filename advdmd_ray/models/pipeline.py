@@ -18,6 +18,7 @@ from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDeno
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.lora import adapter_weights
 from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
+from advdmd_ray.models.soundness import check_loaded, loading
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
 Parts = Literal["all", "text", "codec"]
@@ -63,7 +64,7 @@ def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: P
             but the image codec out.
 
     Raises:
-        UserError: The folder is not a whole pipeline (`inspect_pipeline`).
+        UserError: The folder is not a whole pipeline (`inspect_pipeline`), or holds what is no number.
     """
     info = inspect_pipeline(path)
     names = {component.name for component in info.components}
@@ -74,7 +75,7 @@ def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: P
         "codec": names - {"vae", "scheduler"},
     }[parts]
     kind = pipeline_class(info.family)
-    with quiet():
+    with quiet(), loading(info.folder):
         pipeline = kind.from_pretrained(
             str(info.folder),
             dtype=dtype,
@@ -83,9 +84,10 @@ def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: P
             **dict.fromkeys([*info.dropped, *sorted(left_out)]),
         )
     pipeline.set_progress_bar_config(disable=True)
-    for component in pipeline.components.values():
+    for name, component in pipeline.components.items():
         if isinstance(component, nn.Module):
             component.eval().requires_grad_(False)
+            check_loaded(info, info.component(name), component)
     return pipeline
 
 
@@ -97,14 +99,15 @@ def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> An
         dtype: Of the weights.
 
     Raises:
-        UserError: The folder is not a whole pipeline (`inspect_pipeline`).
+        UserError: The folder is not a whole pipeline (`inspect_pipeline`), or holds what is no number.
     """
     info = inspect_pipeline(path)
     kind = transformer_class(info.family)
-    with quiet():
+    with quiet(), loading(info.folder / "transformer"):
         transformer = kind.from_pretrained(
             str(info.folder / "transformer"), dtype=dtype, local_files_only=True, use_safetensors=True
         )
+    check_loaded(info, info.component("transformer"), transformer)
     return transformer.eval().requires_grad_(False)
 
 

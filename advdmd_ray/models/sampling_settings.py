@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def _wanted(key: str, value: object) -> str | None:
         falling = bool(levels) and levels[0] <= 1 and all(a > b for a, b in itertools.pairwise([*levels, 0]))
         return None if falling else "a list of numbers that fall from at most 1 towards 0"
     if key == "guidance":
-        return None if type(value) in {int, float} and value >= 1 else "a number of at least 1"  # pyright: ignore[reportOperatorIssue]
+        fits = type(value) in {int, float} and 1 <= value < math.inf  # pyright: ignore[reportOperatorIssue]
+        return None if fits else "a number of at least 1"
     most = MAX_SEQUENCE_LENGTH if key == "max_sequence_length" else MAX_PIXELS
     return None if type(value) is int and 1 <= value <= most else f"a whole number from 1 to {most}"
 

@@ -7,7 +7,7 @@ module of the same name beside this file.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,16 @@ BY_PIPELINE: Mapping[str, Family] = {family.pipeline: family for family in FAMIL
 EULER = "FlowMatchEulerDiscreteScheduler"
 OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
 """Settings of that scheduler that make other levels of those it is given, which no known family uses."""
+SHIFTS: Mapping[str, float] = {
+    "shift": 1.0,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+}
+"""What that scheduler shifts levels by, and its defaults."""
+DYNAMIC = tuple(SHIFTS)[1:]
+"""Of these what it reads if the shift depends on the number of tokens."""
 PATCH = 2
 """Latent elements along the side of a token, in families whose transformer does not say."""
 
@@ -108,9 +118,8 @@ def noise_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
         tokens: Image tokens.
     """
     if not scheduler.get("use_dynamic_shifting", False):
-        return float(scheduler.get("shift", 1.0))
-    least, most = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
-    low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
+        return float(scheduler.get("shift", SHIFTS["shift"]))
+    least, most, low, high = (scheduler.get(key, SHIFTS[key]) for key in DYNAMIC)
     mu = low + (high - low) * (tokens - least) / (most - least)
     return math.exp(mu) if scheduler.get("time_shift_type", "exponential") == "exponential" else float(mu)
 
@@ -127,11 +136,12 @@ def noise_terminal(scheduler: Mapping[str, Any]) -> float | None:
     return float(terminal) if terminal else None
 
 
-def scheduler_fault(scheduler: Mapping[str, Any]) -> str | None:
+def scheduler_fault(scheduler: Mapping[str, Any], tokens: int) -> str | None:
     """What a scheduler does to noise levels beyond `noise_shift` and `noise_terminal`, or None.
 
     Args:
         scheduler: `scheduler_config.json`.
+        tokens: As of `noise_shift`.
     """
     kind = scheduler.get("_class_name", EULER)
     if kind != EULER:
@@ -140,6 +150,28 @@ def scheduler_fault(scheduler: Mapping[str, Any]) -> str | None:
     if other:
         return f"sets {other[0]}, which is not followed here; set it to false"
     terminal = scheduler.get("shift_terminal") or 0
-    if not 0 <= terminal < 1:
-        return f"has shift_terminal {terminal}; a level between 0 and 1, or null, is needed"
-    return None
+    if not (_is_number(terminal) and 0 <= terminal < 1):
+        return f"has shift_terminal {terminal!r}; a level between 0 and 1, or null, is needed"
+    return _shift_fault(scheduler, tokens)
+
+
+def _shift_fault(scheduler: Mapping[str, Any], tokens: int) -> str | None:
+    """What keeps `noise_shift` from a shift of levels, or None."""
+    used = DYNAMIC if scheduler.get("use_dynamic_shifting", False) else ("shift",)
+    for key in used:
+        value = scheduler.get(key, SHIFTS[key])
+        if not (_is_number(value) and 0 < value < math.inf):
+            return f"has {key} {value!r}; a number above 0 is needed"
+    least, most = (scheduler.get(key, SHIFTS[key]) for key in ("base_image_seq_len", "max_image_seq_len"))
+    if used is DYNAMIC and least >= most:
+        return f"has base_image_seq_len {least} and max_image_seq_len {most}; the second must be the larger"
+    try:
+        shift = noise_shift(scheduler, tokens)
+    except OverflowError:
+        shift = math.inf
+    return None if 0 < shift < math.inf else f"shifts the levels of {tokens} image tokens by {shift:g}; correct it"
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Of JSON, whose true Python takes for a number."""
+    return type(value) in {int, float}

@@ -182,5 +182,5 @@ def test_a_configuration_without_a_width_is_a_plain_error(tmp_path: Path) -> Non
     file = folder / "transformer" / "config.json"
     changed: Mapping[str, Any] = {**json.loads(file.read_text()), "attention_head_dim": None}
     file.write_text(json.dumps(changed))
-    with pytest.raises(UserError, match="attention_head_dim is None; a positive whole number is needed"):
+    with pytest.raises(UserError, match="attention_head_dim is None; a whole number from 1 to 1000000 is needed"):
         backbone_of(inspect_pipeline(folder), 512)

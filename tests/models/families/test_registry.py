@@ -65,7 +65,7 @@ def levels_of_the_pipeline(module: str, settings: dict[str, Any], steps: int, to
 @pytest.mark.parametrize("model", sorted(PUBLISHED))
 def test_a_teacher_has_the_levels_of_its_pipeline(model: str, tokens: int, steps: int) -> None:
     module, settings = PUBLISHED[model]
-    assert scheduler_fault(settings) is None
+    assert scheduler_fault(settings, 256) is None
     ours = teacher_sigmas(steps, noise_shift(settings, tokens), noise_terminal(settings))
     theirs = levels_of_the_pipeline(module, settings, steps, tokens)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
@@ -99,9 +99,16 @@ def test_a_terminal_level_out_of_range_is_refused(terminal: float) -> None:
         ({"use_beta_sigmas": True}, "sets use_beta_sigmas"),
         ({"invert_sigmas": True}, "sets invert_sigmas"),
         ({"shift_terminal": 1.5}, "has shift_terminal 1.5"),
+        ({"shift_terminal": "x"}, "has shift_terminal 'x'"),
+        ({"shift": 0}, "has shift 0; a number above 0 is needed"),
+        ({"shift": float("nan")}, "has shift nan"),
+        ({"shift": True}, "has shift True"),
+        ({"use_dynamic_shifting": True, "base_shift": "a"}, "has base_shift 'a'"),
+        ({"use_dynamic_shifting": True, "base_image_seq_len": 9, "max_image_seq_len": 9}, "must be the larger"),
+        ({"use_dynamic_shifting": True, "base_shift": 1e6, "max_shift": 1e6}, "image tokens by inf"),
     ],
 )
 def test_a_scheduler_that_makes_other_levels_is_not_taken_for_one_that_does_not(
     scheduler: dict[str, Any], says: str
 ) -> None:
-    assert says in (scheduler_fault(scheduler) or "")
+    assert says in (scheduler_fault(scheduler, 256) or "")
