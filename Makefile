@@ -53,7 +53,7 @@ bench-memory: $(STAMP) ## Run 20,000 tiny groups and say how the memory of each 
 bench-profile: $(STAMP) ## Say and draw which functions the processes of a run are busy with (2 minutes; ARGS="--config shapes")
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
-bench-gpu: $(STAMP) ## Time rollouts and learner of every family's size on a GPU, into runs/bench; without one it says so
+bench-gpu: $(STAMP) ## Time rollouts, transfers, weights and learner of every family on a GPU, into runs/bench; without one it says so
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 test: $(STAMP) ## Run the test suite, two files at a time; the ten slowest tests are named

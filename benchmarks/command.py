@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 LEAST_REPEATS = 5
-DESCRIPTION = "Times rollouts and learner updates of every family's networks, at their true sizes, random weights."
+DESCRIPTION = (
+    "Times rollouts, transfers, publishing and learner updates of every family's networks, at true sizes, with random "
+    "weights."
+)
 NO_DEVICE = "no CUDA device here: nothing was measured"
 
 

@@ -14,13 +14,17 @@ from benchmarks.needs import GIB
 from benchmarks.parts import Settings, Subject
 from benchmarks.rollouts import OURS
 from benchmarks.timing import Timing
+from benchmarks.transfers import LIMIT
 
+GIGA = 10**9
 SCHEMA = 3
 """Counted up whenever a field changes its name or its meaning."""
 REHEARSAL = "no figure of speed: tiny networks or no GPU show that the benchmark runs, nothing else"
 CLAIM = "full-size networks with random weights on one GPU; text encoders and image codec are not part of it"
 NOT_COUNTED = "model FLOPs: activations made again, discriminator heads and optimizers are not counted"
 LEFT_OUT, NOT_MEASURED = "left_out", "not_measured"
+CONTESTS = ("rollout", "transfers", "publishing")
+"""Parts in which rivals take part."""
 
 
 def header(settings: Settings, machine: Hardware, *, full: bool) -> dict[str, Any]:
@@ -120,6 +124,34 @@ def rollout_figures(subject: Subject, timings: Mapping[str, Timing], peak_tflops
     }
 
 
+def transfer_figures(timings: Mapping[str, Timing], moved: int) -> dict[str, Any]:
+    """A group down and up again, by contestant.
+
+    Args:
+        timings: Of each.
+        moved: Bytes, those of both ways.
+    """
+    limit = timings[LIMIT].median
+    return {name: _copied(timings, name, moved) | {"of_limit": limit / timings[name].median} for name in timings}
+
+
+def publishing_figures(timings: Mapping[str, Timing], published: int, tensors: int) -> dict[str, Any]:
+    """Weights from the learner's device to a rollout actor's, by contestant.
+
+    Args:
+        timings: Of each.
+        published: Bytes, once.
+        tensors: How many.
+    """
+    return {name: _copied(timings, name, published) | {"tensors": tensors} for name in timings}
+
+
+def _copied(timings: Mapping[str, Timing], name: str, size: int) -> dict[str, Any]:
+    seconds = timings[name].median
+    rates = {"bytes": size, "gb_per_s": size / seconds / GIGA, "of_ours": seconds / timings[OURS].median}
+    return _seconds(timings[name]) | rates
+
+
 def learner_figures(subject: Subject, measured: LearnerTimings, peak_tflops: float | None) -> dict[str, Any]:
     """Every update and the whole cycle."""
     config, counted = subject.config, update_flops(subject)
@@ -145,7 +177,7 @@ def learner_figures(subject: Subject, measured: LearnerTimings, peak_tflops: flo
 
 def table(document: Mapping[str, Any]) -> str:
     """The figures as lines of text."""
-    heads = ("", "median s", "least..most s", "x ours", "images/s", "TFLOP/s", "MFU", "peak GiB")
+    heads = ("", "median s", "least..most s", "x ours", "GB/s", "images/s", "TFLOP/s", "MFU", "peak GiB")
     rows = [heads]
     for name, model in document["models"].items():
         rows += [_cells(f"{name}, {what}", row) for what, row in _rows(model)]
@@ -161,9 +193,10 @@ def table(document: Mapping[str, Any]) -> str:
 
 def _rows(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What was timed of one model, by what it is."""
-    for name, row in model["rollout"].items():
-        if isinstance(row, Mapping):
-            yield f"rollout, {name}", row
+    for part in CONTESTS:
+        for name, row in model[part].items():
+            if isinstance(row, Mapping):
+                yield f"{part}, {name}", row
     learner = model["learner"]
     for name, row in learner.get("updates", {}).items():
         yield f"learner, {name}", row
@@ -175,9 +208,10 @@ def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     def said(key: str, form: str, unit: float = 1.0) -> str:
         return "-" if row.get(key) is None else format(row[key] / unit, form)
 
-    spread = f"{row['least_s']:.4f}..{row['most_s']:.4f}"
-    rates = (said("of_ours", ".3f"), said("images_per_s", ".3g"), said("tflops_per_s", ".3g"), said("mfu", ".1%"))
-    return (name, said("median_s", ".4f"), spread, *rates, said("peak_bytes", ".2f", GIB))
+    spread = f"{row['least_s']:.4g}..{row['most_s']:.4g}"
+    rates = (said("images_per_s", ".3g"), said("tflops_per_s", ".3g"), said("mfu", ".1%"))
+    compared = (said("of_ours", ".3f"), said("gb_per_s", ".3g"))
+    return (name, said("median_s", ".4g"), spread, *compared, *rates, said("peak_bytes", ".2f", GIB))
 
 
 def _remarks(document: Mapping[str, Any]) -> Iterator[str]:

@@ -223,3 +223,8 @@ TINY: tuple[Model, ...] = (
 )
 SIZES: Mapping[str, tuple[Model, ...]] = {"full": FULL, "tiny": TINY}
 FAMILIES = tuple(dict.fromkeys(model.family for model in FULL))
+
+
+def model_named(name: str) -> Model:
+    """A model of any size by its name."""
+    return next(model for models in SIZES.values() for model in models if model.name == name)

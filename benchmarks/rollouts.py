@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from advdmd_ray.models.families.base import TransformerDenoiser
+from advdmd_ray.models.pipeline import quiet
 from advdmd_ray.runs.parts.micro_batch import forwards, settle
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease, TrajectoryGroup
@@ -42,7 +43,8 @@ def script_of(subject: Subject, teacher: TransformerDenoiser, table: PromptTable
     """The rival: the teacher's transformer in bfloat16, prompts on the device."""
     transformer = teacher.transformer
     if transformer.dtype != torch.bfloat16:
-        transformer = copy.deepcopy(transformer).to(torch.bfloat16)
+        with quiet():
+            transformer = copy.deepcopy(transformer).to(torch.bfloat16)
     prompts = table.of(LEASE.prompt_id, images).to(subject.device, torch.bfloat16)
     _, height, width = subject.shapes.latent_shape
     return SCRIPTS[subject.model.family](

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.networks import Networks
-from bench_subjects import CPU, FULL_NAMES, MODELS, QUICK, TINY_NAMES, subject_of
-from benchmarks import learning, measuring, rollouts
+from bench_subjects import CPU, FULL_NAMES, MODELS, QUICK, TINY_NAMES, beside_us, subject_of
+from benchmarks import learning, measuring, rollouts, transfers
 from benchmarks.card import PEAKS, Hardware, peak_of
 from benchmarks.command import main
 from benchmarks.document import figures, table
@@ -25,8 +26,10 @@ from benchmarks.measuring import measure, measure_model
 from benchmarks.needs import GIB, needs
 from benchmarks.parts import random_table, random_teacher
 from benchmarks.plain import plain_loop
+from benchmarks.publishing import PUT, SAVED
 from benchmarks.rollouts import OURS, PLAIN, script_of
 from benchmarks.timing import Stopwatch, Timing, timed_in_turns
+from benchmarks.transfers import LIMIT, PINNED
 from small_parts import SIGMAS as LEVELS
 from small_parts import Judge, Mixer, config, infos_of, learner, real_images, scored_groups
 from small_parts import table as small_table
@@ -39,26 +42,35 @@ pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the command with its own engine leaves of one family: a whole network and adapters."""
-    out = tmp_path_factory.mktemp("bench") / "new" / "tiny.json"
-    line = [sys.executable, "-m", "benchmarks", *ARGUMENTS, "--family", "sd3", "--out", str(out)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def document() -> dict[str, Any]:
+    """What is measured of one family, a whole network and adapters, as it is written."""
+    measured = measure([MODELS["tiny_sd3"], MODELS["tiny_sd3_lora"]], replace(QUICK, repeats=2), beside_us)
+    return json.loads(json.dumps(measured, allow_nan=False))
+
+
+def test_the_command_leaves_a_document_and_its_table_over_ray_with_the_engine_of_runs(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "tiny.json"
+    line = [sys.executable, "-m", "benchmarks", *ARGUMENTS, "--family", "flux", "--out", str(out)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     written = json.loads(out.read_text())
     assert table(written) in done.stdout
-    return written
+    assert list(written["models"]) == ["tiny_flux_lora"]
+    assert written["settings"] == {"engine": "deepspeed", "warm_up": 2, "repeats": 5}
+    model = written["models"]["tiny_flux_lora"]
+    assert len(model["publishing"][OURS]["seconds"]) == 5
+    assert set(model["learner"]["updates"]) == UPDATES
 
 
 def rows_of(model: dict[str, Any]) -> list[dict[str, Any]]:
-    """Everything with a rate that was timed of a model."""
+    """Everything with images a second that was timed of a model."""
     learner = model["learner"]
     return [*model["rollout"].values(), *learner["updates"].values(), learner["cycle"]]
 
 
 def test_a_document_says_what_was_measured_where_and_of_which_commit(document: dict[str, Any]) -> None:
     assert list(document["models"]) == ["tiny_sd3", "tiny_sd3_lora"]
-    assert document["settings"]["engine"] == "deepspeed"
+    assert document["settings"]["engine"] == "torch"
     assert document["models"]["tiny_sd3_lora"]["recipe"] == "sd35_medium_lora"
     assert document["models"]["tiny_sd3_lora"]["settings"]["text_tokens"] == 4 + 8
     hardware = document["hardware"]
@@ -73,9 +85,12 @@ def test_a_cpu_claims_neither_speed_nor_utilisation_nor_memory(document: dict[st
     assert not document["gpu_figure"]
     assert document["note"].startswith("no figure of speed")
     assert document["hardware"]["peak_tflops"] is None
-    rows = [row for model in document["models"].values() for row in rows_of(model)]
+    models = document["models"].values()
+    rows = [row for model in models for row in rows_of(model)]
     assert len(rows) == 2 * (2 + 5)
-    assert {row["mfu"] for row in rows} == {row["peak_bytes"] for row in rows} == {None}
+    assert {row["mfu"] for row in rows} == {None}
+    copies = [row for model in models for part in ("transfers", "publishing") for row in model[part].values()]
+    assert {row["peak_bytes"] for row in (*rows, *copies)} == {None}
     assert "no utilisation is claimed" in table(document)
 
 
@@ -94,11 +109,24 @@ def test_every_figure_has_its_repeats_its_spread_and_its_rate(document: dict[str
         assert part["ratio_deviation"] <= part["ratio_tolerance"]
         assert {what: row["flops"] for what, row in part["updates"].items()} == update_flops(subject)
         for what, row in part["updates"].items():
-            assert len(row["seconds"]) == (10 if what == "rl" else 5)  # RL has two minibatches
+            assert len(row["seconds"]) == (4 if what == "rl" else 2)  # RL has two minibatches
             assert row["tflops_per_s"] == pytest.approx(row["flops"] / row["median_s"] / 1e12)
         for row in rows_of(model):
             assert 0 < row["least_s"] <= row["median_s"] <= row["most_s"]
             assert row["images_per_s"] == pytest.approx(row["images"] / row["median_s"])
+
+
+def test_copies_are_rated_by_the_bytes_that_travel(document: dict[str, Any]) -> None:
+    for model in document["models"].values():
+        for name, row in model["transfers"].items():
+            # Down and up: 5 states and 3 means of 4 trajectories, 4 x 8 x 8 float32 numbers each.
+            assert row["bytes"] == 2 * 4 * (5 + 3) * 4 * 8 * 8 * 4
+            assert row["gb_per_s"] == pytest.approx(row["bytes"] / row["median_s"] / 1e9)
+            assert row["of_limit"] == pytest.approx(model["transfers"][LIMIT]["median_s"] / row["median_s"]), name
+        for row in model["publishing"].values():
+            assert row["bytes"] == 4 * model["learner"]["trainable"]["student"]
+            assert row["gb_per_s"] == pytest.approx(row["bytes"] / row["median_s"] / 1e9)
+    assert document["models"]["tiny_sd3_lora"]["publishing"][OURS]["tensors"] == 6 * 4 * 2
 
 
 def test_adapters_are_what_learns_with_lora_and_whole_networks_without(document: dict[str, Any]) -> None:
@@ -111,15 +139,19 @@ def test_adapters_are_what_learns_with_lora_and_whole_networks_without(document:
     assert adapters["settings"]["merged_on_actors"]
 
 
-@pytest.mark.parametrize("name", [name for name in TINY_NAMES if "sd3" not in name])
+@pytest.mark.parametrize("name", ["tiny_qwen_image_lora", "tiny_z_image_lora"])
 def test_every_family_goes_through_rollouts_and_learner(name: str) -> None:
-    document = measure([MODELS[name]], QUICK)
+    document = measure([MODELS[name]], QUICK, beside_us)
     model = document["models"][name]
     assert not document["gpu_figure"]
     assert set(model["rollout"]) == {OURS, PLAIN}
     assert set(model["learner"]["updates"]) == UPDATES
     assert model["learner"]["ratio_deviation"] <= model["learner"]["ratio_tolerance"]
-    assert f"{name}, learner, cycle" in table(document)
+    assert set(model["transfers"]) == {OURS, PINNED, transfers.PLAIN, LIMIT}
+    assert set(model["publishing"]) == {OURS, SAVED, PUT}
+    lines = table(document)
+    for what in ("learner, cycle", f"rollout, {PLAIN}", f"transfers, {LIMIT}", f"publishing, {SAVED}"):
+        assert f"{name}, {what}" in lines
 
 
 @pytest.mark.parametrize("name", TINY_NAMES)
@@ -189,6 +221,9 @@ def test_a_full_size_needs_what_arithmetic_by_hand_says(tmp_path: Path) -> None:
     assert needed["rollout"] == pytest.approx(base + adapters + merged + row * (4 * 4 + 12 * 2), rel=0.01)
     # Weights, gradients and update copies of three roles' adapters, and four sets of two moments.
     assert base + 17 * adapters < needed["learner"] < base + 17 * adapters + 12 * GIB
+    # A network in each of two processes, and a copy of the adapters.
+    assert needed["publishing"] == pytest.approx(2 * (base + adapters + merged) + adapters, rel=0.01)
+    assert needed["transfers"] == pytest.approx(base + adapters + merged + 4 * 16 * (5 + 3) * 2**20, rel=0.01)
 
 
 @pytest.mark.parametrize("name", FULL_NAMES)
@@ -208,12 +243,13 @@ def test_what_a_card_cannot_hold_is_named_before_anything_is_made(
 
 def test_a_card_too_small_for_the_learner_still_makes_rollouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = subject_of("tiny_flux_lora", tmp_path)
-    room = needs(subject)["rollout"]
-    assert room < needs(subject)["learner"]
+    needed = needs(subject)
+    room = needed["rollout"]
+    assert room < min(needed["learner"], needed["publishing"])
     monkeypatch.setattr(learning, "time_learner", None)
     model = measure_model(subject, Hardware("a card", True, room, None, None, None, "", {}))
     assert model["rollout"][OURS]["images_per_s"] > 0
-    assert set(model["learner"]) == {"left_out"}
+    assert set(model["learner"]) == set(model["publishing"]) == {"left_out"}
 
 
 def test_what_does_not_fit_into_memory_after_all_is_said_to_be_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +257,7 @@ def test_what_does_not_fit_into_memory_after_all_is_said_to_be_not_measured(monk
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a capacity of ...")
 
     monkeypatch.setattr(learning, "time_learner", too_large)
-    document = measure([MODELS["tiny_flux_lora"]], QUICK)
+    document = measure([MODELS["tiny_flux_lora"]], QUICK, beside_us)
     model = document["models"]["tiny_flux_lora"]
     assert model["learner"] == {"not_measured": "CUDA out of memory. Tried to allocate 9.00 GiB"}
     assert model["rollout"][OURS]["images_per_s"] > 0
@@ -231,7 +267,7 @@ def test_what_does_not_fit_into_memory_after_all_is_said_to_be_not_measured(monk
 def test_figures_are_claimed_of_full_sizes_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Hardware("NVIDIA H200", True, 2**37, None, None, 989.4, "its data sheet", {"torch": "2"})
     monkeypatch.setattr(measuring, "hardware", lambda _: gpu)
-    monkeypatch.setattr(measuring, "measure_model", lambda *_: {"needs_bytes": {}, "rollout": {}, "learner": {}})
+    monkeypatch.setattr(measuring, "measure_model", lambda *_: {})
     assert measure([MODELS["flux_dev_lora"]], QUICK)["gpu_figure"]
     assert not measure([MODELS["tiny_flux_lora"]], QUICK)["gpu_figure"]
 
