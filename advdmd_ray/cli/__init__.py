@@ -5,6 +5,6 @@ Exit codes: 0 done, 1 failed or not ready, 2 bad input (one line on stderr), 130
 """
 
 from advdmd_ray.cli.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED
-from advdmd_ray.cli.entry import main, parse_arguments
+from advdmd_ray.cli.entry import COMMANDS, main, parse_arguments
 
-__all__ = ["BAD_INPUT", "DONE", "FAILED", "INTERRUPTED", "main", "parse_arguments"]
+__all__ = ["BAD_INPUT", "COMMANDS", "DONE", "FAILED", "INTERRUPTED", "main", "parse_arguments"]

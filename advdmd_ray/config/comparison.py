@@ -6,11 +6,12 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from advdmd_ray.config.base import Section
-from advdmd_ray.config.layers import Layer, layer_of, resolve
+from advdmd_ray.config.layers import Layer, layer_of, resolve, section_of
 from advdmd_ray.config.reading import base_of, read_layers, read_tree
 from advdmd_ray.config.shipped import locate
 from advdmd_ray.config.texts import PathText
 from advdmd_ray.config.whole import Config
+from advdmd_ray.errors import UserError
 
 Name = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -100,7 +101,13 @@ def read_comparison(path: str | Path, *, quick: bool = False) -> Comparison:
         UserError: as `read_config`, one line each.
     """
     path = locate(path, "compare")
-    comparison = resolve(Comparison, [Layer(str(path), read_tree(path, "compare"))])
+    tree = read_tree(path, "compare")
+    if "rivals" not in tree and (sections := [key for key in tree if section_of(Config, key) is not None]):
+        raise UserError(
+            f"{path}: has {sections[0]}, as the configuration of a run, and no rivals; give a comparison's file, such "
+            "as `advdmd configs compare/digits` prints"
+        )
+    comparison = resolve(Comparison, [Layer(str(path), tree)])
     comparison = comparison.model_copy(update={"base": str(base_of(path, comparison.base))})
     if quick:
         return comparison.rehearsal()

@@ -78,6 +78,8 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
+        if "integer string conversion" in str(error):  # Python's advice is for its programmers
+            raise ValueError("a number has too many digits") from None
         raise ValueError(" ".join(str(error).split())) from None
 
 

@@ -5,12 +5,13 @@ This module imports neither torch nor ray, so that `--help` and bad input answer
 """
 
 import itertools
+import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from advdmd_ray.config.base import Count, Fixed, Fraction, Free, OfStudent, Place, Positive, Rate, Seconds, Section
-from advdmd_ray.config.texts import PathText
+from advdmd_ray.config.texts import PathText, shown
 
 NEAREST = 1e-3
 """Least distance of two noise levels: a thousandth, as networks are told levels in thousandths."""
@@ -335,10 +336,16 @@ class RaySection(Section):
 
     address: Free[str | None] = Field(
         default=None,
-        pattern=ADDRESS,
         description="Cluster to join, HOST:PORT or auto; default: RAY_ADDRESS, else a local Ray.",
     )
     object_store_bytes: Free[int] = Field(
         default=512 * 2**20, ge=80 * 2**20, le=2**46, description="Object store of a local Ray."
     )
     start_timeout_s: Free[Seconds] = Field(default=300.0, description="All workers must be up within this time.")
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, address: str | None) -> str | None:
+        if address is not None and not re.match(ADDRESS, address):
+            raise ValueError(f"expected HOST:PORT with a port from 1 to 65535, auto or local, got {shown(address)}")
+        return address

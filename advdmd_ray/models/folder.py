@@ -236,7 +236,7 @@ def whole_number(config: Mapping[str, Any], key: str, file: Path) -> int:
     return value
 
 
-def _inspect_component(folder: Path, name: str, entry: list[str]) -> ComponentInfo:
+def _inspect_component(folder: Path, name: str, entry: list[Any]) -> ComponentInfo:
     if len(entry) != 2 or not all(isinstance(part, str) for part in entry):  # noqa: PLR2004 - library and class
         raise UserError(f"{folder / 'model_index.json'}: {name} is {entry}; [library, class] is needed")
     library, class_name = entry

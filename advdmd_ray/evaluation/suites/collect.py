@@ -43,7 +43,8 @@ def collect(file: Path) -> tuple[SkillScore, ...]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--collect {file}: cannot be read ({type(error).__name__})") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"--collect {file}: cannot be read ({reason}); give what an official scorer wrote") from None
     if text.lstrip().startswith("{"):
         return _geneval(file, text)
     if "DPG-Bench score:" in text:
@@ -62,7 +63,9 @@ def _geneval(file: Path, text: str) -> tuple[SkillScore, ...]:
             prompt = entry.get("metadata", entry["prompt"])
             skills.setdefault(entry["tag"], {}).setdefault(str(prompt), []).append(float(entry["correct"]))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"--collect {file}, line {number}: is no result of GenEval's evaluate_images.py") from None
+            raise UserError(
+                f"--collect {file}, line {number}: is no result of GenEval's evaluate_images.py; give the file it wrote"
+            ) from None
     totals = {skill: _totals(list(prompts.values())) for skill, prompts in skills.items()}
     lines = [
         _scored(skill, lambda drawn, own=own: float(own[drawn, 0].sum() / own[drawn, 1].sum()), len(own))

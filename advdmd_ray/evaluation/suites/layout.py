@@ -190,7 +190,8 @@ def _text(file: Path, option: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{option} {file}: cannot be read ({type(error).__name__}); give a UTF-8 text file") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"{option} {file}: cannot be read ({reason}); give a UTF-8 text file") from None
 
 
 def _write_png(out: Path, file: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
