@@ -5,13 +5,12 @@ This module imports neither torch nor ray, so that `--help` and bad input answer
 """
 
 import itertools
-import re
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from advdmd_ray.config.base import Count, Fixed, Fraction, Free, OfStudent, Place, Positive, Rate, Seconds, Section
-from advdmd_ray.config.texts import PathText, shown
+from advdmd_ray.config.texts import Address, PathText
 
 NEAREST = 1e-3
 """Least distance of two noise levels: a thousandth, as networks are told levels in thousandths."""
@@ -327,14 +326,10 @@ class GuardSection(Section):
     )
 
 
-_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-ADDRESS = rf"^(auto|local|[^\s/]+:{_PORT})$"
-
-
 class RaySection(Section):
     """How the run meets a Ray cluster."""
 
-    address: Free[str | None] = Field(
+    address: Free[Address | None] = Field(
         default=None,
         description="Cluster to join, HOST:PORT or auto; default: RAY_ADDRESS, else a local Ray.",
     )
@@ -342,10 +337,3 @@ class RaySection(Section):
         default=512 * 2**20, ge=80 * 2**20, le=2**46, description="Object store of a local Ray."
     )
     start_timeout_s: Free[Seconds] = Field(default=300.0, description="All workers must be up within this time.")
-
-    @field_validator("address")
-    @classmethod
-    def _is_address(cls, address: str | None) -> str | None:
-        if address is not None and not re.match(ADDRESS, address):
-            raise ValueError(f"expected HOST:PORT with a port from 1 to 65535, auto or local, got {shown(address)}")
-        return address

@@ -1,5 +1,6 @@
 """What a text, and a path, can be wherever it comes from: a file of settings or the command line."""
 
+import re
 import unicodedata
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -9,6 +10,8 @@ from pydantic import AfterValidator
 MOST_NAME, MOST_PATH = 200, 3000
 """Bytes of a name between two slashes, of which file systems take 255, and of a path, of which Linux takes 4095: what
 is written goes by a longer name until it is whole."""
+MOST_PORT = 65535
+_ADDRESS = re.compile(r"[^\s/]+:[0-9]{1,5}")
 _SHOWN = 40
 """Most characters of a text that an error repeats."""
 
@@ -54,5 +57,21 @@ def _path(text: str) -> str:
     return text
 
 
+def address_fault(text: str) -> str | None:
+    """What is wrong with the address of a Ray cluster, or None; nobody is asked."""
+    port = text.rpartition(":")[2]
+    if text in {"auto", "local"} or (_ADDRESS.fullmatch(text) and 0 < int(port) <= MOST_PORT):
+        return None
+    return f"expected HOST:PORT with a port from 1 to {MOST_PORT}, auto or local, got {shown(text)}"
+
+
+def _address(text: str) -> str:
+    if (fault := address_fault(text)) is not None:
+        raise ValueError(fault)
+    return text
+
+
 PathText = Annotated[str, AfterValidator(_path)]
 """A path as a setting."""
+Address = Annotated[str, AfterValidator(_address)]
+"""Of a Ray cluster, as a setting."""

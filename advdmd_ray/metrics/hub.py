@@ -46,9 +46,10 @@ def check_port_free(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the second of a name that no name server takes
         raise UserError(
-            f"metrics.host={host} is not a known address; use 127.0.0.1 (this machine) or 0.0.0.0 (every interface)"
+            f"metrics.host={host:.100} is not a known address; use 127.0.0.1 (this machine) or 0.0.0.0 (every "
+            "interface)"
         ) from None
     except OSError as error:
         raise UserError(

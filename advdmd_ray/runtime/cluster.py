@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 import sys
 import time
@@ -13,7 +12,7 @@ import ray
 from ray.exceptions import AuthenticationError, RayError
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.sections import ADDRESS
+from advdmd_ray.config.texts import address_fault
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved
 from advdmd_ray.runs.needs.spilling import ray_disk
@@ -102,17 +101,18 @@ def _check_answers(address: str) -> None:
     """Asks whether anything listens at host:port, which Ray itself would try for minutes."""
     if address == "auto":
         return
-    if not re.match(ADDRESS, address):
+    if (fault := address_fault(address)) is not None:
         raise UserError(
-            f"the Ray address {address}: expected HOST:PORT or auto; a cluster that only its ray:// or http:// port "
+            f"the Ray address: {fault}; a cluster that only its ray:// or http:// port "
             "leads to takes the run by ray job submit"
         )
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second of a name that no name server takes
+        reason = str(error.strerror if isinstance(error, OSError) and error.strerror else error).lower()
         raise UserError(
-            f"no Ray cluster answers at {address} ({(error.strerror or str(error)).lower()}); start one with ray start "
+            f"no Ray cluster answers at {address} ({reason}); start one with ray start "
             "--head, or unset RAY_ADDRESS to start a local Ray"
         ) from None
 

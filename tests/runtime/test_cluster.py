@@ -74,7 +74,7 @@ def test_a_local_ray_that_does_not_start_is_one_line(error: Exception, monkeypat
 @pytest.mark.parametrize("address", ["nonsense", "http://a:1", "ray://10.0.0.1:10001", "a:port", ":1"])
 def test_an_address_that_is_none_is_refused_before_ray_is_asked(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "ray", None)
-    line = f"the Ray address {address}: expected HOST:PORT or auto"
+    line = "the Ray address: expected HOST:PORT with a port from 1 to 65535"
     with pytest.raises(UserError, match=line), cluster.met(address, None):
         pass
 
