@@ -38,6 +38,10 @@ class BytesLostError(WorkerLostError):
     """Bytes that a worker was to read ended with the node that held them. The worker itself lives."""
 
 
+class NotFiniteError(ValueError):
+    """Values of a group that should be finite are not."""
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint is damaged or does not fit the run that wants to resume from it."""
 

@@ -296,36 +296,6 @@ class EvaluationSection(Section):
     )
 
 
-class GuardSection(Section):
-    """The guard against divergence (controller/guard.py): losses, gradient norms and reward spreads of each cycle."""
-
-    enabled: Free[bool] = Field(default=True, description="false: a run that diverges goes on to its end.")
-    window: Free[int] = Field(
-        default=50, ge=8, le=10_000, description="Cycles of a series' past that its next value is compared with."
-    )
-    factor: Free[float] = Field(
-        default=100.0,
-        ge=2,
-        le=1e6,
-        description="A value is out if it exceeds the median of the past by this factor. What lies below 1, or below "
-        "learner.max_grad_norm for a gradient norm, counts as that.",
-    )
-    deviations: Free[float] = Field(
-        default=6.0,
-        ge=1,
-        le=100,
-        description="And by so many standard deviations of the noise in the past's logarithm, for a series that jumps "
-        "that far.",
-    )
-    patience: Free[int] = Field(
-        default=3,
-        ge=1,
-        le=1000,
-        description="Cycles in a row in which a series is out before the run stops; a loss or spread that is no finite "
-        "number stops it at once.",
-    )
-
-
 class RaySection(Section):
     """How the run meets a Ray cluster."""
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from advdmd_ray.config.base import Resume, Section
+from advdmd_ray.config.faults import GuardSection, QuarantineSection
 from advdmd_ray.config.inputs import DataSection, LoraSection, ModelSection
 from advdmd_ray.config.objectives import (
     CadenceSection,
@@ -19,7 +20,6 @@ from advdmd_ray.config.sections import (
     BufferSection,
     DiffusionSection,
     EvaluationSection,
-    GuardSection,
     LearnerSection,
     MetricsSection,
     RaySection,
@@ -50,6 +50,7 @@ class Config(Section):
     metrics: MetricsSection = MetricsSection()
     evaluation: EvaluationSection = EvaluationSection()
     guard: GuardSection = GuardSection()
+    quarantine: QuarantineSection = QuarantineSection()
     ray: RaySection = RaySection()
 
     @classmethod

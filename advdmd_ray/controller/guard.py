@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from advdmd_ray.config.sections import GuardSection
+from advdmd_ray.config.faults import GuardSection
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.metrics.series import Sample

@@ -34,6 +34,7 @@ from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.learner_station import LearnerStation
 from advdmd_ray.controller.protocols import Hub, Reference, Shell, Status, Task
+from advdmd_ray.controller.quarantine import Folder, Quarantine
 from advdmd_ray.controller.rollout_station import RolloutStation
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
@@ -65,6 +66,7 @@ class Controller:
         shell: Shell,
         group_bytes: int,
         watch: Watch | None = None,
+        quarantine: Folder | None = None,
         version: int = 0,
         updates: Mapping[str, int] | None = None,
         display: Callable[[Status], None] = lambda _: None,
@@ -90,6 +92,15 @@ class Controller:
             start=StartClock(clock) if start is None else start,
         )
         self._stations = self._telemetry.stations
+        watch = Watch(config, Guard(config.guard), ()) if watch is None else watch
+        self._quarantine = Quarantine(
+            config.quarantine,
+            frontier=frontier,
+            batches=shell.batches,
+            folder=quarantine,
+            telemetry=self._telemetry,
+            watch=watch,
+        )
         self._rollout = RolloutStation(
             config,
             frontier=frontier,
@@ -101,6 +112,7 @@ class Controller:
             verify=self._verify,
             lost=self._lost,
             made=self._made,
+            not_finite=self._quarantine.not_finite,
             group_bytes=group_bytes,
             clock=clock,
         )
@@ -113,7 +125,7 @@ class Controller:
             telemetry=self._telemetry,
             deadlines=self._deadlines,
             begin=partial(self._begin, lease=None),
-            watch=Watch(config, Guard(config.guard), ()) if watch is None else watch,
+            watch=watch,
             stopping=stopping,
             version=version,
         )
@@ -132,7 +144,8 @@ class Controller:
             DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, its work takes longer than
                 `learner.cycle_timeout_s`, or nothing can ever move again.
             WeightsMismatchError: if a worker loaded other bytes than were published.
-            DivergedError: if a loss, gradient norm or reward spread left the range of its past for good.
+            DivergedError: if a loss, gradient norm or reward spread left the range of its past for good, or too many
+                groups are not finite.
             WorkerLostError: if the learner died, or groups are lost with their nodes over and over.
         """
         try:
@@ -179,16 +192,20 @@ class Controller:
             self._idle_reward.popleft()
             self._stations.busy(worker)
             task = self._shell.score(worker, group, discriminator)
-            self._begin(task, partial(self._scored, task), partial(self._reward_lost, lease=lease), lease=lease)
+            self._begin(task, partial(self._scored, task, lease), partial(self._reward_lost, lease=lease), lease=lease)
 
-    def _scored(self, task: Task, outcome: tuple[WorkReport, GroupInfo]) -> None:
+    def _scored(self, task: Task, lease: Lease, outcome: tuple[WorkReport, GroupInfo]) -> None:
         report, info = outcome
         self._verify(report)
         self._stations.waiting(task.worker)
         self._idle_reward.append(task.worker)
+        if report.fault:
+            self._quarantine.not_finite(lease, report.fault, task.worker, task.payload)
+            return
         result = self._buffer.commit(info, task.payload)
         if result is CommitResult.ACCEPTED:
             self._frontier.complete(info.ordinal)
+            self._quarantine.committed(info.ordinal)
             self._deadlines.committed()
         self._telemetry.scored(report, result)
 
@@ -206,6 +223,8 @@ class Controller:
         if died:
             self._died[task.worker] = task.process
         self._telemetry.lost(role, int(again), died=died)
+        if not isinstance(error, BytesLostError):
+            self._quarantine.ended(lease, task.worker, task.process)
 
     # The event loop -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.records import GroupInfo, Lease
@@ -66,6 +68,15 @@ class Shell(Protocol):
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """Starts scoring; outcome (WorkReport, GroupInfo), payload the group and its scores."""
+        ...
+
+    def batches(self, payload: Reference) -> tuple[pa.RecordBatch, ...]:
+        """The record batches of a payload of `hand_over` or `score`, in this process: for the quarantine. Waits.
+
+        Raises:
+            WorkerLostError: if they are gone.
+            DeadlineError: if they do not come in time.
+        """
         ...
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:

@@ -49,6 +49,7 @@ class RolloutStation:
         verify: Checks the weights that an actor says it loaded.
         lost: Has the group of a lease made again whose worker is lost.
         made: Takes a group whose bytes are in the object store.
+        not_finite: Takes one whose values are not finite: lease, fault, worker and bytes.
         group_bytes: Size of a scored group.
         clock: Monotonic clock, seconds.
     """
@@ -66,12 +67,13 @@ class RolloutStation:
         verify: Callable[[WorkReport], None],
         lost: Lost,
         made: Callable[[Lease, Reference], None],
+        not_finite: Callable[[Lease, str, str, Reference], None],
         group_bytes: int,
         clock: Callable[[], float],
     ) -> None:
         self._config, self._frontier, self._buffer, self._store = config, frontier, buffer, store
         self._shell, self._telemetry, self._begin = shell, telemetry, begin
-        self._verify, self._lost, self._made = verify, lost, made
+        self._verify, self._lost, self._made, self._not_finite = verify, lost, made, not_finite
         self._group_bytes, self._clock = group_bytes, clock
         self._ready = deque(shell.rollout_workers)
         self._generating: set[str] = set()
@@ -132,9 +134,12 @@ class RolloutStation:
 
     def _take_in(self, task: Task, lease: Lease, report: WorkReport, seconds: float) -> None:
         """The group is out of the actor's hands: its death would not lose it any more."""
+        self._telemetry.handed_over(report, seconds)
+        if report.fault:
+            self._not_finite(lease, report.fault, task.worker, task.payload)
+            return
         self._frontier.made(lease, self._clock())
         self._made(lease, task.payload)
-        self._telemetry.handed_over(report, seconds)
 
     def _generation_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
         self._network_is_free(task.worker)

@@ -126,6 +126,19 @@ class Telemetry:
         """So many overdue leases are issued again."""
         self._record([Sample.of("advdmd_rollout_leases_reissued_total", count, reason="expired")])
 
+    def quarantined(self, reason: Literal["not_finite", "process_ended"], reissued: int) -> None:
+        """An attempt at an ordinal came to nothing; so many ordinals are issued again for it."""
+        self._record(
+            [
+                Sample.of("advdmd_rollout_quarantined_total", 1, reason=reason),
+                Sample.of("advdmd_rollout_leases_reissued_total", reissued, reason="not_finite"),
+            ]
+        )
+
+    def substituted(self) -> None:
+        """Another prompt took the place of an ordinal's."""
+        self._record([Sample.of("advdmd_rollout_prompts_substituted_total", 1)])
+
     def dropped(self, count: int, reason: Literal["age", "lost"]) -> None:
         """So many groups were dropped when the learner took them: too old, or their bytes gone."""
         self._record([Sample.of("advdmd_buffer_dropped_groups_total", count, reason=reason)])

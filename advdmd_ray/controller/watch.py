@@ -58,11 +58,14 @@ class Watch:
         v + A + 1 at the latest. So of a departure in cycle c, versions below c - 1 - A are innocent.
         """
         since = self.guard.since
-        if since is None:
-            return None
-        innocent = [
-            each for each in self._checkpoints if each.version < since - 1 - self._config.rollout.max_policy_age
-        ]
+        return None if since is None else self._before(since - 1 - self._config.rollout.max_policy_age)
+
+    def way_back(self, version: int) -> str:
+        """What to do about a student that is broken since a version: go back to the newest checkpoint before it."""
+        return _way_back(self._before(version))
+
+    def _before(self, version: int) -> Saved | None:
+        innocent = [each for each in self._checkpoints if each.version < version]
         return max(innocent, key=lambda each: each.version, default=None)
 
     def cycled(self, report: CycleReport) -> None:
@@ -84,9 +87,10 @@ class Watch:
 
     def _verdict(self, stop: Departure, cycle: int) -> str:
         out = f"the run diverges: {stop.text(cycle)}, out since cycle {stop.since}"
-        good = self.last_good
-        if good is None:
-            back = "no checkpoint is older than that, so start anew by --fresh"
-        else:
-            back = f"the last good checkpoint is {good.path}: go on from it by --resume {good.path}"
-        return f"{out}; {back} with lower learning rates, or set guard.enabled=false if this is as it should be"
+        return f"{out}; {_way_back(self.last_good)}, or set guard.enabled=false if this is as it should be"
+
+
+def _way_back(good: Saved | None) -> str:
+    if good is None:
+        return "no checkpoint is older than that, so start anew by --fresh with lower learning rates"
+    return f"the last good checkpoint is {good.path}: go on from it by --resume {good.path} with lower learning rates"

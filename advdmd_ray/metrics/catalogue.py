@@ -99,7 +99,19 @@ _ROLLOUT = (
     _histogram("rollout_seconds", "Time to generate one group.", _WORK_SECONDS, "s"),
     _histogram("rollout_hand_over_seconds", "Time from the actor of a group to the object store.", _WORK_SECONDS, "s"),
     _counter("rollout_leases_issued", "Leases issued, first issues and re-issues.", unit="leases"),
-    _counter("rollout_leases_reissued", "Leases issued again, by reason (expired, lost).", "reason", unit="leases"),
+    _counter(
+        "rollout_leases_reissued",
+        "Leases issued again, by reason (expired, lost, not_finite).",
+        "reason",
+        unit="leases",
+    ),
+    _counter(
+        "rollout_quarantined",
+        "Attempts that came to nothing, by reason (not_finite, process_ended).",
+        "reason",
+        unit="groups",
+    ),
+    _counter("rollout_prompts_substituted", "Ordinals whose prompt was replaced by another.", unit="ordinals"),
     _gauge("rollout_leases_outstanding", "Leases issued and not yet committed.", unit="leases"),
 )
 _REWARD = (

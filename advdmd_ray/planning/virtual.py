@@ -9,6 +9,8 @@ from dataclasses import astuple, dataclass
 from random import Random
 from typing import Any
 
+import pyarrow as pa
+
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.telemetry import LEARNER
@@ -141,6 +143,10 @@ class VirtualShell:
             reward_m2=(0.0,),
         )
         return self._start(worker, seconds, (WorkReport(worker, seconds + before, load, 0), info), lease, before)
+
+    def batches(self, payload: Reference) -> tuple[pa.RecordBatch, ...]:  # noqa: ARG002 - there are no values
+        """See `Shell`."""
+        return ()
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:  # noqa: ARG002 - they take time only
         """See `Shell`; no bytes are ever gone."""

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "failure.log"
 
     @property
+    def quarantine(self) -> Path:
+        """Arrow files of groups that were not finite or ended their process, for `advdmd replay`."""
+        return self.path / "quarantine"
+
+    @property
     def lock(self) -> Path:
         """Held locked by a running run; the kernel lets go of it when the process ends, however it ends.
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
@@ -72,6 +74,10 @@ class LocalShell:
         snapshot = Snapshot(discriminator.manifest, discriminator.payload)
         outcome, scores = work.score(self._reward[worker], group, snapshot)
         return self._finish(worker, outcome, (group, scores))
+
+    def batches(self, payload: Reference) -> tuple[pa.RecordBatch, ...]:
+        """See `Shell`."""
+        return payload if isinstance(payload, tuple) else (payload,)
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """See `Shell`."""

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group
@@ -191,6 +192,11 @@ class RayShell:
         if stream not in self._manifests or self._manifests[stream][0] is not published.manifest:
             self._manifests[stream] = published.manifest, ray.put(published.manifest)
         return self._manifests[stream][1]
+
+    def batches(self, payload: Reference) -> tuple[pa.RecordBatch, ...]:
+        """See `Shell`."""
+        references = payload if isinstance(payload, tuple) else (payload,)
+        return tuple(answer(list(references), "the values of a group that is not finite"))
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         """See `Shell`."""

@@ -131,9 +131,11 @@ class WorkReport:
         seconds: Wall time spent inside the call.
         load: The weights in use, reported when this call loaded them, else None.
         resident_bytes: Resident memory of the worker's process after the work.
+        fault: Which values of what was made are not finite; empty if all are.
     """
 
     worker: str
     seconds: float
     load: LoadReport | None
     resident_bytes: int
+    fault: str = ""

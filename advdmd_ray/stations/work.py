@@ -1,10 +1,13 @@
 """A worker's turn, from record batch to record batch: load the weights, do the work, encode it, say what was done."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import psutil
 import pyarrow as pa
 
+from advdmd_ray.errors import NotFiniteError
 from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scores
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, TrajectoryGroup, WorkReport
 from advdmd_ray.stations.reward import RewardWorker, group_info
@@ -26,10 +29,13 @@ def generate(worker: RolloutWorker, lease: Lease, student: Snapshot) -> tuple[Wo
 
 
 def hand_over(worker: RolloutWorker, group: TrajectoryGroup) -> tuple[WorkReport, pa.RecordBatch]:
-    """A generated group as it travels. Nothing of the worker's network is used, so it may have its next work."""
+    """A generated group as it travels. Nothing of the worker's network is used, so it may have its next work.
+
+    One that is not finite travels too, for the quarantine; the report says so.
+    """
     began = time.monotonic()
-    batch = encode_group(group)
-    return _report(worker.name, began, None), batch
+    batch, fault = _encoded(partial(encode_group, group))
+    return _report(worker.name, began, None, fault), batch
 
 
 def score(
@@ -37,15 +43,25 @@ def score(
 ) -> tuple[tuple[WorkReport, GroupInfo], pa.RecordBatch]:
     """A group's scores, and what the index must know of it; the discriminator is loaded first, as by `generate`.
 
+    Scores that are not finite are told by the report.
+
     Raises:
         WeightsMismatchError: if the loaded bytes differ from the manifest.
     """
     began = time.monotonic()
     load = worker.load(discriminator)
     scored = worker.score(decode_group(group))
-    scores = encode_scores(scored)
-    return (_report(worker.name, began, load), group_info(scored, group.nbytes + scores.nbytes)), scores
+    scores, fault = _encoded(partial(encode_scores, scored))
+    return (_report(worker.name, began, load, fault), group_info(scored, group.nbytes + scores.nbytes)), scores
 
 
-def _report(worker: str, began: float, load: LoadReport | None) -> WorkReport:
-    return WorkReport(worker, time.monotonic() - began, load, psutil.Process().memory_info().rss)
+def _encoded(encode: Callable[..., pa.RecordBatch]) -> tuple[pa.RecordBatch, str]:
+    """The record batch, and what is not finite in it."""
+    try:
+        return encode(finite=True), ""
+    except NotFiniteError as error:
+        return encode(finite=False), str(error)
+
+
+def _report(worker: str, began: float, load: LoadReport | None, fault: str = "") -> WorkReport:
+    return WorkReport(worker, time.monotonic() - began, load, psutil.Process().memory_info().rss, fault)

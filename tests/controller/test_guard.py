@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.config.sections import GuardSection
+from advdmd_ray.config.faults import GuardSection
 from advdmd_ray.controller.guard import Guard, Watched, upper_limit, watched
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.cadence import CyclePlan

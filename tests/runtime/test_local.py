@@ -13,17 +13,21 @@ import torch
 from torch import Tensor
 
 from advdmd_ray.config import Config
+from advdmd_ray.controller.prompt_order import work_of
 from advdmd_ray.controller.protocols import Status, Task
 from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import WeightsMismatchError, WorkerFailedError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.history import entries_of, last_values
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime import local
 from advdmd_ray.runtime.launch import launched
 from advdmd_ray.runtime.local import LocalShell, in_this_process
-from advdmd_ray.stations.records import GroupInfo, Lease
+from advdmd_ray.stations.buffer.quarantined import read_quarantined
+from advdmd_ray.stations.records import GroupInfo, Lease, TrajectoryGroup
+from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import digest_of
 from advdmd_ray.stations.weights.store import Published
 from damage import flipped
@@ -329,6 +333,35 @@ def test_an_error_that_nobody_expects_is_one_line_and_keeps_its_traceback(
     with pytest.raises(WorkerFailedError, match=r"^ZeroDivisionError: no images; see .*failure\.log$"):
         train_here(run)
     assert "in broken" in (run.folder / "failure.log").read_text()
+
+
+def test_a_prompt_whose_groups_are_never_finite_goes_to_quarantine_and_the_run_on_to_its_end(
+    finished: Config, tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = config(tmp_path, tiny_pipeline)
+    sick = work_of(run.run.seed, 10, 3)
+    generate = RolloutWorker.generate
+
+    def overflowing(self: RolloutWorker, lease: Lease) -> TrajectoryGroup:
+        group = generate(self, lease)
+        if (lease.prompt_id, lease.seed) == (sick.prompt_id, sick.seed):
+            return dataclasses.replace(group, latents=group.latents * np.float32(np.inf))
+        return group
+
+    monkeypatch.setattr(RolloutWorker, "generate", overflowing)
+    assert train_here(run) == CYCLES
+    files = sorted(RunFolder(run.folder).quarantine.iterdir())
+    assert [file.name for file in files] == [f"ordinal-00000003-attempt-{number}.arrow" for number in range(2)]
+    found = read_quarantined(files[1])
+    assert (found.lease.ordinal, found.lease.attempt, found.lease.seed) == (3, 1, sick.seed)
+    assert found.group is not None
+    assert not np.isfinite(found.group.latents).any()
+    totals = last_values(entries_of(run.folder / "metrics.jsonl"))
+    assert totals["advdmd_rollout_prompts_substituted_total"] == 1
+    assert totals["advdmd_rollout_quarantined_total{reason=not_finite}"] == 2
+    checkpoint = latest_checkpoint(run.folder / "checkpoints")
+    assert checkpoint.facts["controller"]["frontier"]["next_ordinal"] == 2 * CYCLES
+    assert final_bytes(run) != final_bytes(finished), "another prompt was learned from"
 
 
 def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_its_end(

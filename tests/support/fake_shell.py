@@ -4,9 +4,11 @@ import copy
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from advdmd_ray.config import Config
@@ -19,6 +21,7 @@ from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CycleOutcome, CycleReport, UpdateReport
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferIndex
+from advdmd_ray.stations.buffer.quarantined import Quarantined
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest, pack
 from advdmd_ray.stations.weights.store import Published, WeightStore
@@ -74,6 +77,17 @@ class RecordingHub:
         return sum(sample.value for sample in self.samples if sample.name == name and wanted <= set(sample.labels))
 
 
+class RecordingFolder:
+    """A quarantine without a disk."""
+
+    def __init__(self) -> None:
+        self.files: list[Quarantined] = []
+
+    def keep(self, kept: Quarantined) -> Path | None:
+        self.files.append(kept)
+        return Path(f"{kept.lease.ordinal}.arrow")
+
+
 class FakeShell:
     """Takes the controller's tasks, checks each against the laws, and ends them in an order drawn by the test.
 
@@ -90,6 +104,8 @@ class FakeShell:
         cycle_s: Seconds of a learner cycle.
         rollout_s: Seconds of a rollout.
         hand_over_s: Seconds in which its group is handed over; None: at once, by the same task.
+        faulty: Whether the values of a lease's group are not finite, and the name of the worker that finds it.
+        deadly: Whether the work of a lease ends its process: that of the rollout.
         gone: Probability that the bytes of a group are gone when the learner first fetches them.
         stopped: A kind of worker, when its processes are stopped, and for how many seconds: their work goes on after.
     """
@@ -109,11 +125,14 @@ class FakeShell:
         cycle_s: float = 1.0,
         rollout_s: float = 1.0,
         hand_over_s: float | None = None,
+        faulty: Callable[[Lease, str], bool] = lambda *_: False,
+        deadly: Callable[[Lease], bool] = lambda _: False,
         gone: float = 0.0,
         stopped: tuple[str, float, float] = ("", 0.0, 0.0),
     ) -> None:
         self._gone, self._stopped = gone, stopped
         self._fetched: tuple[int, ...] = ()
+        self._faulty, self._deadly = faulty, deadly
         self._judge, self._reward, self._loss = judge, reward, loss
         self.config, self.clock = config, clock
         self._random, self._lose, self._hang, self._dead, self._cycle_s = (
@@ -139,6 +158,7 @@ class FakeShell:
         self.cycles: list[tuple[int, ...]] = []
         self.gone: list[int] = []
         self.ages: list[int] = []
+        self.brought: list[Lease] = []
         self.checkpoints: list[int] = []
         self.facts: list[dict[str, Any]] = []
         self.grids: list[int] = []
@@ -189,7 +209,7 @@ class FakeShell:
         assert len(self.at_hand[worker]) <= rollout.leases, f"{worker} has {self.at_hand[worker]} at hand"
         report = WorkReport(worker, 1.0, self._load(worker, student), RESIDENT)
         if self._hand_over_s is None:
-            at_once = WorkReport(worker, 0.0, None, RESIDENT)
+            at_once = WorkReport(worker, 0.0, None, RESIDENT, self._fault(lease, worker))
             task = self._start(worker, (report, at_once), ("group", lease), self._rollout_s)
         else:
             task = self._start(worker, (report, None), seconds=self._rollout_s)
@@ -200,7 +220,8 @@ class FakeShell:
     def hand_over(self, generated: Task, lease: Lease) -> Task:
         assert self._hand_over_s is not None, "a group that was handed over at once is not asked for again"
         assert lease in self.at_hand[generated.worker], "an actor can only hand over what it has"
-        report = WorkReport(generated.worker, self._hand_over_s, None, RESIDENT)
+        fault = self._fault(lease, generated.worker)
+        report = WorkReport(generated.worker, self._hand_over_s, None, RESIDENT, fault)
         task = Task(generated.worker, (), ("group", lease), process=generated.process)
         self._handing_over[task] = lease
         return self._watched(task, report, self._hand_over_s)
@@ -208,6 +229,7 @@ class FakeShell:
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         kind, lease = group
         assert kind == "group"
+        assert not self._fault(lease, "rollout"), "a group that is not finite is not scored"
         self.scored += 1
         info = GroupInfo(
             lease.ordinal,
@@ -220,8 +242,22 @@ class FakeShell:
             (1.0,),
         )
         return self._start(
-            worker, (WorkReport(worker, 1.0, self._load(worker, discriminator), RESIDENT), info), ("scored", lease)
+            worker,
+            (
+                WorkReport(worker, 1.0, self._load(worker, discriminator), RESIDENT, self._fault(lease, worker)),
+                info,
+            ),
+            ("scored", lease),
         )
+
+    def _fault(self, lease: Lease, worker: str) -> str:
+        return "latents: contains NaN" if self._faulty(lease, worker) else ""
+
+    def batches(self, payload: Reference) -> tuple[pa.RecordBatch, ...]:
+        kind, lease = payload
+        assert kind in {"group", "scored"}
+        self.brought.append(lease)
+        return ()
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, Reference]]) -> Task:
         ordinals = tuple(info.ordinal for info, _ in groups)
@@ -280,7 +316,8 @@ class FakeShell:
         outcome = self._outcomes.pop(task)
         generated, handed_over = self._generates.pop(task, None), self._handing_over.pop(task, None)
         unlucky = self._random is not None and task.worker != "learner" and self._random.random() < self._lose
-        died = task.worker in self._dead or unlucky or task.process is not self._processes.get(task.worker)
+        deadly = generated is not None and self._deadly(generated)
+        died = task.worker in self._dead or unlucky or deadly or task.process is not self._processes.get(task.worker)
         if handed_over is not None or (generated is not None and (died or self._hand_over_s is None)):
             self.at_hand[task.worker] -= {handed_over, generated}
         if died:
@@ -309,6 +346,7 @@ class Stage:
         self.config, self.clock, self.hub = config, Clock(), RecordingHub()
         self.shell = FakeShell(config, self.clock, **shell)
         self.frontier = PromptFrontier(config.run.seed, 10, config.rollout.lease_s)
+        self.kept = RecordingFolder()
         self.buffer: BufferIndex[Reference] = BufferIndex(
             max_bytes=config.buffer.max_bytes, max_policy_age=config.rollout.max_policy_age
         )
@@ -322,6 +360,7 @@ class Stage:
             hub=self.hub,
             shell=self.shell,
             group_bytes=GROUP_BYTES,
+            quarantine=self.kept,
             display=self.statuses.append,
             clock=self.clock,
             stopping=lambda: self.clock.now >= stop_at,

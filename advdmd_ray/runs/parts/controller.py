@@ -11,8 +11,10 @@ from advdmd_ray.controller.protocols import Hub, Shell, Status
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.watch import Saved, Watch
 from advdmd_ray.learner.checkpoint import Checkpoint, saved_steps
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import geometry
 from advdmd_ray.stations.buffer.index import BufferIndex
+from advdmd_ray.stations.buffer.quarantined import QuarantineFolder
 from advdmd_ray.stations.weights.store import WeightStore
 
 
@@ -58,6 +60,11 @@ def build_controller(
         hub=hub,
         shell=shell,
         group_bytes=geometry(config).group_bytes,
+        quarantine=QuarantineFolder(
+            RunFolder(config.folder).quarantine,
+            files=config.quarantine.files,
+            max_bytes=config.quarantine.max_bytes,
+        ),
         watch=Watch(config, Guard.from_state(facts.get("guard"), config.guard), checkpoints),
         version=version,
         updates=facts.get("updates"),

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from advdmd_ray.errors import NotFiniteError
 from advdmd_ray.stations.buffer.schema import GroupShape, scores_schema, shape_of, steps_of, trajectory_schema
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
@@ -39,21 +40,23 @@ def _all_finite(values: Float[np.ndarray, " v"]) -> bool:
     return bool(np.isfinite(squares) or np.isfinite(values).all())
 
 
-def _tensor_column(name: str, values: np.ndarray, rows: int, kind: pa.FixedShapeTensorType) -> pa.Array:
+def _tensor_column(
+    name: str, values: np.ndarray, rows: int, kind: pa.FixedShapeTensorType, *, finite: bool
+) -> pa.Array:
     required = (rows, *kind.shape)
     if values.dtype != np.float32:
         raise ValueError(f"{name}: dtype {values.dtype} came, float32 is required")
     if values.shape != required:
         raise ValueError(f"{name}: shape {list(values.shape)} came, {list(required)} is required")
     contiguous = np.ascontiguousarray(values).reshape(-1)
-    if not _all_finite(contiguous):
-        raise ValueError(f"{name}: contains NaN or infinite values; a group must be finite")
+    if finite and not _all_finite(contiguous):
+        raise NotFiniteError(f"{name}: contains NaN or infinite values; a group must be finite")
     flat = pa.array(contiguous)
     storage = pa.Array.from_buffers(kind.storage_type, rows, [None], children=[flat])
     return pa.ExtensionArray.from_storage(kind, storage)
 
 
-def _batch(columns: dict[str, np.ndarray | int], rows: int, schema: pa.Schema) -> pa.RecordBatch:
+def _batch(columns: dict[str, np.ndarray | int], rows: int, schema: pa.Schema, *, finite: bool) -> pa.RecordBatch:
     """Columns by name; an int is a fact of the group, and so is a tensor without a row axis."""
     arrays: list[pa.Array] = []
     for field in schema:
@@ -65,7 +68,7 @@ def _batch(columns: dict[str, np.ndarray | int], rows: int, schema: pa.Schema) -
                 raise ValueError(f"{field.name}: {value.dtype}{list(value.shape)} came, int64[{rows}] is required")
             arrays.append(pa.array(np.ascontiguousarray(value)))
         else:
-            arrays.append(_tensor_column(field.name, value, rows, field.type))
+            arrays.append(_tensor_column(field.name, value, rows, field.type, finite=finite))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -82,30 +85,32 @@ def _columns(group: TrajectoryGroup, rows: int) -> dict[str, np.ndarray | int]:
     }
 
 
-def encode_group(group: TrajectoryGroup) -> pa.RecordBatch:
+def encode_group(group: TrajectoryGroup, *, finite: bool = True) -> pa.RecordBatch:
     """The group as a record batch with `trajectory_schema`; contiguous tensors are not copied.
 
+    Args:
+        group: The group.
+        finite: Whether all its values must be.
+
     Raises:
-        ValueError: naming the column whose dtype, shape or row count is wrong or that is not finite.
+        NotFiniteError: naming the first column that is not finite.
+        ValueError: naming the column whose dtype, shape or row count is wrong.
     """
     shape = shape_of_group(group)
     rows = group.latents.shape[0]
-    return _batch(_columns(group, rows), rows, trajectory_schema(shape))
+    return _batch(_columns(group, rows), rows, trajectory_schema(shape), finite=finite)
 
 
-def encode_scores(scored: ScoredGroup) -> pa.RecordBatch:
-    """The scores of a group, without the group, as a record batch with `scores_schema`.
-
-    Raises:
-        ValueError: naming the column whose dtype, shape or row count is wrong or that is not finite.
-    """
+def encode_scores(scored: ScoredGroup, *, finite: bool = True) -> pa.RecordBatch:
+    """The scores of a group, without the group, as a record batch with `scores_schema`; otherwise as `encode_group`."""
     columns = {
         "ordinal": scored.group.ordinal,
         "seed": scored.group.seeds,
         "rewards": scored.rewards,
         "reward_version": scored.reward_version,
     }
-    return _batch(columns, len(scored.group.seeds), scores_schema(shape_of_group(scored.group).steps))
+    schema = scores_schema(shape_of_group(scored.group).steps)
+    return _batch(columns, len(scored.group.seeds), schema, finite=finite)
 
 
 def _check_schema(batch: pa.RecordBatch, required: pa.Schema) -> None:
