@@ -29,6 +29,8 @@ from advdmd_ray.errors import (
 Handle = Any
 """An actor's handle. Ray types neither a call with several returns nor the options of an actor."""
 ANSWER_S = 120.0
+MORE_TIME = "check the cluster's free CPUs and GPUs or raise ray.start_timeout_s"
+"""What helps a start that waits for workers in vain."""
 # How Ray says that a worker or its node is gone, or bytes with it.
 LOST = (
     ActorDiedError,
@@ -42,10 +44,18 @@ LOST = (
 _CLEAR = (CheckpointError, DeadlineError, UserError, WeightsMismatchError, WorkerLostError)
 
 
-def answer(reference: ray.ObjectRef | list[ray.ObjectRef], what: str, timeout_s: float = ANSWER_S) -> Any:
+def answer(
+    reference: ray.ObjectRef | list[ray.ObjectRef], what: str, timeout_s: float = ANSWER_S, remedy: str = ""
+) -> Any:
     """The value of a reference, or a list of theirs.
 
     An error of ours that the worker raised comes as itself, its traceback behind it.
+
+    Args:
+        reference: What is waited for.
+        what: Its name in an error.
+        timeout_s: Seconds to wait.
+        remedy: What to do if it does not come in time, such as `MORE_TIME`.
 
     Raises:
         DeadlineError: if it does not come in time; names `what`.
@@ -56,7 +66,7 @@ def answer(reference: ray.ObjectRef | list[ray.ObjectRef], what: str, timeout_s:
         with _in_our_words(what):
             return ray.get(reference, timeout=timeout_s)
     except GetTimeoutError:
-        raise DeadlineError(f"waited {timeout_s:.0f} s for {what}") from None
+        raise DeadlineError(f"waited {timeout_s:.0f} s for {what}{remedy and f'; {remedy}'}") from None
 
 
 def landed(future: Future[Any], what: str) -> Any:

@@ -9,7 +9,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.diffusion.transfer import let_go
 from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.parts.inputs import TableEncoder
-from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.calls import MORE_TIME, Handle, answer
 from advdmd_ray.stations.prompt_table import TableFacts
 
 WHAT = "the encoding of the prompts"
@@ -60,7 +60,7 @@ def encoded(
     """
     shards: list[ray.ObjectRef] = []
     while True:
-        report = answer(_next(encoding, limit_s), WHAT, limit_s)
+        report = answer(_next(encoding, limit_s), WHAT, limit_s, MORE_TIME)
         if isinstance(report, TableFacts):
             return report, shards if not report.prompts.files else []
         progress(*report)
@@ -70,7 +70,5 @@ def encoded(
 def _next(encoding: ray.ObjectRefGenerator, limit_s: float) -> ray.ObjectRef:
     ready, _ = ray.wait([encoding], timeout=limit_s)
     if not ready:
-        raise DeadlineError(
-            f"waited {limit_s:.0f} s for {WHAT}; check the cluster's free CPUs and GPUs or raise ray.start_timeout_s"
-        )
+        raise DeadlineError(f"waited {limit_s:.0f} s for {WHAT}; {MORE_TIME}")
     return next(encoding)

@@ -27,7 +27,7 @@ from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.needs.sharing import by_turns
-from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.calls import MORE_TIME, Handle, answer
 from advdmd_ray.runtime.display import samples_progress, texts_progress
 from advdmd_ray.runtime.encoding import begin_encoding, encoded
 from advdmd_ray.runtime.landing import Landing
@@ -97,7 +97,7 @@ class RayShell:
             self._hire()
             encoding = self._workers[self.rollout_workers[0]].encode.remote()
         for index, seen in enumerate(sights):  # before the texts: they may take an hour
-            answer(seen, f"learner rank {index} to see the run folder", limit)
+            answer(seen, f"learner rank {index} to see the run folder", limit, MORE_TIME)
         with texts_progress() as progress:
             facts, payloads = encoded(encoding, limit, progress)
         clock.ended("texts")
@@ -107,7 +107,8 @@ class RayShell:
             with samples_progress() as progress:
                 make_shards(config, made_first, self._table, progress)
             self._hire()
-        address, port = answer(self._ranks[0].rendezvous.remote(), "the address of learner rank 0", limit)
+        meeting = self._ranks[0].rendezvous.remote()
+        address, port = answer(meeting, "the address of learner rank 0", limit, MORE_TIME)
         waits = {name: worker.open.remote(*self._table) for name, worker in self._workers.items()}
         for index, rank in enumerate(self._ranks):
             waits[f"learner-{index}"] = rank.join.remote(address, port, checkpoint, *self._table)
@@ -115,10 +116,7 @@ class RayShell:
         while waits:
             ready, _ = ray.wait(list(waits.values()), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise DeadlineError(
-                    f"{', '.join(waits)} not up after {limit:.0f} s; check the cluster's free CPUs and GPUs or raise "
-                    "ray.start_timeout_s"
-                )
+                raise DeadlineError(f"{', '.join(waits)} not up after {limit:.0f} s; {MORE_TIME}")
             # One by one: a rank that fails must be heard before the others have waited for it in vain.
             name = next(name for name, ref in waits.items() if ref == ready[0])
             started = answer(waits.pop(name), f"the start of {name}")
@@ -130,7 +128,7 @@ class RayShell:
         bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
         self._group = group = placement_group([bundle] * learner.ranks, strategy="PACK")
         if not group.wait(limit):
-            raise DeadlineError(f"waited {limit:.0f} s for room for the learner's gang")
+            raise DeadlineError(f"waited {limit:.0f} s for room for the learner's gang; {MORE_TIME}")
         return group
 
     def _hire(self) -> None:

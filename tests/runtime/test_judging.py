@@ -63,7 +63,7 @@ def measured(config: Config, busy: float, trajectories: int) -> None:
         "advdmd_rollout_trajectories_total": trajectories,
     }
     config.folder.mkdir(parents=True, exist_ok=True)
-    RunFolder(config.folder).metrics.write_text(json.dumps({"time": 0.0, "values": values}) + "\n")
+    RunFolder(config.folder).metrics.write_text(json.dumps({"time": 0.0, "cycle": 0, "values": values}) + "\n")
 
 
 def test_patience_follows_the_pace_of_the_rollouts_and_the_longest_piece(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.errors import BytesLostError, DeadlineError, UserError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime import ray_shell
+from advdmd_ray.runtime.calls import MORE_TIME
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.worker_actors import RolloutActor
 from advdmd_ray.stations import work
@@ -199,9 +200,25 @@ def test_a_worker_that_is_replaced_gets_the_prompts_again(monkeypatch: pytest.Mo
 
 def test_a_gang_without_room_is_said_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, None, room=False)
-    with pytest.raises(DeadlineError, match="waited 300 s for room for the learner's gang"):
+    with pytest.raises(DeadlineError, match=f"waited 300 s for room for the learner's gang; {MORE_TIME}"):
         RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
     assert world.events == []
+
+
+def test_every_wait_of_a_start_names_the_setting_that_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, None)
+    waited: dict[str, str] = {}
+
+    def answer(asked: str, what: str, timeout_s: float = 0.0, remedy: str = "") -> Any:
+        if timeout_s:
+            waited[what] = remedy
+        return world._answer(asked)
+
+    monkeypatch.setattr(ray_shell, "answer", answer)
+    RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
+    assert len(waited) == 3
+    assert set(waited.values()) == {MORE_TIME}
+    assert "ray.start_timeout_s" in MORE_TIME
 
 
 def test_a_worker_that_dies_at_its_start_ends_the_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
