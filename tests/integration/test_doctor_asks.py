@@ -32,6 +32,7 @@ def test_the_doctor_compares_a_run_with_what_a_cluster_offers() -> None:
         assert sound.ended(120) == 0, sound.log()
         offer = "1 node with 3 CPUs, 2 GPUs (H100), 7.5 GiB of memory and 191 MiB of object store"
         assert f"127.0.0.1:{port} answers: {offer}" in sound.log()
+        assert f"every node sees {place.folder}" in sound.log()
         assert sound.log().splitlines()[-1].startswith("Ready")
 
         wide = place.start([*DOCTOR, "--config", str(config), "learner.num_cpus=4"], **joined)

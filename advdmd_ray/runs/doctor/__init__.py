@@ -20,9 +20,10 @@ from advdmd_ray.runs.doctor.machine import (
     examine_python,
     examine_shared_memory,
 )
-from advdmd_ray.runs.doctor.nodes import Node, ask_cluster, this_machine
+from advdmd_ray.runs.doctor.nodes import Node, ask_cluster, examine_sight, this_machine
 from advdmd_ray.runs.doctor.roles import examine_memory, examine_placement, examine_roles, examine_store, examine_texts
-from advdmd_ray.runs.folder import plan_start
+from advdmd_ray.runs.folder import check_writable, plan_start
+from advdmd_ray.runs.lasting import marked
 from advdmd_ray.runs.needs.disk import check_disk
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved, sizes_of
 from advdmd_ray.runs.preflight import checks
@@ -58,11 +59,24 @@ def examine(config: Config, *, ray_deadline_s: float = RAY_DEADLINE_S) -> list[F
         findings.append(examine_shared_memory(config, SHARED_MEMORY))
         nodes: Sequence[Node] = (this_machine(config.ray.object_store_bytes, gpus=reserved(placement(config))[1] > 0),)
     else:
-        found, nodes = ask_cluster(address, ray_deadline_s)
+        found, nodes = _asked(config, address, ray_deadline_s)
         findings.append(found)
+        if (sight := examine_sight(config, nodes)) is not None:
+            findings.append(sight)
     findings += _examine_plan(config, nodes)
     cuda = examine_cuda(config, joins=address is not None)
     return findings if cuda is None else [*findings, cuda]
+
+
+def _asked(config: Config, address: str, deadline_s: float) -> tuple[Finding, tuple[Node, ...]]:
+    """What a cluster offers, and which of its nodes see the folder of the runs, if this one can write there."""
+    output = Path(config.run.output)
+    try:
+        check_writable(output)
+    except UserError:
+        return ask_cluster(address, deadline_s)
+    with marked(output, "run.output") as mark:
+        return ask_cluster(address, deadline_s, mark)
 
 
 def examine_room(config: Config, *, local: bool = False) -> list[Finding]:

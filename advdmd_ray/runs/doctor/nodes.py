@@ -5,13 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
+from advdmd_ray.config import Config
 from advdmd_ray.runs.doctor.finding import Finding, some
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.needs.amounts import amount
 from advdmd_ray.runs.needs.memory import GIB
 
@@ -43,6 +45,7 @@ class Node:
         object_store: Memory of its object store, bytes.
         gpu: Kind of its GPUs; empty if it has none or does not say.
         gpu_memory: Of one GPU, bytes; None if unknown.
+        sees: Whether it sees the folder of the runs; None if it was not asked or did not say.
     """
 
     name: str
@@ -52,9 +55,10 @@ class Node:
     object_store: float
     gpu: str = ""
     gpu_memory: float | None = None
+    sees: bool | None = None
 
 
-def node_of(name: str, resources: Mapping[str, float]) -> Node:
+def node_of(name: str, resources: Mapping[str, float], *, sees: bool | None = None) -> Node:
     """A node by Ray's own names of its resources."""
     kinds = [key.removeprefix(_ACCELERATOR) for key in resources if key.startswith(_ACCELERATOR)]
     gpus = resources.get("GPU", 0.0)
@@ -67,6 +71,7 @@ def node_of(name: str, resources: Mapping[str, float]) -> Node:
         object_store=resources.get("object_store_memory", 0.0),
         gpu=kind,
         gpu_memory=GPU_GIB[kind] * GIB if kind in GPU_GIB else None,
+        sees=sees,
     )
 
 
@@ -90,14 +95,16 @@ def _gpus_here() -> tuple[int, str, int | None]:
     return torch.cuda.device_count(), torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory
 
 
-def ask_cluster(address: str, deadline_s: float) -> tuple[Finding, tuple[Node, ...]]:
+def ask_cluster(address: str, deadline_s: float, mark: Mark | None = None) -> tuple[Finding, tuple[Node, ...]]:
     """Join a cluster for a moment and list its living nodes, in a process that can be ended.
 
     Args:
         address: As for a run.
         deadline_s: Seconds in which the answer must be there.
+        mark: Of the folder of the runs, which each node is asked for; None: it is not.
     """
-    command = [sys.executable, "-m", "advdmd_ray.runtime.offer", address]
+    look = ("", "") if mark is None else (str(mark.file), mark.text)
+    command = [sys.executable, "-m", "advdmd_ray.runtime.offer", address, *look]
     # The same default as that of `advdmd run`.
     environment = {"RAY_AUTH_MODE": "token", **os.environ}
     try:
@@ -112,7 +119,7 @@ def ask_cluster(address: str, deadline_s: float) -> tuple[Finding, tuple[Node, .
         reason = lines[-1].strip() if lines else f"exit code {answer.returncode}"
         return Finding("ray", "change", re.sub(r"\x1b\[[0-9;]*m", "", reason)), ()
     listed: list[dict[str, Any]] = json.loads(answer.stdout.splitlines()[-1])
-    nodes = tuple(node_of(node["name"], node["resources"]) for node in listed)
+    nodes = tuple(node_of(node["name"], node["resources"], sees=node.get("sees")) for node in listed)
     return Finding("ray", "ok", f"{address} answers: {offer_text(nodes)}"), nodes
 
 
@@ -125,3 +132,22 @@ def offer_text(nodes: tuple[Node, ...]) -> str:
         f"{amount(sum(node.memory for node in nodes))} of memory and "
         f"{amount(sum(node.object_store for node in nodes))} of object store"
     )
+
+
+def examine_sight(config: Config, nodes: Sequence[Node]) -> Finding | None:
+    """Whether a learner rank can be where the folder of the runs is seen; None if no node was asked."""
+    told = [node for node in nodes if node.sees is not None]
+    if not told:
+        return None
+    blind = sorted({node.name for node in told if not node.sees})
+    if not blind:
+        return Finding("sight", "ok", f"every node sees {config.run.output}")
+    learner, names = config.learner, ", ".join(blind)
+    homes = [node for node in nodes if node.cpus >= learner.num_cpus and node.gpus >= learner.num_gpus]
+    if homes and all(node.sees is False for node in homes):
+        text = (
+            f"no node with room for a learner rank sees {config.run.output}; set run.output to a folder that they share"
+        )
+        return Finding("sight", "change", text)
+    text = f"{names} does not see {config.run.output}: a learner rank that is placed there ends the start"
+    return Finding("sight", "note", text)

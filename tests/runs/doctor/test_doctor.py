@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,38 @@ def test_torch_is_not_asked_where_nobody_wants_a_gpu() -> None:
 )
 def test_authentication_must_be_agreed_on(mode: str | None, joins: bool, state: str) -> None:
     assert examine_authentication(mode, joins=joins).state == state
+
+
+@pytest.mark.parametrize(
+    ("sees", "state", "says"),
+    [
+        ((None, None, None), None, ""),
+        ((True, True, True), "ok", "every node sees runs"),
+        ((True, False, True), "note", "b does not see runs: a learner rank that is placed there ends the start"),
+        ((True, False, False), "change", "no node with room for a learner rank sees runs; set run.output"),
+        ((True, False, None), "note", "b does not see runs"),
+    ],
+)
+def test_nodes_that_do_not_see_the_folder_of_the_runs_are_named(
+    sees: Sequence[bool | None], state: str | None, says: str
+) -> None:
+    # The head, which sees it, has no CPU for a worker.
+    cluster = [
+        nodes.node_of(name, {"CPU": 8.0 * (name != "a")}, sees=seen) for name, seen in zip("abc", sees, strict=True)
+    ]
+    found = nodes.examine_sight(Config(), cluster)
+    assert (found and found.state) == state
+    assert says in (found.text if found else "")
+
+
+def test_the_doctor_has_each_node_look_for_a_mark_in_the_folder_and_takes_it_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pipeline(tmp_path / "teacher")
+    listed = [{"name": "far", "resources": {"CPU": 8.0}, "sees": False}]
+    script = f'test "$(cat "$4")" = "$(echo "$5")" || exit 1\necho \'{json.dumps(listed)}\''
+    python_that_answers(tmp_path, script, monkeypatch)
+    before = sorted(tmp_path.rglob("*"))
+    found = {finding.subject: finding for finding in doctor.examine(config_in(tmp_path, ray={"address": "auto"}))}
+    assert (found["ray"].state, found["sight"].state) == ("ok", "change")
+    assert sorted(tmp_path.rglob("*")) == before
