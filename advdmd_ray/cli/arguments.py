@@ -56,7 +56,11 @@ def add_config(command: argparse.ArgumentParser, *, required: bool = True) -> No
         help="YAML file, or one that ships: see `advdmd configs`",
     )
     command.add_argument(
-        "overrides", nargs="*", metavar="section.key=value", help="settings that override the file's, in order"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="section.key=value",
+        help="settings that override the file's, in order",
     )
 
 

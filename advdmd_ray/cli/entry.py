@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from advdmd_ray import __version__, errors
-from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, run, sample
+from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, replay, run, sample
 from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, SIGNALLED, Parser, end
 from advdmd_ray.runtime.stopping import interrupting
 
@@ -25,6 +25,7 @@ COMMANDS = (
     configs.COMMAND,
     doctor.COMMAND,
     plan.COMMAND,
+    replay.COMMAND,
 )
 
 

@@ -58,6 +58,10 @@ class RolloutWorker:
         self._latent_shape = latent_shape
         self._group_size_of = group_size_of
 
+    def weights(self) -> dict[str, Tensor]:
+        """The student's tensors that snapshots cover; before the first of them those of the teacher."""
+        return self._network.held()
+
     def load(self, snapshot: Snapshot) -> LoadReport | None:
         """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
 

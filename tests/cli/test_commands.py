@@ -269,7 +269,7 @@ def test_wrong_arguments_are_one_line(argv: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["run", "pretrain", "sample", "evaluate", "export", "compare", "configs", "doctor"])
+@pytest.mark.parametrize("command", [command.name for command in cli.COMMANDS])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, "--help"])

@@ -85,6 +85,10 @@ class VersionedModule:
         self.version: int | None = None
         self._worker, self._base_digest = worker, base_digest
 
+    def held(self) -> dict[str, Tensor]:
+        """The tensors that snapshots cover, as they are now."""
+        return self._loader.loaded()
+
     def load(self, snapshot: Snapshot) -> LoadReport | None:
         """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
 
