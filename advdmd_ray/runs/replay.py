@@ -138,8 +138,8 @@ def described(values: np.ndarray) -> str:
     finite = values[np.isfinite(values)]
     if not finite.size:
         return "none is finite"
-    share = finite.size / values.size
-    return f"{share:.4g} finite, from {finite.min():.4g} to {finite.max():.4g}"
+    share = "all" if finite.size == values.size else f"{100 * finite.size / values.size:.3g} %"
+    return f"{share} finite, from {finite.min():.4g} to {finite.max():.4g}"
 
 
 def config_beside(file: Path) -> Path:

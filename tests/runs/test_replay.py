@@ -17,7 +17,7 @@ from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_rollout_worker
-from advdmd_ray.runs.replay import replay
+from advdmd_ray.runs.replay import described, replay
 from advdmd_ray.stations.buffer.quarantined import Quarantined, write_quarantined
 from advdmd_ray.stations.buffer.record_batch import encode_group
 from advdmd_ray.stations.records import Lease
@@ -66,7 +66,7 @@ def test_a_lease_of_version_0_is_run_with_the_teachers_weights_and_gives_the_sam
     ]
     assert all(line.endswith("; the same in the file") for line in lines)
     state = group.latents[:, 1]
-    assert f"noise level 0.6: 1 finite, from {state.min():.4g} to {state.max():.4g}" in lines[2]
+    assert f"noise level 0.6: all finite, from {state.min():.4g} to {state.max():.4g}" in lines[2]
 
 
 def test_weights_that_overflow_are_found_at_the_first_value_that_they_make(config: Config) -> None:
@@ -74,7 +74,7 @@ def test_weights_that_overflow_are_found_at_the_first_value_that_they_make(confi
     done = replay(config, quarantined(3))
     assert not done.finite
     assert done.text.endswith("values stop being finite at the mean of action 0")
-    assert "the state of level 0, noise level 1: 1 finite" in done.text
+    assert "the state of level 0, noise level 1: all finite" in done.text
     assert "the mean of action 0: none is finite" in done.text
     assert f"with the weights of {RunFolder(config.folder).checkpoints / 'step-00000003'}" in done.text
 
@@ -94,6 +94,11 @@ def test_without_a_checkpoint_of_its_version_it_says_which_weights_it_took(
     for step in saved:
         save(config, step, lambda weight: weight)
     assert used in replay(config, quarantined(version)).text
+
+
+def test_some_values_that_are_not_finite_are_a_share_and_leave_the_range_of_the_others() -> None:
+    assert described(np.array([1.0, np.nan, -3.0, np.inf])) == "50 % finite, from -3 to 1"
+    assert described(np.array([np.nan])) == "none is finite"
 
 
 def test_rewards_that_were_not_finite_are_not_scored_again_and_it_says_so(config: Config) -> None:
@@ -120,6 +125,6 @@ def test_the_command_takes_the_runs_own_configuration_and_ends_with_1_where_it_i
     write_quarantined(file, quarantined(3))
     assert cli.main(["replay", str(file)]) == cli.DONE
     assert capsys.readouterr().out.endswith("all values are finite here\n")
-    save(config, 3, lambda weight: weight * np.float32("inf"))
+    save(config, 3, lambda weight: torch.full_like(weight, float("inf")))
     assert cli.main(["replay", str(file), "--config", str(folder.config)]) == cli.FAILED
     assert "values stop being finite" in capsys.readouterr().out

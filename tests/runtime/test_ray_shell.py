@@ -327,6 +327,14 @@ def test_a_group_is_handed_over_by_the_process_that_made_it(killed: list[Process
     assert first.calls == [("generate", lease(0)), ("generate", lease(1)), ("hand_over", lease(0))]
 
 
+@pytest.mark.parametrize(("payload", "asked"), [("group", ["group"]), (("group", "scores"), ["group", "scores"])])
+def test_the_values_of_a_group_in_quarantine_are_asked_for_together(
+    payload: Any, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_shell, "answer", lambda references, _: [f"batch of {each}" for each in references])
+    assert RayShell(Config()).batches(payload) == tuple(f"batch of {each}" for each in asked)
+
+
 def test_all_tasks_of_a_dead_process_are_lost_and_one_process_takes_its_place(killed: list[Process]) -> None:
     shell = shell_of()
     first: Any = shell._workers["rollout-0"]
