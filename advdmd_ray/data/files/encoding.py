@@ -9,6 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -148,11 +149,22 @@ class ShardEncoding:
             threads: That decode and scale images.
 
         Raises:
-            UserError: if too many images cannot be used, or the folder cannot be written.
+            UserError: if too many images cannot be used, the codec makes other latents, or the folder cannot be
+                written. A folder that was made for nothing is gone then.
         """
         if self.file.exists():
             return Encoded(0, {})
+        made = [path for path in (self.file.parent, *self.file.parent.parents) if not path.exists()]
         make_cache(self.file.parent)
+        try:
+            return self._encode(codec, threads)
+        except UserError:
+            with suppress(OSError):  # what is not empty stays
+                for path in made:
+                    path.rmdir()
+            raise
+
+    def _encode(self, codec: Callable[[Tensor], Tensor], threads: int) -> Encoded:
         skipped, images = Skipped(self.most_skipped), 0
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
             usable = _fitted(self.shard.read(), self.fitting, pool, 2 * max(threads, BATCH), skipped)
@@ -161,7 +173,7 @@ class ShardEncoding:
                 nonlocal images
                 while some := list(itertools.islice(usable, BATCH)):
                     images += len(some)
-                    yield _batch(some, codec)
+                    yield _batch(some, codec, self.shape)
 
             write_latents(self.file, self.shape, batches())
         return Encoded(images, skipped.reasons)
@@ -190,10 +202,20 @@ def _fitted(
             future.cancel()
 
 
-def _batch(some: Sequence[tuple[CaptionedImage, np.ndarray]], encode: Callable[[Tensor], Tensor]) -> Batch:
+def _batch(
+    some: Sequence[tuple[CaptionedImage, np.ndarray]],
+    encode: Callable[[Tensor], Tensor],
+    shape: tuple[int, int, int],
+) -> Batch:
     pixels = torch.from_numpy(np.stack([fitted for _, fitted in some]))
     captions = [" ".join(item.caption.split()) for item, _ in some]
-    return [item.name for item, _ in some], captions, encode(pixels), thumbnails(pixels)
+    latents = encode(pixels)
+    if tuple(latents.shape[1:]) != shape:
+        raise UserError(
+            f"the image codec turns an image in colours into a latent of {tuple(latents.shape[1:])}, and the "
+            f"transformer takes {shape}; choose another model.path for data.source=files"
+        )
+    return [item.name for item, _ in some], captions, latents, thumbnails(pixels)
 
 
 def write_latents(file: Path, shape: tuple[int, int, int], batches: Iterator[Batch]) -> None:
