@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from advdmd_ray.comparison.rivals import Trainer
+from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.runs.needs.compute import Cost, cycle_cost
 
@@ -65,9 +66,15 @@ class AdvDmdTrainer(Trainer):
         return {"updates": dict(self._updates), **self._signals.notes()}
 
     def save(self, facts: Mapping[str, Any]) -> None:
-        """See `Trainer`."""
+        """See `Trainer`.
+
+        Raises:
+            CheckpointError: if the disk refuses.
+        """
         own = {"spent": asdict(self._spent), "ratio_checked": self._checked, "updates": self._updates}
-        self._run.worker.checkpoint({**facts, **own, "signals": asdict(self._signals)})
+        outcome = self._run.worker.checkpoint({**facts, **own, "signals": asdict(self._signals)})
+        if outcome.refused:
+            raise CheckpointError(outcome.refused)
 
 
 def made_plan(report: "CycleReport") -> CyclePlan:

@@ -40,7 +40,7 @@ class Deadlines:
         if self._lost_in_a_row >= FETCHES_IN_A_ROW:
             raise WorkerLostError(
                 f"the bytes of taken groups were gone {FETCHES_IN_A_ROW} times in a row; see the nodes and object "
-                "stores in Ray's logs, then start again with --resume auto"
+                "stores in Ray's logs"
             )
 
     def check(self, waiting_for: Callable[[], str]) -> None:

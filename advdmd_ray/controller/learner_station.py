@@ -18,7 +18,7 @@ from advdmd_ray.controller.watch import Saved, Watch
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.cadence import Every
-from advdmd_ray.learner.outcome import CycleOutcome
+from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
@@ -53,6 +53,7 @@ class LearnerStation:
 
     Attributes:
         version: Of the newest weights; equals the cycles done.
+        refused: Why the last checkpoint could not be written; empty if it could.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class LearnerStation:
         self._shell, self._telemetry, self._deadlines, self._begin = shell, telemetry, deadlines, begin
         self._watch, self._stopping = watch, stopping
         self.version = self._first = version
-        self._checkpointed, self._owed = -1, False
+        self._checkpointed, self._owed, self.refused = -1, False, ""
         self._fetched: tuple[GroupInfo, ...] | None = None
         self._due: deque[Callable[[], None]] = deque()
         self._chores = (
@@ -157,7 +158,7 @@ class LearnerStation:
             self._telemetry.watched(self._watch.guard)
             self.measure()
         self._due.extend(start for every, start in self._chores if every.due(self.version))
-        if self._owed and self._watch.quiet:
+        if self._owed and self._watch.quiet and self._start_good_checkpoint not in self._due:
             self._due.append(self._start_good_checkpoint)
 
     def _publish(self, manifest: Manifest, payload: Reference) -> None:
@@ -171,13 +172,14 @@ class LearnerStation:
 
     # Chores ---------------------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Starts the checkpoint of this version, unless there is one; the gang must be idle.
+    @property
+    def saved(self) -> bool:
+        """Whether this version has a checkpoint, or needs none: a run that stops before its first cycle has no news."""
+        return self._checkpointed == self.version or (self.version == self._first and self._stopping())
 
-        A run that was asked to stop before its first cycle has learned nothing to save.
-        """
-        nothing_new = self.version == self._first and self._stopping()
-        if self._checkpointed != self.version and not nothing_new:
+    def save(self) -> None:
+        """Starts the checkpoint of this version, unless there is one; the gang must be idle."""
+        if not self.saved:
             self._occupy()
             self._start_checkpoint()
 
@@ -199,11 +201,16 @@ class LearnerStation:
         }
         self._begin(self._shell.checkpoint(facts), self._saved, self._lost)
 
-    def _saved(self, path: str) -> None:
-        logger.info("checkpoint %s", path)
-        self._watch.saved(Saved(self.version, path))
-        self._checkpointed = self.version
+    def _saved(self, outcome: CheckpointOutcome) -> None:
         self._free()
+        self.refused, self._owed = outcome.refused, bool(outcome.refused)
+        if outcome.refused:
+            logger.warning("%s; it is tried again", outcome.refused)
+            self._telemetry.checkpoint_refused()
+            return
+        logger.info("checkpoint %s", outcome.path)
+        self._watch.saved(Saved(self.version, outcome.path))
+        self._checkpointed = self.version
 
     def _start_grid(self) -> None:
         self._begin(self._shell.grid(), lambda _: self._free(), self._lost)
@@ -229,6 +236,4 @@ class LearnerStation:
         self._telemetry.stations.waiting(LEARNER)
 
     def _lost(self, _: Task, error: WorkerLostError) -> None:
-        raise WorkerLostError(
-            f"{error}; the learner's gang cannot go on without it: start again with --resume auto"
-        ) from error
+        raise WorkerLostError(f"{error}; the learner's gang cannot go on without it") from error

@@ -40,7 +40,7 @@ from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begun, UnderWay
 from advdmd_ray.controller.watch import Watch
-from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.errors import BytesLostError, CheckpointError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 from advdmd_ray.stations.weights.store import WeightStore
@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 REFRESH_S = 0.2
 """Seconds between two statuses for the display."""
+SAVES, SAVE_PAUSE_S = 7, 10.0
+"""How often the last checkpoint is tried, and the seconds between: a minute in which somebody may make room."""
 
 
 class Controller:
@@ -71,12 +73,14 @@ class Controller:
         updates: Mapping[str, int] | None = None,
         display: Callable[[Status], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
         start: StartClock | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
         self._display, self._clock, self._deadlines = display, clock, Deadlines(config, clock)
+        self._sleep = sleep
         self._under_way = UnderWay(frontier.wants)
         self._unscored: deque[tuple[Lease, Reference]] = deque()
         self._idle_reward = deque(shell.reward_workers)
@@ -147,6 +151,7 @@ class Controller:
             DivergedError: if a loss, gradient norm or reward spread left the range of its past for good, or too many
                 groups are not finite.
             WorkerLostError: if the learner died, or groups are lost with their nodes over and over.
+            CheckpointError: if the last checkpoint cannot be written for a minute.
         """
         try:
             return self._run()
@@ -168,12 +173,25 @@ class Controller:
             self._expire()
             self._show()
         # What is still under way belongs to cycles that will not come; a resumed run makes it again.
-        self._learner.save()
-        while self._deadlines.learner_busy:
-            self._collect()
+        self._save()
         self._learner.measure()
         self._show(at_once=True)
         return self._learner.version
+
+    def _save(self) -> None:
+        """Writes the last checkpoint; a disk that refuses it is asked again for a while."""
+        for tried in range(SAVES):
+            if tried:
+                self._sleep(SAVE_PAUSE_S)
+            self._learner.save()
+            while self._deadlines.learner_busy:
+                self._collect()
+            if self._learner.saved:
+                return
+        raise CheckpointError(
+            f"cycle {self._learner.version} could not be saved, {SAVES} times in {(SAVES - 1) * SAVE_PAUSE_S:.0f} s: "
+            f"{self._learner.refused}"
+        )
 
     # Reward station -------------------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class Shell(Protocol):
         ...
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:
-        """Starts writing a checkpoint; outcome its path as text."""
+        """Starts writing a checkpoint; outcome CheckpointOutcome."""
         ...
 
     def grid(self) -> Task:

@@ -204,6 +204,10 @@ class Telemetry:
         """The guard looked at a cycle."""
         self._record([Sample.of("advdmd_run_series_out", len(guard.out))])
 
+    def checkpoint_refused(self) -> None:
+        """The disk did not take a checkpoint."""
+        self._record([Sample.of("advdmd_learner_checkpoints_refused_total", 1)])
+
     def judged(self, judgement: Judgement) -> bool:
         """The judge looked at the student; whether the alarm for reward hacking fires now."""
         reward = sum(self._final_rewards) / len(self._final_rewards) if self._final_rewards else math.nan

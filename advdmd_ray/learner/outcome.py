@@ -46,6 +46,19 @@ class PolicyCycleReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointOutcome:
+    """What came of a checkpoint: rank 0's word, which alone writes it.
+
+    Attributes:
+        path: Its folder, as text; empty where none was written.
+        refused: Why the disk did not take it, one line; empty if it did.
+    """
+
+    path: str = ""
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CycleReport:
     """One learner cycle.
 

@@ -1,5 +1,6 @@
 """One rank as a worker: groups in, weights and a report out. The same on Ray and in one process."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid,
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
-from advdmd_ray.learner.outcome import CycleOutcome
+from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome
 from advdmd_ray.learner.tensor_file import TensorStream
 from advdmd_ray.stations.buffer.record_batch import decode_scored
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest, Payload
+
+logger = logging.getLogger(__name__)
 
 GRID_ROWS, GRID_COLUMNS = 6, 10
 """Most of a sample grid: fewer of large images."""
@@ -109,13 +112,11 @@ class LearnerWorker:
         manifests, student, discriminator = publication
         return CycleOutcome(report, *manifests, psutil.Process().memory_info().rss), student, discriminator
 
-    def checkpoint(self, facts: Mapping[str, Any]) -> str:
-        """Saves the learner and the controller's facts as one checkpoint. Collective; rank 0 alone has tensors on it.
+    def checkpoint(self, facts: Mapping[str, Any]) -> CheckpointOutcome:
+        """Saves the learner and the controller's facts as one checkpoint, if the disk takes it.
 
-        The checkpoint that the facts name as `last_good`, if any, stays beside those that are kept anyway.
-
-        Raises:
-            CheckpointError: on rank 0, if the disk refuses.
+        The checkpoint that the facts name as `last_good`, if any, stays beside those that are kept anyway. Collective;
+        rank 0 alone has tensors on its disk.
         """
         streams = self.learner.tensors()
         everything = {
@@ -123,24 +124,22 @@ class LearnerWorker:
             "controller": dict(facts),
             "config": self._config.model_dump(mode="json"),
         }
-        path: Path | str = ""
-        try:
-            if self._gang.rank == 0:
-                keep = self._config.learner.keep_checkpoints
-                path = save_checkpoint(
-                    self._checkpoints, self.learner.version, streams, everything, keep, spare=facts.get("last_good")
-                )
-        except CheckpointError:
-            _drain(streams)  # the other ranks still gather
-            raise
-        _drain(streams)
-        return str(path)
+        outcome = CheckpointOutcome()
+        if self._gang.rank == 0:
+            keep, spare = self._config.learner.keep_checkpoints, facts.get("last_good")
+            try:
+                path = save_checkpoint(self._checkpoints, self.learner.version, streams, everything, keep, spare=spare)
+                outcome = CheckpointOutcome(str(path))
+            except CheckpointError as error:
+                outcome = CheckpointOutcome(refused=str(error))
+        _drain(streams)  # the other ranks gather all of them, whatever became of it here
+        return outcome
 
     def grid(self) -> str:
         """Samples the student's EMA with fixed seeds, so that grids of different versions compare.
 
         Returns:
-            Path of the picture.
+            Path of the picture; empty if the disk refuses it, which is a warning: the run goes on without it.
 
         Raises:
             ValueError: on a rank that has no decoder.
@@ -154,8 +153,12 @@ class LearnerWorker:
         path = self._grid_path(self.learner.version)
         label = f"student, {self._config.steps} steps, cycle {self.learner.version}"
         images = self._decode(latents).numpy()
-        drawn = comparison_grid(path, {label: images}, column_labels(self._table.texts[:count]))
-        self._thin_grids(self._config.evaluation.keep_grids)
+        try:
+            drawn = comparison_grid(path, {label: images}, column_labels(self._table.texts[:count]))
+            self._thin_grids(self._config.evaluation.keep_grids)
+        except OSError as error:
+            logger.warning("%s: no grid of cycle %d (%s)", path, self.learner.version, error.strerror or error)
+            return ""
         return str(drawn)
 
     def judge(self) -> Judgement:

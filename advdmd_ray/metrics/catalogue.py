@@ -152,6 +152,7 @@ _LEARNER = (
     _gauge("learner_advantage_spread", "Standard deviation of the advantages before scaling."),
     _counter("learner_rl_terms_dropped", "Actions left out of RL: too far from the policy that acted.", unit="actions"),
     _counter("learner_trajectories_trained", "Trajectories consumed by a cycle.", unit="trajectories"),
+    _counter("learner_checkpoints_refused", "Checkpoints that the disk refused; tried again."),
     _histogram("learner_cycle_seconds", "Time of one learner cycle, without the wait for groups.", _WORK_SECONDS, "s"),
 )
 _WEIGHTS = (

@@ -6,12 +6,15 @@ cycles and has the last value of every series in them. So the newest value of ev
 and a curve has one point where it had up to so many, at most so many cycles later.
 """
 
+import errno
 import json
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, TypeGuard
+from typing import Any, TypeGuard
 
 from advdmd_ray.files import drafted_file
 
@@ -24,6 +27,8 @@ _log = logging.getLogger(__name__)
 class History:
     """A metrics.jsonl that is appended to.
 
+    A disk that refuses a line, or the thinning, costs what it refused and a warning: totals stand in the next line too.
+
     Args:
         path: The file; its folder must exist. What is there already stays.
         most_bytes: Its bound, at least 1 MiB. The file passes it by one line, and is thinned to half of it then.
@@ -32,33 +37,51 @@ class History:
     def __init__(self, path: Path, most_bytes: int) -> None:
         if most_bytes < LEAST_BYTES:
             raise ValueError(f"most_bytes must be at least {LEAST_BYTES}, got {most_bytes}")
-        self._path, self._most = path, most_bytes
+        self._path, self._most, self._thin_at = path, most_bytes, most_bytes
         torn = path.exists() and not _ends_whole(path)
-        self._file = self._opened()
+        self._file, self._refused = self._opened(), False
         if torn:
             # A process killed while it wrote leaves half a line, which must not swallow the next one.
-            self._file.write("\n")
-            self._file.flush()
+            self._write(b"\n")
 
     def append(self, entry: Entry) -> None:
-        """Writes one line; it is in the file when this returns.
+        """Writes one line; it is in the file when this returns, if the disk took it.
 
         Raises:
             ValueError: for a number that is not finite.
         """
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self._file.flush()
-        if self._file.tell() > self._most:
-            self._file.close()
-            thin(self._path, self._most // 2)
-            self._file = self._opened()
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
+        try:
+            self._write(line)
+            if self._file.tell() > self._thin_at:
+                self._thin()
+        except OSError as error:
+            if not self._refused:
+                _log.warning("%s: lines are left out until the disk takes them (%s)", self._path, error.strerror)
+            self._refused = True
+        else:
+            self._refused = False
+
+    def _write(self, line: bytes) -> None:
+        """Writes it whole or not at all."""
+        before = self._file.seek(0, os.SEEK_END)
+        if self._file.write(line) != len(line):  # what a full disk had room for
+            self._file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _thin(self) -> None:
+        self._thin_at = self._file.tell() + LEAST_BYTES  # if the disk refuses: not again with every line
+        thin(self._path, self._most // 2)
+        self._file.close()
+        self._file = self._opened()
+        self._thin_at = self._most
 
     def close(self) -> None:
         """Closes the file. Closing twice does no harm."""
         self._file.close()
 
-    def _opened(self) -> IO[str]:
-        return self._path.open("a", encoding="utf-8")
+    def _opened(self) -> FileIO:
+        return self._path.open("ab", buffering=0)
 
 
 def entries_of(path: Path, *, told: bool = True) -> Iterator[Entry]:

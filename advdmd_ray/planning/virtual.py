@@ -16,7 +16,7 @@ from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
-from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
+from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome, CycleReport
 from advdmd_ray.planning.timeline import Timeline
 from advdmd_ray.runs.needs.sharing import Split
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
@@ -160,7 +160,7 @@ class VirtualShell:
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:  # noqa: ARG002 - nothing is written
         """See `Shell`."""
-        return self._start(LEARNER, self._draw(self._costs.checkpoint), f"version {self._version}")
+        return self._start(LEARNER, self._draw(self._costs.checkpoint), CheckpointOutcome(f"version {self._version}"))
 
     def grid(self) -> Task:
         """See `Shell`."""

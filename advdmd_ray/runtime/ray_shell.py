@@ -259,7 +259,7 @@ class RayShell:
         if self._losses[worker] >= LOSSES_IN_A_ROW:
             raise WorkerLostError(
                 f"{worker} was lost {LOSSES_IN_A_ROW} times in a row without finishing any work; see the memory of the "
-                "nodes and Ray's logs, then start again with --resume auto"
+                "nodes and Ray's logs"
             )
         return self._workers[worker]
 

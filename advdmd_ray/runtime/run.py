@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.start_clock import StartClock
-from advdmd_ray.errors import Interrupted
+from advdmd_ray.errors import FAILURES, DivergedError, Interrupted
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim, left_by
 from advdmd_ray.runs.needs.memory import ray_address
@@ -45,12 +45,14 @@ def run(
         WorkerFailedError: if a worker meets an error that it does not expect.
         DeadlineError: if a wait takes longer than its deadline.
         WorkerLostError: if the learner, or too many workers, are lost.
+        CheckpointError: if the disk refuses the last checkpoint for a minute.
+        DivergedError: if the training broke what it trains.
         Interrupted: a KeyboardInterrupt that says what is saved, by SIGTERM or Ctrl-C. While the run trains, it comes
             once a cycle that is under way is done and saved, or `run.drain_s` later, or at a second signal.
     """
     clock, stop = StartClock(age_s=age_s), StopRequest()
     start = preflight.check(config, resume, fresh=fresh, local=local)
-    at = "before its training began"
+    at, trained = "before its training began", False
     try:
         with interrupting(), claim(start), _here(clock) if local else _on_ray(config, clock) as place:
             sys.stderr.write(start.note + "\n")  # now that no cluster refuses
@@ -61,10 +63,14 @@ def run(
                     with stop.awaited(config.run.drain_s):
                         controller.run()
                 finally:
-                    at = f"at cycle {controller.version} of {config.run.cycles}"
+                    at, trained = f"at cycle {controller.version} of {config.run.cycles}", True
                 at = "after its training"
     except Interrupted as stopped:
         raise Interrupted(stopped.number, f"{stopped}, {at}; {left_by(start)}") from None
+    except FAILURES as error:
+        if not trained or isinstance(error, DivergedError):  # which names the checkpoint to go back to
+            raise
+        raise type(error)(f"{error}; {left_by(start)}") from error
     return RunFolder(config.folder)
 
 

@@ -128,12 +128,13 @@ RayShell.fetch = lambda shell, groups: fetch(shell, [(info, spoiled(pair)) for i
         pytest.param(
             OTHER_BYTES,
             r"advdmd: failed: reward-0: discriminator version 0: the payload has digest [0-9a-f]{64}, "
-            r"published was [0-9a-f]{64}: the bytes of tensor [a-z0-9_.]+ differ",
+            r"published was [0-9a-f]{64}: the bytes of tensor [a-z0-9_.]+ differ; nothing is saved; .*",
             id="weights that differ from the published ones",
         ),
         pytest.param(
             OTHER_MEANS,
-            r"advdmd: failed: RatioError: learner rank 0: importance ratio differs from 1 by .*; see .*failure\.log",
+            r"advdmd: failed: RatioError: learner rank 0: importance ratio differs from 1 by .*; see .*failure\.log; "
+            r"nothing is saved; .*",
             id="actions whose probabilities the learner does not find",
         ),
     ],

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.checkpoint import open_checkpoint, saved_steps
 from advdmd_ray.learner.gang import Gang, SoloGang
+from advdmd_ray.learner.outcome import CheckpointOutcome
 from advdmd_ray.learner.tensor_file import TensorStream
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.stations.prompt_table import PromptTable
@@ -50,6 +50,25 @@ def test_a_grid_of_large_images_has_fewer_of_them(side: int, rows: int, columns:
     assert worker.grid() == str(tmp_path / "7.png")
     assert asked == [*range(columns)] * rows
     assert thinned == [Config().evaluation.keep_grids]
+
+
+def test_a_grid_that_the_disk_refuses_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    learner = SimpleNamespace(version=7, sample_ema=lambda _, seeds: torch.zeros(len(seeds), 1, 8, 8))
+    worker = LearnerWorker(
+        Config(),
+        SoloGang(),
+        cast("Any", learner),
+        TABLE,
+        checkpoints=tmp_path,
+        grid_path=lambda version: tmp_path / "file" / f"{version}.png",
+        thin_grids=lambda _: None,
+        pixels=(8, 8),
+        decode=lambda latents: latents,
+        judge=None,
+    )
+    assert worker.grid() == ""
+    assert f"{tmp_path}/file/7.png: no grid of cycle 7" in caplog.text
 
 
 class Streams:
@@ -96,7 +115,7 @@ def _saving(learner: Streams, gang: Gang, checkpoints: Path) -> LearnerWorker:
 
 def test_another_rank_than_0_gathers_everything_and_writes_nothing(tmp_path: Path) -> None:
     learner = Streams()
-    assert _saving(learner, Other(), tmp_path).checkpoint({"controller": 1}) == ""
+    assert _saving(learner, Other(), tmp_path).checkpoint({"controller": 1}) == CheckpointOutcome()
     assert learner.gathered == 4
     assert list(tmp_path.iterdir()) == []
 
@@ -110,10 +129,12 @@ def test_the_checkpoint_that_the_controller_calls_good_is_spared(tmp_path: Path)
 
 def test_rank_0_gathers_everything_even_if_the_disk_refuses(tmp_path: Path) -> None:
     learner = Streams()
-    path = _saving(learner, SoloGang(), tmp_path).checkpoint({"next": 1})
-    assert open_checkpoint(Path(path)).facts["controller"] == {"next": 1}
+    outcome = _saving(learner, SoloGang(), tmp_path).checkpoint({"next": 1})
+    assert outcome.refused == ""
+    assert open_checkpoint(Path(outcome.path)).facts["controller"] == {"next": 1}
     assert learner.gathered == 4
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="could not be saved"):
-        _saving(learner, SoloGang(), tmp_path / "file").checkpoint({})
+    outcome = _saving(learner, SoloGang(), tmp_path / "file").checkpoint({})
+    assert outcome.path == ""
+    assert "could not be saved" in outcome.refused
     assert learner.gathered == 8  # or the other ranks would wait for it until their deadline

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,49 @@ def test_one_line_is_never_thinned_away(tmp_path: Path) -> None:
     path = written(tmp_path / "metrics.jsonl", [entry(3, {KEYS[0]: 1.0})])
     thin(path, 1)
     assert last_values(entries_of(path)) == {KEYS[0]: 1.0}
+
+
+def test_a_full_disk_costs_the_lines_that_it_refuses_and_leaves_whole_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, soft_and_hard = tmp_path / "metrics.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    history = History(path, LEAST_BYTES)
+    history.append(entry(1, {KEYS[0]: 1.0}))
+    whole = path.stat().st_size
+    # No file may grow beyond this: the system takes the first part of the next line, and refuses the one after it.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 10, soft_and_hard[1]))
+    try:
+        for cycle in (2, 3):
+            history.append(entry(cycle, {KEYS[0]: 2.0}))
+            assert path.stat().st_size == whole
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft_and_hard)
+    history.append(entry(4, {KEYS[0]: 4.0}))
+    history.close()
+    (record,) = caplog.records
+    assert "lines are left out until the disk takes them" in record.message
+    caplog.clear()
+    assert [each["cycle"] for each in entries_of(path)] == [1, 4]
+    assert caplog.text == "", "no line is torn"
+
+
+def test_a_disk_that_has_no_room_for_the_thinning_is_not_asked_with_every_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "metrics.jsonl", list[int]()
+
+    def refused(_: Path, most: int) -> int:
+        asked.append(most)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("advdmd_ray.metrics.history.thin", refused)
+    history, line = History(path, LEAST_BYTES), {"text": "x" * 2**16}
+    for cycle in range(40):  # 2.5 MiB
+        history.append(entry(cycle, line))
+    assert len(asked) == 2
+    assert len(list(entries_of(path))) == 40
+    monkeypatch.undo()
+    for cycle in range(40, 60):
+        history.append(entry(cycle, line))
+    history.close()
+    assert path.stat().st_size <= LEAST_BYTES

@@ -15,7 +15,7 @@ import pytest
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.start_clock import StartClock
-from advdmd_ray.errors import Interrupted
+from advdmd_ray.errors import CheckpointError, DivergedError, Interrupted, WorkerLostError
 from advdmd_ray.runs.folder import Start
 from advdmd_ray.runtime import cluster, launch, run
 from advdmd_ray.runtime.on_ray import on_ray
@@ -73,9 +73,15 @@ class Training:
     """What `launched` gives: a controller whose run is hit by signals, and an end that may be."""
 
     def __init__(
-        self, folder: Path, *, start: Sequence[int] = (), loops: Sequence[int] = (), end: Sequence[int] = ()
+        self,
+        folder: Path,
+        *,
+        start: Sequence[int] = (),
+        loops: Sequence[int] = (),
+        end: Sequence[int] = (),
     ) -> None:
         self._folder, self._start, self._loops, self._end = folder, start, loops, end
+        self.failure: Exception | None = None
         self.version, self.finished = 3, False
 
     @contextmanager
@@ -87,6 +93,8 @@ class Training:
 
     def run(self) -> None:
         self.version += 1
+        if self.failure is not None:
+            raise self.failure
         self.sends(self._loops)
         (self._folder / "checkpoints" / f"step-{self.version:08d}").mkdir(parents=True)
 
@@ -144,3 +152,27 @@ def test_a_run_that_is_stopped_says_by_what_and_where_and_what_there_is(
         run.run(config, local=True)
     assert stopped.value.number == next(iter(signals.values()))[-1]
     assert not training.finished
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        (
+            WorkerLostError("rank 1 is gone"),
+            r"^rank 1 is gone; \S+/step-00000003 is saved, and --resume auto goes on .*$",
+        ),
+        (CheckpointError("disk full"), r"^disk full; \S+/step-00000003 is saved, and --resume auto goes on from it$"),
+        (DivergedError("it diverges; go back"), r"^it diverges; go back$"),
+    ],
+)
+def test_a_run_that_fails_while_it_trains_says_what_there_is(
+    failure: Exception, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = tmp_path / "run", Config.model_validate({"run": {"output": str(tmp_path), "cycles": 9}})
+    (folder / "checkpoints" / "step-00000003").mkdir(parents=True)
+    monkeypatch.setattr(run.preflight, "check", lambda *_, **__: Start(folder, None, None, "a run"))
+    training = Training(folder)
+    training.failure = failure
+    monkeypatch.setattr(launch, "launched", training.launched)
+    with pytest.raises(type(failure), match=line):
+        run.run(config, local=True)

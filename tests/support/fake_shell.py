@@ -18,7 +18,7 @@ from advdmd_ray.controller.protocols import Reference, Status, Task
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
-from advdmd_ray.learner.outcome import CycleOutcome, CycleReport, UpdateReport
+from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome, CycleReport, UpdateReport
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.buffer.quarantined import Quarantined
@@ -60,6 +60,9 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class RecordingHub:
@@ -106,6 +109,7 @@ class FakeShell:
         hand_over_s: Seconds in which its group is handed over; None: at once, by the same task.
         faulty: Whether the values of a lease's group are not finite, and the name of the worker that finds it.
         deadly: Whether the work of a lease ends its process: that of the rollout.
+        refusals: Checkpoints that the disk refuses first.
         gone: Probability that the bytes of a group are gone when the learner first fetches them.
         stopped: A kind of worker, when its processes are stopped, and for how many seconds: their work goes on after.
     """
@@ -127,10 +131,11 @@ class FakeShell:
         hand_over_s: float | None = None,
         faulty: Callable[[Lease, str], bool] = lambda *_: False,
         deadly: Callable[[Lease], bool] = lambda _: False,
+        refusals: int = 0,
         gone: float = 0.0,
         stopped: tuple[str, float, float] = ("", 0.0, 0.0),
     ) -> None:
-        self._gone, self._stopped = gone, stopped
+        self._gone, self._stopped, self.refusals = gone, stopped, refusals
         self._fetched: tuple[int, ...] = ()
         self._faulty, self._deadly = faulty, deadly
         self._judge, self._reward, self._loss = judge, reward, loss
@@ -283,9 +288,14 @@ class FakeShell:
         return self._start("learner", outcome, (b"student", b"discriminator"), self._cycle_s)
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:
+        if self.refusals:
+            self.refusals -= 1
+            return self._start(
+                "learner", CheckpointOutcome(refused=f"step-{self.version} could not be saved: disk full")
+            )
         self.checkpoints.append(self.version)
         self.facts.append(copy.deepcopy(dict(facts)))
-        return self._start("learner", f"step-{self.version}")
+        return self._start("learner", CheckpointOutcome(f"step-{self.version}"))
 
     def grid(self) -> Task:
         self.grids.append(self.version)
@@ -363,6 +373,7 @@ class Stage:
             quarantine=self.kept,
             display=self.statuses.append,
             clock=self.clock,
+            sleep=self.clock.sleep,
             stopping=lambda: self.clock.now >= stop_at,
         )
 

@@ -14,7 +14,7 @@ import numpy as np
 import ray
 
 from advdmd_ray.config import Config
-from advdmd_ray.learner.outcome import CycleOutcome
+from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome
 from advdmd_ray.planning.virtual import Costs, virtual_cycle, virtual_manifests
 from advdmd_ray.runs.folder import Start, claim
 from advdmd_ray.runs.parts.controller import build_controller
@@ -138,9 +138,9 @@ class LearnerHost:
         self._version += 1
         return virtual_cycle(self._version, infos, self._seconds), None, None
 
-    def checkpoint(self, facts: dict[str, Any]) -> str:  # noqa: ARG002 - nothing is written
+    def checkpoint(self, facts: dict[str, Any]) -> CheckpointOutcome:  # noqa: ARG002 - nothing is written
         """See `LearnerWorker`."""
-        return f"version {self._version}"
+        return CheckpointOutcome(f"version {self._version}")
 
 
 def shares(names: Sequence[str], hosts: int) -> list[Sequence[str]]:
