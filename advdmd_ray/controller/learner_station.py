@@ -196,6 +196,7 @@ class LearnerStation:
         facts = {
             "frontier": self._frontier.state(),
             "updates": dict(self._telemetry.updates),
+            "counted": self._telemetry.counted(),
             "guard": self._watch.guard.state(),
             "last_good": None if good is None else good.version,
         }

@@ -71,6 +71,7 @@ class Controller:
         quarantine: Folder | None = None,
         version: int = 0,
         updates: Mapping[str, int] | None = None,
+        counted: Mapping[str, float] | None = None,
         display: Callable[[Status], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -92,6 +93,7 @@ class Controller:
             {"rollout": shell.rollout_workers, "reward": shell.reward_workers, LEARNER: (LEARNER,)},
             version=version,
             updates=updates or {},
+            counted=counted,
             clock=clock,
             start=StartClock(clock) if start is None else start,
         )

@@ -14,6 +14,7 @@ from advdmd_ray.controller.station_clock import StationClock
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.metrics.batch import Batch
+from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferStats, CommitResult
 from advdmd_ray.stations.records import GroupInfo, LoadReport, WorkReport
@@ -35,6 +36,7 @@ class Telemetry:
         workers: Names of the workers of each role.
         version: Version the run starts from.
         updates: Updates made before, by objective, when the run resumes.
+        counted: Totals of all counters before, by series key, when it resumes; None: its checkpoint does not say.
         clock: Monotonic clock, seconds.
         start: Has counted the start so far.
     """
@@ -47,6 +49,7 @@ class Telemetry:
         *,
         version: int,
         updates: Mapping[str, int],
+        counted: Mapping[str, float] | None = None,
         clock: Callable[[], float],
         start: StartClock,
     ) -> None:
@@ -59,6 +62,7 @@ class Telemetry:
         self._sent = clock()
         self._first = self._version = version
         self.updates = Counter(updates)
+        self._counted = None if counted is None else dict(counted)
         self._report: CycleReport | None = None
         self._policy_age = 0
         self._throughput = 0.0
@@ -282,8 +286,17 @@ class Telemetry:
         """Gives the hub all that was gathered."""
         self._sent = self._clock()
         samples = self._batch.drain()
+        if self._counted is not None:
+            for sample in samples:
+                if CATALOGUE[sample.name].kind is Kind.COUNTER:
+                    self._counted[sample.key] = self._counted.get(sample.key, 0.0) + sample.value
         if samples:
             self._hub.record(samples, self._version)
+
+    def counted(self) -> dict[str, float] | None:
+        """Totals of all counters by series key, as the hub has them now: what a checkpoint remembers."""
+        self.send()
+        return None if self._counted is None else dict(self._counted)
 
     def _record(self, samples: Iterable[Sample]) -> None:
         for sample in samples:

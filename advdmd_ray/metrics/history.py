@@ -11,12 +11,15 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from advdmd_ray.files import drafted_file
+from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
+from advdmd_ray.metrics.series import parse_key
 
 Entry = dict[str, Any]
 """A line: `time` (Unix seconds), `cycle`, and `values` by series key."""
@@ -117,6 +120,35 @@ def _is_entry(line: Any) -> TypeGuard[Entry]:
 def last_values(entries: Iterable[Entry]) -> dict[str, Any]:
     """The newest value of every series key."""
     return {key: value for entry in entries for key, value in entry["values"].items()}
+
+
+def cut_back(path: Path, cycle: int, counted: Mapping[str, float] | None) -> None:
+    """Takes out of a metrics.jsonl what a resumed run does again, all at once.
+
+    What is left ends with a line of the totals, from which a hub goes on.
+
+    Args:
+        path: The file; there may be none.
+        cycle: Of the checkpoint that the run goes on from.
+        counted: Totals of all counters at that moment, by series key. A line with a higher one was written later. None:
+            an old checkpoint does not say; lines of later cycles go, and no others.
+    """
+    with drafted_file(path) as draft, draft.open("w", encoding="utf-8") as file:
+        for entry in entries_of(path) if path.exists() else ():
+            if entry["cycle"] <= cycle and (counted is None or not _above(entry["values"], counted)):
+                file.write(json.dumps(entry, allow_nan=False) + "\n")
+        if counted:
+            mark = {"time": round(time.time(), 3), "cycle": cycle, "values": dict(counted)}
+            file.write(json.dumps(mark, allow_nan=False) + "\n")
+
+
+def _above(values: Mapping[str, Any], counted: Mapping[str, float]) -> bool:
+    counters = ((key, value) for key, value in values.items() if _is_counter(parse_key(key)[0]))
+    return any(value > counted.get(key, 0.0) for key, value in counters)
+
+
+def _is_counter(name: str) -> bool:
+    return name in CATALOGUE and CATALOGUE[name].kind is Kind.COUNTER
 
 
 def thin(path: Path, most_bytes: int) -> int:

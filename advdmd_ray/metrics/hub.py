@@ -5,7 +5,8 @@ One line of metrics.jsonl is one call of `record`, until the file is thinned (`h
     {"time": 1767225600.0, "cycle": 12, "values": {"advdmd_reward_mean{level=1}": 0.31, ...}}
 
 A gauge stands with its value (null where it is not finite), a counter with its total, a histogram with the list of
-this call's observations. Totals go on where the file ended when a run is resumed: they count all work done.
+this call's observations. Totals go on where the file ends, which `cut_back` makes the checkpoint
+that a run goes on from.
 """
 
 import difflib

@@ -18,6 +18,7 @@ from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
+from advdmd_ray.metrics.history import cut_back
 from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
@@ -98,6 +99,8 @@ def launched(
     """
     folder, start = RunFolder(config.folder), start or StartClock()
     checkpoint = None if resume is None else verified_checkpoint(resume)
+    if checkpoint is not None:
+        forget_after(checkpoint, folder)
     with place(config) as here:
         start.ended("ray")
         say(here.note)
@@ -119,6 +122,12 @@ def launched(
                 yield build_controller(config, shell, here.hub, checkpoint, display, start=start, stopping=stopping)
         finish(config, here, Phases(setup, time.monotonic() - up))
     say(f"look at {folder.report}")
+
+
+def forget_after(checkpoint: Checkpoint, folder: RunFolder) -> None:
+    """Takes out of the metrics what the run does again: counts come from the checkpoint that it goes on from."""
+    facts = checkpoint.facts
+    cut_back(folder.metrics, facts["learner"]["version"], facts["controller"].get("counted"))
 
 
 def prepare_data(config: Config, here: Place) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.evaluation.pictures.curves import read_series
-from advdmd_ray.metrics.history import LEAST_BYTES, History, entries_of, last_values, merged, thin
+from advdmd_ray.metrics.history import LEAST_BYTES, History, cut_back, entries_of, last_values, merged, thin
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
 
@@ -197,3 +197,34 @@ def test_a_disk_that_has_no_room_for_the_thinning_is_not_asked_with_every_line(
         history.append(entry(cycle, line))
     history.close()
     assert path.stat().st_size <= LEAST_BYTES
+
+
+COUNTER = "advdmd_learner_trajectories_trained_total"
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=20), at=st.integers(0, 20))
+def test_a_file_that_is_cut_back_has_what_was_there_at_the_checkpoint_and_its_totals(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int]], at: int
+) -> None:
+    lines, cycle, total = [entry(0, {COUNTER: 0.0})], 0, 0.0
+    for ends, more in steps:
+        cycle, total = cycle + ends, total + more
+        lines.append(entry(cycle, {COUNTER: total} if more else {KEYS[0]: 1.0}))
+    at = min(at, len(lines) - 1)
+    cycle, total = lines[at]["cycle"], last_values(lines[: at + 1])[COUNTER]
+    path = written(tmp_path_factory.mktemp("history") / "metrics.jsonl", lines)
+    cut_back(path, cycle, {COUNTER: total})
+    *left, mark = entries_of(path)
+    assert (mark["cycle"], mark["values"]) == (cycle, {COUNTER: total})
+    assert left[: at + 1] == lines[: at + 1]
+    assert all(each["cycle"] == cycle and COUNTER not in each["values"] for each in left[at + 1 :])
+
+
+def test_a_checkpoint_that_counted_nothing_cuts_back_by_its_cycle_and_one_without_a_file_makes_it(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path / "old.jsonl", [entry(cycle, {COUNTER: float(cycle)}) for cycle in (0, 1, 2, 3, 2)])
+    cut_back(path, 2, None)
+    assert [each["cycle"] for each in entries_of(path)] == [0, 1, 2, 2]
+    cut_back(tmp_path / "new.jsonl", 5, {COUNTER: 80.0})
+    assert last_values(entries_of(tmp_path / "new.jsonl")) == {COUNTER: 80.0}

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,23 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_bytes_of_one_that_never
     frontier = latest_checkpoint(left).facts["controller"]["frontier"]
     assert frontier["next_ordinal"] == 2 * CYCLES
     assert frontier["unsettled"] == []
+
+
+def test_work_that_a_resumed_run_does_again_is_counted_once(
+    finished: Config, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    run = config(tmp_path, tiny_pipeline)
+    shutil.copytree(finished.folder, run.folder)
+    shutil.rmtree(run.folder / "checkpoints" / "step-00000004")  # as if it had been killed before it
+    assert train_here(run, resume=run.folder / "checkpoints") == CYCLES
+    theirs, ours = (last_values(entries_of(each.folder / "metrics.jsonl")) for each in (finished, run))
+    for series in ("learner_updates", "learner_trajectories_trained", "rollout_groups", "buffer_commits"):
+        counts = {key: total for key, total in theirs.items() if key.startswith(f"advdmd_{series}_total")}
+        assert counts
+        assert {key: ours[key] for key in counts} == counts
+    cycles = [entry["cycle"] for entry in entries_of(run.folder / "metrics.jsonl")]
+    assert cycles == sorted(cycles)
+    assert _observations(run, "advdmd_buffer_policy_age") == _observations(finished, "advdmd_buffer_policy_age")
 
 
 def test_a_run_that_lags_is_repeatable_too_and_keeps_to_its_age_cap(tmp_path: Path, tiny_pipeline: Path) -> None:

@@ -10,7 +10,9 @@ from advdmd_ray.controller.protocols import Status
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.learner.learner import Learner
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
+from advdmd_ray.runtime.launch import forget_after
 from advdmd_ray.runtime.local import in_this_process
 
 
@@ -24,6 +26,8 @@ def train_here(
     config.folder.mkdir(parents=True, exist_ok=True)
     start = StartClock()
     checkpoint = None if resume is None else latest_checkpoint(resume)
+    if checkpoint is not None:
+        forget_after(checkpoint, RunFolder(config.folder))
     with in_this_process(config) as place, place.workers(checkpoint, start) as shell:
         start.ended("workers")
         return build_controller(config, shell, place.hub, checkpoint, display, start=start, stopping=stopping).run()

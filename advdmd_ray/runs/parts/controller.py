@@ -68,6 +68,7 @@ def build_controller(
         watch=Watch(config, Guard.from_state(facts.get("guard"), config.guard), checkpoints),
         version=version,
         updates=facts.get("updates"),
+        counted={} if checkpoint is None else facts.get("counted"),
         display=display,
         clock=clock,
         start=start,
