@@ -307,3 +307,8 @@ class RaySection(Section):
         default=512 * 2**20, ge=80 * 2**20, le=2**46, description="Object store of a local Ray."
     )
     start_timeout_s: Free[Seconds] = Field(default=300.0, description="All workers must be up within this time.")
+    hang_s: Free[Seconds] = Field(
+        default=10.0,
+        description="A rollout actor or reward worker that says nothing for so long, not even when it is asked, hangs: "
+        "it is replaced, and its groups are made by others.",
+    )

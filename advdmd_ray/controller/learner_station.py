@@ -28,11 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class Begin(Protocol):
-    """How the controller takes a task in: what to do with its outcome, and when its worker is lost."""
+    """How the controller takes a task in: what to do with its outcome."""
 
-    def __call__(  # noqa: D102
-        self, task: Task, done: Callable[[Any], None], lost: Callable[[Task, WorkerLostError], None]
-    ) -> None: ...
+    def __call__(self, task: Task, done: Callable[[Any], None]) -> None: ...  # noqa: D102
 
 
 class LearnerStation:
@@ -109,7 +107,7 @@ class LearnerStation:
                 self._free()
                 return
             task = self._shell.cycle(infos)
-            self._begin(task, lambda outcome: self._cycled(task, infos, outcome), self._lost)
+            self._begin(task, lambda outcome: self._cycled(task, infos, outcome))
         elif self._deadlines.learner_busy:
             return
         elif self._due and not self._stopping():
@@ -128,7 +126,7 @@ class LearnerStation:
             return
         infos = tuple(info for info, _ in take.groups)
         self._occupy()
-        self._begin(self._shell.fetch(take.groups), lambda lost: self._got(infos, lost), self._lost)
+        self._begin(self._shell.fetch(take.groups), lambda lost: self._got(infos, lost))
 
     def _got(self, infos: tuple[GroupInfo, ...], lost: Sequence[int]) -> None:
         self._deadlines.fetched(len(lost))
@@ -166,6 +164,11 @@ class LearnerStation:
         self._store.publish(manifest, payload)
         self._telemetry.published(manifest)
 
+    @staticmethod
+    def lost(error: WorkerLostError) -> WorkerLostError:
+        """What ends the run when a rank is lost."""
+        return WorkerLostError(f"{error}; the learner's gang cannot go on without it")
+
     def measure(self) -> None:
         """Records the state of the run between two cycles."""
         self._telemetry.gauges(self._buffer.stats(), self._frontier.leased)
@@ -200,7 +203,7 @@ class LearnerStation:
             "guard": self._watch.guard.state(),
             "last_good": None if good is None else good.version,
         }
-        self._begin(self._shell.checkpoint(facts), self._saved, self._lost)
+        self._begin(self._shell.checkpoint(facts), self._saved)
 
     def _saved(self, outcome: CheckpointOutcome) -> None:
         self._free()
@@ -214,10 +217,10 @@ class LearnerStation:
         self._checkpointed = self.version
 
     def _start_grid(self) -> None:
-        self._begin(self._shell.grid(), lambda _: self._free(), self._lost)
+        self._begin(self._shell.grid(), lambda _: self._free())
 
     def _start_judge(self) -> None:
-        self._begin(self._shell.judge(), self._judged, self._lost)
+        self._begin(self._shell.judge(), self._judged)
 
     def _judged(self, judgement: Judgement) -> None:
         self._free()
@@ -235,6 +238,3 @@ class LearnerStation:
     def _free(self) -> None:
         self._deadlines.learner(busy=False)
         self._telemetry.stations.waiting(LEARNER)
-
-    def _lost(self, _: Task, error: WorkerLostError) -> None:
-        raise WorkerLostError(f"{error}; the learner's gang cannot go on without it") from error

@@ -2,20 +2,20 @@
 
     leases --> rollout actor --> reward worker --> buffer --> learner gang --> weight store --> (back to both workers)
 
-One thread, one event loop, four stations:
+One thread, one event loop, three stations and a clock:
 
 * **Rollout** (`rollout_station.py`). An actor whose network is free gets a lease: the lowest ordinal that must be
   issued again, else the next new one below `lease_limit` (it can still be consumed within the age cap) if the buffer
   has room for it. The lease names the newest student version; the actor loads it first if it has another. Produces one
   group, which the actor hands over while its network has the next. Unblocked by: a published version, a settled cycle.
-* **Reward.** An idle worker gets the oldest unscored group and the newest discriminator. Produces one scored record
-  batch, which is committed; the first commit of an ordinal wins. Unblocked by: a generated group.
+* **Reward** (`reward_station.py`). An idle worker gets the oldest unscored group and the newest discriminator. Produces
+  one scored record batch, which is committed; the first commit of an ordinal wins. Unblocked by: a generated group.
 * **Learner** (`learner_station.py`). The idle gang takes the next `groups_per_cycle` groups in ordinal order, all or
   none, and fetches their bytes; if a node took some of them with it, those are issued again and the take is undone. It
   trains one cycle and returns new weights, which are published as the next version. Then the groups are settled.
   Checkpoints, sample grids and judgements are made between cycles. Unblocked by: a commit.
-* **Time.** Overdue leases and leases of dead workers are issued again with the same seeds. Every wait has a deadline
-  and says what it waits for.
+* **Time.** Overdue leases and leases of workers that died or hang are issued again with the same seeds, and such
+  workers are replaced (`roster.py`). Every wait has a deadline and says what it waits for.
 
 The same loop runs on Ray and in one process: a `Shell` starts tasks and says which are done.
 """
@@ -23,26 +23,27 @@ The same loop runs on Ray and in one process: a `Shell` starts tasks and says wh
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
-from advdmd_ray.controller.frontier import PromptFrontier
+from advdmd_ray.controller.frontier import HeldLease, PromptFrontier
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.learner_station import LearnerStation
+from advdmd_ray.controller.overdue import Overdue
 from advdmd_ray.controller.protocols import Hub, Reference, Shell, Status, Task
 from advdmd_ray.controller.quarantine import Folder, Quarantine
+from advdmd_ray.controller.reward_station import RewardStation
 from advdmd_ray.controller.rollout_station import RolloutStation
+from advdmd_ray.controller.roster import Roster
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begun, UnderWay
 from advdmd_ray.controller.watch import Watch
 from advdmd_ray.errors import BytesLostError, CheckpointError, DeadlineError, WeightsMismatchError, WorkerLostError
-from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
-from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
+from advdmd_ray.stations.buffer.index import BufferIndex
+from advdmd_ray.stations.records import Lease, WorkReport
 from advdmd_ray.stations.weights.store import WeightStore
 
 logger = logging.getLogger(__name__)
@@ -83,9 +84,6 @@ class Controller:
         self._display, self._clock, self._deadlines = display, clock, Deadlines(config, clock)
         self._sleep = sleep
         self._under_way = UnderWay(frontier.wants)
-        self._unscored: deque[tuple[Lease, Reference]] = deque()
-        self._idle_reward = deque(shell.reward_workers)
-        self._died: dict[str, Any] = {}  # the last process of each worker that did
         self._shown = -math.inf
         self._telemetry = Telemetry(
             config,
@@ -97,7 +95,6 @@ class Controller:
             clock=clock,
             start=StartClock(clock) if start is None else start,
         )
-        self._stations = self._telemetry.stations
         watch = Watch(config, Guard(config.guard), ()) if watch is None else watch
         self._quarantine = Quarantine(
             config.quarantine,
@@ -107,6 +104,7 @@ class Controller:
             telemetry=self._telemetry,
             watch=watch,
         )
+        self._reward = self._reward_station()
         self._rollout = RolloutStation(
             config,
             frontier=frontier,
@@ -116,8 +114,7 @@ class Controller:
             telemetry=self._telemetry,
             begin=self._begin,
             verify=self._verify,
-            lost=self._lost,
-            made=self._made,
+            made=self._reward.take,
             not_finite=self._quarantine.not_finite,
             group_bytes=group_bytes,
             clock=clock,
@@ -130,10 +127,36 @@ class Controller:
             shell=shell,
             telemetry=self._telemetry,
             deadlines=self._deadlines,
-            begin=partial(self._begin, lease=None),
+            begin=self._begin,
             watch=watch,
             stopping=stopping,
             version=version,
+        )
+        self._roster = self._elastic_workers()
+        self._overdue = Overdue(config.rollout.lease_s)
+
+    def _reward_station(self) -> RewardStation:
+        return RewardStation(
+            frontier=self._frontier,
+            buffer=self._buffer,
+            store=self._store,
+            shell=self._shell,
+            telemetry=self._telemetry,
+            deadlines=self._deadlines,
+            quarantine=self._quarantine,
+            begin=self._begin,
+            verify=self._verify,
+            clock=self._clock,
+        )
+
+    def _elastic_workers(self) -> Roster:
+        return Roster(
+            self._config,
+            shell=self._shell,
+            stations={"rollout": self._rollout, "reward": self._reward},
+            clocks=self._telemetry.stations,
+            begin=self._begin,
+            clock=self._clock,
         )
 
     @property
@@ -169,10 +192,11 @@ class Controller:
             if self._learner.finished and not self._deadlines.learner_busy:
                 break
             if not self._learner.finished:
-                self._start_scoring()
+                self._reward.start()
                 self._rollout.start(self._learner.version)
             self._collect()
             self._expire()
+            self._give_up_who_hangs()
             self._show()
         # What is still under way belongs to cycles that will not come; a resumed run makes it again.
         self._save()
@@ -195,68 +219,13 @@ class Controller:
             f"{self._learner.refused}"
         )
 
-    # Reward station -------------------------------------------------------------------------------------------------
-
-    def _made(self, lease: Lease, group: Reference) -> None:
-        self._unscored.append((lease, group))
-
-    def _start_scoring(self) -> None:
-        if not (self._idle_reward and self._unscored):
-            return
-        discriminator = self._store.latest("discriminator")
-        while self._idle_reward and self._unscored:
-            lease, group = self._unscored.popleft()
-            worker, began = self._idle_reward[0], self._clock()
-            if not self._frontier.renew(lease, began, worker):
-                continue  # another attempt was faster
-            self._idle_reward.popleft()
-            self._stations.busy(worker)
-            task = self._shell.score(worker, group, discriminator)
-            self._begin(task, partial(self._scored, task, lease), partial(self._reward_lost, lease=lease), lease=lease)
-
-    def _scored(self, task: Task, lease: Lease, outcome: tuple[WorkReport, GroupInfo]) -> None:
-        report, info = outcome
-        self._verify(report)
-        self._stations.waiting(task.worker)
-        self._idle_reward.append(task.worker)
-        if report.fault:
-            self._quarantine.not_finite(lease, report.fault, task.worker, task.payload)
-            return
-        result = self._buffer.commit(info, task.payload)
-        if result is CommitResult.ACCEPTED:
-            self._frontier.complete(info.ordinal)
-            self._quarantine.committed(info.ordinal)
-            self._deadlines.committed()
-        self._telemetry.scored(report, result)
-
-    def _reward_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
-        self._stations.waiting(task.worker)
-        self._idle_reward.append(task.worker)
-        self._lost("reward", task, error, lease)
-
-    def _lost(self, role: Literal["rollout", "reward"], task: Task, error: WorkerLostError, lease: Lease) -> None:
-        """Has the group of a lease made again whose worker died or whose bytes are gone."""
-        again = self._frontier.lost(lease)
-        logger.warning("%s; ordinal %d %s", error, lease.ordinal, "is issued again" if again else "is with others")
-        # Every task of a dead process says so.
-        died = not isinstance(error, BytesLostError) and self._died.get(task.worker) is not task.process
-        if died:
-            self._died[task.worker] = task.process
-        self._telemetry.lost(role, int(again), died=died)
-        if not isinstance(error, BytesLostError):
-            self._quarantine.ended(lease, task.worker, task.process)
-
     # The event loop -------------------------------------------------------------------------------------------------
 
     def _begin(
-        self,
-        task: Task,
-        done: Callable[[Any], None],
-        lost: Callable[[Task, WorkerLostError], None],
-        *,
-        lease: Lease | None,
+        self, task: Task, done: Callable[[Any], None], *, lease: Lease | None = None, aside: bool = False
     ) -> None:
-        self._under_way.add(Begun(task, done, lost, lease, self._clock()))
+        term = self._roster.term(task.worker)
+        self._under_way.add(Begun(task, done, lease, self._clock(), term, aside))
 
     def _collect(self) -> None:
         if not self._under_way:
@@ -270,14 +239,23 @@ class Controller:
             try:
                 outcome = self._shell.outcome(task)
             except WorkerLostError as error:
-                begun.lost(task, error)
+                self._lost(begun, error)
                 continue
             except WeightsMismatchError:
                 self._telemetry.mismatched("student" if task.worker in self._shell.rollout_workers else "discriminator")
                 raise
+            self._worked(begun)
             begun.done(outcome)
         self._telemetry.tick(self._buffer.stats, lambda: self._frontier.leased)
         self._deadlines.check(self._waiting_for)
+
+    def _worked(self, begun: Begun) -> None:
+        worker = begun.task.worker
+        if begun.lease is None:
+            return
+        self._overdue.done(begun, self._roster.role(worker), self._clock())
+        if self._roster.has(begun):
+            self._roster.worked(worker)
 
     def _waiting_for(self) -> str:
         if self._deadlines.learner_busy:
@@ -297,6 +275,7 @@ class Controller:
             self._display(self._telemetry.status(self._waiting_for()))
 
     def _expire(self) -> None:
+        """Has the groups of overdue leases made again. A holder that may only be slow goes on, and may be first."""
         now = self._clock()
         overdue = self._frontier.expire(now)
         for held in overdue:
@@ -307,8 +286,55 @@ class Controller:
                 held.worker,
                 now - held.since,
             )
+            self._is_late(held)
         if overdue:
             self._telemetry.expired(len(overdue))
+
+    def _is_late(self, held: HeldLease) -> None:
+        if held.worker is None:
+            return
+        for begun in self._under_way.of(held.worker, self._roster.term(held.worker)):
+            if begun.lease == held.lease:
+                self._overdue.late(begun, self._roster.role(held.worker))
+
+    # Workers -------------------------------------------------------------------------------------------------------
+
+    def _lost(self, begun: Begun, error: WorkerLostError) -> None:
+        """A task came to nothing: its process died, or bytes that it was to read are gone."""
+        worker = begun.task.worker
+        if worker == LEARNER:
+            raise self._learner.lost(error)
+        self._overdue.gone(begun)
+        if not self._roster.has(begun):
+            return  # one of several tasks of a process that is given up: all of them were lost with the first
+        if not isinstance(error, BytesLostError):
+            self._give_up(worker, str(error), begun)
+            return
+        self._roster.station(worker).free(begun.task)
+        again = [begun.lease.ordinal] if begun.lease is not None and self._frontier.lost(begun.lease) else []
+        self._say_lost(worker, str(error), again, died=False)
+
+    def _give_up(self, worker: str, reason: str, *lost: Begun) -> None:
+        """Has all that the process of a worker holds made again, `lost` too, and starts the next one."""
+        held = (*lost, *self._under_way.of(worker, self._roster.term(worker)))
+        leases = {begun.lease: begun.task.process for begun in held if begun.lease is not None}
+        again = [lease.ordinal for lease in leases if self._frontier.lost(lease)]
+        self._say_lost(worker, reason, again, died=True)
+        for lease, process in leases.items():
+            self._quarantine.ended(lease, worker, process)
+        self._roster.ended(worker)
+
+    def _say_lost(self, worker: str, reason: str, again: list[int], *, died: bool) -> None:
+        logger.warning("%s%s", reason, f"; issued again: ordinals {again}" if again else "")
+        self._telemetry.lost(self._roster.role(worker), len(again), died=died)
+
+    def _give_up_who_hangs(self) -> None:
+        for begun in self._overdue.hanging(self._clock()):
+            if self._roster.has(begun):
+                self._give_up(begun.task.worker, f"{begun.task.worker} is long overdue and is replaced")
+        self._roster.watch_learner(idle=not self._deadlines.learner_busy)
+        for worker in self._roster.turn():
+            self._give_up(worker, f"{worker} has not answered for {self._config.ray.hang_s:g} s and is replaced")
 
     # Weights -------------------------------------------------------------------------------------------------------
 

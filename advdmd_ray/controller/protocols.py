@@ -39,7 +39,10 @@ class Task:
 
 
 class Shell(Protocol):
-    """Where the work runs. Starting a task never blocks; `outcome` raises WorkerLostError for a dead worker."""
+    """Where the work runs. Starting a task never blocks; `outcome` raises WorkerLostError for a dead worker.
+
+    The workers that it names are up when the loops begin.
+    """
 
     @property
     def rollout_workers(self) -> Sequence[str]: ...  # noqa: D102
@@ -52,6 +55,14 @@ class Shell(Protocol):
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """The learner's present weights: manifests and payloads of student and discriminator. Waits for them."""
+        ...
+
+    def bring(self, worker: str) -> Task:
+        """Ends the process that a name has, and starts another; outcome the name, once it is up."""
+        ...
+
+    def ping(self, worker: str) -> Task:
+        """Asks a worker whether it lives, beside its work, and the learner when it has none; outcome its name."""
         ...
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:

@@ -5,34 +5,24 @@ memory and into the object store. It is ready for a lease when its network has n
 the newest student, its time begins with its work, and no group waits or ages behind another of its actor.
 """
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.protocols import Reference, Shell, Task
 from advdmd_ray.controller.telemetry import Telemetry
-from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.records import Lease, WorkReport
 from advdmd_ray.stations.weights.store import WeightStore
 
-Lost = Callable[[Literal["rollout", "reward"], Task, WorkerLostError, Lease], None]
-
 
 class Begin(Protocol):
-    """How the controller takes a task of a lease in: what to do with its outcome, and when its worker is lost."""
+    """How the controller takes in a task of a lease: what to do with its outcome."""
 
-    def __call__(  # noqa: D102
-        self,
-        task: Task,
-        done: Callable[[Any], None],
-        lost: Callable[[Task, WorkerLostError], None],
-        *,
-        lease: Lease | None,
-    ) -> None: ...
+    def __call__(self, task: Task, done: Callable[[Any], None], *, lease: Lease | None) -> None: ...  # noqa: D102
 
 
 class RolloutStation:
@@ -47,7 +37,6 @@ class RolloutStation:
         telemetry: Is told of it.
         begin: The controller's.
         verify: Checks the weights that an actor says it loaded.
-        lost: Has the group of a lease made again whose worker is lost.
         made: Takes a group whose bytes are in the object store.
         not_finite: Takes one whose values are not finite: lease, fault, worker and bytes.
         group_bytes: Size of a scored group.
@@ -65,7 +54,6 @@ class RolloutStation:
         telemetry: Telemetry,
         begin: Begin,
         verify: Callable[[WorkReport], None],
-        lost: Lost,
         made: Callable[[Lease, Reference], None],
         not_finite: Callable[[Lease, str, str, Reference], None],
         group_bytes: int,
@@ -73,11 +61,11 @@ class RolloutStation:
     ) -> None:
         self._config, self._frontier, self._buffer, self._store = config, frontier, buffer, store
         self._shell, self._telemetry, self._begin = shell, telemetry, begin
-        self._verify, self._lost, self._made, self._not_finite = verify, lost, made, not_finite
+        self._verify, self._made, self._not_finite = verify, made, not_finite
         self._group_bytes, self._clock = group_bytes, clock
         self._ready = deque(shell.rollout_workers)
-        self._generating: set[str] = set()
-        self._handing_over: Counter[str] = Counter()
+        self._generating: dict[str, Task] = {}
+        self._handing_over: dict[str, set[Task]] = defaultdict(set)
 
     def start(self, version: int) -> None:
         """Gives a lease to each actor that is ready, as long as there are any.
@@ -94,12 +82,10 @@ class RolloutStation:
             if lease is None:
                 self._telemetry.stations.blocked("rollout")
                 return
-            self._generating.add(self._ready.popleft())
+            self._ready.popleft()
             self._telemetry.stations.busy(worker)
-            task = self._shell.generate(worker, lease, student)
-            self._begin(
-                task, partial(self._generated, task, lease), partial(self._generation_lost, lease=lease), lease=lease
-            )
+            task = self._generating[worker] = self._shell.generate(worker, lease, student)
+            self._begin(task, partial(self._generated, task, lease), lease=lease)
             self._telemetry.leased()
 
     def _limit(self, version: int) -> int:
@@ -116,19 +102,15 @@ class RolloutStation:
         self._telemetry.generated(generated, self._config.group_size_of(lease.ordinal))
         if handed_over is not None:
             self._take_in(task, lease, handed_over, handed_over.seconds)
-        else:
-            self._handing_over[task.worker] += 1
+        elif self._generating.get(task.worker) is task:
             handing = self._shell.hand_over(task, lease)
-            self._begin(
-                handing,
-                partial(self._handed_over, handing, lease, self._clock()),
-                partial(self._hand_over_lost, lease=lease),
-                lease=lease,
-            )
-        self._network_is_free(task.worker)
+            self._handing_over[task.worker].add(handing)
+            self._begin(handing, partial(self._handed_over, handing, lease, self._clock()), lease=lease)
+        # Else its process was given up meanwhile, and has the group.
+        self.free(task)
 
     def _handed_over(self, task: Task, lease: Lease, began: float, report: WorkReport) -> None:
-        self._hands_are_free(task.worker)
+        self.free(task)
         # Not those of the report: an object store takes most of them after it was made.
         self._take_in(task, lease, report, self._clock() - began)
 
@@ -141,24 +123,30 @@ class RolloutStation:
         self._frontier.made(lease, self._clock())
         self._made(lease, task.payload)
 
-    def _generation_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
-        self._network_is_free(task.worker)
-        self._lost("rollout", task, error, lease)
+    def came(self, worker: str) -> None:
+        """See `roster.Station`."""
+        self._is_ready(worker)
 
-    def _hand_over_lost(self, task: Task, error: WorkerLostError, *, lease: Lease) -> None:
-        self._hands_are_free(task.worker)
-        self._lost("rollout", task, error, lease)
+    def gone(self, worker: str) -> None:
+        """See `roster.Station`."""
+        self._generating.pop(worker, None)
+        self._handing_over.pop(worker, None)
+        if worker in self._ready:
+            self._ready.remove(worker)
 
-    def _network_is_free(self, worker: str) -> None:
-        self._generating.remove(worker)
-        if self._handing_over[worker] < self._config.rollout.leases:
-            self._is_ready(worker)
-
-    def _hands_are_free(self, worker: str) -> None:
-        full = self._handing_over[worker] == self._config.rollout.leases
-        self._handing_over[worker] -= 1
-        if full and worker not in self._generating:
-            self._is_ready(worker)
+    def free(self, task: Task) -> None:
+        """See `roster.Station`: the network has no work any more, or there is a hand more."""
+        worker, most = task.worker, self._config.rollout.leases
+        handing_over = self._handing_over[worker]
+        if self._generating.get(worker) is task:
+            del self._generating[worker]
+            if len(handing_over) < most:
+                self._is_ready(worker)
+        elif task in handing_over:
+            full = len(handing_over) == most
+            handing_over.remove(task)
+            if full and worker not in self._generating:
+                self._is_ready(worker)
 
     def _is_ready(self, worker: str) -> None:
         self._ready.append(worker)

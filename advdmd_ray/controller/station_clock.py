@@ -1,10 +1,10 @@
-"""How each role's workers spend their time: busy, waiting for work, or blocked by the pace of the others."""
+"""How each role's workers spend their time: busy, waiting for work, blocked by the pace of the others, or not up."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
-State = Literal["busy", "waiting", "blocked"]
+State = Literal["busy", "waiting", "blocked", "down"]
 
 
 class StationClock:
@@ -20,7 +20,7 @@ class StationClock:
     def __init__(self, workers: Mapping[str, Sequence[str]], clock: Callable[[], float]) -> None:
         self._clock = clock
         self._role = {worker: role for role, names in workers.items() for worker in names}
-        self._busy: set[str] = set()
+        self._at: dict[str, State] = {}  # of those that are busy or down
         # Of each idle worker, how often its role had been blocked when it became idle: once more, and it is too.
         self._blocks: Counter[str] = Counter()
         self._blocks_seen = dict.fromkeys(self._role, 0)
@@ -35,6 +35,10 @@ class StationClock:
     def waiting(self, worker: str) -> None:
         """The worker has no job, as there is no input for it."""
         self._enter(worker, "waiting")
+
+    def down(self, worker: str) -> None:
+        """The worker has no process, or one that is not up yet."""
+        self._enter(worker, "down")
 
     def blocked(self, role: str) -> None:
         """All idle workers of the role are held back by the age or byte cap, until they are busy."""
@@ -52,8 +56,8 @@ class StationClock:
         return drained
 
     def _state(self, worker: str) -> State:
-        if worker in self._busy:
-            return "busy"
+        if worker in self._at:
+            return self._at[worker]
         return "waiting" if self._blocks_seen[worker] == self._blocks[self._role[worker]] else "blocked"
 
     def _enter(self, worker: str, state: State) -> None:
@@ -61,15 +65,15 @@ class StationClock:
         self._add_up(role)
         self._count[role, self._state(worker)] -= 1
         self._count[role, state] += 1
-        if state == "busy":
-            self._busy.add(worker)
+        if state in ("busy", "down"):
+            self._at[worker] = state
         else:
-            self._busy.discard(worker)
+            self._at.pop(worker, None)
             self._blocks_seen[worker] = self._blocks[role]
 
     def _add_up(self, role: str) -> None:
         now = self._clock()
         seconds, self._since[role] = now - self._since[role], now
-        for state in ("busy", "waiting", "blocked"):
+        for state in get_args(State):
             if count := self._count[role, state]:
                 self._seconds[role, state] += count * seconds

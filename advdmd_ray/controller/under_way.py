@@ -7,7 +7,6 @@ from itertools import count
 from typing import Any
 
 from advdmd_ray.controller.protocols import Task
-from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.stations.records import Lease
 
 
@@ -18,16 +17,18 @@ class Begun:
     Attributes:
         task: The task.
         done: What to do with its outcome.
-        lost: What to do when its worker is lost.
-        lease: Of the group that it makes or scores; None for the learner's work.
+        lease: Of the group that it makes or scores; None for any other work.
         at: When it began, seconds.
+        term: Which process of its worker does it.
+        aside: Whether it is no work, and nothing comes of it that the run could wait for.
     """
 
     task: Task
     done: Callable[[Any], None]
-    lost: Callable[[Task, WorkerLostError], None]
     lease: Lease | None
     at: float
+    term: int = 0
+    aside: bool = False
 
 
 class UnderWay:
@@ -43,24 +44,31 @@ class UnderWay:
         self._number = count()
         self._numbers: dict[Task, int] = {}
         self._begun: dict[int, Begun] = {}
+        self._asides = 0
         # A heap of (ordinal, when it began, its number) that may name tasks which are over, but keeps nothing of them.
         self._groups: list[tuple[int, float, int]] = []
 
     def __len__(self) -> int:
-        return len(self._begun)
+        return len(self._begun) - self._asides
 
     def add(self, begun: Begun) -> None:
         """The task has begun."""
         number = self._numbers[begun.task] = next(self._number)
         self._begun[number] = begun
+        self._asides += begun.aside
         if begun.lease is not None:
             heapq.heappush(self._groups, (begun.lease.ordinal, begun.at, number))
 
     def over(self, task: Task) -> Begun:
         """The task is over: with an outcome, or lost."""
         begun = self._begun.pop(self._numbers.pop(task))
+        self._asides -= begun.aside
         self.first()  # nothing piles up behind a task that is over or not wanted any more
         return begun
+
+    def of(self, worker: str, term: int) -> list[Begun]:
+        """What one process of a worker has under way; looks at all tasks."""
+        return [begun for begun in self._begun.values() if (begun.task.worker, begun.term) == (worker, term)]
 
     def first(self) -> Begun | None:
         """The task of the lowest ordinal that is wanted, the earliest of several."""

@@ -119,6 +119,7 @@ class RoleSeconds(_Part):
     busy: float = Field(ge=0)
     waiting: float = Field(ge=0)
     blocked: float = Field(ge=0)
+    down: float = Field(default=0.0, ge=0, description="Its process had ended, and the next was not up.")
 
 
 class Summary(_Part):

@@ -71,7 +71,7 @@ LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "objective": ("dmd", "rl", "fake_score", "discriminator"),
     "stream": ("student", "discriminator"),
     "role": ("rollout", "reward", "learner"),
-    "state": ("busy", "waiting", "blocked"),
+    "state": ("busy", "waiting", "blocked", "down"),
     "phase": PHASES,
     "stage": STAGES,
 }
@@ -172,7 +172,13 @@ _RUN = (
     _gauge("run_remaining_seconds", "Estimated time to the last cycle.", unit="s"),
     _gauge("run_phase", "Cadence phase: 0 warm, 1 ramp, 2 full."),
     _gauge("run_phase_active", "1 for the phase the cadence is in, 0 for the others.", "phase"),
-    _counter("run_role_seconds", "Worker time busy, waiting for work, or blocked.", "role", "state", unit="s"),
+    _counter(
+        "run_role_seconds",
+        "Worker time busy, waiting for work, blocked, or down.",
+        "role",
+        "state",
+        unit="s",
+    ),
     _gauge("run_resident_memory_bytes", "Resident memory, summed over the workers of a role.", "role", unit="bytes"),
     _gauge("run_judge", "The judge's figures of the student's moving average, by figure.", "figure"),
     _gauge("run_reward_hack_alarm", "1 while the reward rises and the judge's headline falls, else 0."),

@@ -109,7 +109,8 @@ def summarise(config: Config, phases: Phases, judged: Judged) -> Summary:
     dropped = figures.by("advdmd_buffer_dropped_groups_total", "reason")
     roles: dict[str, dict[str, float]] = {}
     for labels, value in figures.rows("advdmd_run_role_seconds_total"):
-        roles.setdefault(labels["role"], {"busy": 0.0, "waiting": 0.0, "blocked": 0.0})[labels["state"]] = value
+        states = roles.setdefault(labels["role"], {"busy": 0.0, "waiting": 0.0, "blocked": 0.0, "down": 0.0})
+        states[labels["state"]] = value
     workers: dict[str, dict[str, int]] = {}
     for labels, value in figures.rows("advdmd_weights_worker_version"):
         workers.setdefault(labels["worker"], {})[labels["stream"]] = int(value)

@@ -91,6 +91,9 @@ class LearnerRank(LearnerWorker):
             meeting=self._meeting if self._rank == 0 else None,
         )
 
+    def ping(self) -> None:
+        """Answers when it has nothing else to do."""
+
     def fetch(self, groups: Sequence[tuple[GroupInfo, GroupReferences]]) -> tuple[int, ...]:
         """Brings the bytes of this rank's share to its node and holds these views of its memory for the next cycle.
 

@@ -54,6 +54,18 @@ class LocalShell:
         self._learner = LearnerWorker(**learner_parts(config, SoloGang(), table, checkpoint))
         self._done: dict[Task, Any] = {}
 
+    def bring(self, worker: str) -> Task:
+        """See `Shell`.
+
+        Raises:
+            ValueError: always: no worker of this process ends before it does.
+        """
+        raise ValueError(f"{worker} is up as long as its process")
+
+    def ping(self, worker: str) -> Task:
+        """See `Shell`: whoever is asked is here."""
+        return self._finish(worker, worker)
+
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         """See `Shell`; its group is handed over at once."""
         actor, snapshot = self._rollout[worker], Snapshot(student.manifest, student.payload)

@@ -1,11 +1,10 @@
 """The Ray shell: starts the workers, hands tasks to them and says which are done.
 
-Rollout and reward actors are elastic and stateless: one that dies is replaced under its name, and the controller
+Rollout and reward actors are elastic and stateless: the controller has one that ends replaced under its name, and
 issues its work again. The learner's gang is placed together and is not replaced; a run continues from its checkpoint.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,8 +22,9 @@ from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Resources
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
+from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.data.registry import source_of
-from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
+from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.needs.sharing import by_turns
 from advdmd_ray.runtime.calls import MORE_TIME, Handle, answer
@@ -38,8 +38,6 @@ from advdmd_ray.stations.records import GroupInfo, Lease, Stream
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
 
-# A worker lost this often with no work done in between will not do any: the run ends and says so.
-LOSSES_IN_A_ROW = 5
 # Ray hears of a dead process at once, of a dead node after 15 seconds.
 DEATH_S = 20.0
 
@@ -59,7 +57,6 @@ class RayShell:
         self._workers: dict[str, Handle] = {}
         self._make: dict[str, Callable[[], Handle]] = {}
         self._table: tuple[ray.ObjectRef, ...] = ()
-        self._losses: Counter[str] = Counter()
         self._ranks: list[Handle] = []
         self._group: PlacementGroup | None = None
         self._landing = Landing()
@@ -162,13 +159,21 @@ class RayShell:
         _, student, discriminator = results[0]
         return manifests, student, discriminator
 
-    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
-        """See `Shell`.
+    def bring(self, worker: str) -> Task:
+        """See `Shell`. Ray ends a process that hangs some seconds after it was told to, as it does not listen."""
+        ray.kill(self._workers[worker])  # unreachable is not dead
+        self._workers[worker] = actor = self._make[worker]()
+        return self._landing.watch(Task(worker, (actor.open.remote(*self._table),), process=actor))
 
-        Raises:
-            WorkerLostError: if the worker cannot be kept alive, however often it is replaced.
-        """
-        actor = self._live(worker)
+    def ping(self, worker: str) -> Task:
+        """See `Shell`."""
+        actors = self._ranks if worker == LEARNER else [self._workers[worker]]
+        tickets = tuple(actor.ping.remote() for actor in actors)
+        return self._landing.watch(Task(worker, tickets, join=lambda _: worker))
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
+        """See `Shell`."""
+        actor = self._workers[worker]
         reports = actor.generate.remote(lease, self._manifest(student), student.payload)
         return self._landing.watch(Task(worker, (reports,), process=actor))
 
@@ -178,8 +183,8 @@ class RayShell:
         return self._landing.watch(Task(generated.worker, (report,), payload, process=generated.process))
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
-        """See `Shell` and `generate`."""
-        actor = self._live(worker)
+        """See `Shell`."""
+        actor = self._workers[worker]
         call = actor.score.options(num_returns=2)
         outcome, scores = call.remote(group, self._manifest(discriminator), discriminator.payload)
         return self._landing.watch(Task(worker, (outcome,), (group, scores), process=actor))
@@ -202,45 +207,38 @@ class RayShell:
         # the references are handed over as they are: the loss of one does not end the call.
         ranks = len(self._ranks)
         tickets = tuple(rank.fetch.remote(list(groups[index::ranks])) for index, rank in enumerate(self._ranks))
-        return self._landing.watch(Task("learner", tickets, join=lambda lost: tuple(sorted(chain(*lost)))))
+        return self._landing.watch(Task(LEARNER, tickets, join=lambda lost: tuple(sorted(chain(*lost)))))
 
     def cycle(self, infos: Sequence[GroupInfo]) -> Task:
         """See `Shell`."""
         results = [rank.cycle.options(num_returns=3).remote(infos) for rank in self._ranks]
         _, student, discriminator = results[0]
         tickets = tuple(outcome for outcome, _, _ in results)
-        return self._landing.watch(Task("learner", tickets, (student, discriminator)))
+        return self._landing.watch(Task(LEARNER, tickets, (student, discriminator)))
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:
         """See `Shell`."""
-        return self._landing.watch(Task("learner", tuple(rank.checkpoint.remote(facts) for rank in self._ranks)))
+        return self._landing.watch(Task(LEARNER, tuple(rank.checkpoint.remote(facts) for rank in self._ranks)))
 
     def grid(self) -> Task:
         """See `Shell`."""
-        return self._landing.watch(Task("learner", (self._ranks[0].grid.remote(),)))
+        return self._landing.watch(Task(LEARNER, (self._ranks[0].grid.remote(),)))
 
     def judge(self) -> Task:
         """See `Shell`."""
-        return self._landing.watch(Task("learner", (self._ranks[0].judge.remote(),)))
+        return self._landing.watch(Task(LEARNER, (self._ranks[0].judge.remote(),)))
 
     def wait(self, timeout_s: float) -> list[Task]:
         """See `Shell`. A task of several tickets is done when all are, or when one has failed."""
         return self._landing.wait(timeout_s)
 
     def outcome(self, task: Task) -> Any:
-        """See `Shell`. A failed ticket's error goes first, before all have landed. A dead worker is replaced, once."""
+        """See `Shell`. A failed ticket's error goes first, before all have landed."""
         try:
             values = self._landing.values(task)
         except RayTaskError:
             self._say_who_died(task)
             raise
-        except WorkerLostError as error:
-            # Of several tasks of a dead process the first brings the next process, which the others are not of.
-            current = task.worker in self._make and task.process is self._workers[task.worker]
-            if current and not isinstance(error, BytesLostError):
-                self._replace(task.worker)
-            raise
-        self._losses.pop(task.worker, None)
         return task.join(values)
 
     @staticmethod
@@ -254,21 +252,6 @@ class RayShell:
         for ticket in landed:
             with suppress(RayTaskError):
                 answer(ticket, task.worker)
-
-    def _live(self, worker: str) -> Handle:
-        if self._losses[worker] >= LOSSES_IN_A_ROW:
-            raise WorkerLostError(
-                f"{worker} was lost {LOSSES_IN_A_ROW} times in a row without finishing any work; see the memory of the "
-                "nodes and Ray's logs"
-            )
-        return self._workers[worker]
-
-    def _replace(self, worker: str) -> None:
-        """Puts a new actor under the name; calls to it wait until it is up."""
-        self._losses[worker] += 1
-        ray.kill(self._workers[worker])  # unreachable is not dead
-        self._workers[worker] = self._make[worker]()
-        self._workers[worker].open.remote(*self._table)
 
     def stop(self) -> None:
         """Ends all workers; the driver's exit would end them too, but a joined cluster should be free at once."""

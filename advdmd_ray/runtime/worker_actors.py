@@ -21,7 +21,7 @@ from advdmd_ray.stations.reward import RewardWorker
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import Manifest, Payload, Snapshot
 
-HANDS = "hands"
+HANDS, PULSE = "hands", "pulse"
 Worker = TypeVar("Worker", RolloutWorker, RewardWorker)
 
 
@@ -39,6 +39,10 @@ class _WorkerActor(Generic[Worker]):
         self._table = facts, shards
         return self._worker.name
 
+    @ray.method(concurrency_group=PULSE)
+    def ping(self) -> None:
+        """Answers beside whatever else it does."""
+
     @cached_property
     def _worker(self) -> Worker:
         # Not built by the constructor, whose errors Ray hands on as text only. Where `open` failed and nobody heard of
@@ -47,7 +51,7 @@ class _WorkerActor(Generic[Worker]):
 
 
 # Ray does not type the groups, and takes none when an actor is made: there are as many threads as are ever allowed.
-@ray.remote(concurrency_groups={HANDS: MOST_LEASES})  # pyright: ignore[reportCallIssue]
+@ray.remote(concurrency_groups={HANDS: MOST_LEASES, PULSE: 1})  # pyright: ignore[reportCallIssue]
 class RolloutActor(_WorkerActor[RolloutWorker]):
     """Generates groups, one after the other, and hands them over in threads of their own, its `HANDS`."""
 
@@ -71,7 +75,7 @@ class RolloutActor(_WorkerActor[RolloutWorker]):
         return work.hand_over(self._worker, self._at_hand.pop(lease))
 
 
-@ray.remote
+@ray.remote(concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
 class RewardActor(_WorkerActor[RewardWorker]):
     """Scores groups."""
 

@@ -59,14 +59,14 @@ class OneByOne:
             self.seconds[self.role[worker], state] += seconds
 
     def block(self, role: str) -> None:
-        self.state |= {w: "blocked" for w, state in self.state.items() if self.role[w] == role and state != "busy"}
+        self.state |= {w: "blocked" for w, state in self.state.items() if self.role[w] == role and state == "waiting"}
 
 
 @given(
     st.lists(
         st.tuples(
             st.sampled_from(["rollout-0", "rollout-1", "reward-0"]),
-            st.sampled_from(["busy", "waiting", "blocked", "drain"]),
+            st.sampled_from(["busy", "waiting", "down", "blocked", "drain"]),
             st.integers(0, 100),
         )
     )
@@ -85,7 +85,7 @@ def test_no_second_is_lost_or_counted_twice_and_each_is_of_the_state_that_its_wo
             stations.blocked(expected.role[worker])
             expected.block(expected.role[worker])
         else:
-            (stations.busy if event == "busy" else stations.waiting)(worker)
+            {"busy": stations.busy, "waiting": stations.waiting, "down": stations.down}[event](worker)
             expected.state[worker] = event
     totals.update(stations.drain())
     assert {key: s for key, s in totals.items() if s} == {key: s for key, s in expected.seconds.items() if s}

@@ -35,6 +35,7 @@ def stage_of(cap: int, age: int, actors: int, *, leases: int = 2, lease_s: float
             "buffer": {"max_bytes": max(cap * GROUP_BYTES, 2**16), "take_timeout_s": 2 * STOP_S},
             "learner": {"engine": "torch", "cycle_timeout_s": 2 * STOP_S, "checkpoint_cycles": 2},
             "evaluation": {"grid_cycles": 50},
+            "ray": {"hang_s": 2 * STOP_S},
         }
     )
     stage = Stage(config, **shell)

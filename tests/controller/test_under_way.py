@@ -14,7 +14,7 @@ from advdmd_ray.stations.records import Lease
 
 def begun(ordinal: int | None, at: float = 0.0, payload: Any = None) -> Begun:
     lease = None if ordinal is None else Lease(ordinal, 0, 0, 0, 0)
-    return Begun(Task("rollout-0", (), payload), lambda _: None, lambda *_: None, lease, at)
+    return Begun(Task("rollout-0", (), payload), lambda _: None, lease, at)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "end", "made", "ask"]), st.integers(0, 6)), max_size=60))

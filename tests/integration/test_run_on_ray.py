@@ -1,4 +1,4 @@
-"""The main job on a local Ray with two DeepSpeed ranks, while workers are killed and /metrics is read."""
+"""The main job on a local Ray with two DeepSpeed ranks, while workers hang and are killed and /metrics is read."""
 
 import json
 import re
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # Enough cycles for the replaced workers, which take seconds to start, to work again before the end.
 CYCLES, GROUPS, GROUP_SIZE, LEVELS, AGE_CAP = 24, 4, 4, 4, 2
-KILLED = ("RolloutActor", "RewardActor")
+ENDED = ("RolloutActor", "RewardActor")
 
 
 @dataclass
@@ -77,11 +77,11 @@ def scraped_at_cycle(run: Started, cycle: int) -> dict[str, Metric]:
     return run.until(f"cycle {cycle}", page, 240)
 
 
-def kill_workers(place: Workplace) -> set[int]:
-    """SIGKILL to one rollout actor and to the reward worker; what is alive of their kinds before."""
-    before = {kind: place.processes(f"ray::{kind}") for kind in KILLED}
-    for kind in KILLED:
-        before[kind][0].kill()
+def end_workers(place: Workplace) -> set[int]:
+    """SIGSTOP to one rollout actor and SIGKILL to the reward worker; what is alive of their kinds before."""
+    before = {kind: place.processes(f"ray::{kind}") for kind in ENDED}
+    before["RolloutActor"][0].suspend()
+    before["RewardActor"][0].kill()
     return {process.pid for processes in before.values() for process in processes}
 
 
@@ -101,19 +101,20 @@ def run() -> Iterator[Run]:
             "learner.zero_stage=1",
             "learner.checkpoint_cycles=4",
             "evaluation.grid_cycles=5",
+            "ray.hang_s=6",
             # Two CPUs in all, for which two workers judge.
             "rollout.num_cpus=0.5",
             "learner.num_cpus=0.375",
         )
         scraped_at_cycle(started, 2)
-        before = kill_workers(place)
+        before = end_workers(place)
         reborn: set[str] = set()
 
         def replaced() -> bool:
-            reborn.update(k for k in KILLED for p in place.processes(f"ray::{k}") if p.pid not in before)
-            return reborn == set(KILLED)
+            reborn.update(k for k in ENDED for p in place.processes(f"ray::{k}") if p.pid not in before)
+            return reborn == set(ENDED)
 
-        started.until("new workers in place of the killed ones", replaced, 120)
+        started.until("new workers in place of the one that hangs and the one that is dead", replaced, 120)
         families = scraped_at_cycle(started, 4)
         judges = started.until("two workers that judge", lambda: two(place.processes("ray::JudgeActor")), 300)
         judges[0].kill()
@@ -122,9 +123,9 @@ def run() -> Iterator[Run]:
         yield Run(place.folder / "two", started.log(), exit_code, families, reborn, leftovers)
 
 
-def test_a_run_whose_workers_are_killed_ends_with_exit_code_0_and_its_report(run: Run) -> None:
+def test_a_run_whose_workers_hang_and_are_killed_ends_with_exit_code_0_and_its_report(run: Run) -> None:
     assert run.exit_code == 0, run.log
-    assert run.reborn == set(KILLED)
+    assert run.reborn == set(ENDED)
     assert (run.folder / "report.html").stat().st_size > 10_000
     assert run.log.rstrip().endswith("report.html")
     assert (run.folder / "student" / "model_index.json").is_file()
@@ -174,7 +175,7 @@ def test_no_group_is_dropped_for_age(run: Run) -> None:
     assert run.summary()["trajectories"]["dropped"]["groups_too_old"] == 0
 
 
-def test_killed_workers_are_counted_once_and_their_leases_are_issued_again(run: Run) -> None:
+def test_workers_that_end_are_counted_once_and_their_leases_are_issued_again(run: Run) -> None:
     assert run.last("advdmd_run_workers_lost_total") == {"role=rollout": 1, "role=reward": 1}
     assert sum(run.last("advdmd_rollout_leases_reissued_total").values()) >= 1
     assert run.last("advdmd_rollout_leases_issued_total")[""] > CYCLES * GROUPS

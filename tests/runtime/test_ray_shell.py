@@ -190,14 +190,6 @@ def test_reward_workers_that_decode_images_import_the_whole_pipeline(monkeypatch
     assert ("reward-0", "prepare", ("whole", True)) in world.events
 
 
-def test_a_worker_that_is_replaced_gets_the_prompts_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, None)
-    shell = started(world)
-    shell._replace("rollout-0")
-    assert world.killed == ["rollout-0"]
-    assert world.events[-2:] == [("rollout-0", "hired"), ("rollout-0", "open", *TABLE)]
-
-
 def test_a_gang_without_room_is_said_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, None, room=False)
     with pytest.raises(DeadlineError, match=f"waited 300 s for room for the learner's gang; {MORE_TIME}"):
@@ -322,6 +314,8 @@ def test_a_group_is_handed_over_by_the_process_that_made_it(killed: list[Process
     assert landed(shell, made, ("report", None)) == ("report", None)
     with pytest.raises(WorkerLostError):
         landed(shell, lost, ActorDiedError())
+    assert killed == []
+    shell.bring("rollout-0")
     shell.hand_over(made, lease(0))
     assert killed == [first]
     assert first.calls == [("generate", lease(0)), ("generate", lease(1)), ("hand_over", lease(0))]
@@ -335,21 +329,37 @@ def test_the_values_of_a_group_in_quarantine_are_asked_for_together(
     assert RayShell(Config()).batches(payload) == tuple(f"batch of {each}" for each in asked)
 
 
-def test_all_tasks_of_a_dead_process_are_lost_and_one_process_takes_its_place(killed: list[Process]) -> None:
+def test_a_process_that_is_brought_gets_the_prompts_before_any_work_and_is_up_when_it_has_them(
+    killed: list[Process],
+) -> None:
     shell = shell_of()
-    first: Any = shell._workers["rollout-0"]
-    made = shell.generate("rollout-0", lease(0), STUDENT)
-    landed(shell, made, ("report", None))
-    handing, generating = shell.hand_over(made, lease(0)), shell.generate("rollout-0", lease(1), STUDENT)
+    table: Any = TABLE
+    shell._table, first = table, shell._workers["rollout-0"]
+    generating = shell.generate("rollout-0", lease(0), STUDENT)
     with pytest.raises(WorkerLostError):
         landed(shell, generating, ActorDiedError())
+    coming = shell.bring("rollout-0")
     second: Any = shell._workers["rollout-0"]
-    shell.generate("rollout-0", Lease(1, 1, 0, 0, 0), STUDENT)
-    with pytest.raises(WorkerLostError):
-        landed(shell, handing, ActorDiedError())
     assert killed == [first]
-    assert shell._workers["rollout-0"] is second
-    assert second.calls == [("open",), ("generate", Lease(1, 1, 0, 0, 0))]
+    assert coming.process is second is not first
+    assert landed(shell, coming, "rollout-0") == "rollout-0"
+    shell.generate("rollout-0", Lease(0, 1, 0, 0, 0), STUDENT)
+    assert second.calls == [("open", "facts"), ("generate", Lease(0, 1, 0, 0, 0))]
+
+
+def test_a_ping_of_the_learner_is_one_of_all_its_ranks() -> None:
+    shell = shell_of()
+    ranks: Any = [Process(), Process()]
+    shell._ranks = ranks
+    asked = shell.ping("learner")
+    asked.tickets[0].future().set_result(None)
+    assert shell.wait(0.1) == []
+    assert landed(shell, shell.ping("rollout-0"), None) == "rollout-0"
+    asked.tickets[1].future().set_exception(ActorDiedError())
+    assert shell.wait(0.1) == [asked]
+    with pytest.raises(WorkerLostError):
+        shell.outcome(asked)
+    assert [rank.calls for rank in ranks] == [[("ping",)]] * 2
 
 
 def test_bytes_that_are_gone_take_no_process_with_them(killed: list[Process]) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -27,6 +27,8 @@ from advdmd_ray.stations.weights.snapshot import Manifest, pack
 from advdmd_ray.stations.weights.store import Published, WeightStore
 
 GROUP_BYTES, RESIDENT = 2**14, 2**20
+MOST_IN_A_ROW = 2
+"""Losses of one worker by chance: nobody gives it up for bad luck."""
 
 
 def manifest(stream: Stream, version: int) -> Manifest:
@@ -99,7 +101,9 @@ class FakeShell:
         clock: Moved by waiting.
         random: Decides what ends when; None: the oldest task first, one by one.
         lose: Probability that a rollout or reward task ends with the loss of its worker.
-        hang: Workers whose tasks never end.
+        hang: Workers whose tasks never end, and that do not answer.
+        stuck: Workers whose tasks never end, though they answer.
+        bring_s: Seconds until a process is up.
         dead: Workers whose every task ends with their loss.
         judge: What the judge says of a version: its headline.
         reward: Mean reward of the final level in the cycle that makes a version.
@@ -122,6 +126,8 @@ class FakeShell:
         random: Random | None = None,
         lose: float = 0.0,
         hang: Sequence[str] = (),
+        stuck: Sequence[str] = (),
+        bring_s: float = 1.0,
         dead: Sequence[str] = (),
         judge: Callable[[int], float] = lambda _: 0.0,
         reward: Callable[[int], float] = lambda _: 0.0,
@@ -136,6 +142,12 @@ class FakeShell:
         stopped: tuple[str, float, float] = ("", 0.0, 0.0),
     ) -> None:
         self._gone, self._stopped, self.refusals = gone, stopped, refusals
+        self._stuck, self._bring_s = tuple(stuck), bring_s
+        self._comings: set[Task] = set()
+        self._pings: set[Task] = set()
+        self.pinged: list[str] = []
+        self.replaced: list[str] = []
+        self._in_a_row: Counter[str] = Counter()
         self._fetched: tuple[int, ...] = ()
         self._faulty, self._deadly = faulty, deadly
         self._judge, self._reward, self._loss = judge, reward, loss
@@ -150,6 +162,7 @@ class FakeShell:
         self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
         self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         self._rollout_s, self._hand_over_s = rollout_s, hand_over_s
+        self._ended: set[object] = set()
         self._processes = {worker: object() for worker in (*self.rollout_workers, *self.reward_workers)}
         self.at_hand: dict[str, set[Lease]] = {worker: set() for worker in self.rollout_workers}
         self._generates: dict[Task, Lease] = {}
@@ -160,6 +173,7 @@ class FakeShell:
         self._running: dict[str, tuple[Stream, int]] = {}
         self.busy: set[str] = set()
         self.leases: list[Lease] = []
+        self.given: list[tuple[float, str]] = []  # when, and to whom
         self.cycles: list[tuple[int, ...]] = []
         self.gone: list[int] = []
         self.ages: list[int] = []
@@ -185,6 +199,8 @@ class FakeShell:
     def _stands(self, worker: str, began: float, seconds: float) -> float:
         """Seconds that work stands still because its process is stopped."""
         kind, at, lasts = self._stopped
+        if worker in self.replaced:
+            return 0.0  # the process that is stopped is the first
         if not worker.startswith(kind) or not began < at + lasts or began + seconds <= at:
             return 0.0
         return at + lasts - max(began, at)
@@ -203,13 +219,41 @@ class FakeShell:
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         return (manifest("student", 0), manifest("discriminator", 0)), b"student", b"discriminator"
 
+    def bring(self, worker: str) -> Task:
+        self.replaced.append(worker)
+        self.ends(worker, self._processes[worker])
+        self._processes[worker] = object()
+        self.busy.discard(worker)
+        if worker in self.at_hand:
+            self.at_hand[worker].clear()
+        task = self._watched(Task(worker, (), process=self._processes[worker]), worker, self._bring_s)
+        self._comings.add(task)
+        return task
+
+    def ping(self, worker: str) -> Task:
+        assert worker != "learner" or "learner" not in self.busy, "a rank at work cannot answer"
+        self.pinged.append(worker)
+        task = self._watched(Task(worker, (), process=self._processes.get(worker)), worker, 0.0)
+        self._pings.add(task)
+        return task
+
+    def _never(self, task: Task) -> bool:
+        """Whether a task of a process that lives never ends."""
+        if task.process is not self._processes.get(task.worker):
+            return False
+        return task not in self._comings and (
+            task.worker in self._hang or (task.worker in self._stuck and task not in self._pings)
+        )
+
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
+        assert not any(task.worker == worker for task in self._comings), f"{worker} is not up yet"
         rollout = self.config.rollout
         assert student.manifest.version == lease.policy_version == self.version
         assert lease.ordinal < lease_limit(self.version, rollout.groups_per_cycle, rollout.max_policy_age)
         assert lease.ordinal < self.config.run.cycles * rollout.groups_per_cycle
         self.before_lease(lease)
         self.leases.append(lease)
+        self.given.append((self.clock.now, worker))
         self.at_hand[worker].add(lease)
         assert len(self.at_hand[worker]) <= rollout.leases, f"{worker} has {self.at_hand[worker]} at hand"
         report = WorkReport(worker, 1.0, self._load(worker, student), RESIDENT)
@@ -309,9 +353,7 @@ class FakeShell:
     def wait(self, timeout_s: float) -> list[Task]:
         assert self._outcomes, "there is something to wait for"
         assert self.clock.now < 3e3, "the run never ends"
-        ready = [
-            task for task in self._outcomes if task.worker not in self._hang and self._ready_at[task] <= self.clock.now
-        ]
+        ready = [task for task in self._outcomes if not self._never(task) and self._ready_at[task] <= self.clock.now]
         if self._random is None:
             ready = ready[:1]
         elif ready:
@@ -321,15 +363,28 @@ class FakeShell:
         return ready
 
     def outcome(self, task: Task) -> Any:
-        if task not in self._handing_over:
+        aside = task in self._pings or task in self._comings
+        self._pings.discard(task)
+        self._comings.discard(task)
+        present = task.process is self._processes.get(task.worker)
+        if present and task not in self._handing_over and not aside:
             self.busy.remove(task.worker)
         outcome = self._outcomes.pop(task)
         generated, handed_over = self._generates.pop(task, None), self._handing_over.pop(task, None)
-        unlucky = self._random is not None and task.worker != "learner" and self._random.random() < self._lose
+        unlucky = (
+            self._random is not None
+            and task.worker != "learner"
+            and self._in_a_row[task.worker] < MOST_IN_A_ROW
+            and self._random.random() < self._lose
+        )
         deadly = generated is not None and self._deadly(generated)
-        died = task.worker in self._dead or unlucky or deadly or task.process is not self._processes.get(task.worker)
-        if handed_over is not None or (generated is not None and (died or self._hand_over_s is None)):
+        died = (
+            (task.worker in self._dead and not aside) or unlucky or deadly or not present or task.process in self._ended
+        )
+        if (present and handed_over is not None) or (generated is not None and (died or self._hand_over_s is None)):
             self.at_hand[task.worker] -= {handed_over, generated}
+        if not (died or aside):
+            self._in_a_row[task.worker] = 0
         if died:
             self.ends(task.worker, task.process)
             raise WorkerLostError(f"{task.worker}: its process ended")
@@ -339,10 +394,11 @@ class FakeShell:
 
     def ends(self, worker: str, process: object) -> None:
         """The process of a worker ends, if it is the last that it had; what else it was at is over, too."""
-        if process is not self._processes.get(worker):
+        if process is not self._processes.get(worker) or process in self._ended:
             return
         self.deaths += 1
-        self._processes[worker] = object()
+        self._in_a_row[worker] += 1
+        self._ended.add(process)
         self._running.pop(worker, None)
         for task in self._outcomes:
             if task.process is process:
@@ -380,7 +436,11 @@ class Stage:
     def over(self, shell: FakeShell) -> "Stage":
         """The same with another shell."""
         self.shell = shell
-        for owner in (self.controller, self.controller._rollout, self.controller._learner):
+        owners = (
+            self.controller,
+            *(getattr(self.controller, f"_{name}") for name in ("rollout", "reward", "learner", "roster")),
+        )
+        for owner in owners:
             owner._shell = shell
         return self
 

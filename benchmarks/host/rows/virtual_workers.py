@@ -66,6 +66,9 @@ class _Host:
     async def up(self) -> None:
         """Once it is."""
 
+    async def ping(self) -> None:
+        """See `RolloutActor`."""
+
 
 @ray.remote(num_cpus=0)
 class RolloutHost(_Host):
@@ -115,6 +118,9 @@ class LearnerHost:
     def __init__(self, seconds: float) -> None:
         self._seconds, self._version = seconds, 0
         self._fetched: list[int] = []
+
+    def ping(self) -> None:
+        """See `LearnerRank`."""
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], None, None]:
         """See `LearnerWorker`."""
