@@ -132,6 +132,8 @@ def draw_suite(
             team = team_here(len(todo), actors, gpus_each)
             claim_settings(out, made_with)
             _draw(suite, out, settings, todo, team, progress)
+    else:
+        claim_settings(out, made_with)
     remove_drafts(out)
     return len(todo)
 

@@ -55,4 +55,4 @@ def test_progress_counts_images(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     sampler = FolderSampler("builtin:digits", CPU, steps=1)
     assert sampler.images(PROMPTS, SEEDS, lambda done, of: told.append((done, of))).shape == (3, 8, 8, 3)
-    assert told == [(2, 3), (3, 3)]
+    assert told == [(0, 3), (2, 3), (3, 3)]
