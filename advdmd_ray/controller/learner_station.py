@@ -7,13 +7,13 @@ judgement), else the groups of the next cycle to fetch; once it has their bytes,
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.protocols import Reference, Shell, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
+from advdmd_ray.controller.under_way import Begin
 from advdmd_ray.controller.watch import Saved, Watch
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement
@@ -25,12 +25,6 @@ from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import WeightStore
 
 logger = logging.getLogger(__name__)
-
-
-class Begin(Protocol):
-    """How the controller takes a task in: what to do with its outcome."""
-
-    def __call__(self, task: Task, done: Callable[[Any], None]) -> None: ...  # noqa: D102
 
 
 class LearnerStation:

@@ -8,8 +8,8 @@ from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.protocols import Reference, Shell, Task
 from advdmd_ray.controller.quarantine import Quarantine
-from advdmd_ray.controller.rollout_station import Begin
 from advdmd_ray.controller.telemetry import Telemetry
+from advdmd_ray.controller.under_way import Begin
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 from advdmd_ray.stations.weights.store import WeightStore

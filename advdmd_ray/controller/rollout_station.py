@@ -8,21 +8,15 @@ the newest student, its time begins with its work, and no group waits or ages be
 from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.protocols import Reference, Shell, Task
 from advdmd_ray.controller.telemetry import Telemetry
+from advdmd_ray.controller.under_way import Begin
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.records import Lease, WorkReport
 from advdmd_ray.stations.weights.store import WeightStore
-
-
-class Begin(Protocol):
-    """How the controller takes in a task of a lease: what to do with its outcome."""
-
-    def __call__(self, task: Task, done: Callable[[Any], None], *, lease: Lease | None) -> None: ...  # noqa: D102
 
 
 class RolloutStation:

@@ -7,14 +7,14 @@ given to the next one when it is up, not before: there may be no room for it.
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Shell, Task
 from advdmd_ray.controller.pulse import Pulse
 from advdmd_ray.controller.station_clock import StationClock
 from advdmd_ray.controller.telemetry import LEARNER
-from advdmd_ray.controller.under_way import Begun
+from advdmd_ray.controller.under_way import Begin, Begun
 from advdmd_ray.errors import WorkerLostError
 
 logger = logging.getLogger(__name__)
@@ -38,12 +38,6 @@ class Station(Protocol):
     def free(self, task: Task) -> None:
         """A task is over, whatever came of it, and its process is there."""
         ...
-
-
-class Begin(Protocol):
-    """How the controller takes in a task that is of no lease."""
-
-    def __call__(self, task: Task, done: Callable[[Any], None], *, aside: bool = False) -> None: ...  # noqa: D102
 
 
 class Roster:

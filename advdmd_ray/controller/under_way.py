@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from advdmd_ray.controller.protocols import Task
 from advdmd_ray.stations.records import Lease
@@ -29,6 +29,14 @@ class Begun:
     at: float
     term: int = 0
     aside: bool = False
+
+
+class Begin(Protocol):
+    """How the controller takes a task in: what to do with its outcome, and the rest as of `Begun`."""
+
+    def __call__(  # noqa: D102
+        self, task: Task, done: Callable[[Any], None], *, lease: Lease | None = None, aside: bool = False
+    ) -> None: ...
 
 
 class UnderWay:
