@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -44,6 +44,18 @@ def drafted_folder(folder: Path) -> Iterator[Path]:
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # not there if it was renamed
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """A folder and those that hold it, as far as they are not there, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders in their order, up to the first that holds something, which stays."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def disk_of(folder: Path) -> tuple[int, int]:

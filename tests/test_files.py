@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from advdmd_ray.files import drafted_file, drafted_folder, file_digest, files_digest
+from advdmd_ray.files import (
+    drafted_file,
+    drafted_folder,
+    file_digest,
+    files_digest,
+    missing_folders,
+    remove_empty,
+)
 
 
 def _begun(draft: AbstractContextManager[Path], error: type[BaseException]) -> None:
@@ -79,3 +86,17 @@ def test_the_order_of_files_and_where_one_ends_count(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     digests = [files_digest([tmp_path / name for name in names]) for names in ("ab", "ba", "cd")]
     assert len(set(digests)) == 3
+
+
+def test_folders_that_were_made_are_removed_again_up_to_the_first_that_holds_something(tmp_path: Path) -> None:
+    folder = tmp_path / "there" / "new" / "newer"
+    (tmp_path / "there").mkdir()
+    made = missing_folders(folder)
+    assert made == [folder, folder.parent]
+    folder.mkdir(parents=True)
+    (folder.parent / "file").touch()
+    remove_empty(made)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "there", folder.parent, folder.parent / "file"]
+    (folder.parent / "file").unlink()
+    remove_empty(made[1:])
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]

@@ -5,11 +5,12 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from advdmd_ray.errors import CheckpointError, UserError
+from advdmd_ray.files import missing_folders, remove_empty
 from advdmd_ray.runs.lasting import Mark, check_not_of_ray, mark_text
 
 logger = logging.getLogger(__name__)
@@ -308,7 +309,7 @@ def claim(start: Start) -> Iterator[Path]:
             raise UserError(
                 f"{start.folder}: could not be moved to {start.aside} ({reason}); is another process at work there?"
             ) from None
-    made = [path for path in (start.folder, *start.folder.parents) if not path.exists()]
+    made = missing_folders(start.folder)
     start.folder.mkdir(parents=True, exist_ok=True)
     # Not emptied when it is opened: another process may hold it.
     with RunFolder(start.folder).lock.open("ab") as lock:
@@ -338,8 +339,6 @@ def _unclaim(start: Start, made: list[Path]) -> None:
     """Takes back what `claim` did, which made some folders, the innermost first; the lock is still held."""
     for path in start.folder.iterdir():
         path.unlink()
-    with suppress(OSError):  # what others have put something into stays
-        for path in made:
-            path.rmdir()
+    remove_empty(made)  # what others have put something into stays
     if start.aside is not None:
         start.aside.rename(start.folder)

@@ -6,12 +6,13 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from advdmd_ray.config import Config, Resume
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import missing_folders, remove_empty
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the driver of a submitted job."""
@@ -114,7 +115,7 @@ def marked(folder: Path, setting: str) -> Iterator[Mark]:
         folder: The folder; one that is empty at the end is gone, with those that it took.
         setting: Which names it.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = missing_folders(folder)
     folder.mkdir(parents=True, exist_ok=True)
     mark = Mark(folder.absolute() / f".mark-{uuid.uuid4().hex}", mark_text(), setting)
     mark.file.write_text(mark.text, encoding="utf-8")
@@ -122,6 +123,4 @@ def marked(folder: Path, setting: str) -> Iterator[Mark]:
         yield mark
     finally:
         mark.file.unlink(missing_ok=True)
-        with suppress(OSError):  # what is not empty stays
-            for path in made:
-                path.rmdir()
+        remove_empty(made)

@@ -9,7 +9,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -25,7 +24,7 @@ from advdmd_ray.data.files.shards import CaptionedImage, Shard
 from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.thumbnails import THUMBNAIL, thumbnails
-from advdmd_ray.files import drafted_file
+from advdmd_ray.files import drafted_file, missing_folders, remove_empty
 
 BATCH = 8
 """Images that go through the codec in one call."""
@@ -154,14 +153,12 @@ class ShardEncoding:
         """
         if self.file.exists():
             return Encoded(0, {})
-        made = [path for path in (self.file.parent, *self.file.parent.parents) if not path.exists()]
+        made = missing_folders(self.file.parent)
         make_cache(self.file.parent)
         try:
             return self._encode(codec, threads)
         except UserError:
-            with suppress(OSError):  # what is not empty stays
-                for path in made:
-                    path.rmdir()
+            remove_empty(made)
             raise
 
     def _encode(self, codec: Callable[[Tensor], Tensor], threads: int) -> Encoded:
