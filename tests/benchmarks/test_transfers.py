@@ -9,6 +9,7 @@ from torch import Tensor
 
 from advdmd_ray.stations.records import TrajectoryGroup
 from benchmarks import transfers
+from benchmarks.host.rows.buffer import made_group
 from benchmarks.rollouts import OURS
 from benchmarks.transfers import LIMIT, PINNED, PLAIN, moved_bytes, ways_of
 
@@ -18,17 +19,7 @@ SAMPLES, STEPS, LATENT = 3, 4, (2, 4, 4)
 
 def a_group() -> TrajectoryGroup:
     """Random values."""
-    draw = np.random.default_rng(0)
-    return TrajectoryGroup(
-        ordinal=0,
-        prompt_id=0,
-        policy_version=0,
-        seeds=np.arange(SAMPLES, dtype=np.int64),
-        sigmas=np.linspace(1, 0, STEPS + 1, dtype=np.float32),
-        latents=draw.standard_normal((SAMPLES, STEPS + 1, *LATENT), np.float32),
-        means=draw.standard_normal((SAMPLES, STEPS - 1, *LATENT), np.float32),
-        stds=np.ones(STEPS - 1, np.float32),
-    )
+    return made_group(SAMPLES, STEPS, LATENT)
 
 
 def test_every_way_ends_with_the_latents_and_means_that_began_it() -> None:

@@ -32,18 +32,18 @@ CALLS = "limit: Ray's calls with plain arrays"
 MISSING = "not installed; pip install --no-deps --target DIR -r benchmarks/rivals.txt, then make bench RIVALS=DIR"
 
 
-def made_group() -> TrajectoryGroup:
+def made_group(samples: int = SAMPLES, steps: int = STEPS, latent: tuple[int, ...] = LATENT) -> TrajectoryGroup:
     """A group of random values."""
     draw = np.random.default_rng(0)
     return TrajectoryGroup(
         ordinal=0,
         prompt_id=0,
         policy_version=0,
-        seeds=np.arange(SAMPLES, dtype=np.int64),
-        sigmas=np.linspace(1, 0, STEPS + 1, dtype=np.float32),
-        latents=draw.standard_normal((SAMPLES, STEPS + 1, *LATENT), np.float32),
-        means=draw.standard_normal((SAMPLES, STEPS - 1, *LATENT), np.float32),
-        stds=np.ones(STEPS - 1, np.float32),
+        seeds=np.arange(samples, dtype=np.int64),
+        sigmas=np.linspace(1, 0, steps + 1, dtype=np.float32),
+        latents=draw.standard_normal((samples, steps + 1, *latent), np.float32),
+        means=draw.standard_normal((samples, steps - 1, *latent), np.float32),
+        stds=np.ones(steps - 1, np.float32),
     )
 
 
