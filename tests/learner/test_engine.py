@@ -333,7 +333,7 @@ def test_importing_the_engines_and_building_one_in_torch_imports_no_deepspeed() 
 
 
 _GANG = """
-import sys, time
+import os, sys, time
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.learner.gang import TorchDistributedGang
 import torch
@@ -342,12 +342,13 @@ try:
     cpu = torch.device("cpu")
     gang = TorchDistributedGang(rank, 2, device=cpu, address="127.0.0.1", port=port, timeout_s=timeout_s)
     if rank == 1 and scene == "dead":
-        sys.exit(0)
+        os._exit(0)
     if rank == 1 and scene == "hung":
         time.sleep(60)
     gang.mean(torch.zeros(3))
 except (DeadlineError, WorkerLostError) as error:
-    print(type(error).__name__, error)
+    print(type(error).__name__, error, flush=True)
+os._exit(0)  # see `leaving.leave`
 """
 
 
@@ -380,6 +381,14 @@ def test_waiting_for_a_missing_rank_ends_at_the_deadline_and_says_so() -> None:
         for process in (process for processes in started for process in processes):
             process.kill()
             process.communicate()
+
+
+def test_a_rank_that_leaves_has_said_everything_and_does_not_go_through_the_end_of_its_interpreter() -> None:
+    program = "import atexit, os; from leaving import leave; atexit.register(os.abort); print('done'); leave()"
+    left = subprocess.run(
+        [sys.executable, "-c", program], cwd=SCRIPT.parent, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (left.returncode, left.stdout, left.stderr) == (0, "done\n", "")
 
 
 def test_a_gang_of_one_gives_a_copy_of_its_own_tensor() -> None:

@@ -24,6 +24,7 @@ from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.engine_state import StepReport
 from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang
 from advdmd_ray.learner.parts import LossPart
+from leaving import leave
 
 OBJECTIVES = {"dmd": 1e-3, "rl": 5e-4}
 STEPS = 6
@@ -278,3 +279,4 @@ def main(job: dict[str, str | int]) -> None:
 
 if __name__ == "__main__":
     main(json.loads(sys.argv[1]))
+    leave()

@@ -25,6 +25,7 @@ from advdmd_ray.stations.records import Lease
 from advdmd_ray.stations.reward import group_info
 from advdmd_ray.stations.weights.snapshot import Snapshot
 from held_tensors import Live
+from leaving import leave
 
 # The teacher is in no engine; its heads learn as those of the fake score's backbone do.
 CYCLES: dict[Literal["fake_score", "own"], int] = {"fake_score": 2, "own": 1}
@@ -149,3 +150,4 @@ def main(job: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     main(json.loads(sys.argv[1]))
+    leave()
