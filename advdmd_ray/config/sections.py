@@ -296,6 +296,9 @@ class EvaluationSection(Section):
     )
 
 
+Placement = Literal["auto", "labelled", "anywhere"]
+
+
 class RaySection(Section):
     """How the run meets a Ray cluster."""
 
@@ -311,4 +314,9 @@ class RaySection(Section):
         default=10.0,
         description="A rollout actor or reward worker that says nothing for so long, not even when it is asked, hangs: "
         "it is replaced, and its groups are made by others.",
+    )
+    placement: Free[Placement] = Field(
+        default="auto",
+        description="Which nodes take the workers of a role. labelled: those whose label advdmd-role names it. auto: "
+        "the same where a living node's names it; else the nodes without that label. anywhere: labels do not count.",
     )

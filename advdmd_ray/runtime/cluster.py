@@ -3,8 +3,6 @@
 import logging
 import os
 import socket
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +15,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved
 from advdmd_ray.runs.needs.spilling import ray_disk
 from advdmd_ray.runtime.stopping import interrupting
+from advdmd_ray.runtime.waiting import less, wait_for_room
 
 CONNECT_S = 10.0
 # No usage statistics; workers' lines without colour codes, as they go into job logs too; and no second copy of a
@@ -37,10 +36,13 @@ def connected(config: Config) -> Iterator[bool]:
         Whether the cluster was there before.
 
     Raises:
-        UserError: if the named cluster does not answer, or has fewer CPUs or GPUs than the workers reserve.
+        UserError: if the named cluster does not answer, or has no room for the workers within `ray.start_timeout_s`.
     """
     with met(ray_address(config), config.ray.object_store_bytes) as joins:
-        _wait_for_resources(config, config.ray.start_timeout_s if joins else 0.0)
+        if joins:
+            wait_for_room(config, config.ray.start_timeout_s)
+        else:
+            _check_room(config)
         yield joins
 
 
@@ -117,28 +119,9 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def _wait_for_resources(config: Config, timeout_s: float) -> None:
-    """Gives nodes that are still coming up, and an autoscaler, the time to offer what the workers reserve."""
-    deadline = time.monotonic() + timeout_s
-    said = False
-    while (short := _shortage(config)) is not None:
-        kind, need, have = short
-        text = f"the workers reserve {need:g} {kind}s, the cluster has {have:g}"
-        if time.monotonic() >= deadline:
-            raise UserError(
-                f"{text}; lower rollout.actors, reward.workers, learner.ranks or their num_{kind.lower()}s, "
-                "or add nodes"
-            )
-        if not said:
-            sys.stderr.write(f"{text}; waiting up to {timeout_s:.0f} s for more nodes\n")
-            said = True
-        time.sleep(1.0)
-
-
-def _shortage(config: Config) -> tuple[str, float, float] | None:
-    """The first kind of resource of which the cluster has less than the workers reserve: kind, need, have."""
+def _check_room(config: Config) -> None:
+    """Refuses what a local Ray, which never grows, has no room for."""
     have = ray.cluster_resources()
     for kind, need in zip(("CPU", "GPU"), reserved(placement(config)), strict=True):
         if need > have.get(kind, 0.0) + 1e-9:
-            return kind, need, have.get(kind, 0.0)
-    return None
+            raise UserError(f"the workers reserve {need:g} {kind}s, Ray has {have.get(kind, 0.0):g}; {less(kind)}")
