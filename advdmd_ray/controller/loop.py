@@ -37,13 +37,16 @@ from advdmd_ray.controller.quarantine import Folder, Quarantine
 from advdmd_ray.controller.reward_station import RewardStation
 from advdmd_ray.controller.rollout_station import RolloutStation
 from advdmd_ray.controller.roster import Roster
+from advdmd_ray.controller.scaling import Scaling
+from advdmd_ray.controller.staff import NoWishes, Wishes, role_of
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begun, UnderWay
+from advdmd_ray.controller.verification import Verification
 from advdmd_ray.controller.watch import Watch
 from advdmd_ray.errors import BytesLostError, CheckpointError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.buffer.index import BufferIndex
-from advdmd_ray.stations.records import Lease, WorkReport
+from advdmd_ray.stations.records import Lease
 from advdmd_ray.stations.weights.store import WeightStore
 
 logger = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ class Controller:
         shell: Shell,
         group_bytes: int,
         watch: Watch | None = None,
+        wishes: Wishes | None = None,
         quarantine: Folder | None = None,
         version: int = 0,
         updates: Mapping[str, int] | None = None,
@@ -104,21 +108,9 @@ class Controller:
             telemetry=self._telemetry,
             watch=watch,
         )
+        self._verify = Verification(store, self._telemetry)
         self._reward = self._reward_station()
-        self._rollout = RolloutStation(
-            config,
-            frontier=frontier,
-            buffer=buffer,
-            store=store,
-            shell=shell,
-            telemetry=self._telemetry,
-            begin=self._begin,
-            verify=self._verify,
-            made=self._reward.take,
-            not_finite=self._quarantine.not_finite,
-            group_bytes=group_bytes,
-            clock=clock,
-        )
+        self._rollout = self._rollout_station(group_bytes)
         self._learner = LearnerStation(
             config,
             frontier=frontier,
@@ -133,6 +125,7 @@ class Controller:
             version=version,
         )
         self._roster = self._elastic_workers()
+        self._scaling = Scaling(self._roster, wishes or NoWishes(), clock)
         self._overdue = Overdue(config.rollout.lease_s)
 
     def _reward_station(self) -> RewardStation:
@@ -149,12 +142,28 @@ class Controller:
             clock=self._clock,
         )
 
+    def _rollout_station(self, group_bytes: int) -> RolloutStation:
+        return RolloutStation(
+            self._config,
+            frontier=self._frontier,
+            buffer=self._buffer,
+            store=self._store,
+            shell=self._shell,
+            telemetry=self._telemetry,
+            begin=self._begin,
+            verify=self._verify,
+            made=self._reward.take,
+            not_finite=self._quarantine.not_finite,
+            group_bytes=group_bytes,
+            clock=self._clock,
+        )
+
     def _elastic_workers(self) -> Roster:
         return Roster(
             self._config,
             shell=self._shell,
             stations={"rollout": self._rollout, "reward": self._reward},
-            clocks=self._telemetry.stations,
+            telemetry=self._telemetry,
             begin=self._begin,
             clock=self._clock,
         )
@@ -187,7 +196,9 @@ class Controller:
         self._learner.publish_first()
         self._deadlines.learner(busy=False)
         self._telemetry.begin()
+        self._roster.begin()
         while True:
+            self._scaling.turn()
             self._learner.start()
             if self._learner.finished and not self._deadlines.learner_busy:
                 break
@@ -242,7 +253,7 @@ class Controller:
                 self._lost(begun, error)
                 continue
             except WeightsMismatchError:
-                self._telemetry.mismatched("student" if task.worker in self._shell.rollout_workers else "discriminator")
+                self._telemetry.mismatched("student" if role_of(task.worker) == "rollout" else "discriminator")
                 raise
             self._worked(begun)
             begun.done(outcome)
@@ -333,18 +344,5 @@ class Controller:
             if self._roster.has(begun):
                 self._give_up(begun.task.worker, f"{begun.task.worker} is long overdue and is replaced")
         self._roster.watch_learner(idle=not self._deadlines.learner_busy)
-        for worker in self._roster.turn():
-            self._give_up(worker, f"{worker} has not answered for {self._config.ray.hang_s:g} s and is replaced")
-
-    # Weights -------------------------------------------------------------------------------------------------------
-
-    def _verify(self, report: WorkReport) -> None:
-        """Checks the weights a worker says it loaded; a mismatch ends the run."""
-        if report.load is None:
-            return
-        try:
-            self._store.verify(report.load)
-        except WeightsMismatchError:
-            self._telemetry.mismatched(report.load.stream)
-            raise
-        self._telemetry.verified(report.load)
+        for worker, why in self._roster.turn():
+            self._give_up(worker, why)

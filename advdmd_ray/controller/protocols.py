@@ -41,7 +41,7 @@ class Task:
 class Shell(Protocol):
     """Where the work runs. Starting a task never blocks; `outcome` raises WorkerLostError for a dead worker.
 
-    The workers that it names are up when the loops begin.
+    The workers that it names are those that there are now: `bring` and `dismiss` add and remove them.
     """
 
     @property
@@ -57,8 +57,16 @@ class Shell(Protocol):
         """The learner's present weights: manifests and payloads of student and discriminator. Waits for them."""
         ...
 
+    def coming(self) -> Sequence[Task]:
+        """For each worker that it names and that is not up: outcome the name, once it is."""
+        ...
+
     def bring(self, worker: str) -> Task:
-        """Ends the process that a name has, and starts another; outcome the name, once it is up."""
+        """Ends the process that a name has, if any, and starts another; outcome the name, once it is up."""
+        ...
+
+    def dismiss(self, worker: str) -> None:
+        """Ends the process that a name has, be it up or not, and forgets the name."""
         ...
 
     def ping(self, worker: str) -> Task:

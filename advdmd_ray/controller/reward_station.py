@@ -52,6 +52,7 @@ class RewardStation:
         self._unscored: deque[tuple[Lease, Reference]] = deque()
         self._idle = deque(shell.reward_workers)
         self._scoring: dict[str, Task] = {}
+        self._leaving: set[str] = set()
 
     def take(self, lease: Lease, group: Reference) -> None:
         """A group is to be scored; its bytes are in the object store."""
@@ -74,13 +75,31 @@ class RewardStation:
 
     def came(self, worker: str) -> None:
         """See `roster.Station`."""
-        self._idle.append(worker)
         self._telemetry.stations.waiting(worker)
+        if worker not in self._leaving:
+            self._idle.append(worker)
 
     def gone(self, worker: str) -> None:
         """See `roster.Station`."""
+        self._leaving.discard(worker)
         if self._scoring.pop(worker, None) is None and worker in self._idle:
             self._idle.remove(worker)
+
+    def drain(self, worker: str) -> None:
+        """See `roster.Station`."""
+        self._leaving.add(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+
+    def keep(self, worker: str) -> None:
+        """See `roster.Station`."""
+        self._leaving.remove(worker)
+        if worker not in self._scoring:
+            self.came(worker)
+
+    def has_work(self, worker: str) -> bool:
+        """See `roster.Station`."""
+        return worker in self._scoring
 
     def free(self, task: Task) -> None:
         """See `roster.Station`."""

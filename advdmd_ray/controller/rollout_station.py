@@ -60,6 +60,7 @@ class RolloutStation:
         self._ready = deque(shell.rollout_workers)
         self._generating: dict[str, Task] = {}
         self._handing_over: dict[str, set[Task]] = defaultdict(set)
+        self._leaving: set[str] = set()
 
     def start(self, version: int) -> None:
         """Gives a lease to each actor that is ready, as long as there are any.
@@ -125,8 +126,25 @@ class RolloutStation:
         """See `roster.Station`."""
         self._generating.pop(worker, None)
         self._handing_over.pop(worker, None)
+        self._leaving.discard(worker)
         if worker in self._ready:
             self._ready.remove(worker)
+
+    def drain(self, worker: str) -> None:
+        """See `roster.Station`."""
+        self._leaving.add(worker)
+        if worker in self._ready:
+            self._ready.remove(worker)
+
+    def keep(self, worker: str) -> None:
+        """See `roster.Station`."""
+        self._leaving.remove(worker)
+        if worker not in self._generating and len(self._handing_over[worker]) < self._config.rollout.leases:
+            self._is_ready(worker)
+
+    def has_work(self, worker: str) -> bool:
+        """See `roster.Station`."""
+        return worker in self._generating or bool(self._handing_over.get(worker))
 
     def free(self, task: Task) -> None:
         """See `roster.Station`: the network has no work any more, or there is a hand more."""
@@ -143,5 +161,6 @@ class RolloutStation:
                 self._is_ready(worker)
 
     def _is_ready(self, worker: str) -> None:
-        self._ready.append(worker)
         self._telemetry.stations.waiting(worker)
+        if worker not in self._leaving:
+            self._ready.append(worker)

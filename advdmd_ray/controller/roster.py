@@ -2,18 +2,22 @@
 
 A worker is a name; processes come and go under it. One that died, or is given up, is replaced at once, and work is
 given to the next one when it is up, not before: there may be no room for it.
+
+Workers are added and removed while the run trains. A new one comes as a replacement does. One that is to leave gets no
+more work, finishes what it has at hand, and is dismissed; its name is free for another.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Shell, Task
 from advdmd_ray.controller.pulse import Pulse
-from advdmd_ray.controller.station_clock import StationClock
-from advdmd_ray.controller.telemetry import LEARNER
+from advdmd_ray.controller.staff import Staff, number_of, worker_name
+from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begin, Begun
 from advdmd_ray.errors import WorkerLostError
 
@@ -39,15 +43,27 @@ class Station(Protocol):
         """A task is over, whatever came of it, and its process is there."""
         ...
 
+    def drain(self, worker: str) -> None:
+        """No more work is given to the worker; what it has at hand goes on."""
+        ...
+
+    def keep(self, worker: str) -> None:
+        """Work is given again to a worker that was to leave."""
+        ...
+
+    def has_work(self, worker: str) -> bool:
+        """Whether the worker has anything at hand."""
+        ...
+
 
 class Roster:
-    """Knows the workers of the elastic roles, all of which are up when the loops begin.
+    """Knows the workers of the elastic roles.
 
     Args:
-        config: `ray.hang_s` and `ray.start_timeout_s`.
-        shell: Starts processes, and asks them whether they live.
+        config: `ray.hang_s`, `ray.start_timeout_s` and `rollout.lease_s`.
+        shell: Starts and ends processes, and asks them whether they live.
         stations: By role.
-        clocks: Are told who is down.
+        telemetry: Is told who is there.
         begin: The controller's.
         clock: Monotonic clock, seconds.
     """
@@ -58,18 +74,21 @@ class Roster:
         *,
         shell: Shell,
         stations: Mapping[str, Station],
-        clocks: StationClock,
+        telemetry: Telemetry,
         begin: Begin,
         clock: Callable[[], float],
     ) -> None:
-        self._config, self._shell, self._stations, self._clocks = config, shell, stations, clocks
+        self._config, self._shell, self._stations, self._telemetry = config, shell, stations, telemetry
         self._begin, self._clock = begin, clock
         workers = {"rollout": shell.rollout_workers, "reward": shell.reward_workers}
-        self._roles = {name: role for role, names in workers.items() for name in names}
+        self._roles = {name: role for role, names in workers.items() for name in names}  # of all that ever were
+        self._present = set(self._roles)
+        self._asked = Counter(self._roles.values())
         self._terms: Counter[str] = Counter()  # how many processes of each name have ended
         self._losses: Counter[str] = Counter()
         self._coming: dict[str, float] = {}  # since when
         self._resting: dict[str, float] = {}  # until when
+        self._leaving: dict[str, float] = {}  # until when
         self._pulse = Pulse(config.ray.hang_s, clock)
         for name in self._roles:
             self._pulse.heard(name)
@@ -87,13 +106,81 @@ class Roster:
         return self._stations[self._roles[worker]]
 
     def role(self, worker: str) -> str:
-        """Of a worker."""
+        """Of a worker, be it present or not."""
         return self._roles[worker]
+
+    def staff(self, role: str) -> Staff:
+        """How many workers of a role there are."""
+        away = sum(self._roles[worker] == role for worker in (*self._coming, *self._resting))
+        leaving = sum(self._roles[worker] == role for worker in self._leaving)
+        return Staff(self._asked[role], self._asked[role] - away, away, leaving)
+
+    def begin(self) -> None:
+        """The loops start: takes in the workers that are not up yet."""
+        for task in self._shell.coming():
+            self._pulse.forget(task.worker)
+            self._telemetry.stations.down(task.worker)
+            self.station(task.worker).gone(task.worker)
+            self._await(task)
 
     def worked(self, worker: str) -> None:
         """The present process has finished some work."""
         self._losses.pop(worker, None)
         self._pulse.heard(worker)
+
+    # More and fewer -------------------------------------------------------------------------------------------------
+
+    def resize(self, role: str, count: int) -> None:
+        """Has so many workers of a role.
+
+        Of too few, those are kept that were to leave, then new ones come, the lowest free numbers first. Of too many,
+        those leave first that are not up, then the highest numbers.
+
+        Args:
+            role: Of them.
+            count: 1 or more.
+        """
+        change, self._asked[role] = count - self._asked[role], count
+        for _ in range(change):
+            self._add_one(role)
+        if change < 0:
+            staying = [name for name in self._present - self._leaving.keys() if self._roles[name] == role]
+            staying.sort(key=lambda name: (name in self._coming or name in self._resting, number_of(name)))
+            for worker in staying[count:]:
+                self._let_go(worker)
+
+    def _add_one(self, role: str) -> None:
+        leaving = [name for name in self._leaving if self._roles[name] == role]
+        if leaving:
+            kept = min(leaving, key=number_of)
+            del self._leaving[kept]
+            self.station(kept).keep(kept)
+            return
+        names = (worker_name(role, number) for number in range(len(self._present) + 1))
+        worker = next(name for name in names if name not in self._present)
+        self._roles[worker] = role
+        self._present.add(worker)
+        self._telemetry.joined(role, worker)
+        self._bring(worker)
+
+    def _let_go(self, worker: str) -> None:
+        if worker in self._coming or worker in self._resting:
+            self._dismiss(worker)
+            return
+        self._leaving[worker] = self._clock() + self._config.rollout.lease_s
+        self.station(worker).drain(worker)
+
+    def _dismiss(self, worker: str) -> None:
+        """Ends the process of a worker, and frees its name."""
+        self._is_over(worker)
+        self._losses.pop(worker, None)
+        self._resting.pop(worker, None)
+        self._leaving.pop(worker, None)
+        self._present.remove(worker)
+        self._telemetry.left(worker)
+        self._shell.dismiss(worker)
+
+    # Losses ---------------------------------------------------------------------------------------------------------
 
     def ended(self, worker: str) -> None:
         """The present process is over: it died, or is given up and will be killed. The next one is started.
@@ -101,22 +188,29 @@ class Roster:
         Raises:
             WorkerLostError: if none of its role can be kept alive, however often it is replaced.
         """
-        self._terms[worker] += 1
+        if worker in self._leaving:
+            self._dismiss(worker)
+            return
+        self._is_over(worker)
         self._losses[worker] += 1
-        self._coming.pop(worker, None)
-        self._pulse.forget(worker)
-        self._clocks.down(worker)
-        self.station(worker).gone(worker)
         if self._losses[worker] % LOSSES_IN_A_ROW:
             self._bring(worker)
         else:
             self._rest(worker)
 
+    def _is_over(self, worker: str) -> None:
+        """The present process will not be heard of any more."""
+        self._terms[worker] += 1
+        self._coming.pop(worker, None)
+        self._pulse.forget(worker)
+        self._telemetry.stations.down(worker)
+        self.station(worker).gone(worker)
+
     def _rest(self, worker: str) -> None:
         lost = f"{worker} was lost {self._losses[worker]} times in a row without finishing any work"
         role = self._roles[worker]
         self._resting[worker] = self._clock() + REST_S
-        if all(name in self._resting for name in self._roles if self._roles[name] == role):
+        if sum(self._roles[name] == role for name in self._resting) == self._asked[role]:
             raise WorkerLostError(f"{lost}, and so was every {role} worker; see the memory of the nodes and Ray's logs")
         logger.warning("%s; the others go on, and it is tried again in %.0f s", lost, REST_S)
 
@@ -130,13 +224,15 @@ class Roster:
         elif not self._pulse.expects(LEARNER):
             self._pulse.heard(LEARNER)
 
-    def turn(self) -> list[str]:
-        """Starts those that have rested, tells of those that do not come, and asks those that were silent.
+    def turn(self) -> list[tuple[str, str]]:
+        """Dismisses who is done, starts who has rested, tells of those that do not come, and asks the silent.
 
         Returns:
-            The workers whose processes hang.
+            The workers that are to be given up, and why.
         """
         now, limit = self._clock(), self._config.ray.start_timeout_s
+        for worker in [name for name in self._leaving if not self.station(name).has_work(name)]:
+            self._dismiss(worker)
         for worker in [name for name, until in self._resting.items() if until <= now]:
             del self._resting[worker]
             self._bring(worker)
@@ -146,17 +242,26 @@ class Roster:
         ask, hang = self._pulse.look()
         for worker in ask:
             self._begin(self._shell.ping(worker), self._answered, aside=True)
-        return [worker for worker in hang if worker != LEARNER]
+        silent = f"has not answered for {self._config.ray.hang_s:g} s and is replaced"
+        late = f"was to leave and is not done after {self._config.rollout.lease_s:g} s"
+        given_up = {worker: late for worker, until in self._leaving.items() if until <= now}
+        given_up |= {worker: silent for worker in hang if worker != LEARNER}
+        return [(worker, f"{worker} {why}") for worker, why in given_up.items()]
 
     def _answered(self, worker: str) -> None:
         if self._pulse.expects(worker):
             self._pulse.heard(worker)
 
     def _bring(self, worker: str) -> None:
-        self._coming[worker] = self._clock()
-        self._begin(self._shell.bring(worker), self._is_up)
+        self._await(self._shell.bring(worker))
 
-    def _is_up(self, worker: str) -> None:
+    def _await(self, task: Task) -> None:
+        self._coming[task.worker] = self._clock()
+        self._begin(task, partial(self._is_up, term=self._terms[task.worker]))
+
+    def _is_up(self, worker: str, term: int) -> None:
+        if term != self._terms[worker]:
+            return  # it was dismissed at the same time
         del self._coming[worker]
         self._pulse.heard(worker)
         self.station(worker).came(worker)

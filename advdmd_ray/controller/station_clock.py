@@ -28,6 +28,30 @@ class StationClock:
         self._seconds: dict[tuple[str, str], float] = defaultdict(float)
         self._since = dict.fromkeys(workers, clock())
 
+    def add(self, worker: str, role: str) -> None:
+        """Another worker of a role, which is `down` at first."""
+        self._add_up(role)
+        self._role[worker], self._at[worker] = role, "down"
+        self._count[role, "down"] += 1
+
+    def remove(self, worker: str) -> None:
+        """The worker is no more."""
+        self._add_up(role := self._role[worker])
+        self._count[role, self._state(worker)] -= 1
+        del self._role[worker]
+        self._at.pop(worker, None)
+        self._blocks_seen.pop(worker, None)
+
+    def knows(self, worker: str) -> bool:
+        """Whether the worker is one of those that are counted."""
+        return worker in self._role
+
+    def up(self) -> dict[str, int]:
+        """How many workers of each role are not down."""
+        return {
+            role: sum(self._count[role, state] for state in get_args(State) if state != "down") for role in self._since
+        }
+
     def busy(self, worker: str) -> None:
         """The worker has begun a job."""
         self._enter(worker, "busy")

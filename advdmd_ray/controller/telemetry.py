@@ -57,6 +57,7 @@ class Telemetry:
         self.stations = StationClock(workers, clock)
         self._roles = {worker: role for role, names in workers.items() for worker in names}
         self._resident: dict[str, int] = {}
+        self._told_up: dict[str, int] = {}
         self._resident_of_role: Counter[str] = Counter()
         self._batch = Batch()
         self._sent = clock()
@@ -73,12 +74,27 @@ class Telemetry:
     def begin(self) -> None:
         """The loops start now."""
         self._began = self._cycle_ended = self._clock()
+        self._tell_who_is_up()
+
+    def joined(self, role: str, worker: str) -> None:
+        """Another worker is to come."""
+        self._roles[worker] = role
+        self.stations.add(worker, role)
+
+    def left(self, worker: str) -> None:
+        """A worker was dismissed; what its process is late to say of its memory does not count."""
+        self.stations.remove(worker)
+        self._resident_of_role[self._roles[worker]] -= self._resident.pop(worker, 0)
+
+    def _tell_who_is_up(self) -> None:
+        """Records how many workers are up where that has changed."""
+        up = self.stations.up()
         self._record(
-            [
-                Sample.of("advdmd_run_workers", count, role=role)
-                for role, count in sorted(Counter(self._roles.values()).items())
-            ]
+            Sample.of("advdmd_run_workers", count, role=role)
+            for role, count in up.items()
+            if self._told_up.get(role) != count
         )
+        self._told_up = up
 
     @property
     def elapsed_s(self) -> float:
@@ -278,6 +294,7 @@ class Telemetry:
         """Sends what was gathered if that is due, with the buffer's state: no cycle may come that would tell it."""
         if self._clock() - self._sent < SEND_S:
             return
+        self._tell_who_is_up()
         if self._batch:
             self._record(_buffer_gauges(held(), outstanding()))
         self.send()
@@ -303,6 +320,8 @@ class Telemetry:
             self._batch.add(sample)
 
     def _resides(self, worker: str, size: int) -> None:
+        if not self.stations.knows(worker):
+            return
         self._resident_of_role[self._roles[worker]] += size - self._resident.get(worker, 0)
         self._resident[worker] = size
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
+from advdmd_ray.controller.staff import worker_names
 from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
@@ -104,8 +105,8 @@ class VirtualShell:
         self._config, self._costs, self._clock, self._group_bytes = config, costs, clock, group_bytes
         self._random = Random(seed)  # noqa: S311 - draws of durations keep no secret
         self.prompts = prompts
-        self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
-        self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
+        self.rollout_workers = worker_names("rollout", config.rollout.actors)
+        self.reward_workers = worker_names("reward", config.reward.workers)
         self._version = 0
         self._running: dict[str, int] = {}
         self._outcomes: dict[Task, Any] = {}
@@ -116,9 +117,21 @@ class VirtualShell:
         """See `Shell`."""
         return virtual_manifests(0), None, None
 
+    def coming(self) -> tuple[Task, ...]:
+        """See `Shell`; all are up."""
+        return ()
+
     def bring(self, worker: str) -> Task:
-        """See `Shell`; at once."""
+        """See `Shell`; at once. What is planned has the workers that it began with."""
         return self._start(worker, 0.0, worker)
+
+    def dismiss(self, worker: str) -> None:
+        """See `Shell`.
+
+        Raises:
+            ValueError: always: what is planned keeps its workers.
+        """
+        raise ValueError(f"{worker} stays as long as the plan")
 
     def ping(self, worker: str) -> Task:
         """See `Shell`; nobody hangs."""

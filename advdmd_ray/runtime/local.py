@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Reference, Task
+from advdmd_ray.controller.staff import role_of, worker_names
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.encoding import encode_here
 from advdmd_ray.data.source import Encoded, EncodingTask
@@ -32,6 +33,8 @@ from advdmd_ray.runtime.display import judge_progress, samples_progress, texts_p
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.stations import work
 from advdmd_ray.stations.records import GroupInfo, Lease
+from advdmd_ray.stations.reward import RewardWorker
+from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot
 from advdmd_ray.stations.weights.store import Published
 
@@ -40,8 +43,6 @@ class LocalShell:
     """All workers in this process."""
 
     def __init__(self, config: Config, checkpoint: Checkpoint | None = None, start: StartClock | None = None) -> None:
-        self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
-        self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
         with texts_progress() as progress:
             table = encode_table(config, progress)
         if start is not None:
@@ -49,18 +50,48 @@ class LocalShell:
         with samples_progress() as progress:
             make_shards_here(config, table, progress)
         self.prompts = table.rollouts
-        self._rollout = {name: build_rollout_worker(config, name, table) for name in self.rollout_workers}
-        self._reward = {name: build_reward_worker(config, name, table) for name in self.reward_workers}
+        self._config, self._table = config, table
+        self._rollout: dict[str, RolloutWorker] = {}
+        self._reward: dict[str, RewardWorker] = {}
+        for name in (*worker_names("rollout", config.rollout.actors), *worker_names("reward", config.reward.workers)):
+            self._hire(name)
         self._learner = LearnerWorker(**learner_parts(config, SoloGang(), table, checkpoint))
         self._done: dict[Task, Any] = {}
+
+    @property
+    def rollout_workers(self) -> tuple[str, ...]:
+        """See `Shell`."""
+        return tuple(self._rollout)
+
+    @property
+    def reward_workers(self) -> tuple[str, ...]:
+        """See `Shell`."""
+        return tuple(self._reward)
+
+    def _hire(self, worker: str) -> None:
+        if role_of(worker) == "rollout":
+            self._rollout[worker] = build_rollout_worker(self._config, worker, self._table)
+        else:
+            self._reward[worker] = build_reward_worker(self._config, worker, self._table)
+
+    def coming(self) -> tuple[Task, ...]:
+        """See `Shell`: all are up."""
+        return ()
 
     def bring(self, worker: str) -> Task:
         """See `Shell`.
 
         Raises:
-            ValueError: always: no worker of this process ends before it does.
+            ValueError: for one that is there: no worker of this process ends before it does.
         """
-        raise ValueError(f"{worker} is up as long as its process")
+        if worker in self._rollout or worker in self._reward:
+            raise ValueError(f"{worker} is up as long as its process")
+        self._hire(worker)
+        return self._finish(worker, worker)
+
+    def dismiss(self, worker: str) -> None:
+        """See `Shell`: its networks are let go."""
+        del (self._rollout if role_of(worker) == "rollout" else self._reward)[worker]
 
     def ping(self, worker: str) -> Task:
         """See `Shell`: whoever is asked is here."""

@@ -165,6 +165,14 @@ class RayShell:
         self._workers[worker] = actor = self._make[worker]()
         return self._landing.watch(Task(worker, (actor.open.remote(*self._table),), process=actor))
 
+    def coming(self) -> tuple[Task, ...]:
+        """See `Shell`; `start` has waited for all."""
+        return ()
+
+    def dismiss(self, worker: str) -> None:
+        """See `Shell`."""
+        ray.kill(self._workers.pop(worker))
+
     def ping(self, worker: str) -> Task:
         """See `Shell`."""
         actors = self._ranks if worker == LEARNER else [self._workers[worker]]

@@ -15,6 +15,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Reference, Status, Task
+from advdmd_ray.controller.staff import Staff, role_of, worker_names
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
 from advdmd_ray.learner.cadence import CyclePlan
@@ -93,6 +94,29 @@ class RecordingFolder:
         return Path(f"{kept.lease.ordinal}.arrow")
 
 
+class PlannedWishes:
+    """An owner who asks for numbers of workers at times that are planned, and checks what is said of them.
+
+    Args:
+        clock: Of the run.
+        plan: When, and what.
+    """
+
+    def __init__(self, clock: Clock, plan: Sequence[tuple[float, Mapping[str, int]]] = ()) -> None:
+        self._clock, self._plan = clock, tuple(plan)
+        self.told: list[tuple[float, dict[str, Staff]]] = []
+
+    def wanted(self) -> dict[str, int]:
+        """See `Wishes`."""
+        due = [wish for at, wish in self._plan if at <= self._clock.now]
+        return {role: count for wish in due for role, count in wish.items()}
+
+    def tell(self, staff: Mapping[str, Staff]) -> None:
+        """See `Wishes`."""
+        assert all(each.up + each.coming == each.asked >= 1 for each in staff.values())
+        self.told.append((self._clock.now, dict(staff)))
+
+
 class FakeShell:
     """Takes the controller's tasks, checks each against the laws, and ends them in an order drawn by the test.
 
@@ -104,6 +128,7 @@ class FakeShell:
         hang: Workers whose tasks never end, and that do not answer.
         stuck: Workers whose tasks never end, though they answer.
         bring_s: Seconds until a process is up.
+        late: Workers that are not up when the loops begin, and the seconds until they are.
         dead: Workers whose every task ends with their loss.
         judge: What the judge says of a version: its headline.
         reward: Mean reward of the final level in the cycle that makes a version.
@@ -128,6 +153,7 @@ class FakeShell:
         hang: Sequence[str] = (),
         stuck: Sequence[str] = (),
         bring_s: float = 1.0,
+        late: Mapping[str, float] | None = None,
         dead: Sequence[str] = (),
         judge: Callable[[int], float] = lambda _: 0.0,
         reward: Callable[[int], float] = lambda _: 0.0,
@@ -142,7 +168,8 @@ class FakeShell:
         stopped: tuple[str, float, float] = ("", 0.0, 0.0),
     ) -> None:
         self._gone, self._stopped, self.refusals = gone, stopped, refusals
-        self._stuck, self._bring_s = tuple(stuck), bring_s
+        self._stuck, self._bring_s, self._late = tuple(stuck), bring_s, dict(late or {})
+        self.dismissed: list[tuple[float, str]] = []
         self._comings: set[Task] = set()
         self._pings: set[Task] = set()
         self.pinged: list[str] = []
@@ -159,8 +186,10 @@ class FakeShell:
             tuple(dead),
             cycle_s,
         )
-        self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
-        self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
+        self._named = {
+            "rollout": worker_names("rollout", config.rollout.actors),
+            "reward": worker_names("reward", config.reward.workers),
+        }
         self._rollout_s, self._hand_over_s = rollout_s, hand_over_s
         self._ended: set[object] = set()
         self._processes = {worker: object() for worker in (*self.rollout_workers, *self.reward_workers)}
@@ -219,16 +248,50 @@ class FakeShell:
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         return (manifest("student", 0), manifest("discriminator", 0)), b"student", b"discriminator"
 
-    def bring(self, worker: str) -> Task:
-        self.replaced.append(worker)
-        self.ends(worker, self._processes[worker])
-        self._processes[worker] = object()
-        self.busy.discard(worker)
-        if worker in self.at_hand:
-            self.at_hand[worker].clear()
-        task = self._watched(Task(worker, (), process=self._processes[worker]), worker, self._bring_s)
+    @property
+    def rollout_workers(self) -> tuple[str, ...]:
+        return self._named["rollout"]
+
+    @property
+    def reward_workers(self) -> tuple[str, ...]:
+        return self._named["reward"]
+
+    def coming(self) -> list[Task]:
+        return [self._comes(worker, seconds) for worker, seconds in self._late.items()]
+
+    def _comes(self, worker: str, seconds: float) -> Task:
+        task = self._watched(Task(worker, (), process=self._processes[worker]), worker, seconds)
         self._comings.add(task)
         return task
+
+    def bring(self, worker: str) -> Task:
+        role = role_of(worker)
+        if worker in self._named[role]:
+            self.replaced.append(worker)
+            self.ends(worker, self._processes[worker])
+        else:
+            self._named[role] += (worker,)
+        self._processes[worker] = object()
+        self.busy.discard(worker)
+        if role == "rollout":
+            self.at_hand[worker] = set()
+        return self._comes(worker, self._bring_s)
+
+    def dismiss(self, worker: str) -> None:
+        role, process = role_of(worker), self._processes[worker]
+        self._named[role] = tuple(name for name in self._named[role] if name != worker)
+        self.dismissed.append((self.clock.now, worker))
+        if worker in self.busy or self.at_hand.get(worker):
+            self.ends(worker, process)  # it was given up
+        self._ended.add(process)
+        self.busy.discard(worker)
+        self._running.pop(worker, None)
+        self._in_a_row.pop(worker, None)
+        self.at_hand.pop(worker, None)
+        del self._processes[worker]
+        for task in self._outcomes:
+            if task.process is process:
+                self._ready_at[task] = self.clock.now
 
     def ping(self, worker: str) -> Task:
         assert worker != "learner" or "learner" not in self.busy, "a rank at work cannot answer"
@@ -246,7 +309,7 @@ class FakeShell:
         )
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
-        assert not any(task.worker == worker for task in self._comings), f"{worker} is not up yet"
+        assert not any(task.process is self._processes[worker] for task in self._comings), f"{worker} is not up yet"
         rollout = self.config.rollout
         assert student.manifest.version == lease.policy_version == self.version
         assert lease.ordinal < lease_limit(self.version, rollout.groups_per_cycle, rollout.max_policy_age)
@@ -381,8 +444,9 @@ class FakeShell:
         died = (
             (task.worker in self._dead and not aside) or unlucky or deadly or not present or task.process in self._ended
         )
+        at_hand = self.at_hand.get(task.worker, set())
         if (present and handed_over is not None) or (generated is not None and (died or self._hand_over_s is None)):
-            self.at_hand[task.worker] -= {handed_over, generated}
+            at_hand -= {handed_over, generated}
         if not (died or aside):
             self._in_a_row[task.worker] = 0
         if died:
@@ -408,7 +472,14 @@ class FakeShell:
 class Stage:
     """A controller over a fake shell, with the real frontier, buffer and store; it may be asked to stop at a time."""
 
-    def __init__(self, config: Config, *, stop_at: float = math.inf, **shell: Any) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        stop_at: float = math.inf,
+        wishes: Sequence[tuple[float, Mapping[str, int]]] = (),
+        **shell: Any,
+    ) -> None:
         self.config, self.clock, self.hub = config, Clock(), RecordingHub()
         self.shell = FakeShell(config, self.clock, **shell)
         self.frontier = PromptFrontier(config.run.seed, 10, config.rollout.lease_s)
@@ -418,6 +489,7 @@ class Stage:
         )
         self.store: WeightStore[Reference] = WeightStore()
         self.statuses: deque[Status] = deque(maxlen=1000)
+        self.wishes = PlannedWishes(self.clock, wishes)
         self.controller = Controller(
             config,
             frontier=self.frontier,
@@ -427,6 +499,7 @@ class Stage:
             shell=self.shell,
             group_bytes=GROUP_BYTES,
             quarantine=self.kept,
+            wishes=self.wishes,
             display=self.statuses.append,
             clock=self.clock,
             sleep=self.clock.sleep,

@@ -8,6 +8,7 @@ from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell, Status
+from advdmd_ray.controller.staff import Wishes
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.watch import Saved, Watch
 from advdmd_ray.learner.checkpoint import Checkpoint, saved_steps
@@ -27,6 +28,7 @@ def build_controller(
     clock: Callable[[], float] = time.monotonic,
     start: StartClock | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    wishes: Wishes | None = None,
 ) -> Controller:
     """The controller at the beginning of a run, or where a checkpoint left it.
 
@@ -39,6 +41,7 @@ def build_controller(
         clock: Monotonic clock, seconds.
         start: Has counted the start so far; None: it begins now.
         stopping: Whether the run is asked to stop.
+        wishes: What its owner asks for while it trains; None: nothing.
     """
     facts = {} if checkpoint is None else checkpoint.facts["controller"]
     version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
@@ -73,4 +76,5 @@ def build_controller(
         clock=clock,
         start=start,
         stopping=stopping,
+        wishes=wishes,
     )
