@@ -28,7 +28,7 @@ from typing import Any
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
-from advdmd_ray.controller.frontier import HeldLease, PromptFrontier
+from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.learner_station import LearnerStation
 from advdmd_ray.controller.overdue import Overdue
@@ -233,10 +233,19 @@ class Controller:
     # The event loop -------------------------------------------------------------------------------------------------
 
     def _begin(
-        self, task: Task, done: Callable[[Any], None], *, lease: Lease | None = None, aside: bool = False
+        self,
+        task: Task,
+        done: Callable[[Any], None],
+        *,
+        lease: Lease | None = None,
+        aside: bool = False,
+        kind: str = "",
     ) -> None:
         term = self._roster.term(task.worker)
-        self._under_way.add(Begun(task, done, lease, self._clock(), term, aside))
+        begun = Begun(task, done, lease, self._clock(), term, aside, kind)
+        self._under_way.add(begun)
+        if lease is not None:
+            self._overdue.began(begun)
 
     def _collect(self) -> None:
         if not self._under_way:
@@ -261,12 +270,11 @@ class Controller:
         self._deadlines.check(self._waiting_for)
 
     def _worked(self, begun: Begun) -> None:
-        worker = begun.task.worker
         if begun.lease is None:
             return
-        self._overdue.done(begun, self._roster.role(worker), self._clock())
+        self._overdue.done(begun, self._clock())
         if self._roster.has(begun):
-            self._roster.worked(worker)
+            self._roster.worked(begun.task.worker)
 
     def _waiting_for(self) -> str:
         if self._deadlines.learner_busy:
@@ -297,16 +305,8 @@ class Controller:
                 held.worker,
                 now - held.since,
             )
-            self._is_late(held)
         if overdue:
             self._telemetry.expired(len(overdue))
-
-    def _is_late(self, held: HeldLease) -> None:
-        if held.worker is None:
-            return
-        for begun in self._under_way.of(held.worker, self._roster.term(held.worker)):
-            if begun.lease == held.lease:
-                self._overdue.late(begun, self._roster.role(held.worker))
 
     # Workers -------------------------------------------------------------------------------------------------------
 
@@ -328,6 +328,8 @@ class Controller:
     def _give_up(self, worker: str, reason: str, *lost: Begun) -> None:
         """Has all that the process of a worker holds made again, `lost` too, and starts the next one."""
         held = (*lost, *self._under_way.of(worker, self._roster.term(worker)))
+        for begun in held:
+            self._overdue.gone(begun)
         leases = {begun.lease: begun.task.process for begun in held if begun.lease is not None}
         again = [lease.ordinal for lease in leases if self._frontier.lost(lease)]
         self._say_lost(worker, reason, again, died=True)

@@ -71,7 +71,7 @@ class RewardStation:
             self._idle.popleft()
             self._telemetry.stations.busy(worker)
             task = self._scoring[worker] = self._shell.score(worker, group, discriminator)
-            self._begin(task, partial(self._scored, task, lease), lease=lease)
+            self._begin(task, partial(self._scored, task, lease), lease=lease, kind="score")
 
     def came(self, worker: str) -> None:
         """See `roster.Station`."""

@@ -80,7 +80,7 @@ class RolloutStation:
             self._ready.popleft()
             self._telemetry.stations.busy(worker)
             task = self._generating[worker] = self._shell.generate(worker, lease, student)
-            self._begin(task, partial(self._generated, task, lease), lease=lease)
+            self._begin(task, partial(self._generated, task, lease), lease=lease, kind="generate")
             self._telemetry.leased()
 
     def _limit(self, version: int) -> int:
@@ -100,7 +100,8 @@ class RolloutStation:
         elif self._generating.get(task.worker) is task:
             handing = self._shell.hand_over(task, lease)
             self._handing_over[task.worker].add(handing)
-            self._begin(handing, partial(self._handed_over, handing, lease, self._clock()), lease=lease)
+            done = partial(self._handed_over, handing, lease, self._clock())
+            self._begin(handing, done, lease=lease, kind="hand_over")
         # Else its process was given up meanwhile, and has the group.
         self.free(task)
 

@@ -21,6 +21,7 @@ class Begun:
         at: When it began, seconds.
         term: Which process of its worker does it.
         aside: Whether it is no work, and nothing comes of it that the run could wait for.
+        kind: Of work on a group: what takes about as long has the same.
     """
 
     task: Task
@@ -29,13 +30,20 @@ class Begun:
     at: float
     term: int = 0
     aside: bool = False
+    kind: str = ""
 
 
 class Begin(Protocol):
     """How the controller takes a task in: what to do with its outcome, and the rest as of `Begun`."""
 
     def __call__(  # noqa: D102
-        self, task: Task, done: Callable[[Any], None], *, lease: Lease | None = None, aside: bool = False
+        self,
+        task: Task,
+        done: Callable[[Any], None],
+        *,
+        lease: Lease | None = None,
+        aside: bool = False,
+        kind: str = "",
     ) -> None: ...
 
 

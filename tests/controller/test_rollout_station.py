@@ -1,5 +1,6 @@
 """An actor's network has its next lease while its hands have the last group, and nothing ages or is lost by that."""
 
+import math
 from typing import Any
 
 import pytest
@@ -11,15 +12,18 @@ from advdmd_ray.controller.protocols import Task
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.planning.virtual import Costs
 from advdmd_ray.stations.records import Lease
+from advdmd_ray.stations.weights.store import Published
 from fake_shell import FakeShell, Stage
 from virtual_stage import VirtualStage
 
 
-def stage_of(*, actors: int = 1, leases: int = 2, lease_s: float = 1e6, age: int = 3, **shell: Any) -> Stage:
+def stage_of(
+    *, actors: int = 1, leases: int = 2, lease_s: float = 1e6, age: int = 3, cycles: int = 4, **shell: Any
+) -> Stage:
     return Stage(
         Config.model_validate(
             {
-                "run": {"cycles": 4},
+                "run": {"cycles": cycles},
                 "rollout": {
                     "actors": actors,
                     "leases": leases,
@@ -145,6 +149,48 @@ def test_a_hand_over_that_hangs_costs_one_lease_and_its_actor_is_replaced() -> N
     assert {lease.ordinal for lease in shell.leases if lease.attempt} <= {0, 1, 2}
     assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="expired") == 1
     assert shell.replaced == ["rollout-0"]
+
+
+def test_hands_that_are_slower_than_a_lease_are_no_reason_to_give_an_actor_up_for_ever() -> None:
+    # Its network is quick, and says nothing of how long its hands may take.
+    stage = stage_of(leases=1, rollout_s=0.5, hand_over_s=9.0, lease_s=2.0)
+    assert stage.run() == 4
+    assert len(stage.shell.replaced) <= 3
+
+
+class _GrowsAtFour(FakeShell):
+    """The groups from ordinal 4 on take long."""
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
+        task = super().generate(worker, lease, student)
+        self._ready_at[task] += 20.0 * (lease.ordinal >= 4)
+        return task
+
+
+def test_groups_that_grow_beyond_a_lease_and_all_that_was_usual_are_made_at_last() -> None:
+    stage = stage_of(actors=2, lease_s=2.0)
+    shell = _GrowsAtFour(stage.config, stage.clock)
+    assert stage.over(shell).run() == 4
+    assert shell.cycles == [(0, 1), (2, 3), (4, 5), (6, 7)]
+
+
+class _StuckOnAnOldGroup(FakeShell):
+    """The first attempt at ordinal 0 is only slow, and the second never ends."""
+
+    def generate(self, worker: str, lease: Lease, student: Published) -> Task:
+        task = super().generate(worker, lease, student)
+        if not lease.ordinal:
+            self._ready_at[task] += math.inf if lease.attempt else 2.5
+        return task
+
+
+def test_an_actor_that_is_stuck_at_a_group_that_another_has_made_is_replaced() -> None:
+    # Nobody waits for its group any more, and yet it must get work again.
+    stage = stage_of(actors=2, lease_s=4.0, age=0, cycles=20)
+    shell = _StuckOnAnOldGroup(stage.config, stage.clock, rollout_s=3.0)
+    assert stage.over(shell).run() == 20
+    assert [lease.attempt for lease in shell.leases if not lease.ordinal] == [0, 1]
+    assert shell.replaced == ["rollout-1"]
 
 
 def test_seconds_are_told_of_the_network_and_of_the_hands() -> None:
