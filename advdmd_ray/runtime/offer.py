@@ -62,7 +62,12 @@ def main(address: str, file: str, text: str) -> int:
             alive = [node for node in ray.nodes() if node["Alive"]]
             told = sights(alive, file, text) if file else [None] * len(alive)
             nodes = [
-                {"name": node["NodeManagerHostname"], "resources": node["Resources"], "sees": sees}
+                {
+                    "name": node["NodeManagerHostname"],
+                    "resources": node["Resources"],
+                    "labels": node["Labels"],
+                    "sees": sees,
+                }
                 for node, sees in zip(alive, told, strict=True)
             ]
     except UserError as error:

@@ -8,7 +8,7 @@ from ray.util import placement_group, placement_group_table, remove_placement_gr
 from ray.util.placement_group import PlacementGroup
 
 from advdmd_ray.config import Config
-from advdmd_ray.runtime.node_roles import ALL, Nodes
+from advdmd_ray.runs.needs.node_roles import ALL, Nodes
 
 CREATED = "CREATED"
 

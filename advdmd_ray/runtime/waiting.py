@@ -9,7 +9,7 @@ import ray
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.runtime.node_roles import Nodes, nodes_of_roles
+from advdmd_ray.runs.needs.node_roles import Nodes, nodes_of_roles
 from advdmd_ray.runtime.room import Bundle, asking, bundles_of
 
 LOOK_S, SAY_S = 1.0, 10.0

@@ -3,7 +3,7 @@
 import pytest
 
 from advdmd_ray.config import Config
-from advdmd_ray.runtime.node_roles import naming, nodes_of_roles
+from advdmd_ray.runs.needs.node_roles import naming, nodes_of_roles
 from advdmd_ray.runtime.room import Bundle, ClusterRequest, asking, bundles_of
 from fake_cluster import FakeCluster
 

@@ -4,7 +4,7 @@ import pytest
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.runtime.node_roles import LABEL, UNLABELLED, naming
+from advdmd_ray.runs.needs.node_roles import LABEL, UNLABELLED, naming
 from advdmd_ray.runtime.room import Bundle
 from advdmd_ray.runtime.waiting import Node, shortage, wait_for_room
 from fake_cluster import FakeCluster

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from advdmd_ray.runs.needs.node_roles import LABEL
 from advdmd_ray.runtime import room, waiting
-from advdmd_ray.runtime.node_roles import LABEL
 
 
 @dataclass(eq=False)

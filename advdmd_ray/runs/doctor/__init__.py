@@ -13,6 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.doctor.balance import examine_balance
 from advdmd_ray.runs.doctor.finding import Finding, verdict_text
+from advdmd_ray.runs.doctor.labels import examine_labels, homes_of
 from advdmd_ray.runs.doctor.machine import (
     examine_authentication,
     examine_cuda,
@@ -61,8 +62,9 @@ def examine(config: Config, *, ray_deadline_s: float = RAY_DEADLINE_S) -> list[F
     else:
         found, nodes = _asked(config, address, ray_deadline_s)
         findings.append(found)
-        if (sight := examine_sight(config, nodes)) is not None:
-            findings.append(sight)
+        homes = homes_of(config, nodes)["learner"]
+        seen = examine_sight(config, homes, everywhere=len(homes) == len(nodes)), examine_labels(config, nodes)
+        findings += [finding for finding in seen if finding is not None]
     findings += _examine_plan(config, nodes)
     cuda = examine_cuda(config, joins=address is not None)
     return findings if cuda is None else [*findings, cuda]

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -46,6 +46,7 @@ class Node:
         gpu: Kind of its GPUs; empty if it has none or does not say.
         gpu_memory: Of one GPU, bytes; None if unknown.
         sees: Whether it sees the folder of the runs; None if it was not asked or did not say.
+        labels: Its labels in Ray.
     """
 
     name: str
@@ -56,9 +57,12 @@ class Node:
     gpu: str = ""
     gpu_memory: float | None = None
     sees: bool | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def node_of(name: str, resources: Mapping[str, float], *, sees: bool | None = None) -> Node:
+def node_of(
+    name: str, resources: Mapping[str, float], *, sees: bool | None = None, labels: Mapping[str, str] | None = None
+) -> Node:
     """A node by Ray's own names of its resources."""
     kinds = [key.removeprefix(_ACCELERATOR) for key in resources if key.startswith(_ACCELERATOR)]
     gpus = resources.get("GPU", 0.0)
@@ -72,6 +76,7 @@ def node_of(name: str, resources: Mapping[str, float], *, sees: bool | None = No
         gpu=kind,
         gpu_memory=GPU_GIB[kind] * GIB if kind in GPU_GIB else None,
         sees=sees,
+        labels=labels or {},
     )
 
 
@@ -119,7 +124,9 @@ def ask_cluster(address: str, deadline_s: float, mark: Mark | None = None) -> tu
         reason = lines[-1].strip() if lines else f"exit code {answer.returncode}"
         return Finding("ray", "change", re.sub(r"\x1b\[[0-9;]*m", "", reason)), ()
     listed: list[dict[str, Any]] = json.loads(answer.stdout.splitlines()[-1])
-    nodes = tuple(node_of(node["name"], node["resources"], sees=node.get("sees")) for node in listed)
+    nodes = tuple(
+        node_of(node["name"], node["resources"], sees=node.get("sees"), labels=node.get("labels")) for node in listed
+    )
     return Finding("ray", "ok", f"{address} answers: {offer_text(nodes)}"), nodes
 
 
@@ -134,14 +141,21 @@ def offer_text(nodes: tuple[Node, ...]) -> str:
     )
 
 
-def examine_sight(config: Config, nodes: Sequence[Node]) -> Finding | None:
-    """Whether a learner rank can be where the folder of the runs is seen; None if no node was asked."""
+def examine_sight(config: Config, nodes: Sequence[Node], *, everywhere: bool = True) -> Finding | None:
+    """Whether a learner rank can be where the folder of the runs is seen; None if no node was asked.
+
+    Args:
+        config: The configuration.
+        nodes: Those that take learner ranks.
+        everywhere: Whether these are all nodes.
+    """
     told = [node for node in nodes if node.sees is not None]
     if not told:
         return None
     blind = sorted({node.name for node in told if not node.sees})
     if not blind:
-        return Finding("sight", "ok", f"every node sees {config.run.output}")
+        which = "every node" if everywhere else "every node that takes learner ranks"
+        return Finding("sight", "ok", f"{which} sees {config.run.output}")
     learner, names = config.learner, ", ".join(blind)
     homes = [node for node in nodes if node.cpus >= learner.num_cpus and node.gpus >= learner.num_gpus]
     if homes and all(node.sees is False for node in homes):

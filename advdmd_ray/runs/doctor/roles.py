@@ -1,11 +1,12 @@
 """Whether every worker finds a place: its CPUs, GPUs and memory against what the nodes offer, role by role."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from advdmd_ray.config import Config
 from advdmd_ray.runs.doctor.finding import Finding, some
+from advdmd_ray.runs.doctor.labels import homes_of
 from advdmd_ray.runs.doctor.nodes import HERE, Node
 from advdmd_ray.runs.needs.activations import settled
 from advdmd_ray.runs.needs.amounts import amount
@@ -44,8 +45,14 @@ def examine_roles(config: Config, sizes: Sizes, nodes: Sequence[Node]) -> list[F
     encoding = Role("prompts", 1, 0.0, config.rollout.num_gpus, roles["rollout"].where)
     rows = (encoding, roles["rollout"], roles["reward"], roles["learner"])
     # What the largest node lacks is what stands in the way.
-    ordered = sorted(nodes, key=lambda node: (node.gpus, node.cpus, node.memory), reverse=True)
-    findings = [_examine_role(config, role, held[role.name], ordered) for role in rows]
+    size: Callable[[Node], tuple[float, float, float]] = lambda node: (node.gpus, node.cpus, node.memory)  # noqa: E731 - a key
+    homes = {role: sorted(there, key=size, reverse=True) for role, there in homes_of(config, nodes).items()}
+    # No GPU anywhere is one fault of the whole machine or cluster, not of every role.
+    asked = rows if any(node.gpus for node in nodes) else [replace(role, num_gpus=0.0) for role in rows]
+    findings = [
+        _examine_role(config, role, held[role.name], homes["rollout" if role is encoding else role.name], need)
+        for role, need in zip(rows, asked, strict=True)
+    ]
     unknown = {name for name in auto if config.roles[name].num_gpus and not _gpu_memories(nodes)}
     taken = {
         name: "as many rows as fit; counted is one" if name in unknown else f"{_rows_text(rows)} at a time"
@@ -84,7 +91,7 @@ def _rows_text(rows: int | None) -> str:
     return "all rows" if rows is None else some(rows, "row")
 
 
-def _examine_role(config: Config, role: Role, row: RoleMemory, nodes: Sequence[Node]) -> Finding:
+def _examine_role(config: Config, role: Role, row: RoleMemory, nodes: Sequence[Node], need: Role) -> Finding:
     name, size = row.largest
     each = "" if row.workers == 1 else " each"
     if row.workers > 1 and row.host_of_another < row.host:
@@ -92,8 +99,6 @@ def _examine_role(config: Config, role: Role, row: RoleMemory, nodes: Sequence[N
     where = f"{amount(row.gpu)} on a GPU and {amount(row.host)} in host memory" if row.on_gpu else amount(row.host)
     most = f"the largest part is {_SHOWN.get(name, name)}, {amount(size)}"
     text = f"{some(row.workers, 'worker')}, {where}{each}; {most}"
-    # No GPU anywhere is one fault of the whole machine or cluster, not of every role.
-    need = role if any(node.gpus for node in nodes) else replace(role, num_gpus=0.0)
     lacks = [lack for node in nodes if (lack := _lack(config, need, row, node)) is not None]
     if len(lacks) == len(nodes):
         return Finding(role.name, "change", f"{text}; {lacks[0]}")
@@ -161,7 +166,7 @@ def examine_placement(config: Config, nodes: Sequence[Node]) -> Finding:
             f"{text}, but {wide} GPUs are wanted by workers of more than half of one, of which no two share a GPU; set "
             f"their num_gpus to {SHARED_GPU:g} or less, or lower rollout.actors",
         )
-    left = _unplaced(rows, nodes)
+    left = _unplaced(rows, nodes, homes_of(config, nodes))
     if left:
         return Finding("placement", "note", f"{text}; a {left} worker may find no node with all it needs left")
     computing = [role for role in placement(config) if role.name in config.roles and not role.num_gpus]
@@ -180,7 +185,7 @@ def _is_local(nodes: Sequence[Node]) -> bool:
     return [node.name for node in nodes] == [HERE]
 
 
-def _unplaced(rows: Sequence[Role], nodes: Sequence[Node]) -> str:
+def _unplaced(rows: Sequence[Role], nodes: Sequence[Node], homes: Mapping[str, Sequence[Node]]) -> str:
     """The first role with a worker for which no node has room, the largest workers first; empty if all are placed.
 
     A share of a GPU is a share of one: 0.6 and 0.6 do not fit 1 and 0.2 left on two of them.
@@ -194,7 +199,9 @@ def _unplaced(rows: Sequence[Role], nodes: Sequence[Node]) -> str:
                 (
                     place
                     for place, free in enumerate(gpus)
-                    if cpus[place] >= role.num_cpus and sum(left >= share for left in free) >= count
+                    if nodes[place] in homes[role.name]
+                    and cpus[place] >= role.num_cpus
+                    and sum(left >= share for left in free) >= count
                 ),
                 None,
             )

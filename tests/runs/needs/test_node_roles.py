@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Placement
 from advdmd_ray.errors import UserError
-from advdmd_ray.runtime.node_roles import ALL, LABEL, ROLES, UNLABELLED, VALUES, Nodes, naming, nodes_of_roles
+from advdmd_ray.runs.needs.node_roles import ALL, LABEL, ROLES, UNLABELLED, VALUES, Nodes, naming, nodes_of_roles
 
 LABELS = st.one_of(
     st.just({}), st.sampled_from(VALUES).map(lambda value: {LABEL: value}), st.just({"ray.io/node-id": "a"})
