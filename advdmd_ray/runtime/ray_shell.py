@@ -5,9 +5,8 @@ issues its work again. The learner's gang is placed together and is not replaced
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,21 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.exceptions import RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.sections import Resources
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runs.needs.sharing import by_turns
-from advdmd_ray.runtime.calls import MORE_TIME, Handle, answer
+from advdmd_ray.runtime.calls import MORE_TIME, answer
+from advdmd_ray.runtime.crew import Crew
 from advdmd_ray.runtime.display import samples_progress, texts_progress
 from advdmd_ray.runtime.encoding import begin_encoding, encoded
 from advdmd_ray.runtime.landing import Landing
-from advdmd_ray.runtime.learner_rank import LearnerRank
+from advdmd_ray.runtime.ray_gang import RayGang
 from advdmd_ray.runtime.shards import make_shards
-from advdmd_ray.runtime.worker_actors import RewardActor, RolloutActor
 from advdmd_ray.stations.records import GroupInfo, Lease, Stream
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
@@ -52,17 +47,21 @@ class RayShell:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.rollout_workers = tuple(f"rollout-{index}" for index in range(config.rollout.actors))
-        self.reward_workers = tuple(f"reward-{index}" for index in range(config.reward.workers))
-        self._workers: dict[str, Handle] = {}
-        self._make: dict[str, Callable[[], Handle]] = {}
-        self._table: tuple[ray.ObjectRef, ...] = ()
-        self._ranks: list[Handle] = []
-        self._group: PlacementGroup | None = None
+        self._gang, self._crew = RayGang(config), Crew(config)
         self._landing = Landing()
         self._manifests: dict[Stream, tuple[Manifest, ray.ObjectRef]] = {}
         self.prompts = 0
         self.backend = ""
+
+    @property
+    def rollout_workers(self) -> tuple[str, ...]:
+        """See `Shell`."""
+        return self._crew.of("rollout")
+
+    @property
+    def reward_workers(self) -> tuple[str, ...]:
+        """See `Shell`."""
+        return self._crew.of("reward")
 
     def start(self, checkpoint: Path | None, clock: StartClock, mark: Mark) -> None:
         """Places the gang, starts all workers, has the prompts encoded and waits until each worker is up.
@@ -81,34 +80,30 @@ class RayShell:
             UserError: if a rank does not see the run folder.
         """
         config, limit = self._config, self._config.ray.start_timeout_s
-        group = self._place_gang()
-        self._ranks = [self._rank(group, index) for index in range(config.learner.ranks)]
-        sights = [rank.sees.remote(mark) for rank in self._ranks]
-        for rank in self._ranks:
-            rank.prepare.remote()
+        self._gang.place()
+        sights = self._gang.prepare(mark)
         shards = source_of(config).shards()
         made_first = shards if shards is not None and shards.missing() else None
         if made_first is not None:
             encoding = begin_encoding(config)
         else:
-            self._hire()
-            encoding = self._workers[self.rollout_workers[0]].encode.remote()
-        for index, seen in enumerate(sights):  # before the texts: they may take an hour
-            answer(seen, f"learner rank {index} to see the run folder", limit, MORE_TIME)
+            self._crew.hire()
+            encoding = self._crew.encode()
+        self._gang.check_seen(sights)  # before the texts: they may take an hour
         with texts_progress() as progress:
             facts, payloads = encoded(encoding, limit, progress)
         clock.ended("texts")
         # Once, however many workers there are; held for replacements.
-        self.prompts, self._table = facts.rollouts, (ray.put(facts), *payloads)
+        self.prompts, table = facts.rollouts, (ray.put(facts), *payloads)
         if made_first is not None:
             with samples_progress() as progress:
-                make_shards(config, made_first, self._table, progress)
-            self._hire()
-        meeting = self._ranks[0].rendezvous.remote()
-        address, port = answer(meeting, "the address of learner rank 0", limit, MORE_TIME)
-        waits = {name: worker.open.remote(*self._table) for name, worker in self._workers.items()}
-        for index, rank in enumerate(self._ranks):
-            waits[f"learner-{index}"] = rank.join.remote(address, port, checkpoint, *self._table)
+                make_shards(config, made_first, table, progress)
+            self._crew.hire()
+        joining = self._gang.join(checkpoint, table)
+        self._await_up(self._crew.open(table) | joining)
+
+    def _await_up(self, waits: dict[str, ray.ObjectRef]) -> None:
+        limit = self._config.ray.start_timeout_s
         deadline = time.monotonic() + limit
         while waits:
             ready, _ = ray.wait(list(waits.values()), timeout=max(0.0, deadline - time.monotonic()))
@@ -120,68 +115,38 @@ class RayShell:
             if name == "learner-0":
                 self.backend = started
 
-    def _place_gang(self) -> PlacementGroup:
-        learner, limit = self._config.learner, self._config.ray.start_timeout_s
-        bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
-        self._group = group = placement_group([bundle] * learner.ranks, strategy="PACK")
-        if not group.wait(limit):
-            raise DeadlineError(f"waited {limit:.0f} s for room for the learner's gang; {MORE_TIME}")
-        return group
-
-    def _hire(self) -> None:
-        """Starts rollout and reward actors; they have no prompts yet."""
-        self._advertise(self.rollout_workers, RolloutActor, self._config.rollout)
-        self._advertise(self.reward_workers, RewardActor, self._config.reward)
-        for name in by_turns(self.rollout_workers, self.reward_workers):
-            self._workers[name] = self._make[name]()
-        encoder = self.rollout_workers[0]
-        for name in self.rollout_workers:
-            self._workers[name].prepare.remote(whole=name == encoder)
-        for name in self.reward_workers:
-            self._workers[name].prepare.remote(whole=self._config.asks_oracle)
-
-    def _advertise(self, names: Sequence[str], kind: Handle, section: Resources) -> None:
-        placed = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus)
-        for name in names:
-            self._make[name] = partial(placed.remote, self._config, name)
-
-    def _rank(self, group: PlacementGroup, index: int) -> Handle:
-        learner = self._config.learner
-        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-        return LearnerRank.options(
-            num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, scheduling_strategy=strategy
-        ).remote(self._config, index)
-
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """Manifests of the learner's current student and discriminator, and references of their bytes."""
-        results = [rank.publication.options(num_returns=3).remote() for rank in self._ranks]
+        results = [rank.publication.options(num_returns=3).remote() for rank in self._gang.ranks]
         manifests, *_ = (answer(facts, "the learner's first weights") for facts, _, _ in results)
         _, student, discriminator = results[0]
         return manifests, student, discriminator
 
     def bring(self, worker: str) -> Task:
-        """See `Shell`. Ray ends a process that hangs some seconds after it was told to, as it does not listen."""
-        ray.kill(self._workers[worker])  # unreachable is not dead
-        self._workers[worker] = actor = self._make[worker]()
-        return self._landing.watch(Task(worker, (actor.open.remote(*self._table),), process=actor))
+        """See `Shell`."""
+        process, opened = self._crew.bring(worker)
+        return self._landing.watch(Task(worker, (opened,), process=process))
 
     def coming(self) -> tuple[Task, ...]:
-        """See `Shell`; `start` has waited for all."""
-        return ()
+        """See `Shell`."""
+        return tuple(
+            self._landing.watch(Task(worker, (opened,), process=self._crew[worker]))
+            for worker, opened in self._crew.coming().items()
+        )
 
     def dismiss(self, worker: str) -> None:
         """See `Shell`."""
-        ray.kill(self._workers.pop(worker))
+        self._crew.dismiss(worker)
 
     def ping(self, worker: str) -> Task:
         """See `Shell`."""
-        actors = self._ranks if worker == LEARNER else [self._workers[worker]]
+        actors = self._gang.ranks if worker == LEARNER else [self._crew[worker]]
         tickets = tuple(actor.ping.remote() for actor in actors)
         return self._landing.watch(Task(worker, tickets, join=lambda _: worker))
 
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         """See `Shell`."""
-        actor = self._workers[worker]
+        actor = self._crew[worker]
         reports = actor.generate.remote(lease, self._manifest(student), student.payload)
         return self._landing.watch(Task(worker, (reports,), process=actor))
 
@@ -192,7 +157,7 @@ class RayShell:
 
     def score(self, worker: str, group: Reference, discriminator: Published) -> Task:
         """See `Shell`."""
-        actor = self._workers[worker]
+        actor = self._crew[worker]
         call = actor.score.options(num_returns=2)
         outcome, scores = call.remote(group, self._manifest(discriminator), discriminator.payload)
         return self._landing.watch(Task(worker, (outcome,), (group, scores), process=actor))
@@ -213,28 +178,28 @@ class RayShell:
         """See `Shell`."""
         # Each rank gets its own share only: on several nodes the others' bytes need not travel to it. In their list
         # the references are handed over as they are: the loss of one does not end the call.
-        ranks = len(self._ranks)
-        tickets = tuple(rank.fetch.remote(list(groups[index::ranks])) for index, rank in enumerate(self._ranks))
+        ranks = len(self._gang.ranks)
+        tickets = tuple(rank.fetch.remote(list(groups[index::ranks])) for index, rank in enumerate(self._gang.ranks))
         return self._landing.watch(Task(LEARNER, tickets, join=lambda lost: tuple(sorted(chain(*lost)))))
 
     def cycle(self, infos: Sequence[GroupInfo]) -> Task:
         """See `Shell`."""
-        results = [rank.cycle.options(num_returns=3).remote(infos) for rank in self._ranks]
+        results = [rank.cycle.options(num_returns=3).remote(infos) for rank in self._gang.ranks]
         _, student, discriminator = results[0]
         tickets = tuple(outcome for outcome, _, _ in results)
         return self._landing.watch(Task(LEARNER, tickets, (student, discriminator)))
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:
         """See `Shell`."""
-        return self._landing.watch(Task(LEARNER, tuple(rank.checkpoint.remote(facts) for rank in self._ranks)))
+        return self._landing.watch(Task(LEARNER, tuple(rank.checkpoint.remote(facts) for rank in self._gang.ranks)))
 
     def grid(self) -> Task:
         """See `Shell`."""
-        return self._landing.watch(Task(LEARNER, (self._ranks[0].grid.remote(),)))
+        return self._landing.watch(Task(LEARNER, (self._gang.ranks[0].grid.remote(),)))
 
     def judge(self) -> Task:
         """See `Shell`."""
-        return self._landing.watch(Task(LEARNER, (self._ranks[0].judge.remote(),)))
+        return self._landing.watch(Task(LEARNER, (self._gang.ranks[0].judge.remote(),)))
 
     def wait(self, timeout_s: float) -> list[Task]:
         """See `Shell`. A task of several tickets is done when all are, or when one has failed."""
@@ -263,7 +228,5 @@ class RayShell:
 
     def stop(self) -> None:
         """Ends all workers; the driver's exit would end them too, but a joined cluster should be free at once."""
-        for actor in (*self._workers.values(), *self._ranks):
-            ray.kill(actor)
-        if self._group is not None:
-            ray.util.remove_placement_group(self._group)
+        self._crew.end()
+        self._gang.end()

@@ -74,6 +74,10 @@ class RolloutActor(_WorkerActor[RolloutWorker]):
         """See `work.hand_over`."""
         return work.hand_over(self._worker, self._at_hand.pop(lease))
 
+    def forget(self) -> None:
+        """Lets go of all groups at hand: nobody will ask for them any more."""
+        self._at_hand.clear()
+
 
 @ray.remote(concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
 class RewardActor(_WorkerActor[RewardWorker]):

@@ -75,8 +75,9 @@ groups = [
 ]
 shell = RayShell(Config.model_validate({"learner": {"ranks": 2}}))
 # The ranks fetch without having joined a gang: nothing of it is needed for that.
-shell._ranks = [LearnerRank.options(num_cpus=0, resources={"head": 1}).remote(shell._config, rank) for rank in (0, 1)]
-ray.get([rank.rendezvous.remote() for rank in shell._ranks] + [reader.read.remote(groups[1][1][0])])
+gang = LearnerRank.options(num_cpus=0, resources={"head": 1})
+shell._gang.ranks = [gang.remote(shell._config, rank) for rank in (0, 1)]
+ray.get([rank.rendezvous.remote() for rank in shell._gang.ranks] + [reader.read.remote(groups[1][1][0])])
 cluster.remove_node(far, allow_graceful=False)
 found = {"lost": fetched(shell, groups), "kept": fetched(shell, [groups[1], groups[2], groups[4]])}
 try:

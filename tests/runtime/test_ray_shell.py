@@ -1,6 +1,6 @@
 """The start of a run's workers, and their tasks, with stand-ins for Ray's actors that only note what they are asked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +14,9 @@ from advdmd_ray.controller.protocols import Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.errors import BytesLostError, DeadlineError, UserError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runtime import ray_shell
+from advdmd_ray.runtime import crew, ray_gang, ray_shell
 from advdmd_ray.runtime.calls import MORE_TIME
+from advdmd_ray.runtime.crew import Crew
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.worker_actors import RolloutActor
 from advdmd_ray.stations import work
@@ -98,18 +99,24 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, samples: Samples | None, *, room: bool = True) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.killed: list[str] = []
-        monkeypatch.setattr(ray_shell, "ray", self)
-        monkeypatch.setattr(ray_shell, "placement_group", lambda *_, **__: Group(room=room))
-        monkeypatch.setattr(ray_shell, "PlacementGroupSchedulingStrategy", lambda *_, **__: None)
-        monkeypatch.setattr(ray_shell, "RolloutActor", Kind(self.events))
-        monkeypatch.setattr(ray_shell, "RewardActor", Kind(self.events))
-        monkeypatch.setattr(ray_shell, "LearnerRank", Kind(self.events, "learner-"))
+        for module in (ray_shell, ray_gang, crew):
+            monkeypatch.setattr(module, "ray", self)
+        monkeypatch.setattr(ray_gang, "placement_group", lambda *_, **__: Group(room=room))
+        monkeypatch.setattr(ray_gang, "PlacementGroupSchedulingStrategy", lambda *_, **__: None)
+        monkeypatch.setattr(crew, "RolloutActor", Kind(self.events))
+        monkeypatch.setattr(crew, "RewardActor", Kind(self.events))
+        monkeypatch.setattr(ray_gang, "LearnerRank", Kind(self.events, "learner-"))
         monkeypatch.setattr(ray_shell, "source_of", lambda _: samples or _NoSamples())
         monkeypatch.setattr(ray_shell, "begin_encoding", lambda _: Call(self.events, "task", "encode").remote())
         monkeypatch.setattr(ray_shell, "encoded", self._encoded)
         monkeypatch.setattr(ray_shell, "make_shards", lambda *given: self.events.append(("team", "made", *given[1:3])))
         monkeypatch.setattr(ray_shell, "samples_progress", _silent)
-        monkeypatch.setattr(ray_shell, "answer", self._answer)
+        self.answers(monkeypatch, self._answer)
+
+    @staticmethod
+    def answers(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> None:
+        for module in (ray_shell, ray_gang):
+            monkeypatch.setattr(module, "answer", answer)
 
     def _encoded(self, encoding: str, limit: float, _: object) -> tuple[TableFacts, list[str]]:
         assert limit == 300.0
@@ -206,7 +213,7 @@ def test_every_wait_of_a_start_names_the_setting_that_waits_longer(monkeypatch: 
             waited[what] = remedy
         return world._answer(asked)
 
-    monkeypatch.setattr(ray_shell, "answer", answer)
+    world.answers(monkeypatch, answer)
     RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
     assert len(waited) == 3
     assert set(waited.values()) == {MORE_TIME}
@@ -221,7 +228,7 @@ def test_a_worker_that_dies_at_its_start_ends_the_run_at_once(monkeypatch: pytes
             raise WorkerLostError(f"{what}: its process ended")
         return world._answer(asked)
 
-    monkeypatch.setattr(ray_shell, "answer", answer)
+    world.answers(monkeypatch, answer)
     with pytest.raises(WorkerLostError, match="the start of reward-0: its process ended"):
         RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
 
@@ -236,7 +243,7 @@ def test_a_rank_that_does_not_see_the_run_folder_ends_the_start_before_the_texts
             raise UserError(f"{what}: not so")
         return world._answer(asked)
 
-    monkeypatch.setattr(ray_shell, "answer", answer)
+    world.answers(monkeypatch, answer)
     with pytest.raises(UserError, match="learner rank 1 to see the run folder: not so"):
         RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
     assert [event for event in world.events if event[0] == "driver"] == []
@@ -287,15 +294,16 @@ class Process:
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
     killed: list[Process] = []
-    monkeypatch.setattr(ray_shell.ray, "kill", killed.append)
+    monkeypatch.setattr(crew.ray, "kill", killed.append)
     monkeypatch.setattr(ray_shell.ray, "put", lambda value: value)
+    monkeypatch.setattr(Crew, "_started", lambda _crew, _worker: Process())
     return killed
 
 
 def shell_of() -> RayShell:
-    shell = RayShell(Config.model_validate({"rollout": {"actors": 1}}))
-    shell._make["rollout-0"] = Process
-    shell._workers["rollout-0"] = Process()
+    config = Config.model_validate({"rollout": {"actors": 1}})
+    shell = RayShell(config)
+    shell._crew = Crew(config, {"rollout-0": Process()})
     return shell
 
 
@@ -309,7 +317,7 @@ def landed(shell: RayShell, task: Task, value: Any) -> Any:
 
 def test_a_group_is_handed_over_by_the_process_that_made_it(killed: list[Process]) -> None:
     shell = shell_of()
-    first: Any = shell._workers["rollout-0"]
+    first: Any = shell._crew["rollout-0"]
     made, lost = shell.generate("rollout-0", lease(0), STUDENT), shell.generate("rollout-0", lease(1), STUDENT)
     assert landed(shell, made, ("report", None)) == ("report", None)
     with pytest.raises(WorkerLostError):
@@ -334,12 +342,12 @@ def test_a_process_that_is_brought_gets_the_prompts_before_any_work_and_is_up_wh
 ) -> None:
     shell = shell_of()
     table: Any = TABLE
-    shell._table, first = table, shell._workers["rollout-0"]
+    shell._crew.table, first = table, shell._crew["rollout-0"]
     generating = shell.generate("rollout-0", lease(0), STUDENT)
     with pytest.raises(WorkerLostError):
         landed(shell, generating, ActorDiedError())
     coming = shell.bring("rollout-0")
-    second: Any = shell._workers["rollout-0"]
+    second: Any = shell._crew["rollout-0"]
     assert killed == [first]
     assert coming.process is second is not first
     assert landed(shell, coming, "rollout-0") == "rollout-0"
@@ -350,7 +358,7 @@ def test_a_process_that_is_brought_gets_the_prompts_before_any_work_and_is_up_wh
 def test_a_ping_of_the_learner_is_one_of_all_its_ranks() -> None:
     shell = shell_of()
     ranks: Any = [Process(), Process()]
-    shell._ranks = ranks
+    shell._gang.ranks = ranks
     asked = shell.ping("learner")
     asked.tickets[0].future().set_result(None)
     assert shell.wait(0.1) == []

@@ -19,6 +19,7 @@ from advdmd_ray.planning.virtual import Costs, virtual_cycle, virtual_manifests
 from advdmd_ray.runs.folder import Start, claim
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.crew import Crew
 from advdmd_ray.runtime.heap import frozen_heap
 from advdmd_ray.runtime.hub_actor import metrics_hub
 from advdmd_ray.runtime.learner_rank import GroupReferences
@@ -170,14 +171,16 @@ class VirtualWorkersShell(RayShell):
             (self.rollout_workers, RolloutHost, costs.generate),
             (self.reward_workers, RewardHost, costs.score),
         )
+        processes: dict[str, Handle] = {}
         for names, kind, seconds in roles:
             made: list[Handle] = []
             for share in shares(names, hosts):
                 placed = kind.options(max_concurrency=AT_ONCE)
                 made.append(placed.remote(share, seconds, costs.spread, len(made)))
-                self._workers |= dict.fromkeys(share, made[-1])
+                processes |= dict.fromkeys(share, made[-1])
             answer([host.up.remote() for host in made], "the hosts of the workers")
-        self._ranks = [LearnerHost.remote(costs.cycle)]
+        self._crew = Crew(config, processes)
+        self._gang.ranks = [LearnerHost.remote(costs.cycle)]
 
 
 def trained(config: Config, shell: VirtualWorkersShell) -> None:

@@ -1,0 +1,102 @@
+"""The learner's gang on Ray: one actor a rank, placed together, met at rank 0, and started from a checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from advdmd_ray.config import Config
+from advdmd_ray.errors import DeadlineError
+from advdmd_ray.runs.lasting import Mark
+from advdmd_ray.runtime.calls import MORE_TIME, Handle, answer
+from advdmd_ray.runtime.learner_rank import LearnerRank
+
+
+class RayGang:
+    """The ranks of one gang. They are not replaced one by one: what is left of a gang ends, and another starts.
+
+    Args:
+        config: The run's.
+
+    Attributes:
+        ranks: Their actors, once placed.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.ranks: list[Handle] = []
+        self._group: PlacementGroup | None = None
+
+    def place(self) -> None:
+        """Finds room for all ranks, and has them import what they need.
+
+        Raises:
+            DeadlineError: if there is none in time.
+        """
+        learner, limit = self._config.learner, self._config.ray.start_timeout_s
+        bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
+        self._group = group = placement_group([bundle] * learner.ranks, strategy="PACK")
+        if not group.wait(limit):
+            raise DeadlineError(f"waited {limit:.0f} s for room for the learner's gang; {MORE_TIME}")
+        self.ranks = [self._rank(group, index) for index in range(learner.ranks)]
+
+    def _rank(self, group: PlacementGroup, index: int) -> Handle:
+        learner = self._config.learner
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+        return LearnerRank.options(
+            num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, scheduling_strategy=strategy
+        ).remote(self._config, index)
+
+    def prepare(self, mark: Mark) -> list[ray.ObjectRef]:
+        """Has the ranks look for the run folder, then import what they need.
+
+        Args:
+            mark: Of the run folder, which every rank must see.
+
+        Returns:
+            What each rank sees, for `check_seen`.
+        """
+        sights = [rank.sees.remote(mark) for rank in self.ranks]
+        for rank in self.ranks:
+            rank.prepare.remote()
+        return sights
+
+    def check_seen(self, sights: Sequence[ray.ObjectRef]) -> None:
+        """Waits for what the ranks see.
+
+        Raises:
+            UserError: if one does not see the run folder, or cannot write there.
+            DeadlineError: if one does not say so in time.
+            WorkerLostError: if one died.
+        """
+        for index, seen in enumerate(sights):
+            answer(seen, f"learner rank {index} to see the run folder", self._config.ray.start_timeout_s, MORE_TIME)
+
+    def join(self, checkpoint: Path | None, table: Sequence[ray.ObjectRef]) -> dict[str, ray.ObjectRef]:
+        """Has the ranks meet and build their engines; returns by name what tells that each is up.
+
+        Args:
+            checkpoint: Where they go on from.
+            table: The prompt table.
+
+        Raises:
+            DeadlineError: if rank 0 does not say in time where to meet.
+            WorkerLostError: if it died.
+        """
+        meeting = self.ranks[0].rendezvous.remote()
+        address, port = answer(meeting, "the address of learner rank 0", self._config.ray.start_timeout_s, MORE_TIME)
+        return {
+            f"learner-{index}": rank.join.remote(address, port, checkpoint, *table)
+            for index, rank in enumerate(self.ranks)
+        }
+
+    def end(self) -> None:
+        """Ends the ranks that are left, and gives their room back."""
+        for rank in self.ranks:
+            ray.kill(rank)
+        self.ranks = []
+        if self._group is not None:
+            ray.util.remove_placement_group(self._group)
+            self._group = None
