@@ -312,8 +312,8 @@ class RaySection(Section):
     start_timeout_s: Free[Seconds] = Field(default=300.0, description="All workers must be up within this time.")
     hang_s: Free[Seconds] = Field(
         default=10.0,
-        description="A rollout actor or reward worker that says nothing for so long, not even when it is asked, hangs: "
-        "it is replaced, and its groups are made by others.",
+        description="A rollout actor, reward worker or metrics hub that says nothing for so long, not even when it is "
+        "asked, hangs: it is replaced, and its work is done by others.",
     )
     placement: Free[Placement] = Field(
         default="auto",

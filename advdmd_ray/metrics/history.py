@@ -4,6 +4,8 @@ A file that outgrows its bound is thinned: lines of one cycle become one, and wh
 8, ... neighbouring cycles, evenly over the whole run. A line that was made of several stands at the last of their
 cycles and has the last value of every series in them. So the newest value of every series stays, counters stay totals,
 and a curve has one point where it had up to so many, at most so many cycles later.
+
+Lines are numbered in the order in which they were recorded, so that whoever goes on with a file knows what is in it.
 """
 
 import errno
@@ -13,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -22,9 +25,24 @@ from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
 from advdmd_ray.metrics.series import parse_key
 
 Entry = dict[str, Any]
-"""A line: `time` (Unix seconds), `cycle`, and `values` by series key."""
+"""A line: `time` (Unix seconds), `cycle`, `record` (its number, from 1) and `values` by series key."""
 HISTORY_BYTES, LEAST_BYTES = 2**26, 2**20
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the figures of a run are: what a hub goes on from.
+
+    Attributes:
+        record: Number of the last record, 0 before the first.
+        cycle: That it belongs to.
+        values: Totals of counters and values of gauges, by series key.
+    """
+
+    record: int = 0
+    cycle: int = 0
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 class History:
@@ -33,7 +51,7 @@ class History:
     A disk that refuses a line, or the thinning, costs what it refused and a warning: totals stand in the next line too.
 
     Args:
-        path: The file; its folder must exist. What is there already stays.
+        path: The file; its folder must exist. Its whole lines stay.
         most_bytes: Its bound, at least 1 MiB. The file passes it by one line, and is thinned to half of it then.
     """
 
@@ -41,11 +59,8 @@ class History:
         if most_bytes < LEAST_BYTES:
             raise ValueError(f"most_bytes must be at least {LEAST_BYTES}, got {most_bytes}")
         self._path, self._most, self._thin_at = path, most_bytes, most_bytes
-        torn = path.exists() and not _ends_whole(path)
+        mend(path)
         self._file, self._refused = self._opened(), False
-        if torn:
-            # A process killed while it wrote leaves half a line, which must not swallow the next one.
-            self._write(b"\n")
 
     def append(self, entry: Entry) -> None:
         """Writes one line; it is in the file when this returns, if the disk took it.
@@ -85,6 +100,31 @@ class History:
 
     def _opened(self) -> FileIO:
         return self._path.open("ab", buffering=0)
+
+
+def mend(path: Path) -> None:
+    """Takes away what a process killed while it wrote a metrics.jsonl left: half a line, and drafts of a thinner file.
+
+    Args:
+        path: The file, if there is one; nobody else writes to it.
+    """
+    for draft in path.parent.glob(f".{path.name}.*.part"):
+        draft.unlink()
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        whole = sum(len(line) for line in file if line.endswith(b"\n"))
+        if file.tell() > whole:
+            file.truncate(whole)
+
+
+def standing_of(path: Path) -> Standing:
+    """What a metrics.jsonl says, if there is one: of its series the totals of counters."""
+    number, cycle, values = 0, 0, dict[str, Any]()
+    for entry in entries_of(path) if path.exists() else ():
+        number, cycle = entry.get("record", number), entry["cycle"]
+        values |= entry["values"]
+    return Standing(number, cycle, {key: value for key, value in values.items() if _is_counter(parse_key(key)[0])})
 
 
 def entries_of(path: Path, *, told: bool = True) -> Iterator[Entry]:
@@ -185,11 +225,3 @@ def merged(entries: Iterable[Entry], cycles: int) -> Iterator[Entry]:
 
 def _block(entry: Entry, cycles: int) -> int:
     return math.ceil(entry["cycle"] / cycles)
-
-
-def _ends_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, 2) == 0:
-            return True
-        file.seek(-1, 2)
-        return file.read(1) == b"\n"

@@ -2,11 +2,14 @@
 
 One line of metrics.jsonl is one call of `record`, until the file is thinned (`history.py`):
 
-    {"time": 1767225600.0, "cycle": 12, "values": {"advdmd_reward_mean{level=1}": 0.31, ...}}
+    {"time": 1767225600.0, "cycle": 12, "record": 57, "values": {"advdmd_reward_mean{level=1}": 0.31, ...}}
 
 A gauge stands with its value (null where it is not finite), a counter with its total, a histogram with the list of
 this call's observations. Totals go on where the file ends, which `cut_back` makes the checkpoint
 that a run goes on from.
+
+A hub in the place of one that ended is told where the figures stand (`ledger.py`): counters and gauges are on its
+/metrics at once, and histograms begin at 0 again, which to Prometheus is a restarted process.
 """
 
 import difflib
@@ -24,7 +27,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, closed_label_sets
-from advdmd_ray.metrics.history import HISTORY_BYTES, History, entries_of
+from advdmd_ray.metrics.history import HISTORY_BYTES, History, Standing, standing_of
 from advdmd_ray.metrics.series import Sample, parse_key
 
 if TYPE_CHECKING:
@@ -66,24 +69,33 @@ class MetricsHub:
         jsonl: Path of metrics.jsonl, appended to; None writes no file. Its folder must exist.
         registry: The Prometheus registry; a new one of its own unless given.
         most_bytes: Bound of metrics.jsonl, see `History`.
+        standing: Where the figures stand; None: where the file ends.
 
     Attributes:
         registry: What `serve` exposes.
     """
 
     def __init__(
-        self, jsonl: Path | None = None, registry: CollectorRegistry | None = None, most_bytes: int = HISTORY_BYTES
+        self,
+        jsonl: Path | None = None,
+        registry: CollectorRegistry | None = None,
+        most_bytes: int = HISTORY_BYTES,
+        standing: Standing | None = None,
     ) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         self._lock = threading.Lock()
         self._collectors: dict[str, Counter | Gauge | Histogram] = {}
         self._totals: dict[str, float] = {}
-        self._cycle = 0
+        self._cycle = self._number = 0
         self._server: WSGIServer | None = None
         self._thread: threading.Thread | None = None
         for name in CATALOGUE:
             self._make(name)
-        self._history = None if jsonl is None else self._continued(jsonl, most_bytes)
+        self._history = None if jsonl is None else History(jsonl, most_bytes)
+        if standing is None and jsonl is not None:
+            standing = standing_of(jsonl)
+        if standing is not None:
+            self._go_on_from(standing)
 
     def __enter__(self) -> Self:
         return self
@@ -91,27 +103,32 @@ class MetricsHub:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def record(self, samples: Sequence[Sample], cycle: int | None = None) -> None:
+    def record(self, samples: Sequence[Sample], cycle: int | None = None, number: int | None = None) -> None:
         """Takes the samples over into /metrics and appends one line to metrics.jsonl, all or nothing.
 
         Args:
             samples: Values to record; of two of one gauge the later stands, counters add up.
             cycle: Learner cycle they belong to; None keeps the cycle of the call before.
+            number: Of this record, above that of the one before; None: the next.
 
         Raises:
-            ValueError: for a name that is not in the catalogue, wrong labels, a counter that would fall, or a
-                histogram observation that is not finite. Nothing is recorded then.
+            ValueError: for a name that is not in the catalogue, wrong labels, a counter that would fall, a histogram
+                observation that is not finite, or a number that was there. Nothing is recorded then.
         """
         for sample in samples:
             _check(sample)
         with self._lock:
+            if number is not None and number <= self._number:
+                raise ValueError(f"record {number} comes after record {self._number}")
+            self._number = self._number + 1 if number is None else number
             self._cycle = self._cycle if cycle is None else cycle
             values: dict[str, Any] = {}
             for sample in samples:
                 value = self._apply(sample)
                 values[sample.key] = values.get(sample.key, []) + value if isinstance(value, list) else value
             if self._history is not None:
-                self._history.append({"time": round(time.time(), 3), "cycle": self._cycle, "values": values})
+                entry = {"time": round(time.time(), 3), "cycle": self._cycle, "record": self._number, "values": values}
+                self._history.append(entry)
 
     def serve(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Starts /metrics in a thread of its own and returns the port it listens on (the free one chosen for 0).
@@ -166,17 +183,12 @@ class MetricsHub:
         child.set(sample.value)
         return sample.value if math.isfinite(sample.value) else None
 
-    def _continued(self, path: Path, most_bytes: int) -> History:
-        """Opens metrics.jsonl; what an earlier process of this run counted is taken over."""
-        totals: dict[str, Any] = {}
-        for entry in entries_of(path) if path.exists() else ():
-            self._cycle = entry["cycle"]
-            totals |= entry["values"]
-        for key, total in totals.items():
+    def _go_on_from(self, standing: Standing) -> None:
+        self._number, self._cycle = standing.record, standing.cycle
+        for key, value in standing.values.items():
             name, labels = parse_key(key)
-            if name in CATALOGUE and CATALOGUE[name].kind is Kind.COUNTER:
-                self._apply(Sample(name, total, labels))
-        return History(path, most_bytes)
+            if name in CATALOGUE and CATALOGUE[name].kind is not Kind.HISTOGRAM:
+                self._apply(Sample(name, value, labels))
 
 
 def _check(sample: Sample) -> None:

@@ -28,6 +28,8 @@ from advdmd_ray.errors import (
 
 Handle = Any
 """An actor's handle. Ray types neither a call with several returns nor the options of an actor."""
+PULSE = "pulse"
+"""Group of the calls that an actor answers beside whatever else it does, in a thread of their own."""
 ANSWER_S = 120.0
 MORE_TIME = "check the cluster's free CPUs and GPUs or raise ray.start_timeout_s"
 """What helps a start that waits for workers in vain."""

@@ -1,101 +1,148 @@
-"""The Ray actor around `MetricsHub`, and the controller's side of it."""
+"""The Ray actor around `MetricsHub`, and one process of it as the driver has it."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from advdmd_ray.config import Config
+from advdmd_ray.errors import DeadlineError
+from advdmd_ray.metrics.history import Standing, mend, standing_of
 from advdmd_ray.metrics.hub import MetricsHub
+from advdmd_ray.metrics.ledger import Record
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runtime.calls import Handle, answer, landed
+from advdmd_ray.runtime.calls import MORE_TIME, PULSE, Handle, answer
 
-LAST_RECORDS_S = 5.0
+WHO = "the metrics hub"
+END_S = 1.0
+LOOK_S = 0.2
+"""Seconds after which a wait sees that nobody needs its answer any more."""
 
 
-@ray.remote(num_cpus=0)
+# Ray does not type the groups.
+@ray.remote(num_cpus=0, concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
 class HubActor:
     """Serves /metrics and writes metrics.jsonl, on the driver's node, where the run folder is."""
 
-    def open(self, jsonl: Path, most_bytes: int, mark: Mark) -> None:
-        """Opens the file; before anything else, and not in the constructor, whose errors Ray hands on as text only.
+    def meet(self, mark: Mark) -> tuple[int, float]:
+        """The number of this process and when it began; before anything else.
 
         Raises:
             UserError: if this process does not see the run folder: then no task beside the driver does.
         """
-        mark.check_seen("the metrics hub")
-        self._hub = MetricsHub(jsonl, most_bytes=most_bytes)
+        mark.check_seen(WHO)
+        return psutil.Process().pid, psutil.Process().create_time()
+
+    def standing(self, jsonl: Path) -> Standing:
+        """What the file says, from which whatever a process that ended left half-done is taken."""
+        mend(jsonl)
+        return standing_of(jsonl)
+
+    def open(self, jsonl: Path, most_bytes: int, standing: Standing) -> None:
+        """Opens the file; not in the constructor, whose errors Ray hands on as text only."""
+        self._hub = MetricsHub(jsonl, most_bytes=most_bytes, standing=standing)
 
     def serve(self, host: str, port: int) -> int:
         """See `MetricsHub`."""
         return self._hub.serve(host, port)
 
-    def record(self, samples: Sequence[Sample], cycle: int | None) -> None:
+    def record(self, samples: Sequence[Sample], cycle: int | None, number: int) -> None:
         """See `MetricsHub`."""
-        self._hub.record(samples, cycle)
+        self._hub.record(samples, cycle, number)
 
-    def close(self) -> None:
-        """See `MetricsHub`."""
-        self._hub.close()
-
-
-class RemoteHub:
-    """`protocols.Hub` over the actor. Recording does not wait; a failed record surfaces at the next one."""
-
-    def __init__(self, actor: Handle) -> None:
-        self._actor = actor
-        # In the order in which the actor does them. Ray's own thread says when one is over, so that nobody asks it.
-        self._pending: deque[tuple[ray.ObjectRef, Future[None]]] = deque()
-
-    def record(self, samples: Sequence[Sample], cycle: int | None = None) -> None:
-        """See `MetricsHub`; at most a few hundred records are under way."""
-        recorded = self._actor.record.remote(list(samples), cycle)
-        self._pending.append((recorded, recorded.future()))
-        while self._pending and self._pending[0][1].done():
-            landed(self._pending.popleft()[1], "the metrics hub")
-
-    def serve(self, host: str, port: int) -> int:
-        """See `MetricsHub`."""
-        return answer(self._actor.serve.remote(host, port), "the metrics hub")
-
-    def flush(self) -> None:
-        """Waits until everything recorded is written."""
-        while self._pending:
-            answer(self._pending.popleft()[0], "the metrics hub")
-
-    def flush_after_failure(self) -> None:
-        """Gives the last records a moment; raises nothing, as the failure that ends the run must stay the one seen."""
-        if self._pending:
-            ray.wait([ref for ref, _ in self._pending], num_returns=len(self._pending), timeout=LAST_RECORDS_S)
-
-    def close(self) -> None:
-        """Ends /metrics and metrics.jsonl when everything is written."""
-        self.flush()
-        answer(self._actor.close.remote(), "the metrics hub's end")
+    @ray.method(concurrency_group=PULSE)
+    def ping(self) -> None:
+        """Answers beside whatever else it does: it may thin a long file for many seconds."""
 
 
-@contextmanager
-def metrics_hub(config: Config) -> Iterator[RemoteHub]:
-    """A hub on this node that writes into the run folder, which this process holds; it serves nothing yet.
+class HubProcess:
+    """A new hub on this node, for the driver; it sees the run folder, and has opened nothing yet.
+
+    Every wait raises DeadlineError when it takes too long, and WorkerLostError when the process is gone.
+
+    Args:
+        folder: Of the run, by an absolute path; this process holds it.
+        most_bytes: Bound of metrics.jsonl.
+        limit_s: Longest wait for an answer, seconds; longer than a process takes to start.
+        over: Set once nobody needs the hub any more: then no wait goes on.
 
     Raises:
         UserError: if it does not see the folder.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    folder = RunFolder(config.folder.absolute())
-    actor: Handle = HubActor.options(scheduling_strategy=here).remote()
-    opened = actor.open.remote(folder.metrics, config.metrics.history_bytes, folder.mark())
-    answer(opened, "the metrics hub")
-    hub = RemoteHub(actor)
-    try:
-        yield hub
-    except BaseException:  # Ctrl-C too: what was measured until then is kept
-        hub.flush_after_failure()
-        raise
-    hub.close()
+
+    def __init__(self, folder: RunFolder, most_bytes: int, limit_s: float, over: threading.Event) -> None:
+        self._jsonl, self._most_bytes, self._limit_s, self._over = folder.metrics, most_bytes, limit_s, over
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        kind: Handle = HubActor
+        self._actor: Handle = kind.options(scheduling_strategy=here).remote()
+        self._process: psutil.Process | None = None
+        try:
+            number, began = self._answer(self._actor.meet.remote(folder.mark()))
+        except BaseException:
+            self.end()
+            raise
+        # Not there where Ray's processes are numbered apart from this one, as in another container; then some other may
+        # have its number.
+        with suppress(psutil.NoSuchProcess):
+            found = psutil.Process(number)
+            self._process = found if found.create_time() == began else None
+
+    def standing(self) -> Standing:
+        """What metrics.jsonl says; no other process may write to it any more."""
+        return self._answer(self._actor.standing.remote(self._jsonl))
+
+    def open(self, standing: Standing) -> None:
+        """Opens metrics.jsonl; the figures go on from where they stand."""
+        self._answer(self._actor.open.remote(self._jsonl, self._most_bytes, standing))
+
+    def serve(self, host: str, port: int) -> int:
+        """See `MetricsHub`."""
+        return self._answer(self._actor.serve.remote(host, port))
+
+    def record(self, record: Record) -> Future[None]:
+        """Sends a record; done when it is written."""
+        return self._actor.record.remote(list(record.samples), record.cycle, record.number).future()
+
+    def ping(self) -> Future[None]:
+        """Asks for a sign of life."""
+        return self._actor.ping.remote().future()
+
+    def end(self) -> None:
+        """Ends the process, be it one that hangs, for whose end Ray alone would wait some seconds."""
+        ray.kill(self._actor)
+        if self._process is not None and not self._gone_within(END_S):
+            with suppress(psutil.NoSuchProcess):
+                self._process.kill()
+            self._gone_within(END_S)
+
+    def gone(self) -> bool:
+        """Whether the process has ended, as far as this one can see it."""
+        if self._process is None:
+            return True
+        try:
+            return not self._process.is_running() or self._process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    def _gone_within(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while not self.gone() and time.monotonic() < end:
+            time.sleep(seconds / 50)
+        return self.gone()
+
+    def _answer(self, reference: ray.ObjectRef) -> Any:
+        end = time.monotonic() + self._limit_s
+        while not ray.wait([reference], timeout=LOOK_S)[0]:
+            if self._over.is_set():
+                raise DeadlineError(f"{WHO} is needed no more")
+            if time.monotonic() > end:
+                raise DeadlineError(f"waited {self._limit_s:.0f} s for {WHO}; {MORE_TIME}")
+        return answer(reference, WHO)

@@ -23,11 +23,11 @@ from advdmd_ray.runs.needs.spilling import ray_disk, spilling
 from advdmd_ray.runs.needs.texts import text_need
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.failure import worker_failed
-from advdmd_ray.runtime.hub_actor import RemoteHub, metrics_hub
 from advdmd_ray.runtime.image_encoding import encoded_on_ray
 from advdmd_ray.runtime.judging import judged_on_ray
 from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.ray_shell import RayShell
+from advdmd_ray.runtime.remote_hub import RemoteHub, metrics_hub
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.config.sections import MOST_LEASES
 from advdmd_ray.runs.parts.networks import import_networks
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker
+from advdmd_ray.runtime.calls import PULSE
 from advdmd_ray.runtime.encoding import Encoding, encoding_of
 from advdmd_ray.stations import work
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
@@ -21,7 +22,7 @@ from advdmd_ray.stations.reward import RewardWorker
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import Manifest, Payload, Snapshot
 
-HANDS, PULSE = "hands", "pulse"
+HANDS = "hands"
 Worker = TypeVar("Worker", RolloutWorker, RewardWorker)
 
 

@@ -21,7 +21,7 @@ from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.runs.folder import Start, claim
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.cluster import connected
-from advdmd_ray.runtime.hub_actor import metrics_hub
+from advdmd_ray.runtime.remote_hub import metrics_hub
 from advdmd_ray.runtime.on_ray import RayPlace
 
 path, *counts = sys.argv[1:]

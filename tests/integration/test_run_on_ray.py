@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # Enough cycles for the replaced workers, which take seconds to start, to work again before the end.
 CYCLES, GROUPS, GROUP_SIZE, LEVELS, AGE_CAP = 24, 4, 4, 4, 2
-ENDED = ("RolloutActor", "RewardActor")
+ENDED = ("RolloutActor", "RewardActor", "HubActor")
 
 
 @dataclass
@@ -37,11 +37,14 @@ class Run:
     def summary(self) -> dict[str, Any]:
         return json.loads((self.folder / "summary.json").read_text())
 
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
     def last(self, name: str) -> dict[str, Any]:
         """The last value in metrics.jsonl of every series of this name, by its labels as text."""
         found = {}
-        for line in (self.folder / "metrics.jsonl").read_text().splitlines():
-            for key, value in json.loads(line)["values"].items():
+        for line in self.lines():
+            for key, value in line["values"].items():
                 if key.partition("{")[0] == name:
                     found[key.partition("{")[2].rstrip("}")] = value
         return found
@@ -78,10 +81,11 @@ def scraped_at_cycle(run: Started, cycle: int) -> dict[str, Metric]:
 
 
 def end_workers(place: Workplace) -> set[int]:
-    """SIGSTOP to one rollout actor and SIGKILL to the reward worker; what is alive of their kinds before."""
+    """SIGSTOP to one rollout actor, SIGKILL to the reward worker and the hub; what is alive of their kinds before."""
     before = {kind: place.processes(f"ray::{kind}") for kind in ENDED}
     before["RolloutActor"][0].suspend()
     before["RewardActor"][0].kill()
+    before["HubActor"][0].kill()
     return {process.pid for processes in before.values() for process in processes}
 
 
@@ -170,6 +174,16 @@ def test_every_load_is_verified_and_every_worker_follows_the_versions(run: Run) 
         assert min(versions.values()) >= last_used - AGE_CAP, (worker, versions)
 
 
+def test_the_figures_of_a_run_whose_hub_is_killed_are_whole_and_counted_once(run: Run) -> None:
+    lines = run.lines()
+    assert [line["record"] for line in lines] == list(range(1, len(lines) + 1))
+    assert [line["cycle"] for line in lines] == sorted(line["cycle"] for line in lines)
+    seen = sum(len(line["values"].get("advdmd_rollout_seconds", [])) for line in lines)
+    assert run.last("advdmd_rollout_groups_total")[""] == seen >= CYCLES * GROUPS
+    # It was killed before this scrape, which is of another process at the same place.
+    assert cycle_of(run.scrape) >= 4
+
+
 def test_no_group_is_dropped_for_age(run: Run) -> None:
     assert sum(run.last("advdmd_buffer_dropped_groups_total").values()) == 0
     assert run.summary()["trajectories"]["dropped"]["groups_too_old"] == 0
@@ -207,8 +221,10 @@ def test_the_log_of_a_run_is_free_of_traces_and_of_noise(run: Run) -> None:
         r"new run in |started a local Ray|metrics at http|2 rollout actors, |two: cycle |first update after |look at "
         r"|the learner's ranks reduce over cpu:gloo$|exporting the student|judging teacher and student"
         r"|images for the judge: \d+ of 100"
-        # Three workers were ended: Ray says that processes died, and who gave them work what becomes of it.
-        r"|\(raylet\) A worker died or was killed|WARNING advdmd_ray\.controller\.loop: (rollout|reward)-\d[: ]"
+        # Four were ended: Ray says that processes died, and who gave them work what becomes of it.
+        r"|\(raylet\) A worker died or was killed|\(raylet\) .* Failed to send wait complete"
+        r"|WARNING advdmd_ray\.controller\.loop: (rollout|reward)-\d[: ]"
         r"|WARNING advdmd_ray\.runtime\.dealing: .* another worker does it again$"
+        r"|WARNING advdmd_ray\.runtime\.remote_hub: (the metrics hub: .*; another takes its place$|another metrics hub)"
     )
     assert [line for line in run.log.splitlines() if line.strip() and not expected.match(line)] == []

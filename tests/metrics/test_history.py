@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.evaluation.pictures.curves import read_series
-from advdmd_ray.metrics.history import LEAST_BYTES, History, cut_back, entries_of, last_values, merged, thin
+from advdmd_ray.metrics.history import (
+    LEAST_BYTES,
+    History,
+    Standing,
+    cut_back,
+    entries_of,
+    last_values,
+    merged,
+    standing_of,
+    thin,
+)
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
 
@@ -120,16 +130,35 @@ def test_a_torn_line_is_passed_over_by_readers_and_gone_when_the_file_is_thinned
 ) -> None:
     path = written(tmp_path / "metrics.jsonl", [entry(cycle, {KEYS[0]: 1.0}) for cycle in range(1, 4)])
     with path.open("a") as file:
-        file.write('{"time": 1, "cyc')
+        file.write('{"time": 1, "cyc\n' + json.dumps(entry(4, {KEYS[0]: 2.0})) + "\n")
+    assert [each["cycle"] for each in entries_of(path)] == [1, 2, 3, 4]
+    assert "line 4 is torn" in caplog.text
+    thin(path, 2**20)
+    assert len(path.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("torn", ['{"time": 1, "cyc', json.dumps(entry(9, {KEYS[0]: 9.0}))])
+def test_what_a_process_left_half_done_is_taken_away_before_another_goes_on(tmp_path: Path, torn: str) -> None:
+    path = written(tmp_path / "metrics.jsonl", [entry(cycle, {KEYS[0]: 1.0}) for cycle in range(1, 4)])
+    with path.open("a") as file:
+        file.write(torn)
+    (tmp_path / ".metrics.jsonl.0123.part").write_text("a thinner fi")
     history = History(path, LEAST_BYTES)
     history.append(entry(4, {KEYS[0]: 2.0}))
     history.close()
-    assert [each["cycle"] for each in entries_of(path)] == [1, 2, 3, 4]
-    assert "line 4 is torn" in caplog.text
-    thin(path, 10**6)
-    caplog.clear()
-    assert [each["cycle"] for each in entries_of(path)] == [1, 2, 3, 4]
-    assert caplog.text == ""
+    assert [json.loads(line)["cycle"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_file_says_where_its_figures_stand(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert standing_of(path) == Standing()
+    with MetricsHub(path) as hub:
+        hub.record([Sample.of("advdmd_rollout_groups_total", 2), Sample.of("advdmd_run_cycle", 5)], cycle=5)
+        hub.record([Sample.of("advdmd_rollout_groups_total", 1), Sample.of("advdmd_rollout_seconds", 3)], number=7)
+    assert standing_of(path) == Standing(7, 5, {"advdmd_rollout_groups_total": 3})
+    thin(path, 1)
+    assert standing_of(path) == Standing(7, 5, {"advdmd_rollout_groups_total": 3})
 
 
 def test_a_process_that_is_killed_while_it_thins_leaves_the_file_as_it_was(

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from advdmd_ray.config.sections import MetricsSection
 from advdmd_ray.errors import UserError
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, PHASES, Kind, Station, phase_samples
+from advdmd_ray.metrics.history import Standing
 from advdmd_ray.metrics.hub import MetricsHub, check_port_free
 from advdmd_ray.metrics.series import Sample, parse_key
 
@@ -134,6 +135,22 @@ def test_a_resumed_run_goes_on_with_its_totals_and_its_cycle_even_after_half_a_l
     last = json.loads(path.read_text().splitlines()[-1])
     assert last["cycle"] == 4
     assert last["values"] == {"advdmd_learner_updates_total{objective=rl}": 5}
+
+
+def test_a_hub_in_the_place_of_another_has_counters_and_gauges_at_once_and_refuses_what_was_there(
+    tmp_path: Path,
+) -> None:
+    path, labels = tmp_path / "metrics.jsonl", {"objective": "rl"}
+    standing = Standing(57, 4, {"advdmd_learner_updates_total{objective=rl}": 3.1, "advdmd_run_cycle": 4})
+    with MetricsHub(path, standing=standing) as hub:
+        assert hub.registry.get_sample_value("advdmd_learner_updates_total", labels) == 3.1
+        assert hub.registry.get_sample_value("advdmd_run_cycle") == 4
+        with pytest.raises(ValueError, match="record 57 comes after record 57"):
+            hub.record([], number=57)
+        hub.record([Sample.of("advdmd_learner_updates_total", 2, objective="rl")], number=60)
+    (line,) = lines(path)
+    assert (line["record"], line["cycle"]) == (60, 4)
+    assert line["values"] == {"advdmd_learner_updates_total{objective=rl}": 5.1}
 
 
 def test_each_line_is_on_the_disk_when_record_returns(tmp_path: Path) -> None:

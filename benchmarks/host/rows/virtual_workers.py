@@ -21,9 +21,9 @@ from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.crew import Crew
 from advdmd_ray.runtime.heap import frozen_heap
-from advdmd_ray.runtime.hub_actor import metrics_hub
 from advdmd_ray.runtime.learner_rank import GroupReferences
 from advdmd_ray.runtime.ray_shell import RayShell
+from advdmd_ray.runtime.remote_hub import metrics_hub
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 
