@@ -1,13 +1,16 @@
 """The crew: rollout actors and reward workers on Ray, by name; processes come and go under a name."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import ray
+from ray.exceptions import RayError
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.staff import number_of, role_of, worker_names
 from advdmd_ray.runs.needs.sharing import by_turns
 from advdmd_ray.runtime.calls import Handle
+from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.worker_actors import RewardActor, RolloutActor
 
 
@@ -17,14 +20,18 @@ class Crew:
     Args:
         config: The run's, which says how many there are at first.
         processes: By name those that are up already; others are hired.
+        places: Where processes go; None: wherever `ray.placement` has it.
 
     Attributes:
         table: The prompt table, once there is one; whoever is brought gets it.
     """
 
-    def __init__(self, config: Config, processes: Mapping[str, Handle] | None = None) -> None:
-        self._config = config
+    def __init__(
+        self, config: Config, processes: Mapping[str, Handle] | None = None, places: Places | None = None
+    ) -> None:
+        self._config, self._places = config, Places(config) if places is None else places
         self._processes = dict(processes or {})
+        self._where: dict[str, ray.ObjectRef] = {}
         self._opening: dict[str, ray.ObjectRef] = {}
         self.table: tuple[ray.ObjectRef, ...] = ()
         self._first = {
@@ -66,6 +73,7 @@ class Crew:
         Ray ends a process that hangs some seconds after it was told to, as it does not listen.
         """
         if worker in self._processes:
+            self._note_loss(worker)
             ray.kill(self._processes[worker])  # unreachable is not dead
         self._processes[worker] = process = self._started(worker)
         self._opening[worker] = process.open.remote(*self.table)
@@ -88,6 +96,7 @@ class Crew:
         """Ends the process that a name has, and forgets the name."""
         ray.kill(self._processes.pop(worker))
         self._opening.pop(worker, None)
+        self._where.pop(worker, None)
 
     def end(self) -> None:
         """Ends all of them."""
@@ -98,4 +107,14 @@ class Crew:
         role = role_of(worker)
         kind: Handle = RolloutActor if role == "rollout" else RewardActor
         section = self._config.roles[role]
-        return kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus).remote(self._config, worker)
+        placed = kind.options(num_cpus=section.num_cpus, num_gpus=section.num_gpus, **self._places.options(role))
+        process = placed.remote(self._config, worker)
+        self._where[worker] = process.where.remote()
+        return process
+
+    def _note_loss(self, worker: str) -> None:
+        """Has the node of a process that ended counted, if the process ever said where it was."""
+        where = self._where.pop(worker, None)
+        if where is not None and ray.wait([where], timeout=0)[0]:
+            with suppress(RayError):
+                self._places.lost(ray.get(where))

@@ -12,6 +12,7 @@ from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime.calls import MORE_TIME, Handle, answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
+from advdmd_ray.runtime.places import Places
 
 
 class RayGang:
@@ -19,13 +20,14 @@ class RayGang:
 
     Args:
         config: The run's.
+        places: Where ranks go.
 
     Attributes:
         ranks: Their actors, once placed.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, places: Places) -> None:
+        self._config, self._places = config, places
         self.ranks: list[Handle] = []
         self._group: PlacementGroup | None = None
 
@@ -37,7 +39,10 @@ class RayGang:
         """
         learner, limit = self._config.learner, self._config.ray.start_timeout_s
         bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
-        self._group = group = placement_group([bundle] * learner.ranks, strategy="PACK")
+        selectors = [self._places.selector("learner")] * learner.ranks
+        self._group = group = placement_group(
+            [bundle] * learner.ranks, strategy="PACK", bundle_label_selector=selectors
+        )
         if not group.wait(limit):
             raise DeadlineError(f"waited {limit:.0f} s for room for the learner's gang; {MORE_TIME}")
         self.ranks = [self._rank(group, index) for index in range(learner.ranks)]

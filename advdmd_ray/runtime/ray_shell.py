@@ -27,6 +27,7 @@ from advdmd_ray.runtime.crew import Crew
 from advdmd_ray.runtime.display import samples_progress, texts_progress
 from advdmd_ray.runtime.encoding import begin_encoding, encoded
 from advdmd_ray.runtime.landing import Landing
+from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.ray_gang import RayGang
 from advdmd_ray.runtime.shards import make_shards
 from advdmd_ray.stations.records import GroupInfo, Lease, Stream
@@ -47,7 +48,8 @@ class RayShell:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._gang, self._crew = RayGang(config), Crew(config)
+        places = Places(config)
+        self._gang, self._crew = RayGang(config, places), Crew(config, places=places)
         self._landing = Landing()
         self._manifests: dict[Stream, tuple[Manifest, ray.ObjectRef]] = {}
         self.prompts = 0

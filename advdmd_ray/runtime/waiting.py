@@ -25,10 +25,12 @@ class Node:
     Attributes:
         resources: All that it has, by Ray's names.
         labels: Those that it was started with, and Ray's own.
+        name: Of its host.
     """
 
     resources: Mapping[str, float]
     labels: Mapping[str, str]
+    name: str = ""
 
 
 def wait_for_room(config: Config, timeout_s: float) -> None:
@@ -71,7 +73,9 @@ def _line(bundles: Sequence[Bundle], why: str, waited: float, timeout_s: float) 
 
 def living_nodes() -> list[Node]:
     """The nodes that Ray has now."""
-    return [Node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
+    return [
+        Node(node["Resources"], node["Labels"], node["NodeManagerHostname"]) for node in ray.nodes() if node["Alive"]
+    ]
 
 
 def shortage(bundles: Sequence[Bundle], nodes: Sequence[Node], free: Mapping[str, float]) -> tuple[str, str]:

@@ -44,6 +44,11 @@ class _WorkerActor(Generic[Worker]):
     def ping(self) -> None:
         """Answers beside whatever else it does."""
 
+    @ray.method(concurrency_group=PULSE)
+    def where(self) -> str:
+        """The id of its node."""
+        return ray.get_runtime_context().get_node_id()
+
     @cached_property
     def _worker(self) -> Worker:
         # Not built by the constructor, whose errors Ray hands on as text only. Where `open` failed and nobody heard of

@@ -14,7 +14,7 @@ from advdmd_ray.controller.protocols import Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.errors import BytesLostError, DeadlineError, UserError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runtime import crew, ray_gang, ray_shell
+from advdmd_ray.runtime import crew, ray_gang, ray_shell, waiting
 from advdmd_ray.runtime.calls import MORE_TIME
 from advdmd_ray.runtime.crew import Crew
 from advdmd_ray.runtime.ray_shell import RayShell
@@ -99,7 +99,7 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, samples: Samples | None, *, room: bool = True) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.killed: list[str] = []
-        for module in (ray_shell, ray_gang, crew):
+        for module in (ray_shell, ray_gang, crew, waiting):
             monkeypatch.setattr(module, "ray", self)
         monkeypatch.setattr(ray_gang, "placement_group", lambda *_, **__: Group(room=room))
         monkeypatch.setattr(ray_gang, "PlacementGroupSchedulingStrategy", lambda *_, **__: None)
@@ -112,6 +112,10 @@ class World:
         monkeypatch.setattr(ray_shell, "make_shards", lambda *given: self.events.append(("team", "made", *given[1:3])))
         monkeypatch.setattr(ray_shell, "samples_progress", _silent)
         self.answers(monkeypatch, self._answer)
+
+    @staticmethod
+    def nodes() -> list[object]:
+        return []
 
     @staticmethod
     def answers(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> None:

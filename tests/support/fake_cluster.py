@@ -133,8 +133,10 @@ class FakeCluster:
         return total
 
     def look(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": resources, "Labels": labels} for resources, labels in self.nodes] + [
-            {"Alive": False, "Resources": {"CPU": 99.0}, "Labels": {}}
+        alive = [(True, resources, labels) for resources, labels in self.nodes]
+        return [
+            {"Alive": here, "Resources": resources, "Labels": labels, "NodeManagerHostname": f"host-{index}"}
+            for index, (here, resources, labels) in enumerate([*alive, (False, {"CPU": 99.0}, {})])
         ]
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
