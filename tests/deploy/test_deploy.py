@@ -19,6 +19,7 @@ from advdmd_ray.config import Config, Resources, read_config
 from advdmd_ray.config.objectives import DiscriminatorSection
 from advdmd_ray.config.sections import MetricsSection
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, Station
+from advdmd_ray.runs.needs.node_roles import nodes_of_roles
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -202,10 +203,24 @@ def test_the_worker_groups_have_room_for_the_workers_that_are_asked_for() -> Non
     assert groups["reward"]["minReplicas"] < groups["reward"]["maxReplicas"]
 
 
-def test_the_run_folder_is_on_a_volume_where_the_driver_and_the_learner_write() -> None:
+def test_the_run_folder_is_on_a_volume_where_driver_and_learner_write_and_the_judges_workers_read() -> None:
     output = submitted_config().run.output
-    for name in ("head", "learner"):
-        assert output in [mount["mountPath"] for mount in containers()[name]["volumeMounts"]]
+    for name, container in containers().items():
+        assert output in [mount["mountPath"] for mount in container["volumeMounts"]], name
+
+
+def test_each_role_is_placed_by_the_label_of_its_group_with_an_autoscaler_that_looks_at_labels() -> None:
+    cluster = rayjob()["spec"]["rayClusterSpec"]
+    assert submitted_config().ray.placement == "labelled"
+    assert cluster["enableInTreeAutoscaling"]
+    assert cluster["autoscalerOptions"]["version"] == "v2"
+    groups = {group["groupName"]: group["labels"] for group in cluster["workerGroupSpecs"]}
+    nodes = nodes_of_roles("labelled", groups.values())
+    for role, where in nodes.items():
+        assert [name for name, labels in groups.items() if labels in where] == [role]
+    assert "labels" not in cluster["headGroupSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert group["template"]["spec"]["restartPolicy"] == "Never", "this autoscaler takes a pod for one node of Ray"
 
 
 def test_versions_and_image_are_those_of_the_package() -> None:
