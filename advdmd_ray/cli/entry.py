@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from advdmd_ray import __version__, errors
-from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, replay, run, sample
+from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, replay, run, sample, scale
 from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, SIGNALLED, Parser, end
 from advdmd_ray.runtime.stopping import interrupting
 
@@ -26,6 +26,7 @@ COMMANDS = (
     doctor.COMMAND,
     plan.COMMAND,
     replay.COMMAND,
+    scale.COMMAND,
 )
 
 

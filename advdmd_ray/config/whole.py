@@ -16,6 +16,7 @@ from advdmd_ray.config.objectives import (
     FakeScoreSection,
     PolicyGradientSection,
 )
+from advdmd_ray.config.scaling import AutoscaleSection
 from advdmd_ray.config.sections import (
     BufferSection,
     DiffusionSection,
@@ -51,6 +52,7 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     guard: GuardSection = GuardSection()
     quarantine: QuarantineSection = QuarantineSection()
+    autoscale: AutoscaleSection = AutoscaleSection()
     ray: RaySection = RaySection()
 
     @classmethod
@@ -194,6 +196,21 @@ class Config(Section):
                 f"policy_gradient.minibatches = {chosen} leaves each with one of as many policy_gradient.group_rows, "
                 "the best or the worst of its group alone; change one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_are_within_bounds(self) -> Self:
+        scale = self.autoscale
+        for name, count, least, most in (
+            ("rollout.actors", self.rollout.actors, scale.rollout_min, scale.rollout_max),
+            ("reward.workers", self.reward.workers, scale.reward_min, scale.reward_max),
+        ):
+            if scale.enabled and not least <= count <= most:
+                role = name.partition(".")[0]
+                raise ValueError(
+                    f"{name} must lie between autoscale.{role}_min and autoscale.{role}_max, got {count}, {least} and "
+                    f"{most}; change one of them"
+                )
         return self
 
     @model_validator(mode="after")

@@ -83,12 +83,10 @@ class Controller:
         start: StartClock | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._config = config
+        self._config, self._sleep, self._shown = config, sleep, -math.inf
         self._frontier, self._buffer, self._store, self._shell = frontier, buffer, store, shell
         self._display, self._clock, self._deadlines = display, clock, Deadlines(config, clock)
-        self._sleep = sleep
         self._under_way = UnderWay(frontier.wants)
-        self._shown = -math.inf
         self._telemetry = Telemetry(
             config,
             hub,
@@ -125,7 +123,8 @@ class Controller:
             version=version,
         )
         self._roster = self._elastic_workers()
-        self._scaling = Scaling(self._roster, wishes or NoWishes(), clock)
+        unscored, stations = self._reward.unscored, self._telemetry.stations
+        self._scaling = Scaling(config, self._roster, wishes or NoWishes(), stations, unscored, clock)
         self._overdue = Overdue(config.rollout.lease_s)
 
     def _reward_station(self) -> RewardStation:

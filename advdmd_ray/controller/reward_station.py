@@ -54,6 +54,10 @@ class RewardStation:
         self._scoring: dict[str, Task] = {}
         self._leaving: set[str] = set()
 
+    def unscored(self) -> int:
+        """Groups that wait for a worker."""
+        return len(self._unscored)
+
     def take(self, lease: Lease, group: Reference) -> None:
         """A group is to be scored; its bytes are in the object store."""
         self._unscored.append((lease, group))

@@ -26,6 +26,7 @@ class StationClock:
         self._blocks_seen = dict.fromkeys(self._role, 0)
         self._count: Counter[tuple[str, State]] = Counter({(role, "waiting"): len(n) for role, n in workers.items()})
         self._seconds: dict[tuple[str, str], float] = defaultdict(float)
+        self._drained: dict[tuple[str, str], float] = defaultdict(float)
         self._since = dict.fromkeys(workers, clock())
 
     def add(self, worker: str, role: str) -> None:
@@ -77,7 +78,16 @@ class StationClock:
         for role in self._since:
             self._add_up(role)
         drained, self._seconds = dict(self._seconds), defaultdict(float)
+        for key, seconds in drained.items():
+            self._drained[key] += seconds
         return drained
+
+    def total(self) -> dict[tuple[str, str], float]:
+        """Seconds by (role, state) since the beginning."""
+        for role in self._since:
+            self._add_up(role)
+        keys = self._seconds.keys() | self._drained.keys()
+        return {key: self._drained.get(key, 0.0) + self._seconds.get(key, 0.0) for key in keys}
 
     def _state(self, worker: str) -> State:
         if worker in self._at:

@@ -82,6 +82,16 @@ class RunFolder:
         return self.path / "quarantine"
 
     @property
+    def scale(self) -> Path:
+        """The numbers of workers that a running run is asked for, see `runs/scaling.py`."""
+        return self.path / "scale.json"
+
+    @property
+    def staff(self) -> Path:
+        """The numbers of workers that it has."""
+        return self.path / "staff.json"
+
+    @property
     def lock(self) -> Path:
         """Held locked by a running run; the kernel lets go of it when the process ends, however it ends.
 
@@ -325,14 +335,10 @@ def claim(start: Start) -> Iterator[Path]:
         try:
             yield start.folder
         except UserError:
-            if all(path == Path(lock.name) or _is_empty(path) for path in start.folder.iterdir()):
+            written = [path for path in start.folder.iterdir() if path != Path(lock.name)]
+            if all(path.is_file() and not path.stat().st_size for path in written):  # a process has opened them
                 _unclaim(start, made)
             raise
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether nothing was written to a file that a process opened."""
-    return path.is_file() and not path.stat().st_size
 
 
 def _unclaim(start: Start, made: list[Path]) -> None:

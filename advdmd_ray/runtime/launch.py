@@ -22,6 +22,7 @@ from advdmd_ray.metrics.history import cut_back
 from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
+from advdmd_ray.runs.scaling import FolderWishes
 from advdmd_ray.runtime.display import encoding_progress, progress_display
 from advdmd_ray.runtime.heap import frozen_heap
 
@@ -98,6 +99,7 @@ def launched(
         UserError: if the place cannot have the run.
     """
     folder, start = RunFolder(config.folder), start or StartClock()
+    wishes = FolderWishes(folder)
     checkpoint = None if resume is None else verified_checkpoint(resume)
     if checkpoint is not None:
         forget_after(checkpoint, folder)
@@ -119,7 +121,9 @@ def launched(
                 f"{config.learner.ranks} learner ranks are up after {setup:.0f} s"
             )
             with progress_display(config) as display, frozen_heap():
-                yield build_controller(config, shell, here.hub, checkpoint, display, start=start, stopping=stopping)
+                yield build_controller(
+                    config, shell, here.hub, checkpoint, display, start=start, stopping=stopping, wishes=wishes
+                )
         finish(config, here, Phases(setup, time.monotonic() - up))
     say(f"look at {folder.report}")
 

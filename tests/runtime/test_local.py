@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from advdmd_ray.config import Config
+from advdmd_ray.controller import loop, scaling
 from advdmd_ray.controller.prompt_order import work_of
 from advdmd_ray.controller.protocols import Status, Task
+from advdmd_ray.controller.staff import Staff
 from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import WeightsMismatchError, WorkerFailedError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.metrics.history import entries_of, last_values
-from advdmd_ray.runs.folder import RunFolder
+from advdmd_ray.runs.folder import RunFolder, Start, claim
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime import local
 from advdmd_ray.runtime.launch import launched
@@ -109,6 +111,53 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_bytes_of_one_that_never
     frontier = latest_checkpoint(left).facts["controller"]["frontier"]
     assert frontier["next_ordinal"] == 2 * CYCLES
     assert frontier["unsettled"] == []
+
+
+def test_a_run_that_is_resumed_with_other_numbers_of_workers_ends_with_the_same_bytes(
+    finished: Config, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    shutil.copytree(finished.folder, (run := config(tmp_path, tiny_pipeline)).folder)
+    shutil.rmtree(run.folder / "checkpoints" / "step-00000004")
+    other = config(tmp_path, tiny_pipeline, rollout={"actors": 3}, reward={"workers": 2})
+    assert train_here(other, resume=run.folder / "checkpoints") == CYCLES
+    assert final_bytes(other) == final_bytes(finished)
+
+
+class _MoreAndFewer:
+    """Asks for 3 actors and 2 reward workers in the second cycle, and for 2 and 1 in the last."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.told: list[tuple[int, int]] = []
+
+    def show(self, status: Status) -> None:
+        self.version = status.version
+
+    def wanted(self) -> dict[str, int]:
+        more, fewer = {"rollout": 3, "reward": 2}, {"rollout": 2, "reward": 1}
+        return [{}, more, more, fewer, fewer][self.version]
+
+    def tell(self, staff: Mapping[str, Staff]) -> None:
+        now = staff["rollout"].up, staff["reward"].up
+        if now not in self.told[-1:]:
+            self.told.append(now)
+
+
+def test_a_run_that_is_scaled_while_it_trains_ends_with_the_bytes_of_one_that_is_not(
+    finished: Config, tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((scaling, "LOOK_S"), (loop, "REFRESH_S")):
+        monkeypatch.setattr(module, name, 0.0)
+    run, wishes = config(tmp_path, tiny_pipeline), _MoreAndFewer()
+    assert train_here(run, display=wishes.show, wishes=wishes) == CYCLES
+    assert wishes.told == [(1, 1), (3, 2), (2, 1)]
+    used = {
+        name
+        for name in ("rollout-1", "rollout-2")
+        if f"worker={name}" in run.folder.joinpath("metrics.jsonl").read_text()
+    }
+    assert used == {"rollout-1", "rollout-2"}
+    assert final_bytes(run) == final_bytes(finished)
 
 
 def test_work_that_a_resumed_run_does_again_is_counted_once(
@@ -390,9 +439,8 @@ def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_
 
     run = config(tmp_path, tiny_pipeline, run={"cycles": 1}, metrics={"port": 0}, evaluation={"samples": 20})
     monkeypatch.setattr(local, "draw_here", broken)
-    run.folder.mkdir(parents=True)
     gc.unfreeze()  # what the suite keeps away from its own collections
-    with launched(run, in_this_process) as controller:
+    with claim(Start(run.folder, None, None, "")), launched(run, in_this_process) as controller:
         assert gc.get_freeze_count() > 0  # the loops are not held up by what the start left behind
         controller.run()
     assert gc.get_freeze_count() == 0

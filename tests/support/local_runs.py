@@ -7,6 +7,7 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Status
+from advdmd_ray.controller.staff import Wishes
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.learner.learner import Learner
@@ -21,6 +22,7 @@ def train_here(
     resume: Path | None = None,
     display: Callable[[Status], None] = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
+    wishes: Wishes | None = None,
 ) -> int:
     """Trains to the end, or until it is asked to stop; returns the last version. `resume` is a checkpoints folder."""
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +32,10 @@ def train_here(
         forget_after(checkpoint, RunFolder(config.folder))
     with in_this_process(config) as place, place.workers(checkpoint, start) as shell:
         start.ended("workers")
-        return build_controller(config, shell, place.hub, checkpoint, display, start=start, stopping=stopping).run()
+        controller = build_controller(
+            config, shell, place.hub, checkpoint, display, start=start, stopping=stopping, wishes=wishes
+        )
+        return controller.run()
 
 
 def stored_tensors(learner: Learner) -> dict[str, dict[str, Tensor]]:
