@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ import ray
 
 from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.needs.node_roles import LABEL
-from benchmarks.endurance.fake_autoscaler import FakeCluster, NodeType, autoscaling
+from benchmarks.endurance.fake_autoscaler import FakeCluster, NodeType, autoscaling, free_port
 from benchmarks.endurance.one_run import running, value
 from benchmarks.endurance.processes import found
 from benchmarks.endurance.tiny import PER_CYCLE, tiny_settings, write_teacher
@@ -116,12 +115,6 @@ def _seconds_until(holds: Callable[[], bool]) -> float:
     return time.monotonic() - began
 
 
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("", 0))
-        return listening.getsockname()[1]
-
-
 def main() -> None:
     """Runs the experiment and prints what was seen as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance.autoscaling", description=__doc__)
@@ -134,7 +127,7 @@ def main() -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"  # as the cluster has it
     with (
         tempfile.TemporaryDirectory(prefix="scale-", dir="/tmp", ignore_cleanup_errors=True) as short,
-        autoscaling(Path(short), _free_port(), 1, TYPES, args.idle) as cluster,
+        autoscaling(Path(short), free_port(), 1, TYPES, args.idle) as cluster,
     ):
         ray.init(address=cluster.address, log_to_driver=False)
         document = {**made_here(), "idle_s": args.idle, **experiment(folder, cluster, args.cycles)}

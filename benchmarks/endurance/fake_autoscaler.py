@@ -7,6 +7,7 @@ not have, and its `ray stop` ends every Ray of the machine.
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -166,3 +167,10 @@ def marked(mark: str) -> list[psutil.Process]:
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as listening:
+        listening.bind(("", 0))
+        return listening.getsockname()[1]
