@@ -46,6 +46,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint is damaged or does not fit the run that wants to resume from it."""
 
 
+class DiskError(RuntimeError):
+    """A disk refuses what is to be written: it is full, say. Nothing is half-written."""
+
+
 class RatioError(RuntimeError):
     """Rollout and learner disagree about the probability of an action under the same weights."""
 
@@ -60,6 +64,7 @@ FAILURES = (
     WorkerLostError,
     WorkerFailedError,
     CheckpointError,
+    DiskError,
     RatioError,
     DivergedError,
 )

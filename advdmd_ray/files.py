@@ -4,15 +4,24 @@ They are written beside their place and renamed into it. Gigabytes of weights ar
 it asks for their digest.
 """
 
+import errno
 import functools
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from advdmd_ray.errors import DiskError
+
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+"""What a disk refuses to write with: full, over a quota, over a limit of the process, broken, or read-only."""
+_IN_WORDS = re.compile(r"(?:\(os error|\[Errno) (\d+)[)\]]")
+"""How errors say the number that do not have it: those of libraries in Rust, such as safetensors, and of `copytree`."""
 
 
 @contextmanager
@@ -44,6 +53,34 @@ def drafted_folder(folder: Path) -> Iterator[Path]:
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # not there if it was renamed
+
+
+@contextmanager
+def disk_told(what: str, remedy: str) -> Iterator[None]:
+    """What a disk refuses inside is one line.
+
+    Args:
+        what: Which is being written.
+        remedy: What stays, and what to do.
+
+    Raises:
+        DiskError: for that.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        raise DiskError(f"{what} cannot be written ({reason}); {remedy}") from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """Why a disk refused; None if that is not what the error is about."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (said := _IN_WORDS.search(str(error))) is not None:
+        number = int(said[1])
+    return os.strerror(number).lower() if number in _REFUSALS else None
 
 
 def missing_folders(folder: Path) -> list[Path]:

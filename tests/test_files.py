@@ -1,20 +1,26 @@
 """Files and folders that are there whole or not at all, and their digests."""
 
+import errno
 import hashlib
 import os
+import resource
+import shutil
 from contextlib import AbstractContextManager
 from io import BufferedReader
 from pathlib import Path
 
 import pytest
 
+from advdmd_ray.errors import DiskError
 from advdmd_ray.files import (
+    disk_told,
     drafted_file,
     drafted_folder,
     file_digest,
     files_digest,
     missing_folders,
     remove_empty,
+    write_atomically,
 )
 
 
@@ -61,6 +67,39 @@ def test_whatever_goes_wrong_leaves_no_folder(tmp_path: Path, error: type[BaseEx
     with pytest.raises(error):
         _begun(drafted_folder(folder), error)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "a/draft"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'")]),
+    ],
+)
+def test_what_a_full_disk_refuses_is_one_line_whoever_says_so(error: Exception) -> None:
+    with pytest.raises(DiskError) as told, disk_told("a/file", "make room"):
+        raise error
+    assert str(told.value) == "a/file cannot be written (no space left on device); make room"
+    assert told.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "gone"), ValueError("28"), DiskError("a line")])
+def test_what_is_not_about_the_disk_stays_what_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as told, disk_told("a/file", "make room"):
+        raise error
+    assert told.value is error
+
+
+def test_a_file_that_a_disk_refuses_in_the_midst_is_not_there(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(DiskError, match="file too large"), disk_told("it", "make room"):
+            write_atomically(tmp_path / "file", bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

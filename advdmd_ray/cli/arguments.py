@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from advdmd_ray.config.texts import path_fault, shown, text_fault
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import write_atomically
 
 DONE, FAILED, BAD_INPUT, SIGNALLED = 0, 1, 2, 128
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -131,14 +132,16 @@ GUIDANCE = number(1, 20)
 
 
 def write_out(path: Path, text: str) -> None:
-    """Writes the file that `--out` names, and its folder.
+    """Writes the file that `--out` names, whole or not at all, and its folder.
 
     Raises:
         UserError: if it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():  # a device or a pipe
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_atomically(path, text.encode())
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"--out {path}: cannot be written ({reason}); name another file") from None

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from advdmd_ray.cli.arguments import COUNT, DONE, FAILED, INTERRUPTED, PATH, Command, end
+from advdmd_ray.cli.arguments import COUNT, DONE, FAILED, PATH, Command, end
+from advdmd_ray.errors import Interrupted
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -24,8 +25,8 @@ def run_command(args: argparse.Namespace) -> int:
     command = ["advdmd", "compare", args.file, *(["--quick"] if args.quick else []), *name]
     try:
         failed = compare.run_comparison(prepared, at_once=args.jobs, command=command)
-    except KeyboardInterrupt:
-        return end("stopped; the same command goes on where the jobs stopped", INTERRUPTED)
+    except Interrupted as stopped:
+        raise Interrupted(stopped.number, f"{stopped}; {prepared.kept()}") from None
     if failed:
         return end(f"failed: {failed} of {len(prepared.wanted)} jobs; the same command tries them again", FAILED)
     sys.stdout.write((prepared.folder / compare.TABLE).read_text(encoding="utf-8") + f"{prepared.folder}\n")

@@ -13,6 +13,7 @@ from typing import cast
 from advdmd_ray import __version__, errors
 from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, replay, run, sample, scale
 from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, SIGNALLED, Parser, end
+from advdmd_ray.files import disk_told
 from advdmd_ray.runtime.stopping import interrupting
 
 COMMANDS = (
@@ -44,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         if args.verbose:
             logging.getLogger("advdmd_ray").setLevel(logging.DEBUG)
-        with interrupting():
-            return cast("Callable[[argparse.Namespace], int]", args.function)(args)
+        # What a command knows better how to tell, it tells itself.
+        with interrupting(), disk_told(f"what `advdmd {args.command}` makes", "make room, and start it again"):
+            code = cast("Callable[[argparse.Namespace], int]", args.function)(args)
+            sys.stdout.flush()
+            return code
     except errors.UserError as error:
         return end(f"error: {error}", BAD_INPUT)
     except errors.FAILURES as error:

@@ -24,6 +24,7 @@ from advdmd_ray.cli.arguments import (
 )
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import disk_told
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, check_file, check_writable
 from advdmd_ray.runtime.authentication import expect_token
@@ -168,7 +169,8 @@ def _suite(args: argparse.Namespace) -> int:
     gpus_each = default_gpus() if args.gpus_each is None else args.gpus_each
     precision = ("bfloat16" if gpus_each else "float32") if args.precision == "auto" else args.precision
     settings = SuiteSettings(args.pipeline, args.steps, args.guidance, height, width, precision, args.seed)
-    with counted(f"prompts of {suite.name}", MOMENT_S) as progress:
+    kept = "what is drawn stays; make room, and the same command draws the rest"
+    with disk_told(args.out, kept), counted(f"prompts of {suite.name}", MOMENT_S) as progress:
         drawn = draw_suite(
             suite,
             Path(args.out),

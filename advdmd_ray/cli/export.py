@@ -7,6 +7,7 @@ from pathlib import Path
 from advdmd_ray.cli.arguments import DONE, PATH, Command, add_config
 from advdmd_ray.config import read_config
 from advdmd_ray.errors import CheckpointError, UserError
+from advdmd_ray.files import disk_told
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, check_free, check_writable
 
@@ -31,7 +32,8 @@ def run_command(args: argparse.Namespace) -> int:
     from advdmd_ray.runs.export import export, export_adapter
 
     try:
-        written = export_adapter(config, out) if args.adapter else export(config, out)
+        with disk_told(str(out), "nothing of it is left; make room, or give another --out"):
+            written = export_adapter(config, out) if args.adapter else export(config, out)
     except CheckpointError as error:
         raise UserError(f"{error}; {_WHICH}") from None
     sys.stdout.write(f"{written}\n")

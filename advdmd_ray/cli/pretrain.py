@@ -10,6 +10,7 @@ from pathlib import Path
 from advdmd_ray.cli.arguments import DONE, Command, add_config
 from advdmd_ray.config.pretrain import read_pretrain
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import disk_told
 from advdmd_ray.runs.folder import check_writable
 
 
@@ -42,7 +43,9 @@ def run_command(args: argparse.Namespace) -> int:
             bar.update(task, completed=step, description=f"training the teacher, loss {loss:.4f}")
 
         command = shlex.join(["advdmd", "pretrain", "--config", args.config, *args.overrides])
-        card = pretrain_teacher(config, command=command, progress=progress)
+        remedy = "make room; the same command goes on from the last checkpoint"
+        with disk_told(f"{folder}, or a checkpoint beside it,", remedy):
+            card = pretrain_teacher(config, command=command, progress=progress)
     sys.stdout.write(json.dumps(card, indent=2) + f"\n{folder}\n")
     return DONE
 

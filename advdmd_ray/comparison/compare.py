@@ -13,6 +13,7 @@ from advdmd_ray.comparison.runner import CARDS, run_jobs
 from advdmd_ray.config.comparison import Comparison, read_comparison
 from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import disk_told
 from advdmd_ray.provenance import usable_cores
 from advdmd_ray.runs.folder import Start, check_writable, claim
 
@@ -39,6 +40,14 @@ class Prepared:
     def folder(self) -> Path:
         """Of the results."""
         return COMPARISONS / self.name
+
+    def kept(self) -> str:
+        """What there is of it, for whoever stops it."""
+        done = sum(job.done for job in self.wanted)
+        return (
+            f"{done} of {len(self.wanted)} jobs are finished and stay, and those that ran are saved; the same command "
+            "goes on"
+        )
 
 
 def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) -> Prepared:
@@ -80,6 +89,7 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
 
     Raises:
         UserError: if the folder holds results of other settings, or another process works in it.
+        DiskError: if the disk refuses the outputs.
     """
     folder, jobs = prepared.folder, prepared.wanted
     cards = visible_cards() if any(job.on_gpu for job in jobs) else ()
@@ -94,7 +104,8 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
         if results is not None and results.rivals:
             write_outputs(results, shlex.join(command), folder)
 
-    with claim(Start(folder, None, None, str(folder))):
+    kept = "what is finished stays; make room, and the same command goes on"
+    with disk_told(str(folder), kept), claim(Start(folder, None, None, str(folder))):
         claim_settings(prepared.jobs, jobs)
         with progress_of(prepared.name, jobs) as watcher:
             reasons = run_jobs(jobs, workers, watcher, write, cards)

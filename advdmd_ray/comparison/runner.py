@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import Protocol
@@ -50,6 +50,8 @@ class _Running:
     process: ForkServerProcess | SpawnProcess
     reports: Connection
     card: str | None
+    said: list[str] = field(default_factory=list)
+    """Why it ends, of a job that knows."""
 
 
 def run_jobs(
@@ -72,15 +74,14 @@ def run_jobs(
         Why, in one line, by the name of each job that failed.
 
     Raises:
-        KeyboardInterrupt: by Ctrl-C or SIGTERM, after every job was asked to save its state and stopped.
+        KeyboardInterrupt: of whatever raises it here, a signal say, after every job was asked to save its state and has
+            stopped.
     """
     waiting, running, reasons = [job for job in jobs if not job.done], list[_Running](), dict[str, str]()
     for job in jobs:
         if job.done:
             watcher.finished(job)
     context = _context(waiting) if waiting else None
-    # A scheduler that wants its machine back sends SIGTERM.
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while context is not None and (waiting or running):
             while waiting and len(running) < at_once:
@@ -101,7 +102,6 @@ def run_jobs(
                     watcher.failed(entry.job, reason)
             watcher.tick()
     finally:
-        signal.signal(signal.SIGTERM, handler)
         _stop(running)
     return reasons
 
@@ -170,13 +170,19 @@ def _drain(entry: _Running, watcher: Watcher) -> None:
     """Reads what a job has reported; its end of the pipe closes when it ends."""
     try:
         while not entry.reports.closed and entry.reports.poll():
-            watcher.spent(entry.job, entry.reports.recv())
+            report = entry.reports.recv()
+            if isinstance(report, str):
+                entry.said.append(report)
+            else:
+                watcher.spent(entry.job, report)
     except EOFError:
         entry.reports.close()
 
 
 def _reason(entry: _Running) -> str:
-    """Why a process ended without a result: the last line that it said, or the signal that killed it."""
+    """Why a process ended without a result: what it says itself, the signal that killed it, or its log's last line."""
+    if entry.said:
+        return entry.said[-1]
     code, path = entry.process.exitcode, entry.job.folder / LOG
     said = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
     last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
@@ -186,11 +192,14 @@ def _reason(entry: _Running) -> str:
 
 
 def _stop(running: Sequence[_Running]) -> None:
-    """Asks every process to save and stop, and kills those that do not."""
-    for entry in running:
-        entry.process.terminate()
-    for entry in running:
-        entry.process.join(STOP_S)
-        if entry.process.is_alive():
-            entry.process.kill()
-            entry.process.join()
+    """Asks every process to save and stop, and kills those that do not, or all that are left at a second signal."""
+    try:
+        for entry in running:
+            entry.process.terminate()
+        for entry in running:
+            entry.process.join(STOP_S)
+    finally:
+        for entry in running:
+            if entry.process.is_alive():
+                entry.process.kill()
+                entry.process.join()

@@ -24,7 +24,8 @@ from torch import Tensor
 from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.job import LOG, NONE, POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.rivals import Trainer, trainer_class
-from advdmd_ray.files import write_atomically
+from advdmd_ray.errors import FAILURES, UserError
+from advdmd_ray.files import disk_told, write_atomically
 from advdmd_ray.learner.checkpoint import verified_checkpoint
 from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.folder import RunFolder, newest_checkpoint
@@ -41,8 +42,20 @@ def work(job: Job, report: Connection) -> None:
 
     Args:
         job: What to do.
-        report: Is sent what the job has spent so far, some times a second.
+        report: Is sent what the job has spent so far, some times a second, and as text what ends it, if it is one line:
+            a disk that is full has no room for a log.
     """
+    try:
+        with disk_told(str(job.folder), "what it saved before stays; make room"):
+            done = _work(job, report)
+    except (UserError, *FAILURES) as error:
+        report.send(str(error))
+        raise
+    if not done:
+        sys.exit(STOPPED)
+
+
+def _work(job: Job, report: Connection) -> bool:
     job.folder.mkdir(parents=True, exist_ok=True)
     log = os.open(job.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, sys.stdout.fileno())
@@ -59,8 +72,7 @@ def work(job: Job, report: Connection) -> None:
             told[0] = now
             report.send(spent)
 
-    if not do_job(job, tell, lambda: bool(asked)):
-        sys.exit(STOPPED)
+    return do_job(job, tell, lambda: bool(asked))
 
 
 def _end_with_parent() -> None:

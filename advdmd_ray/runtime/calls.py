@@ -21,6 +21,7 @@ from advdmd_ray.errors import (
     BytesLostError,
     CheckpointError,
     DeadlineError,
+    DiskError,
     UserError,
     WeightsMismatchError,
     WorkerLostError,
@@ -43,7 +44,7 @@ LOST = (
     WorkerCrashedError,
 )
 # What a worker raises with one clear line of its own.
-_CLEAR = (CheckpointError, DeadlineError, UserError, WeightsMismatchError, WorkerLostError)
+_CLEAR = (CheckpointError, DeadlineError, DiskError, UserError, WeightsMismatchError, WorkerLostError)
 
 
 def answer(

@@ -1,11 +1,13 @@
 """`advdmd compare` from the command line to its table: failures, reruns, settings that differ, Ctrl-C and a kill."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import psutil
 import pytest
 
 from advdmd_ray import cli
+from advdmd_ray.comparison import compare, results
+from advdmd_ray.comparison.job import RESULT, Job
 from comparison_files import ADVDMD, CONFIGS, DMD, TWINFLOW, write_comparison
 
 QUICK = {"seeds": [0], "budget": 60, "points": 1}
@@ -47,7 +51,7 @@ def test_a_failed_job_leaves_the_others_their_table_and_a_rerun_does_only_what_i
 
     assert cli.main(command) == cli.FAILED
     said = capfd.readouterr().err
-    assert "dmd seed 0 failed: advdmd_ray.errors.UserError: " in said
+    assert "dmd seed 0 failed: " in said
     assert "no whole checkpoint" in said
     assert said.splitlines()[-1] == "advdmd: failed: 1 of 4 jobs; the same command tries them again"
     table = (folder / "table.md").read_text()
@@ -108,6 +112,57 @@ def started(folder: Path, file: Path, until: Callable[[], bool]) -> subprocess.P
     return process
 
 
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_stopped_comparison_says_by_what_and_what_is_kept(
+    tmp_path: Path,
+    tiny_pipeline: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_comparison(tmp_path, tiny_pipeline, rivals=[DMD], seeds=[0])
+
+    def stop(jobs: Sequence[Job], *_: object) -> None:
+        jobs[0].folder.mkdir(parents=True, exist_ok=True)
+        (jobs[0].folder / RESULT).write_text("{}")
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(compare, "run_jobs", stop)
+    assert cli.main(["compare", str(file)]) == 128 + number
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        f"advdmd: stopped by {name}; 1 of 2 jobs are finished and stay, and those that ran are saved; the same command "
+        "goes on"
+    )
+
+
+def test_a_disk_that_is_full_is_one_line_and_what_is_finished_stays(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_comparison(tmp_path, tiny_pipeline, rivals=[DMD], seeds=[0])
+
+    def finish(jobs: Sequence[Job], _at_once: int, _watcher: object, finished: Callable[[], None], _: object) -> None:
+        jobs[0].folder.mkdir(parents=True, exist_ok=True)
+        (jobs[0].folder / RESULT).write_text("{}")
+        finished()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(compare, "run_jobs", finish)
+    monkeypatch.setattr(results, "collect", full)
+    assert cli.main(["compare", str(file)]) == cli.FAILED
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        "advdmd: failed: runs/compare/small cannot be written (no space left on device); what is finished stays; make "
+        "room, and the same command goes on"
+    )
+    assert len(list(tmp_path.glob("runs/compare/small/*/result.json"))) == 1
+
+
 @pytest.mark.slow
 def test_a_killed_comparison_takes_its_jobs_along_and_one_ended_by_ctrl_c_saves_them(
     tmp_path: Path, tiny_pipeline: Path
@@ -132,7 +187,10 @@ def test_a_killed_comparison_takes_its_jobs_along_and_one_ended_by_ctrl_c_saves_
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=100)
     assert process.returncode == cli.INTERRUPTED
-    assert said.splitlines()[-1] == "advdmd: stopped; the same command goes on where the jobs stopped"
+    assert said.splitlines()[-1] == (
+        "advdmd: stopped by Ctrl-C; 1 of 2 jobs are finished and stay, and those that ran are saved; the same command "
+        "goes on"
+    )
     assert points()[: len(before)] == before
     steps = [int(path.name.removeprefix("step-")) for path in (job / "checkpoints").glob("step-*")]
     assert max(steps) >= points()[-1]["version"] > 0

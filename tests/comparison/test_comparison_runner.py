@@ -1,5 +1,6 @@
 """The processes of a comparison's jobs."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -10,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from advdmd_ray.comparison import runner
+from advdmd_ray.comparison import runner, worker
 from advdmd_ray.comparison.compare import visible_cards
 from advdmd_ray.comparison.job import RESULT, Job
 from advdmd_ray.comparison.plan import plan_jobs
 from advdmd_ray.comparison.runner import CARDS, _context, run_jobs
 from advdmd_ray.config.comparison import read_comparison
+from advdmd_ray.errors import DiskError
+from advdmd_ray.runtime.stopping import interrupting
 from comparison_files import write_comparison
 
 
@@ -162,9 +165,60 @@ def test_the_cards_are_those_that_the_environment_leaves(
     assert visible_cards() == cards
 
 
+def test_a_job_that_says_why_it_ends_is_told_by_that_and_not_by_its_log(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(worker, "_work", full)
+    job, (hears, says) = teacher_job(tmp_path, tiny_pipeline), multiprocessing.Pipe(duplex=False)
+    with pytest.raises(DiskError):
+        worker.work(job, says)
+    says.close()
+
+    class Ended:
+        exitcode = 1
+
+    events, entry = Events(), runner._Running(job, Ended(), hears, None)  # pyright: ignore[reportArgumentType] - a fake
+    runner._drain(entry, events)
+    assert runner._reason(entry) == (
+        f"{job.folder} cannot be written (no space left on device); what it saved before stays; make room"
+    )
+    assert hears.closed
+
+
+class Saving:
+    """A process that saves for ever."""
+
+    alive = True
+
+    def terminate(self) -> None:
+        pass
+
+    def join(self, timeout: float | None = None) -> None:
+        if timeout is not None:
+            raise KeyboardInterrupt
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def kill(self) -> None:
+        self.alive = False
+
+
+def test_a_second_signal_kills_the_jobs_that_are_still_saving(tmp_path: Path, tiny_pipeline: Path) -> None:
+    job, processes = teacher_job(tmp_path, tiny_pipeline), [Saving(), Saving()]
+    hears, _ = multiprocessing.Pipe(duplex=False)
+    running = [runner._Running(job, each, hears, None) for each in processes]  # pyright: ignore[reportArgumentType] - a fake
+    with pytest.raises(KeyboardInterrupt):
+        runner._stop(running)
+    assert not any(each.alive for each in processes)
+
+
 def test_sigterm_stops_the_jobs_as_ctrl_c_does(tmp_path: Path, tiny_pipeline: Path) -> None:
     job, events, handler = teacher_job(tmp_path, tiny_pipeline), Scheduler(), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), interrupting():
         run_jobs([job], 1, events, lambda: None)
     assert events.seen == ["teacher started"]
     assert multiprocessing.active_children() == []

@@ -1,5 +1,6 @@
 """What a run leaves for others: the averaged student as a whole pipeline, or its adapters."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,29 @@ def test_an_export_that_fails_leaves_the_old_student(run: Config, monkeypatch: p
     with pytest.raises(UserError, match="is not there"):
         export(run)
     assert (folder / "transformer" / TRANSFORMER).is_file()
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_an_export_that_the_disk_refuses_is_one_line_and_leaves_nothing(
+    run: Config, adapted: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapters: bool
+) -> None:
+    config, file = adapted if adapters else run, tmp_path / "run.yaml"
+    file.write_text(dump_config(config))
+    out = tmp_path / "outs" / "student"
+    out.parent.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # less than any file of weights
+    try:
+        command = ["export", "--config", str(file), "--out", str(out), *(["--adapter"] if adapters else [])]
+        assert cli.main(command) == cli.FAILED
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        f"advdmd: failed: {out} cannot be written (file too large); nothing of it is left; make room, or give another "
+        "--out"
+    )
+    assert list(out.parent.iterdir()) == []
 
 
 def test_an_export_elsewhere_leaves_the_runs_own_alone_and_replaces_nothing(run: Config, tmp_path: Path) -> None:
