@@ -102,6 +102,9 @@ class RolloutSection(Resources):
     """Actors that generate SDE trajectories with the student."""
 
     actors: Free[Positive] = Field(default=2, description="Rollout actors.")
+    actors_min: Free[Positive | None] = Field(
+        default=None, description="A run starts once so many are up; the others join as they come. Default: actors."
+    )
     leases: Free[int] = Field(
         default=2,
         ge=1,
@@ -150,6 +153,9 @@ class RewardSection(Resources):
         "0: as they are.",
     )
     workers: Free[Positive] = Field(default=1, description="Reward workers.")
+    workers_min: Free[Positive | None] = Field(
+        default=None, description="A run starts once so many are up; the others join as they come. Default: workers."
+    )
     final_levels: Free[tuple[float, ...]] = Field(
         default=(0.05, 0.15, 0.3), min_length=1, description="Noise levels at which the final latent is judged."
     )

@@ -71,6 +71,14 @@ class Config(Section):
         return {"rollout": self.rollout, "reward": self.reward, "learner": self.learner}
 
     @property
+    def at_start(self) -> "Config":
+        """The same with as many workers as a run may start with."""
+        rollout = {"actors": self.rollout.actors_min or self.rollout.actors}
+        reward = {"workers": self.reward.workers_min or self.reward.workers}
+        sections = {"rollout": self.rollout.model_copy(update=rollout), "reward": self.reward.model_copy(update=reward)}
+        return self.model_copy(update=sections)
+
+    @property
     def steps(self) -> int:
         """Student steps K."""
         return len(self.diffusion.sigmas)
@@ -200,7 +208,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _workers_are_within_bounds(self) -> Self:
-        scale = self.autoscale
+        scale, first = self.autoscale, self.at_start
+        for name, count, least in (
+            ("rollout.actors", self.rollout.actors, first.rollout.actors),
+            ("reward.workers", self.reward.workers, first.reward.workers),
+        ):
+            if least > count:
+                raise ValueError(f"{name}_min must not exceed {name}, got {least} and {count}; change one of them")
         for name, count, least, most in (
             ("rollout.actors", self.rollout.actors, scale.rollout_min, scale.rollout_max),
             ("reward.workers", self.reward.workers, scale.reward_min, scale.reward_max),

@@ -40,9 +40,9 @@ def connected(config: Config) -> Iterator[bool]:
     """
     with met(ray_address(config), config.ray.object_store_bytes) as joins:
         if joins:
-            wait_for_room(config, config.ray.start_timeout_s)
+            wait_for_room(config.at_start, config.ray.start_timeout_s)
         else:
-            _check_room(config)
+            _check_room(config.at_start)
         yield joins
 
 

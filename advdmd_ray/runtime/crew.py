@@ -1,6 +1,7 @@
 """The crew: rollout actors and reward workers on Ray, by name; processes come and go under a name."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import ray
@@ -118,3 +119,13 @@ class Crew:
         if where is not None and ray.wait([where], timeout=0)[0]:
             with suppress(RayError):
                 self._places.lost(ray.get(where))
+
+
+def may_start(config: Config, missing: Collection[str]) -> bool:
+    """Whether a run may start while these workers and ranks are not up; see `rollout.actors_min`."""
+    least, short = config.at_start, Counter(role_of(name) for name in missing)
+    return (
+        not short["learner"]
+        and short["rollout"] <= config.rollout.actors - least.rollout.actors
+        and short["reward"] <= config.reward.workers - least.reward.workers
+    )

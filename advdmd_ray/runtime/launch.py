@@ -116,16 +116,21 @@ def launched(
             write_atomically(folder.config, dump_config(config).encode())
             up = time.monotonic()
             setup = sum(start.seconds.values()) - start.seconds["images"]
-            say(
-                f"{config.rollout.actors} rollout actors, {config.reward.workers} reward workers and "
-                f"{config.learner.ranks} learner ranks are up after {setup:.0f} s"
-            )
+            say(f"{_workers(config)} are up after {setup:.0f} s")
             with progress_display(config) as display, frozen_heap():
                 yield build_controller(
                     config, shell, here.hub, checkpoint, display, start=start, stopping=stopping, wishes=wishes
                 )
         finish(config, here, Phases(setup, time.monotonic() - up))
     say(f"look at {folder.report}")
+
+
+def _workers(config: Config) -> str:
+    """Those that a run has at its start, at least."""
+    first = config.at_start
+    counts = ((config.rollout.actors, first.rollout.actors), (config.reward.workers, first.reward.workers))
+    actors, workers = (f"{asked}" if least == asked else f"at least {least} of {asked}" for asked, least in counts)
+    return f"{actors} rollout actors, {workers} reward workers and {config.learner.ranks} learner ranks"
 
 
 def forget_after(checkpoint: Checkpoint, folder: RunFolder) -> None:

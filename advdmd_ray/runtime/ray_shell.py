@@ -4,6 +4,7 @@ Rollout and reward actors are elastic and stateless: the controller has one that
 issues its work again. The learner's gang is placed together and is not replaced; a run continues from its checkpoint.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime.calls import MORE_TIME, answer
-from advdmd_ray.runtime.crew import Crew
+from advdmd_ray.runtime.crew import Crew, may_start
 from advdmd_ray.runtime.display import samples_progress, texts_progress
 from advdmd_ray.runtime.encoding import begin_encoding, encoded
 from advdmd_ray.runtime.landing import Landing
@@ -36,6 +37,9 @@ from advdmd_ray.stations.weights.store import Published
 
 # Ray hears of a dead process at once, of a dead node after 15 seconds.
 DEATH_S = 20.0
+
+
+logger = logging.getLogger(__name__)
 
 
 class RayShell:
@@ -105,9 +109,10 @@ class RayShell:
         self._await_up(self._crew.open(table) | joining)
 
     def _await_up(self, waits: dict[str, ray.ObjectRef]) -> None:
+        """Waits until all ranks are up, and of the others as many as the run may start with."""
         limit = self._config.ray.start_timeout_s
         deadline = time.monotonic() + limit
-        while waits:
+        while not may_start(self._config, waits):
             ready, _ = ray.wait(list(waits.values()), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise DeadlineError(f"{', '.join(waits)} not up after {limit:.0f} s; {MORE_TIME}")
@@ -116,6 +121,8 @@ class RayShell:
             started = answer(waits.pop(name), f"the start of {name}")
             if name == "learner-0":
                 self.backend = started
+        if waits:
+            logger.warning("the run starts without %s, who are not up yet", ", ".join(waits))
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """Manifests of the learner's current student and discriminator, and references of their bytes."""

@@ -224,6 +224,52 @@ def test_every_wait_of_a_start_names_the_setting_that_waits_longer(monkeypatch: 
     assert "ray.start_timeout_s" in MORE_TIME
 
 
+SOME = {"rollout": {"actors": 3, "actors_min": 2}, "reward": {"workers": 2, "workers_min": 1}}
+
+
+def late(world: World, *workers: str) -> None:
+    """These workers are not up until the start has waited in vain."""
+
+    def wait(tickets: list[str], timeout: float, num_returns: int = 1) -> tuple[list[str], list[str]]:
+        ready = [ticket for ticket in tickets if not ticket.endswith(workers)][:num_returns]
+        return ready, [ticket for ticket in tickets if ticket not in ready]
+
+    world.wait = wait
+
+
+def test_a_run_starts_once_as_many_are_up_as_it_may_start_with_and_the_others_are_coming(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(monkeypatch, None)
+    late(world, "rollout-1", "reward-1")
+    shell = RayShell(Config.model_validate(CONFIG | SOME))
+    shell.start(None, StartClock(), MARK)
+    assert world.events.count(("rollout-1", "open", *TABLE)) == 1
+    assert shell.rollout_workers == ("rollout-0", "rollout-1", "rollout-2")
+    assert set(shell._crew.coming()) >= {"rollout-1", "reward-1"}
+    (line,) = caplog.messages
+    assert line.startswith("the run starts without ")
+    assert "rollout-1" in line
+    assert "reward-1" in line
+
+
+@pytest.mark.parametrize("workers", [("rollout-1", "rollout-2"), ("reward-0", "reward-1"), ("learner-0",)])
+def test_a_run_does_not_start_with_fewer_or_without_a_rank(
+    workers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(monkeypatch, None)
+    late(world, *workers)
+    with pytest.raises(DeadlineError, match=rf"{workers[0]}.* not up after 300 s"):
+        RayShell(Config.model_validate(CONFIG | SOME)).start(None, StartClock(), MARK)
+
+
+def test_a_run_that_says_no_more_waits_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, None)
+    late(world, "rollout-1")
+    with pytest.raises(DeadlineError, match=r"rollout-1 not up after 300 s"):
+        RayShell(Config.model_validate(CONFIG)).start(None, StartClock(), MARK)
+
+
 def test_a_worker_that_dies_at_its_start_ends_the_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, None)
 
