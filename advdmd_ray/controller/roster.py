@@ -225,7 +225,7 @@ class Roster:
             self._pulse.heard(LEARNER)
 
     def turn(self) -> list[tuple[str, str]]:
-        """Dismisses who is done, starts who has rested, tells of those that do not come, and asks the silent.
+        """Dismisses who is done, starts who has rested and, once more, who does not come, and asks the silent.
 
         Returns:
             The workers that are to be given up, and why.
@@ -237,8 +237,9 @@ class Roster:
             del self._resting[worker]
             self._bring(worker)
         for worker in [name for name, since in self._coming.items() if now - since >= limit]:
-            self._coming[worker] = now
-            logger.warning("%s is not up after %.0f s (no room?); the others go on", worker, limit)
+            logger.warning("%s is not up after %.0f s (no room?) and is started anew; the others go on", worker, limit)
+            self._is_over(worker)  # without a loss: it may wait for room, or hang
+            self._bring(worker)
         ask, hang = self._pulse.look()
         for worker in ask:
             self._begin(self._shell.ping(worker), self._answered, aside=True)

@@ -1,5 +1,6 @@
 """The controller's laws, over workers that finish in any order, die, hang and repeat work."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
@@ -317,6 +318,29 @@ def test_work_is_given_to_a_replacement_when_it_is_up_and_not_before(random: Ran
     assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="expired") == 0
     down = stage.hub.total("advdmd_run_role_seconds_total", role=role, state="down")
     assert (down > 0) == (f"{role}-1" in stage.shell.replaced)
+
+
+class _HangsAsItComes(FakeShell):
+    """The first replacement is never up, and says nothing either."""
+
+    def bring(self, worker: str) -> Task:
+        task = super().bring(worker)
+        if len(self.replaced) == 1:
+            self._ready_at[task] = math.inf
+        return task
+
+
+@pytest.mark.parametrize("role", ["rollout", "reward"])
+def test_a_replacement_that_hangs_while_it_comes_up_is_replaced_in_its_turn(role: str) -> None:
+    run = config(
+        rollout={"actors": 1}, reward={"workers": 1}, buffer={"take_timeout_s": 1e6}, ray={"start_timeout_s": 60.0}
+    )
+    stage = Stage(run)
+    shell = _HangsAsItComes(run, stage.clock, stopped=(role, 3.0, 1e6))
+    assert stage.over(shell).run() == 4
+    assert shell.replaced == [f"{role}-0"] * 2
+    assert stage.hub.total("advdmd_run_workers_lost_total") == 1, "one that never came is no loss"
+    assert stage.clock.now < 100.0
 
 
 def test_a_driver_that_stood_still_itself_takes_nobody_for_dead() -> None:

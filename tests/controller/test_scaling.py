@@ -119,7 +119,7 @@ def test_a_worker_without_room_is_told_of_and_the_run_goes_on(caplog: pytest.Log
     stage = Stage(run, wishes=[(2.0, {"rollout": 9})], bring_s=1e6)
     assert stage.run() == 20
     assert {worker for _, worker in stage.shell.given} == {"rollout-0", "rollout-1"}
-    assert "rollout-8 is not up after 10 s (no room?); the others go on" in caplog.messages
+    assert "rollout-8 is not up after 10 s (no room?) and is started anew; the others go on" in caplog.messages
 
 
 def test_workers_that_are_not_up_when_the_loops_begin_are_taken_in_as_they_come() -> None:
