@@ -22,7 +22,7 @@ ARGS ?=
 # Folder with rivals of `make bench` that are no dependencies (benchmarks/rivals.txt): make bench RIVALS=DIR
 RIVALS ?=
 
-.PHONY: help venv demo test lint format types layers check pretrain bench bench-memory bench-profile bench-gpu clean
+.PHONY: help venv demo test schedules lint format types layers check pretrain bench bench-memory bench-profile bench-gpu clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-gpu: $(STAMP) ## Time rollouts, transfers, weights and learner of every fa
 
 test: $(STAMP) ## Run the test suite, two files at a time; the ten slowest tests are named
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+
+schedules: $(STAMP) ## Run the controller through 10,000 random schedules of faults (minutes; ARGS="--schedules 500 --seed 8")
+	@PYTHONPATH="$(CURDIR)/tests/support" $(BIN)/python -m schedules $(ARGS)
 
 lint: $(STAMP) ## Check style with ruff
 	@$(BIN)/ruff check .

@@ -1,0 +1,204 @@
+"""The controller under random schedules of faults: its laws hold in each turn, and a controller that breaks one fails.
+
+`make schedules` looks through ten thousand of them.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from advdmd_ray.controller.frontier import PromptFrontier
+from advdmd_ray.controller.learner_station import LearnerStation
+from advdmd_ray.controller.loop import Controller
+from advdmd_ray.controller.overdue import Overdue
+from advdmd_ray.controller.reward_station import RewardStation
+from advdmd_ray.controller.rollout_station import RolloutStation
+from advdmd_ray.controller.roster import Roster
+from advdmd_ray.controller.telemetry import Telemetry
+from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult, Take
+from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.weights.store import WeightStore
+from schedules.command import Tally, look_through, main
+
+SCHEDULES, SEED = 240, 2
+FAULTS = """bytes gone when fetched, bytes gone when scored, checkpoint refused, deadly (generate), dies (bring),
+dies (generate), dies (hand over), dies (idle), dies (score), driver dies, driver stands still, hangs (bring),
+hangs (generate), hangs (hand over), hangs (idle), hangs (score), late at the start, learner dies, no room (bring),
+node dies (bring), node dies (generate), node dies (hand over), node dies (idle), node dies (score), slow (generate),
+slow (hand over), slow (score), stop, stuck (generate), stuck (hand over), stuck (score), values that are not finite,
+worker added, worker removed"""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """A controller to which all of this happens has much to say."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_every_ordinal_settles_once_and_every_law_holds_whatever_happens_whenever() -> None:
+    tally = Tally()
+    look_through(SCHEDULES, SEED, tally.run)
+    assert tally.runs >= SCHEDULES
+    never = {name.strip() for name in FAULTS.replace("\n", " ").split(",")} - set(+tally.times)
+    assert never == set(), "each fault happens"
+
+
+# Controllers that are wrong -----------------------------------------------------------------------------------------
+
+
+def accepts_duplicates(patch: pytest.MonkeyPatch) -> None:
+    def commit(self: BufferIndex[Any], info: GroupInfo, reference: Any) -> CommitResult:
+        before = self._rows.get(info.ordinal)
+        self._rows[info.ordinal] = info, reference
+        self._bytes += info.size_bytes - (0 if before is None else before[0].size_bytes)
+        if info.ordinal in self._missing:
+            self._missing.remove(info.ordinal)
+            self._arrived.append(info.ordinal)
+        return CommitResult.ACCEPTED
+
+    patch.setattr(BufferIndex, "commit", commit)
+
+
+def forgets_lost_leases(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PromptFrontier, "lost", lambda *_: False)
+
+
+def trains_on_stale_groups(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("advdmd_ray.controller.rollout_station.lease_limit", lambda *_: 10**6)
+    patch.setattr(BufferIndex, "_unfit", lambda *_: False)
+
+
+def counts_no_reserves(patch: pytest.MonkeyPatch) -> None:
+    room = BufferIndex.room
+    patch.setattr(BufferIndex, "room", lambda self, size_bytes, _: room(self, size_bytes, 0))
+
+
+def gives_work_to_who_is_down(patch: pytest.MonkeyPatch) -> None:
+    bring = Roster._bring
+
+    def at_once(self: Roster, worker: str) -> None:
+        bring(self, worker)
+        self.station(worker).came(worker)
+
+    patch.setattr(Roster, "_bring", at_once)
+
+
+def does_not_wait_for_the_hung(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Overdue, "hanging", lambda *_: [])
+
+
+def believes_any_weights(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WeightStore, "verify", lambda *_: None)
+    patch.setattr(Telemetry, "verified", lambda *_: None)
+
+
+def settles_before_it_has_trained(patch: pytest.MonkeyPatch) -> None:
+    got = LearnerStation._got
+
+    def early(self: LearnerStation, infos: Any, lost: Any) -> None:
+        got(self, infos, lost)
+        if not lost:
+            self._frontier.settle([info.ordinal for info in infos])
+
+    patch.setattr(LearnerStation, "_got", early)
+
+
+def forgets_what_was_not_settled(patch: pytest.MonkeyPatch) -> None:
+    state = PromptFrontier.state
+    patch.setattr(PromptFrontier, "state", lambda self: state(self) | {"unsettled": [], "substitutions": []})
+
+
+def forgets_an_actor_whose_hands_were_full(patch: pytest.MonkeyPatch) -> None:
+    free = RolloutStation.free
+
+    def forgets(self: RolloutStation, task: Any) -> None:
+        if task in self._handing_over[task.worker]:
+            self._handing_over[task.worker].remove(task)
+        else:
+            free(self, task)
+
+    patch.setattr(RolloutStation, "free", forgets)
+
+
+def loses_a_group_that_is_not_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RewardStation, "free", lambda *_: None)
+
+
+def takes_what_is_there(patch: pytest.MonkeyPatch) -> None:
+    def take(self: BufferIndex[Any], count: int, current_version: int) -> Take[Any]:
+        ordinals = sorted(ordinal for ordinal in self._rows if ordinal not in self._taken)[:count]
+        if len(ordinals) < count:
+            return Take(None, ())
+        self._taken.update(ordinals)
+        return Take(tuple(self._rows[ordinal] for ordinal in ordinals), ())
+
+    patch.setattr(BufferIndex, "take", take)
+
+
+def counts_deaths_twice(patch: pytest.MonkeyPatch) -> None:
+    lost = Telemetry.lost
+
+    def twice(self: Telemetry, role: str, reissued: int, *, died: bool) -> None:
+        lost(self, role, reissued, died=died)
+        lost(self, role, 0, died=died)
+
+    patch.setattr(Telemetry, "lost", twice)
+
+
+def asks_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Controller, "_give_up_who_hangs", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        accepts_duplicates,
+        forgets_lost_leases,
+        trains_on_stale_groups,
+        counts_no_reserves,
+        gives_work_to_who_is_down,
+        does_not_wait_for_the_hung,
+        believes_any_weights,
+        settles_before_it_has_trained,
+        forgets_what_was_not_settled,
+        forgets_an_actor_whose_hands_were_full,
+        loses_a_group_that_is_not_read,
+        takes_what_is_there,
+        counts_deaths_twice,
+        asks_nobody,
+    ],
+)
+def test_a_controller_that_is_wrong_is_found_out(
+    wrong: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong(monkeypatch)
+    with pytest.raises((AssertionError, LookupError, ValueError)):
+        look_through(SCHEDULES, SEED, Tally().run, shrink=False)
+
+
+# The command --------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_says_how_many_runs_met_what(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--schedules", "40", "--seed", "3"]) == 0
+    first, head, *rows = capsys.readouterr().out.splitlines()
+    assert "seed 3: 40 schedules" in first
+    assert head.split() == ["times", "runs"]
+    assert any(row.startswith("dies (generate)") and row.endswith("%") for row in rows)
+
+
+def test_the_command_fails_with_the_smallest_schedule_that_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gives_work_to_who_is_down(monkeypatch)
+    assert main(["--schedules", "40"]) == 1
+    assert "gets work and is not up" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--schedules", "0"]) == 2
+    assert capsys.readouterr().err == "schedules: --schedules must be at least 1, got 0\n"

@@ -1,0 +1,211 @@
+"""The processes of a life of the driver and what they are at, under a clock that only waiting moves."""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from advdmd_ray.controller.protocols import Task
+from advdmd_ray.errors import WorkerLostError
+from advdmd_ray.stations.records import Lease
+from schedules.drawn import NEVER, Fault, Moment
+
+KILL_S = 5.0
+"""Until Ray has ended a process that does not listen."""
+ASIDE = ("ping", "bring")
+LONGER = ("slow", "no_room")
+
+
+class Node:
+    """A machine. What lies on it is gone when it is."""
+
+    gone = False
+
+
+@dataclass(eq=False, slots=True)
+class Process:
+    """A process of a worker.
+
+    Attributes:
+        worker: Its name.
+        node: Where it is.
+        told: Whether the controller was told that it is up.
+        ended: When it ended.
+        notice: Seconds until its end is known.
+        silent: When it says something again, seconds.
+        stuck: Whether its device hangs.
+        running: Version of the weights that it has.
+        at_hand: Leases of groups that it generates or has.
+        at: What its network is at.
+    """
+
+    worker: str
+    node: Node
+    told: bool = True
+    ended: float | None = None
+    notice: float = 0.0
+    silent: float = 0.0
+    stuck: bool = False
+    running: int | None = None
+    at_hand: set[Lease] = field(default_factory=set)
+    at: Task | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """A task that the controller has not been told the end of.
+
+    Attributes:
+        task: The task.
+        what: A moment, or `ping`, or what the learner does.
+        process: Who does it; None: the learner.
+        outcome: Gives it, when the controller asks.
+        ends: When it is over, seconds.
+        lost: Whether it came to nothing as its process ended.
+    """
+
+    task: Task
+    what: str
+    process: Process | None
+    outcome: Callable[[], Any]
+    ends: float
+    lost: bool = False
+
+
+class Processes:
+    """Knows all work, and has faults meet it.
+
+    Args:
+        now: Seconds at the beginning.
+        faults: Those that may still happen, by worker and moment; each is taken out when it meets its process.
+        met: Is told of a fault that happens.
+    """
+
+    def __init__(
+        self, now: float, faults: dict[tuple[str, Moment], list[tuple[int, Fault]]], met: Callable[[str], None]
+    ) -> None:
+        self.now, self._began, self._faults, self._met = now, now, faults, met
+        self.of: dict[str, Process] = {}
+        self.open: dict[Task, Work] = {}
+        self._coming: list[tuple[float, int, Fault, Process, Work | None]] = []
+        self._number = count()
+
+    def begin(
+        self, task: Task, what: str, seconds: float, outcome: Callable[[], Any], process: Process | None = None
+    ) -> Task:
+        """Work begins, unless its process is not there any more, of which nobody may know yet."""
+        work = self.open[task] = Work(task, what, process, outcome, self.now + seconds)
+        if process is None:
+            return task
+        if process.ended is not None:
+            work.lost, work.ends = True, max(self.now, process.ended + process.notice)
+            return task
+        if process.stuck and what not in ASIDE:
+            work.ends = NEVER
+        elif process.silent > self.now:
+            work.ends = process.silent + seconds
+        for fault in self._meets(process.worker, what):
+            self.plan(fault, seconds, process, work)
+        return task
+
+    def plan(self, fault: Fault, seconds: float, process: Process, work: Work | None) -> None:
+        """A fault meets work that takes so many seconds."""
+        heapq.heappush(self._coming, (self.now + fault.share * seconds, next(self._number), fault, process, work))
+
+    def _meets(self, worker: str, what: str) -> Iterator[Fault]:
+        """The fault whose moment this is, if any; it is taken out, and the others wait for one moment less."""
+        waiting = self._faults.get((worker, what))  # pyright: ignore[reportArgumentType]
+        if not waiting:
+            return
+        due = next((fault for after, fault in waiting if not after), None)
+        waiting[:] = [(max(after - 1, 0), fault) for after, fault in waiting if fault is not due]
+        if due is not None:
+            yield due
+
+    def ready(self) -> list[Work]:
+        """Work that is over, in the order in which it began."""
+        return [work for work in self.open.values() if work.ends <= self.now]
+
+    def until_next(self, limit: float) -> None:
+        """Time passes until some work is over, and at most until a limit."""
+        while not self.ready() and self.now < limit:
+            ends = min((work.ends for work in self.open.values()), default=NEVER)
+            follows = self._coming[0][0] if self._coming else NEVER
+            self.pass_to(max(self.now, min(ends, follows, limit)))
+
+    def pass_to(self, until: float) -> None:
+        """Time passes, and what happens meanwhile does at its own time."""
+        self._meet_idle()
+        while self._coming and self._coming[0][0] <= until:
+            at, _, fault, process, work = heapq.heappop(self._coming)
+            self.now = max(self.now, at)
+            self._happens(fault, process, work)
+        self.now = max(self.now, until)
+
+    def _meet_idle(self) -> None:
+        for (worker, moment), waiting in self._faults.items():
+            if moment != "idle" or not waiting:
+                continue
+            process = self.of.get(worker)
+            if process is None:
+                continue
+            at_work = any(work.process is process and work.what not in ASIDE for work in self.open.values())
+            if not process.told or process.ended is not None or at_work:
+                continue
+            due = [fault for after, fault in waiting if self.now - self._began >= after]
+            waiting[:] = [(after, fault) for after, fault in waiting if fault not in due]
+            for fault in due:
+                self.plan(fault, 0.0, process, None)
+
+    def _happens(self, fault: Fault, process: Process, work: Work | None) -> None:
+        """A fault meets its process, if it is still there."""
+        late = fault.kind in LONGER and (work is None or work.ends <= self.now)
+        if process.ended is not None or late:
+            return
+        self._met(fault.name)
+        if fault.kind in {"dies", "deadly"}:
+            self.end(process, fault.lasts)
+        elif fault.kind == "node_dies":
+            process.node.gone = True
+            for each in list(self.of.values()):
+                if each.node is process.node:
+                    self.end(each, fault.lasts)
+        elif fault.kind == "hangs":
+            process.silent = self.now + fault.lasts
+            for each in self._unfinished(process):
+                each.ends += fault.lasts
+        elif fault.kind == "stuck":
+            process.stuck = True
+            for each in self._unfinished(process):
+                each.ends = each.ends if each.what in ASIDE else NEVER
+        elif work is not None:
+            work.ends += fault.lasts
+
+    def _unfinished(self, process: Process) -> Iterable[Work]:
+        return [work for work in self.open.values() if work.process is process and work.ends > self.now]
+
+    def end(self, process: Process, notice: float) -> None:
+        """The process is there no more; what it had done is done."""
+        if process.ended is not None:
+            return
+        process.ended, process.notice = self.now, notice
+        for work in self._unfinished(process):
+            work.lost, work.ends = True, self.now + notice
+
+    def kill(self, process: Process) -> None:
+        """Ends a process on purpose; one that does not listen goes some seconds later."""
+        self.end(process, KILL_S if process.silent > self.now else 0.0)
+
+    def over(self, task: Task) -> Work:
+        """Takes out work whose end the controller is told.
+
+        Raises:
+            WorkerLostError: if it came to nothing.
+        """
+        work = self.open.pop(task)
+        if work.process is not None and work.process.at is task:
+            work.process.at = None
+        if work.lost:
+            raise WorkerLostError(f"{task.worker}: its process ended")
+        return work
