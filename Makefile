@@ -21,8 +21,10 @@ TORCH_INDEX ?=
 ARGS ?=
 # Folder with rivals of `make bench` that are no dependencies (benchmarks/rivals.txt): make bench RIVALS=DIR
 RIVALS ?=
+# How long a storm is, and its seed: make chaos CHAOS="--minutes 10 --seed 7"
+CHAOS ?= --minutes 3 --seed 7
 
-.PHONY: help venv demo test schedules lint format types layers check pretrain bench bench-memory bench-profile bench-gpu clean
+.PHONY: help venv demo test schedules lint format types layers check pretrain bench bench-memory bench-profile bench-gpu chaos clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +57,9 @@ bench-profile: $(STAMP) ## Say and draw which functions the processes of a run a
 
 bench-gpu: $(STAMP) ## Time rollouts, transfers, weights and learner of every family on a GPU, into runs/bench; without one it says so
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(STAMP) ## Kill and stop a run's processes and nodes one after another, and judge what it made of it (CHAOS="--minutes 3 --seed 7")
+	@$(BIN)/python -m benchmarks.endurance.storm $(CHAOS)
 
 test: $(STAMP) ## Run the test suite, two files at a time; the ten slowest tests are named
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10

@@ -16,7 +16,7 @@ import psutil
 
 from advdmd_ray.provenance import made_here
 from benchmarks.endurance.one_run import OneRun, running, value
-from benchmarks.endurance.processes import found
+from benchmarks.endurance.processes import having
 from benchmarks.host.rows.loop import Loop
 from benchmarks.plan_check import LARGE_GROUPS
 
@@ -107,7 +107,7 @@ def watched(run: OneRun, seconds: float) -> list[Seen]:
 
 
 def _actors(run: OneRun) -> list[psutil.Process]:
-    return [process for role, process in found(run.mark, run.process.pid).items() if role.startswith("rollout actor")]
+    return having(run.mark, run.process.pid, "rollout actor")
 
 
 def main() -> None:

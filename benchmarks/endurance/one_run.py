@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +34,13 @@ class OneRun:
     log: Path
     mark: str
 
-    def metrics(self) -> str | None:
-        """The text of its /metrics; None before and after that answers."""
+    def metrics(self, within_s: float = 30.0) -> str | None:
+        """The text of its /metrics; None before and after that answers, and if it takes longer."""
         address = re.search(r"metrics at (http://\S+)", self.log.read_text(errors="replace"))
         if address is None:
             return None
         try:
-            with urllib.request.urlopen(address[1], timeout=30) as page:  # noqa: S310 - our own http address
+            with urllib.request.urlopen(address[1], timeout=within_s) as page:  # noqa: S310 - our own http address
                 return page.read().decode()
         except OSError:
             return None
@@ -59,8 +59,8 @@ class OneRun:
 
 
 def value(page: str | None, series: str) -> float | None:
-    """The value of a series without labels on a page of /metrics, if it is there."""
-    line = re.search(rf"^{series} (\S+)$", page or "", re.MULTILINE)
+    """The value of a series, its labels written as there, on a page of /metrics, if it is there."""
+    line = re.search(rf"^{re.escape(series)} (\S+)$", page or "", re.MULTILINE)
     return None if line is None else float(line[1])
 
 
@@ -69,16 +69,22 @@ def running(folder: Path, settings: Mapping[str, Any]) -> Iterator[OneRun]:
     """Starts a run with these settings, whose log is `folder/log.txt`; it has ended when the context is left."""
     config, log, mark = folder / "run.yaml", folder / "log.txt", uuid.uuid4().hex
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    with log.open("wb") as output:
+    run = begun("advdmd_ray.run", ["--config", str(config)], log, mark)
+    try:
+        yield run
+    finally:
+        run.process.terminate()
+        run.process.wait()
+
+
+def begun(module: str, arguments: Sequence[str], log: Path, mark: str) -> OneRun:
+    """Starts a module of ours as a run's driver, whose log is a new file."""
+    with log.open("xb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "advdmd_ray.run", "--config", str(config)],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | {MARK: mark},
         )
-        try:
-            yield OneRun(process, log, mark)
-        finally:
-            process.terminate()
-            process.wait()
+    return OneRun(process, log, mark)

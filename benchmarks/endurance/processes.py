@@ -51,6 +51,11 @@ def found(mark: str, driver: int) -> dict[str, psutil.Process]:
     return processes
 
 
+def having(mark: str, driver: int, role: str) -> list[psutil.Process]:
+    """The living processes of one role."""
+    return [process for name, process in found(mark, driver).items() if name.startswith(role)]
+
+
 def _role(process: psutil.Process) -> str | None:
     command = process.cmdline()
     title = " ".join(command[:1])

@@ -1,0 +1,47 @@
+"""A run on a cluster of three nodes that loses its driver and a node, is stopped, and goes on to its end.
+
+What else a storm does to a run is in docs/RELIABILITY.md.
+"""
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from ray_runs import workplace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SEED = 18590
+"""Whose first faults are these."""
+FAULTS = ["driver SIGKILL", "node loss"]
+
+
+def test_a_run_that_is_killed_inside_a_checkpoint_and_loses_a_node_is_what_it_would_have_been_and_leaves_nothing() -> (
+    None
+):
+    with workplace() as place:
+        out = place.folder / "storm"
+        storm = place.start(
+            [
+                *(sys.executable, "-m", "benchmarks.endurance.storm", "--seed", str(SEED), "--out", str(out)),
+                *("--faults", str(len(FAULTS)), "--without", "learner rank"),
+            ]
+        )
+        assert storm.ended(500) == 0, storm.log()
+        document: dict[str, Any] = json.loads((out / "storm.json").read_text())
+        strikes = document["strikes"]
+        assert [strike["kind"] for strike in strikes] == FAULTS
+        assert all(strike["recovered_s"] is not None for strike in strikes), storm.log()
+        assert [line["says"] for line in document["verdict"] if not line["holds"]] == []
+        # At the end its owner stops it, and has it go on for the last time.
+        *_, stopped, last = document["ends"]
+        assert stopped["code"] == 143
+        assert "stopped by SIGTERM, at cycle" in stopped["said"]
+        assert "is saved, and --resume auto goes on from it" in stopped["said"]
+        assert "Traceback" not in "".join(log.read_text() for log in out.glob("log-*.txt"))
+        assert last["code"] == 0
+        assert last["said"].endswith("report.html")
+        assert (out / "run" / "report.html").stat().st_size > 10_000
+        assert place.left_after(5) == []
