@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
+from advdmd_ray.errors import BytesLostError, DeadlineError, UserError, WorkerLostError
 from advdmd_ray.runtime.calls import Handle, answer
 
 logger = logging.getLogger(__name__)
@@ -49,11 +49,13 @@ def deal(
         name: What to call a piece in a message.
         deadline_s: Seconds within which some piece must be done.
         ready: Asks an actor whether it is up: one for which there is no room yet is given no piece, and is not waited
-            for where others do all of the work. None: every actor is given one at once.
+            for where others do all of the work; nor is one given any that refuses with a UserError, as on a node that
+            lacks something, which a warning says. None: every actor is given one at once.
 
     Raises:
         DeadlineError: if nothing is done in time; names what is at work.
         WorkerLostError: if no actor is left, or three were lost at one piece.
+        UserError: if no actor is left and the last one refused; and of a piece.
     """
     waiting = list(reversed(range(len(work))))
     at_work: dict[ray.ObjectRef, tuple[Handle, int]] = {}
@@ -78,11 +80,13 @@ def deal(
             given = answer(ticket, "a worker's start" if piece is None else name(work[piece]))
         except BytesLostError:
             raise
-        except WorkerLostError as error:
-            if piece is not None:
+        except (UserError, WorkerLostError) as error:
+            refused = isinstance(error, UserError)
+            if piece is not None and not refused:
                 losses[piece] += 1
                 waiting.append(piece)
-            if max(losses.values(), default=0) >= MOST_LOSSES or not (at_work or joining or idle):
+            nobody_left = not (at_work or joining or idle)
+            if nobody_left or max(losses.values(), default=0) >= MOST_LOSSES or (refused and piece is not None):
                 raise
             logger.warning("%s; %s", error, "the others go on" if piece is None else "another worker does it again")
             give()

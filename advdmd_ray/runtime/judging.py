@@ -10,7 +10,9 @@ from advdmd_ray.config import Config
 from advdmd_ray.provenance import usable_cores
 from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.finish import Judged, judged_run
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, JudgeInputs, Piece, PieceDrawer, calls, judge_inputs, pieces_of
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.verdict import drawing_threads, threads
 from advdmd_ray.runtime.calls import Handle, answer
 from advdmd_ray.runtime.dealing import deal, hired
@@ -67,8 +69,14 @@ class JudgeActor:
         self._parts = config, student, inputs
         self._drawer: PieceDrawer | None = None
 
-    def ready(self) -> None:
-        """Answers once there is room for the actor."""
+    def ready(self, mark: Mark | None) -> None:
+        """Answers once there is room for the actor.
+
+        Raises:
+            UserError: if it does not see the folder that has the student.
+        """
+        if mark is not None:
+            mark.check_seen("a worker that judges")
 
     def draw(self, piece: Piece) -> tuple[int, Drawn]:
         """Draws a piece; returns the number of its images first."""
@@ -98,24 +106,32 @@ def judged_on_ray(config: Config, student: Path, here: NodeAffinitySchedulingStr
 
     Args:
         config: The run's.
-        student: The exported student, on a file system that all nodes share.
+        student: The exported student, in the run folder. A worker that does not see that is left out.
         here: The driver's node, which writes into the run folder.
 
     Raises:
         DeadlineError: if the workers hang.
         WorkerLostError: if they are lost again and again.
+        UserError: if none of them sees the run folder.
         RayTaskError: for whatever a worker does not expect.
     """
     pieces = pieces_of(config, student=True)
     team = team_of(config, len(pieces))
     count = max(config.rollout.threads, int(ray.cluster_resources().get("CPU", 1)) // team.actors)
-    drawn = drawn_by(team, config, student, pieces, patience_s(config, pieces), count)
+    mark = RunFolder(config.folder).mark()
+    drawn = drawn_by(team, config, student, pieces, patience_s(config, pieces), count, mark)
     scoring: Handle = scored.options(name="judge", scheduling_strategy=here)
     return answer(scoring.remote(config, pieces, *drawn), "the judge's figures", VERDICT_S)
 
 
 def drawn_by(
-    team: Team, config: Config, student: Path | None, pieces: list[Piece], limit: float, count: int | None = None
+    team: Team,
+    config: Config,
+    student: Path | None,
+    pieces: list[Piece],
+    limit: float,
+    count: int | None = None,
+    mark: Mark | None = None,
 ) -> list[ray.ObjectRef]:
     """Has the pieces drawn by a team of actors, once one task has encoded the judge's prompts.
 
@@ -126,6 +142,7 @@ def drawn_by(
         pieces: All of a judgement.
         limit: Seconds within which some piece must be done.
         count: Threads of an actor; None: those of a judgement in one process.
+        mark: Of the folder that has the student, which an actor must see, if this process holds it.
 
     Returns:
         What was drawn of each piece, where it is.
@@ -133,6 +150,7 @@ def drawn_by(
     Raises:
         DeadlineError: if the workers hang.
         WorkerLostError: if they are lost again and again.
+        UserError: if none of them sees the folder.
         RayTaskError: for whatever a worker does not expect.
     """
     encoding: Handle = encoded_inputs.options(num_returns=2, num_gpus=min(team.num_gpus, config.rollout.num_gpus))
@@ -150,7 +168,7 @@ def drawn_by(
         hired(lambda: made.remote(config, student, inputs, count), team.actors) as actors,
         judge_progress() as progress,
     ):
-        dealt = deal(actors, pieces, begin, lambda piece: piece.name, limit, lambda actor: actor.ready.remote())
+        dealt = deal(actors, pieces, begin, lambda piece: piece.name, limit, lambda actor: actor.ready.remote(mark))
         for _, number in dealt:
             done += number
             progress(done, images)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.errors import BytesLostError, DeadlineError, WorkerLostError
+from advdmd_ray.errors import BytesLostError, DeadlineError, UserError, WorkerLostError
 from advdmd_ray.runtime import dealing
 
 
@@ -22,11 +22,12 @@ class Ticket:
 
 @dataclass(eq=False)
 class Actor:
-    """Takes so long for a piece, is up at a time, and is lost at its n-th piece or at pieces of some names."""
+    """Takes so long for a piece, is up at a time, refuses, or is lost at its n-th piece or at pieces of some names."""
 
     takes: float = 1.0
     up: float = 0.0
     dies_at: int | None = None
+    refuses: bool = False
     poison: frozenset[int] = frozenset()
     begun: list[int] = field(default_factory=list)
     free: float = 0.0
@@ -61,6 +62,8 @@ class FakeRay:
         return Ticket(actor.free, WorkerLostError(f"piece {piece}: dead") if lost else -piece)
 
     def ready(self, actor: Actor) -> Ticket:
+        if actor.refuses:
+            return Ticket(actor.up, UserError("a worker on node b does not see runs/a"))
         return Ticket(actor.up, None if actor.dies_at != -1 else WorkerLostError("never up"))
 
 
@@ -98,6 +101,15 @@ def test_an_actor_for_which_there_is_no_room_is_given_nothing_and_is_not_waited_
     assert held_by_others.begun == []
     assert len(late.begun) >= 2
     assert ray.now <= 6
+
+
+def test_an_actor_that_refuses_is_left_out_and_a_line_says_so(ray: FakeRay, caplog: pytest.LogCaptureFixture) -> None:
+    refuses = Actor(refuses=True)
+    assert sorted(dealt(ray, [refuses, Actor(up=1.0)], 4)) == list(range(4))
+    assert refuses.begun == []
+    assert [record.message for record in caplog.records] == ["a worker on node b does not see runs/a; the others go on"]
+    with pytest.raises(UserError, match="does not see"):
+        dealt(ray, [refuses, Actor(refuses=True, up=1.0)], 4)
 
 
 def test_the_piece_of_a_lost_actor_goes_to_another_and_is_done_next(ray: FakeRay) -> None:

@@ -17,7 +17,9 @@ from advdmd_ray import cli
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError, WorkerLostError
 from advdmd_ray.runs import judgement, verdict
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, Piece
+from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.parts import networks
 from advdmd_ray.runs.verdict import draw_here, facts_of, verdict_of
 from advdmd_ray.runtime import dealing, evaluating, judging, team
@@ -48,7 +50,9 @@ class Call:
     def remote(self, *args: Any) -> Any:
         try:
             value = self._function(*(arg.value if isinstance(arg, Ref) else arg for arg in args))
-        except WorkerLostError as error:
+        except (UserError, WorkerLostError) as error:
+            if self._returns == 1:
+                return Ref(error)
             return [Ref(error) for _ in range(self._returns)]
         return [Ref(part) for part in value] if self._returns > 1 else Ref(value)
 
@@ -189,6 +193,30 @@ def test_what_a_lost_worker_drew_at_is_drawn_by_another_and_a_line_says_so(
     FakeRay(3, one_dies=True).takes_over(monkeypatch)
     with pytest.raises(WorkerLostError, match="the judge's images"):
         drawn_on_ray(config, None, actors=1)
+
+
+def test_a_worker_that_does_not_see_the_run_folder_is_left_out_before_it_draws(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(tiny_pipeline, tmp_path)
+    ray, asked = FakeRay(1).takes_over(monkeypatch), list[str]()
+
+    def sees(mark: Mark, who: str) -> None:
+        assert mark.file == RunFolder(config.folder).lock
+        asked.append(who)
+        if len(asked) == 1:
+            raise UserError(f"{who} on node b does not see {mark.file.parent}")
+
+    monkeypatch.setattr(Mark, "check_seen", sees)
+    monkeypatch.setattr(judging, "team_of", lambda *_: Team(2, 0.25, 0.0))
+    monkeypatch.setattr(judging, "scored", Call(lambda _, pieces, *drawn: dict(zip(pieces, drawn, strict=True))))
+    config.folder.mkdir(parents=True)
+    RunFolder(config.folder).lock.write_text("a mark")
+    drawn = judging.judged_on_ray(config, tiny_pipeline, None)  # type: ignore[arg-type]
+    assert told(config, drawn) == told(config, draw_here(config, tiny_pipeline))
+    assert asked == ["a worker that judges"] * 2
+    assert len(set(ray.drawn)) == 1
+    assert f"does not see {config.folder}; the others go on" in caplog.text
 
 
 def test_as_many_draw_as_there_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
