@@ -1,8 +1,8 @@
 """`python -m benchmarks.endurance.autoscaling DIR`: a run on a cluster whose head alone has too little room for it.
 
 The autoscaler is Ray's own, its nodes are raylets on this machine, with labels for roles. Seen are when nodes are there
-for a run, where its workers are, and when the nodes are gone: after its end, and after the end of a driver that was
-killed when they had come.
+for a run, where its workers are, and when the nodes are gone after its end; and of a second run, that more actors bring
+a node, that fewer let nodes go, and when all are gone after its driver was killed.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ import psutil
 import ray
 
 from advdmd_ray.provenance import made_here
+from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.node_roles import LABEL
+from advdmd_ray.runs.scaling import ask
 from benchmarks.endurance.fake_autoscaler import FakeCluster, NodeType, autoscaling, free_port
-from benchmarks.endurance.one_run import running, value
+from benchmarks.endurance.one_run import OneRun, running, value
 from benchmarks.endurance.processes import found
 from benchmarks.endurance.tiny import PER_CYCLE, tiny_settings, write_teacher
 
@@ -37,15 +39,18 @@ ROOM = {"learner": {"num_cpus": 1.5}, "rollout": {"num_cpus": 1, "actors": 3}, "
 """Of a run that takes a node of the learner's and two of the workers', and none of the others'."""
 ALL = 4
 """Nodes while it runs, with the head."""
+MORE = 5
+"""Actors that take one node more."""
+ENDLESS = 10**6
 
 
 def experiment(folder: Path, cluster: FakeCluster, cycles: int) -> dict[str, Any]:
-    """What was seen of a run to its end, and of a driver that is killed while it waits."""
+    """What was seen of a run to its end, and of one that is scaled and killed."""
     trained = _folder(folder / "trained")
-    with running(trained, _settings(trained, cluster, ROOM, cycles)) as run:
+    with running(trained, _settings(trained, cluster, cycles)) as run:
         asked = run.until(lambda: _said(run.log, "asked the cluster"), LOOK_S)
         nodes = run.until(lambda: time.monotonic() if _nodes() == ALL else None, LOOK_S)
-        first = run.until(lambda: time.monotonic() if value(run.metrics(), "advdmd_run_cycle") else None, LOOK_S)
+        first = run.until(lambda: time.monotonic() if _trains(run) else None, LOOK_S)
         where = _places(cluster, run.process.pid)
         code = run.process.wait()
     seen = {
@@ -55,14 +60,40 @@ def experiment(folder: Path, cluster: FakeCluster, cycles: int) -> dict[str, Any
         "workers": where,
         "nodes_gone_after_s": _seconds_until(lambda: _nodes() == 1),
     }
-    killed = _folder(folder / "killed")
-    with running(killed, _settings(killed, cluster, ROOM, cycles)) as run:
-        run.until(lambda: _said(run.log, "asked the cluster"), LOOK_S)
-        run.until(lambda: True if _nodes() == ALL else None, LOOK_S)
+    return {**seen, **_scaled_and_killed(_folder(folder / "scaled"), cluster)}
+
+
+def _scaled_and_killed(folder: Path, cluster: FakeCluster) -> dict[str, Any]:
+    with running(folder, _settings(folder, cluster, ENDLESS)) as run:
+        run.until(lambda: _trains(run), LOOK_S)
+        its = RunFolder(folder / "run")
+        ask(its.path, {"rollout": MORE}, PATIENCE_S)
+        node = _seconds_until(lambda: _nodes() == ALL + 1)
+        up = node + _seconds_until(lambda: _up(its) == MORE)
+        where = _places(cluster, run.process.pid)
+        ask(its.path, {"rollout": 1}, PATIENCE_S)
+        down = _seconds_until(lambda: _nodes() < ALL + 1)
+        cycle = value(run.metrics(), "advdmd_run_cycle") or 0.0
+        run.until(lambda: (value(run.metrics(), "advdmd_run_cycle") or 0.0) > cycle + 1 or None, LOOK_S)
         run.process.kill()
         run.process.wait()
-    gone = _seconds_until(lambda: _nodes() == 1)
-    return {**seen, "nodes_gone_after_kill_s": gone, "asked_by_the_dead": _pending()}
+    return {
+        "node_for_more_actors_after_s": node,
+        "more_actors_up_after_s": up,
+        "workers_when_more": where,
+        "first_node_gone_after_fewer_s": down,
+        "nodes_gone_after_kill_s": _seconds_until(lambda: _nodes() == 1),
+        "asked_by_the_dead": _pending(),
+    }
+
+
+def _trains(run: OneRun) -> bool | None:
+    return True if value(run.metrics(), "advdmd_run_cycle") else None
+
+
+def _up(folder: RunFolder) -> int:
+    """Rollout actors that are up, as the run says."""
+    return json.loads(folder.staff.read_text(encoding="utf-8"))["staff"]["rollout"]["up"]
 
 
 def _folder(folder: Path) -> Path:
@@ -71,9 +102,9 @@ def _folder(folder: Path) -> Path:
     return folder
 
 
-def _settings(folder: Path, cluster: FakeCluster, room: Mapping[str, Mapping[str, float]], cycles: int) -> Any:
+def _settings(folder: Path, cluster: FakeCluster, cycles: int) -> dict[str, Any]:
     tree = tiny_settings(folder, PER_CYCLE * cycles)
-    for role, shares in room.items():
+    for role, shares in ROOM.items():
         tree[role] = {**tree[role], **shares}
     return {**tree, "ray": {"address": cluster.address, "placement": "labelled"}}
 
