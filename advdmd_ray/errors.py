@@ -17,6 +17,10 @@ class WorkerLostError(RuntimeError):
     """A worker died or became unreachable while it held work."""
 
 
+class GangLostError(WorkerLostError):
+    """The learner's gang lost a rank, or hangs. What is left of it is of no use: another goes on from a checkpoint."""
+
+
 class WorkerFailedError(RuntimeError):
     """A worker met an error that it did not expect; its traceback is in the run folder's failure.log."""
 

@@ -226,7 +226,16 @@ class LearnerSection(Resources):
     )
     checkpoint_cycles: Free[Positive] = Field(default=50, description="Cycles between checkpoints.")
     keep_checkpoints: Free[Positive] = Field(default=2, description="Checkpoints kept.")
-    cycle_timeout_s: Free[Seconds] = Field(default=600.0, description="A cycle that takes longer stops the run.")
+    cycle_timeout_s: Free[Seconds] = Field(
+        default=600.0, description="A gang whose cycle takes longer hangs: it is lost, as one is whose rank died."
+    )
+    restarts: Free[int] = Field(
+        default=3,
+        ge=0,
+        le=1000,
+        description="A gang that is lost is started again from the newest checkpoint: at most so often before it has "
+        "saved a newer one.",
+    )
 
     @property
     def partitions_optimizer(self) -> bool:

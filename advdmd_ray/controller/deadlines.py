@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from advdmd_ray.config import Config
-from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.errors import DeadlineError, GangLostError, WorkerLostError
 
 FETCHES_IN_A_ROW = 5
 
@@ -50,7 +50,8 @@ class Deadlines:
             waiting_for: Says what it waits for; asked only when the run ends.
 
         Raises:
-            DeadlineError: naming what it waits for and the setting that would wait longer.
+            GangLostError: if the learner is at work for too long.
+            DeadlineError: if nothing else moves; both name what it waits for and the setting that would wait longer.
         """
         if self.learner_busy:
             since, limit, setting = self._since, self._config.learner.cycle_timeout_s, "learner.cycle_timeout_s"
@@ -59,7 +60,7 @@ class Deadlines:
             setting = "buffer.take_timeout_s"
         waited = self._clock() - since
         if waited > limit:
-            raise DeadlineError(
+            raise (GangLostError if self.learner_busy else DeadlineError)(
                 f"no progress for {waited:.0f} s: {waiting_for()}; see the workers' logs, or raise {setting} if this "
                 "only takes so long"
             )

@@ -7,6 +7,7 @@ judgement), else the groups of the next cycle to fetch; once it has their bytes,
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
@@ -15,7 +16,7 @@ from advdmd_ray.controller.protocols import Reference, Shell, Task
 from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begin
 from advdmd_ray.controller.watch import Saved, Watch
-from advdmd_ray.errors import WorkerLostError
+from advdmd_ray.errors import DeadlineError, GangLostError, WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome
@@ -46,6 +47,7 @@ class LearnerStation:
     Attributes:
         version: Of the newest weights; equals the cycles done.
         refused: Why the last checkpoint could not be written; empty if it could.
+        checkpoints: Those that were saved, the newest first.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class LearnerStation:
         self._watch, self._stopping = watch, stopping
         self.version = self._first = version
         self._checkpointed, self._owed, self.refused = -1, False, ""
+        self.checkpoints: deque[Path] = deque(maxlen=config.learner.keep_checkpoints)
         self._fetched: tuple[GroupInfo, ...] | None = None
         self._due: deque[Callable[[], None]] = deque()
         self._chores = (
@@ -84,8 +87,15 @@ class LearnerStation:
         return self.version >= self._config.run.cycles or late or self._stopping()
 
     def publish_first(self) -> None:
-        """Publishes the weights that the learner begins with."""
-        (student, discriminator), *payloads = self._shell.publication()
+        """Publishes the weights that the learner begins with.
+
+        Raises:
+            GangLostError: if it has none to give.
+        """
+        try:
+            (student, discriminator), *payloads = self._shell.publication()
+        except (WorkerLostError, DeadlineError) as error:
+            raise self.lost(error) from error
         self._publish(student, payloads[0])
         self._publish(discriminator, payloads[1])
 
@@ -159,9 +169,9 @@ class LearnerStation:
         self._telemetry.published(manifest)
 
     @staticmethod
-    def lost(error: WorkerLostError) -> WorkerLostError:
-        """What ends the run when a rank is lost."""
-        return WorkerLostError(f"{error}; the learner's gang cannot go on without it")
+    def lost(error: Exception) -> GangLostError:
+        """What ends the loops when a rank is lost, or has waited for another in vain."""
+        return GangLostError(f"{error}; the learner's gang cannot go on without it")
 
     def measure(self) -> None:
         """Records the state of the run between two cycles."""
@@ -209,6 +219,7 @@ class LearnerStation:
         logger.info("checkpoint %s", outcome.path)
         self._watch.saved(Saved(self.version, outcome.path))
         self._checkpointed = self.version
+        self.checkpoints.appendleft(Path(outcome.path))
 
     def _start_grid(self) -> None:
         self._begin(self._shell.grid(), lambda _: self._free())

@@ -23,7 +23,8 @@ The same loop runs on Ray and in one process: a `Shell` starts tasks and says wh
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from advdmd_ray.config import Config
@@ -50,7 +51,6 @@ from advdmd_ray.stations.records import Lease
 from advdmd_ray.stations.weights.store import WeightStore
 
 logger = logging.getLogger(__name__)
-
 
 REFRESH_S = 0.2
 """Seconds between two statuses for the display."""
@@ -172,18 +172,23 @@ class Controller:
         """Of the newest weights; equals the cycles done."""
         return self._learner.version
 
+    @property
+    def saved(self) -> Sequence[Path]:
+        """The checkpoints that were saved since the loops began, the newest first."""
+        return self._learner.checkpoints
+
     def run(self) -> int:
         """Runs to the end and returns the last version; the last thing it does is a checkpoint.
 
         Asked to stop, it waits for what the learner is at, saves that, and begins nothing else.
 
         Raises:
-            DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, its work takes longer than
-                `learner.cycle_timeout_s`, or nothing can ever move again.
+            GangLostError: if the learner lost a rank, or its work takes longer than `learner.cycle_timeout_s`.
+            DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, or nothing can ever move again.
             WeightsMismatchError: if a worker loaded other bytes than were published.
             DivergedError: if a loss, gradient norm or reward spread left the range of its past for good, or too many
                 groups are not finite.
-            WorkerLostError: if the learner died, or groups are lost with their nodes over and over.
+            WorkerLostError: if all workers of a role, or groups with their nodes, are lost over and over.
             CheckpointError: if the last checkpoint cannot be written for a minute.
         """
         try:
@@ -229,8 +234,6 @@ class Controller:
             f"{self._learner.refused}"
         )
 
-    # The event loop -------------------------------------------------------------------------------------------------
-
     def _begin(
         self,
         task: Task,
@@ -257,7 +260,7 @@ class Controller:
             begun = self._under_way.over(task)
             try:
                 outcome = self._shell.outcome(task)
-            except WorkerLostError as error:
+            except (WorkerLostError, DeadlineError) as error:  # the second of ranks that wait for each other in vain
                 self._lost(begun, error)
                 continue
             except WeightsMismatchError:
@@ -307,9 +310,7 @@ class Controller:
         if overdue:
             self._telemetry.expired(len(overdue))
 
-    # Workers -------------------------------------------------------------------------------------------------------
-
-    def _lost(self, begun: Begun, error: WorkerLostError) -> None:
+    def _lost(self, begun: Begun, error: WorkerLostError | DeadlineError) -> None:
         """A task came to nothing: its process died, or bytes that it was to read are gone."""
         worker = begun.task.worker
         if worker == LEARNER:

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -67,6 +68,20 @@ class Shell(Protocol):
 
     def dismiss(self, worker: str) -> None:
         """Ends the process that a name has, be it up or not, and forgets the name."""
+        ...
+
+    def restart(self, checkpoint: Path | None) -> None:
+        """Ends what is left of the learner's gang, and starts another. Waits until it is up.
+
+        All tasks under way are forgotten, and workers let go of the groups that they have at hand.
+
+        Args:
+            checkpoint: Where it goes on from; None: from the teacher.
+
+        Raises:
+            WorkerLostError: if a rank dies on the way.
+            DeadlineError: if it does not come up in time.
+        """
         ...
 
     def ping(self, worker: str) -> Task:

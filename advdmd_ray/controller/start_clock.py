@@ -23,6 +23,7 @@ class StartClock:
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, age_s: float = 0.0) -> None:
         self._clock, self._last = clock, clock() - age_s
         self._seconds: dict[str, float] = {}
+        self._began: float | None = None
 
     @property
     def over(self) -> bool:
@@ -47,6 +48,16 @@ class StartClock:
         now = self._clock()
         self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
         self._last = now
+
+    def loops_begin(self) -> None:
+        """The loops of the run begin; if they do so again, they count from the first time."""
+        if self._began is None:
+            self._began = self._clock()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the loops began; 0 before."""
+        return 0.0 if self._began is None else self._clock() - self._began
 
     def samples(self) -> list[Sample]:
         """The same as series."""

@@ -73,6 +73,7 @@ class Telemetry:
 
     def begin(self) -> None:
         """The loops start now."""
+        self._start.loops_begin()
         self._began = self._cycle_ended = self._clock()
         self._tell_who_is_up()
 
@@ -98,8 +99,8 @@ class Telemetry:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since `begin`."""
-        return self._clock() - self._began
+        """Seconds since the loops of the run began, be it with another gang."""
+        return self._start.elapsed_s
 
     def leased(self) -> None:
         """A lease was given."""
@@ -284,7 +285,7 @@ class Telemetry:
     def _remaining_s(self) -> float | None:
         """Time to the last cycle at the mean pace so far, or to the time limit if that comes first."""
         done, total = self._version - self._first, self._config.run.cycles - self._first
-        by_pace = self.elapsed_s / done * (total - done) if done else None
+        by_pace = (self._clock() - self._began) / done * (total - done) if done else None
         if self._config.run.time_limit_s is None:
             return by_pace
         left = max(0.0, self._config.run.time_limit_s - self.elapsed_s)

@@ -153,6 +153,7 @@ _LEARNER = (
     _counter("learner_rl_terms_dropped", "Actions left out of RL: too far from the policy that acted.", unit="actions"),
     _counter("learner_trajectories_trained", "Trajectories consumed by a cycle.", unit="trajectories"),
     _counter("learner_checkpoints_refused", "Checkpoints that the disk refused; tried again."),
+    _gauge("learner_restarts", "Gangs that were lost since the run's process began, and started again."),
     _histogram("learner_cycle_seconds", "Time of one learner cycle, without the wait for groups.", _WORK_SECONDS, "s"),
 )
 _WEIGHTS = (

@@ -101,6 +101,10 @@ class Ledger:
         self._last_sent = self._record = max(self._record, found.record)
         return Standing(self._record, self._cycle, dict(self._values))
 
+    def read_anew(self) -> None:
+        """The file was changed while no hub wrote to it: figures go on from what the next one finds there."""
+        self._begun = False
+
 
 def _as_one(records: Iterable[tuple[Sequence[Sample], int | None]]) -> tuple[Sequence[Sample], int | None]:
     """One record in place of many, of the cycle of the last."""

@@ -6,6 +6,7 @@ with workers of these costs. No tensor is made and nothing sleeps: an hour of a 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -132,6 +133,14 @@ class VirtualShell:
             ValueError: always: what is planned keeps its workers.
         """
         raise ValueError(f"{worker} stays as long as the plan")
+
+    def restart(self, checkpoint: Path | None) -> None:
+        """See `Shell`.
+
+        Raises:
+            ValueError: always: what is planned loses no gang.
+        """
+        raise ValueError(f"no gang is lost in a plan, which has no {checkpoint}")
 
     def ping(self, worker: str) -> Task:
         """See `Shell`; nobody hangs."""

@@ -89,9 +89,9 @@ class Crew:
         return {name: reference for name, reference in self._opening.items() if reference not in ready}
 
     def forget(self) -> None:
-        """Has all of them let go of the groups that they have at hand, once they are done with what they are at."""
-        for process in self._processes.values():
-            process.forget.remote()
+        """Has the actors let go of the groups that they have at hand, once they are done with what they are at."""
+        for worker in self.of("rollout"):
+            self._processes[worker].forget.remote()
 
     def dismiss(self, worker: str) -> None:
         """Ends the process that a name has, and forgets the name."""

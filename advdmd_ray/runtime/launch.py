@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 from advdmd_ray.config import Config, dump_config
-from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Hub, Shell
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
@@ -18,13 +17,13 @@ from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
-from advdmd_ray.metrics.history import cut_back
 from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runs.scaling import FolderWishes
 from advdmd_ray.runtime.display import encoding_progress, progress_display
 from advdmd_ray.runtime.heap import frozen_heap
+from advdmd_ray.runtime.training import Training, cut_back_to
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +57,10 @@ class Place(Protocol):
         """Brings the workers up, from a checkpoint if there is one, and ends them; tells the clock of the texts."""
         ...
 
+    def rewind(self, checkpoint: Checkpoint | None) -> None:
+        """Takes out of the figures, while workers are up, what the run does again from a checkpoint."""
+        ...
+
     def export(self) -> Path:
         """Exports the student from the newest checkpoint and returns its folder; the workers have ended."""
         ...
@@ -85,8 +88,8 @@ def launched(
     resume: Path | None = None,
     start: StartClock | None = None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Iterator[Controller]:
-    """The controller over workers that are up; once its loops are done, the workers end and the artifacts are made.
+) -> Iterator[Training]:
+    """The training over workers that are up; once it is done, the workers end and the artifacts are made.
 
     Args:
         config: The configuration, which `runs.preflight.check` has passed; its run folder exists.
@@ -102,7 +105,7 @@ def launched(
     wishes = FolderWishes(folder)
     checkpoint = None if resume is None else verified_checkpoint(resume)
     if checkpoint is not None:
-        forget_after(checkpoint, folder)
+        cut_back_to(checkpoint, folder)
     with place(config) as here:
         start.ended("ray")
         say(here.note)
@@ -118,8 +121,16 @@ def launched(
             setup = sum(start.seconds.values()) - start.seconds["images"]
             say(f"{_workers(config)} are up after {setup:.0f} s")
             with progress_display(config) as display, frozen_heap():
-                yield build_controller(
-                    config, shell, here.hub, checkpoint, display, start=start, stopping=stopping, wishes=wishes
+                yield Training(
+                    config,
+                    shell,
+                    here.hub,
+                    checkpoint,
+                    loops=lambda last: build_controller(
+                        config, shell, here.hub, last, display, start=start, stopping=stopping, wishes=wishes
+                    ),
+                    rewind=here.rewind,
+                    stopping=stopping,
                 )
         finish(config, here, Phases(setup, time.monotonic() - up))
     say(f"look at {folder.report}")
@@ -131,12 +142,6 @@ def _workers(config: Config) -> str:
     counts = ((config.rollout.actors, first.rollout.actors), (config.reward.workers, first.reward.workers))
     actors, workers = (f"{asked}" if least == asked else f"at least {least} of {asked}" for asked, least in counts)
     return f"{actors} rollout actors, {workers} reward workers and {config.learner.ranks} learner ranks"
-
-
-def forget_after(checkpoint: Checkpoint, folder: RunFolder) -> None:
-    """Takes out of the metrics what the run does again: counts come from the checkpoint that it goes on from."""
-    facts = checkpoint.facts
-    cut_back(folder.metrics, facts["learner"]["version"], facts["controller"].get("counted"))
 
 
 def prepare_data(config: Config, here: Place) -> None:

@@ -93,6 +93,14 @@ class LocalShell:
         """See `Shell`: its networks are let go."""
         del (self._rollout if role_of(worker) == "rollout" else self._reward)[worker]
 
+    def restart(self, checkpoint: Path | None) -> None:
+        """See `Shell`.
+
+        Raises:
+            ValueError: always: the learner of this process does not end before it does.
+        """
+        raise ValueError(f"the learner is up as long as its process, it need not go back to {checkpoint}")
+
     def ping(self, worker: str) -> Task:
         """See `Shell`: whoever is asked is here."""
         return self._finish(worker, worker)
@@ -207,6 +215,14 @@ class LocalPlace:
             yield shell
         finally:
             shell.stop()
+
+    def rewind(self, checkpoint: Checkpoint | None) -> None:
+        """See `Place`.
+
+        Raises:
+            ValueError: always: no gang is lost here.
+        """
+        raise ValueError(f"a run in one process never goes back, not to {checkpoint}")
 
     def export(self) -> Path:
         """See `Place`."""

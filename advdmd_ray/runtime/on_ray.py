@@ -28,6 +28,7 @@ from advdmd_ray.runtime.judging import judged_on_ray
 from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.remote_hub import RemoteHub, metrics_hub
+from advdmd_ray.runtime.training import cut_back_to
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,10 @@ class RayPlace:
             yield shell
         finally:
             shell.stop()
+
+    def rewind(self, checkpoint: Checkpoint | None) -> None:
+        """See `Place`."""
+        self.hub.reopen(lambda: cut_back_to(checkpoint, RunFolder(self._config.folder)))
 
     def export(self) -> Path:
         """See `Place`: in a task beside the driver."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.config import Config
@@ -103,5 +103,5 @@ class RayGang:
             ray.kill(rank)
         self.ranks = []
         if self._group is not None:
-            ray.util.remove_placement_group(self._group)
+            remove_placement_group(self._group)
             self._group = None

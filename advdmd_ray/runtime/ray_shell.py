@@ -1,7 +1,8 @@
 """The Ray shell: starts the workers, hands tasks to them and says which are done.
 
 Rollout and reward actors are elastic and stateless: the controller has one that ends replaced under its name, and
-issues its work again. The learner's gang is placed together and is not replaced; a run continues from its checkpoint.
+issues its work again. The learner's gang is placed together, and lost together: another goes on from a checkpoint,
+while the actors stay.
 """
 
 import logging
@@ -55,6 +56,7 @@ class RayShell:
         places = Places(config)
         self._gang, self._crew = RayGang(config, places), Crew(config, places=places)
         self._landing = Landing()
+        self._mark: Mark | None = None
         self._manifests: dict[Stream, tuple[Manifest, ray.ObjectRef]] = {}
         self.prompts = 0
         self.backend = ""
@@ -85,7 +87,7 @@ class RayShell:
             WorkerLostError: if one dies on the way.
             UserError: if a rank does not see the run folder.
         """
-        config, limit = self._config, self._config.ray.start_timeout_s
+        config, limit, self._mark = self._config, self._config.ray.start_timeout_s, mark
         self._gang.place()
         sights = self._gang.prepare(mark)
         shards = source_of(config).shards()
@@ -107,6 +109,21 @@ class RayShell:
             self._crew.hire()
         joining = self._gang.join(checkpoint, table)
         self._await_up(self._crew.open(table) | joining)
+
+    def restart(self, checkpoint: Path | None) -> None:
+        """See `Shell`.
+
+        Raises:
+            ValueError: if nothing was started yet.
+        """
+        if self._mark is None:
+            raise ValueError("a shell restarts what it has started; start it first")
+        self._gang.end()
+        self._landing, self._manifests = Landing(), {}
+        self._crew.forget()
+        self._gang.place()
+        self._gang.check_seen(self._gang.prepare(self._mark))
+        self._await_up(self._gang.join(checkpoint, self._crew.table))
 
     def _await_up(self, waits: dict[str, ray.ObjectRef]) -> None:
         """Waits until all ranks are up, and of the others as many as the run may start with."""

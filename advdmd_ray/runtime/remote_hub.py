@@ -84,6 +84,7 @@ class RemoteHub:
         self._began, self._down_since = False, clock()
         self._next_try, self._in_vain = clock(), 0
         self._running: Future[None] | None = None
+        self._change: Callable[[], None] | None = None
         while self._process is None:
             self._begin()
             if self._process is None and self._in_vain == IN_VAIN:
@@ -123,6 +124,16 @@ class RemoteHub:
     def flush_after_failure(self) -> None:
         """Gives the last records a moment; raises nothing, as the failure that ends the run must stay the one seen."""
         self._left_after(LAST_RECORDS_S)
+
+    def reopen(self, change: Callable[[], None]) -> None:
+        """Waits until everything recorded is written, and has another hub go on from the file as it is changed then.
+
+        Args:
+            change: Is called in another thread, while no hub writes to the file. A disk that refuses it is told of.
+        """
+        self.flush()
+        self._change = change
+        self._stir.set()
 
     def close(self) -> None:
         """Ends /metrics and metrics.jsonl when everything is written."""
@@ -175,6 +186,9 @@ class RemoteHub:
         Raises:
             RayTaskError: if a record was refused; holds the hub's traceback.
         """
+        if self._change is not None and self._process is not None:
+            self._process.end()
+            self._forget(self._process)
         if self._process is None and self._clock() >= self._next_try:
             self._begin()
         if self._process is not None:
@@ -193,6 +207,7 @@ class RemoteHub:
         if self._ending is not None and not self._ending.gone():
             return
         self._ending, process = None, None
+        self._change_file()
         try:
             process = self._make()
             found = process.standing()
@@ -211,6 +226,17 @@ class RemoteHub:
             if self._began:
                 _log.warning("another metrics hub is up, %.1f s after the one before", self._clock() - self._down_since)
             self._began = True
+
+    def _change_file(self) -> None:
+        if self._change is None:
+            return
+        try:
+            self._change()
+        except OSError as error:
+            _log.error("metrics.jsonl stays as it is, with what the run does again: %s", error)
+        self._change = None
+        with self._changed:
+            self._ledger.read_anew()
 
     def _hear(self) -> None:
         """What the hub has answered."""
@@ -264,12 +290,8 @@ class RemoteHub:
         if hang:
             raise DeadlineError(f"{WHO} has said nothing for {self._hang_s:g} s")
 
-    def _lost(self, process: Process | None, reason: str) -> None:
-        """Ends what is left of a hub; the next one is for a later turn."""
-        if process is not None:
-            process.end()
-        if self._over.is_set():
-            return
+    def _forget(self, process: Process | None) -> None:
+        """The hub is over, and another is to come."""
         now = self._clock()
         if self._process is not None:
             self._down_since = now
@@ -277,8 +299,16 @@ class RemoteHub:
         self._serves = False
         self._under_way.clear()
         self._pulse.forget(WHO)
-        self._in_vain += 1
         self._next_try = now
+
+    def _lost(self, process: Process | None, reason: str) -> None:
+        """Ends what is left of a hub; the next one is for a later turn."""
+        if process is not None:
+            process.end()
+        if self._over.is_set():
+            return
+        self._forget(process)
+        self._in_vain += 1
         if self._in_vain < IN_VAIN:
             _log.warning("%s; another takes its place", reason.rstrip("."))
             return

@@ -58,12 +58,12 @@ def run(
             sys.stderr.write(start.note + "\n")  # now that no cluster refuses
             from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
-            with launched(config, place, start.checkpoint, clock, stop.asked) as controller:
+            with launched(config, place, start.checkpoint, clock, stop.asked) as training:
                 try:
                     with stop.awaited(config.run.drain_s):
-                        controller.run()
+                        training.run()
                 finally:
-                    at, trained = f"at cycle {controller.version} of {config.run.cycles}", True
+                    at, trained = f"at cycle {training.version} of {config.run.cycles}", True
                 at = "after its training"
     except Interrupted as stopped:
         raise Interrupted(stopped.number, f"{stopped}, {at}; {left_by(start)}") from None

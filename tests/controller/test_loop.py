@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from advdmd_ray.config import Config
 from advdmd_ray.config.faults import QuarantineSection
 from advdmd_ray.controller.protocols import Reference, Task
-from advdmd_ray.errors import BytesLostError, DeadlineError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.errors import BytesLostError, DeadlineError, GangLostError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 from advdmd_ray.stations.weights.store import Published
@@ -260,14 +260,14 @@ def test_a_worker_that_dies_at_every_task_ends_the_run(worker: str) -> None:
 
 def test_a_cycle_that_takes_too_long_ends_the_run() -> None:
     stage = Stage(config(rollout={"max_policy_age": 3}), hang=["learner"])
-    with pytest.raises(DeadlineError, match=r"10\d s: the learner.* version 0"):
+    with pytest.raises(GangLostError, match=r"10\d s: the learner.* version 0"):
         stage.run()
 
 
 def test_the_cycles_deadline_is_not_moved_by_rollouts() -> None:
     run = config(rollout={"actors": 1, "max_policy_age": 3, "lease_s": 3.0}, learner={"cycle_timeout_s": 20.0})
     stage = Stage(run, hang=["learner"])
-    with pytest.raises(DeadlineError, match=r"2\d s: the learner"):
+    with pytest.raises(GangLostError, match=r"2\d s: the learner"):
         stage.run()
 
 
@@ -482,7 +482,7 @@ def test_what_is_waited_for_is_not_a_worker_whose_ordinal_others_have_made() -> 
 def test_a_deadline_names_the_setting_that_would_wait_longer() -> None:
     with pytest.raises(DeadlineError, match=r"ordinal 0 at reward-\d for \d+ s; .* raise buffer\.take_timeout_s"):
         Stage(config(), stuck=("reward-0", "reward-1")).run()
-    with pytest.raises(DeadlineError, match=r"raise learner\.cycle_timeout_s"):
+    with pytest.raises(GangLostError, match=r"raise learner\.cycle_timeout_s"):
         Stage(config(), cycle_s=1000.0).run()
 
 

@@ -78,7 +78,11 @@ def alerts() -> list[dict[str, Any]]:
 
 def test_prometheus_reads_the_alerts_and_they_ask_for_series_and_settings_that_exist() -> None:
     assert yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["rule_files"] == ["alerts.yml"]
-    assert [rule["alert"] for rule in alerts()] == ["AdvdmdRewardHacking", "AdvdmdCheckpointRefused"]
+    assert [rule["alert"] for rule in alerts()] == [
+        "AdvdmdRewardHacking",
+        "AdvdmdGangLost",
+        "AdvdmdCheckpointRefused",
+    ]
     for rule in alerts():
         names = re.findall(r"advdmd_[a-z_]+", rule["expr"])
         assert names

@@ -99,9 +99,11 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, samples: Samples | None, *, room: bool = True) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.killed: list[str] = []
+        self.freed: list[Group] = []
         for module in (ray_shell, ray_gang, crew, waiting):
             monkeypatch.setattr(module, "ray", self)
         monkeypatch.setattr(ray_gang, "placement_group", lambda *_, **__: Group(room=room))
+        monkeypatch.setattr(ray_gang, "remove_placement_group", self.freed.append)
         monkeypatch.setattr(ray_gang, "PlacementGroupSchedulingStrategy", lambda *_, **__: None)
         monkeypatch.setattr(crew, "RolloutActor", Kind(self.events))
         monkeypatch.setattr(crew, "RewardActor", Kind(self.events))
@@ -300,6 +302,29 @@ def test_a_rank_that_does_not_see_the_run_folder_ends_the_start_before_the_texts
     assert ("learner-0", "sees", MARK) in world.events
 
 
+def test_a_gang_that_was_lost_ends_and_another_joins_from_the_checkpoint_with_the_same_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(monkeypatch, None)
+    shell = started(world)
+    world.events.clear()
+    shell.restart(Path("/runs/one/checkpoints/step-4"))
+    assert world.killed == ["learner-0", "learner-1"]
+    assert len(world.freed) == 1
+    hired = [event[0] for event in world.events if event[1] == "hired"]
+    assert hired == ["learner-0", "learner-1"]
+    for index, rank in enumerate(hired):
+        join = (rank, "join", "10.0.0.1", 7, Path("/runs/one/checkpoints/step-4"), *TABLE)
+        assert world.at(rank, "sees", MARK) < world.at(rank, "prepare") < world.at(*join), index
+    forgetful = [event[0] for event in world.events if event[1] == "forget"]
+    assert forgetful == ["rollout-0", "rollout-1"]
+
+
+def test_a_shell_that_was_not_started_restarts_nothing() -> None:
+    with pytest.raises(ValueError, match="start it first"):
+        RayShell(Config.model_validate(CONFIG)).restart(None)
+
+
 # Tasks ------------------------------------------------------------------------------------------------------------
 
 STUDENT = Published(pack("student", 0, Mixer(1).state_dict()).manifest, "payload")
@@ -439,6 +464,9 @@ def test_an_actor_keeps_a_group_until_it_is_handed_over_and_no_longer() -> None:
     both = [actor.generate(lease(ordinal), *weights) for ordinal in (0, 1)]
     assert [rest for _, rest in both] == [None, None]
     parts = [actor.hand_over(lease(ordinal))[1] for ordinal in (1, 0)]
+    assert actor._at_hand == {}
+    actor.generate(lease(2), *weights)
+    actor.forget()
     assert actor._at_hand == {}
     alone = [work.hand_over(worker, worker.generate(lease(ordinal)))[1] for ordinal in (1, 0)]
     assert all(part.equals(whole) for part, whole in zip(parts, alone, strict=True))

@@ -402,3 +402,46 @@ def test_a_flush_ends_and_says_what_is_missing_where_no_hub_lives(
     hub.start()
     hub.close()
     assert "the metrics hub: 2 records are not in metrics.jsonl" in caplog.text
+
+
+def test_a_file_that_is_changed_between_two_hubs_is_where_the_figures_go_on_from(machine: Machine) -> None:
+    machine.diligent = True
+    hub = driven(machine)
+    measured(hub, 1, 2, 3)
+    hub.turn()
+    hub.turn()
+    changed: list[bool] = []
+
+    def change() -> None:
+        assert not any(each.exists for each in machine.hubs), "nobody writes meanwhile"
+        changed.append(written_once(machine, 3))
+        machine.hub.close()
+        machine.path.write_text("".join(machine.path.read_text().splitlines(keepends=True)[:2]))
+
+    hub.reopen(change)
+    measured(hub, 3, 4)
+    hub.turn()
+    hub.turn()
+    assert changed == [True]
+    assert len(machine.hubs) == 2
+    assert machine.values(SECONDS) == [[1], [2], [3], [4]]
+    assert machine.values(GROUPS) == [1, 2, 3, 4]
+    assert [line["record"] for line in machine.lines()] == [1, 2, 4, 5], "a number is never given twice"
+    assert machine.hub.own.registry.get_sample_value(GROUPS) == 4
+
+
+def test_a_file_that_cannot_be_changed_is_gone_on_with(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    machine.diligent = True
+    hub = driven(machine)
+    measured(hub, 1)
+    hub.turn()
+    hub.turn()
+
+    def refused() -> None:
+        raise OSError(28, "No space left on device")
+
+    hub.reopen(refused)
+    measured(hub, 2)
+    hub.turn()
+    assert written_once(machine, 2)
+    assert "stays as it is" in caplog.text

@@ -308,6 +308,9 @@ class FakeShell:
             task.worker in self._hang or (task.worker in self._stuck and task not in self._pings)
         )
 
+    def restart(self, checkpoint: Path | None) -> None:
+        raise AssertionError(f"the controller starts no gang, from {checkpoint} or otherwise: `Training` does")
+
     def generate(self, worker: str, lease: Lease, student: Published) -> Task:
         assert not any(task.process is self._processes[worker] for task in self._comings), f"{worker} is not up yet"
         rollout = self.config.rollout

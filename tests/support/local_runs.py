@@ -13,8 +13,8 @@ from advdmd_ray.learner.checkpoint import latest_checkpoint
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
-from advdmd_ray.runtime.launch import forget_after
 from advdmd_ray.runtime.local import in_this_process
+from advdmd_ray.runtime.training import cut_back_to
 
 
 def train_here(
@@ -29,7 +29,7 @@ def train_here(
     start = StartClock()
     checkpoint = None if resume is None else latest_checkpoint(resume)
     if checkpoint is not None:
-        forget_after(checkpoint, RunFolder(config.folder))
+        cut_back_to(checkpoint, RunFolder(config.folder))
     with in_this_process(config) as place, place.workers(checkpoint, start) as shell:
         start.ended("workers")
         controller = build_controller(

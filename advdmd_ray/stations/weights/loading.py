@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.errors import WeightsMismatchError
 from advdmd_ray.stations.records import LoadReport
-from advdmd_ray.stations.weights.snapshot import Snapshot, check_digest, check_fit, unpack
+from advdmd_ray.stations.weights.snapshot import Manifest, Snapshot, check_digest, check_fit, unpack
 
 
 class Derived(nn.Module):
@@ -83,6 +83,7 @@ class VersionedModule:
         self._loader = ModuleLoader(module, learning or [name for name, _ in module.named_parameters()])
         self.module = module.eval().requires_grad_(requires_grad=False)
         self.version: int | None = None
+        self._held: Manifest | None = None
         self._worker, self._base_digest = worker, base_digest
 
     def held(self) -> dict[str, Tensor]:
@@ -90,13 +91,15 @@ class VersionedModule:
         return self._loader.loaded()
 
     def load(self, snapshot: Snapshot) -> LoadReport | None:
-        """Loads the snapshot unless its version already runs; the report's digest is of what was loaded.
+        """Loads the snapshot unless these very weights already run; the report's digest is of what was loaded.
+
+        A gang that goes on from a checkpoint may publish other weights as a version that was published before.
 
         Raises:
             WeightsMismatchError: if the loaded bytes differ from the manifest, or belong to another teacher.
         """
         manifest = snapshot.manifest
-        if manifest.version == self.version:
+        if manifest == self._held:
             return None
         if manifest.base_digest != self._base_digest:
             raise WeightsMismatchError(
@@ -107,5 +110,5 @@ class VersionedModule:
         for part in self.module.modules():
             if isinstance(part, Derived):
                 part.derive()
-        self.version = manifest.version
+        self.version, self._held = manifest.version, manifest
         return report
