@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import median
 
 from benchmarks.endurance.storm.lives import Look
 
 WINDOW_S = 3.0
 """Over which a pace is taken: several cycles."""
-BACK = 0.7
-"""Share of the pace before the fault that is as before; cycles of a tiny run on few cores are of uneven length."""
+BACK = 0.5
+"""Share of the pace before the fault that is as before: where others work too, that of any run varies so much."""
 
 
 def pace(looks: Sequence[Look]) -> float:
@@ -21,6 +22,15 @@ def pace(looks: Sequence[Look]) -> float:
         return 0.0
     rises = sum(max(0.0, after - before) for (_, before), (_, after) in pairwise(told))
     return rises / (told[-1][0] - told[0][0])
+
+
+def usual(paces: Sequence[float]) -> float:
+    """The pace that a run must have again: that before the fault, or if that was a burst, the median of all such.
+
+    Args:
+        paces: Before each fault so far, and before this one.
+    """
+    return min(paces[-1], median(paces))
 
 
 def recovered(looks: Sequence[Look], before: float) -> float | None:

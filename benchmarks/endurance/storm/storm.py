@@ -10,7 +10,7 @@ from benchmarks.endurance.storm.hitting import LOOK_S, Hit, Hitting
 from benchmarks.endurance.storm.leftovers import Traces
 from benchmarks.endurance.storm.lives import Lives, Look
 from benchmarks.endurance.storm.place import Place
-from benchmarks.endurance.storm.recovery import pace, recovered
+from benchmarks.endurance.storm.recovery import pace, recovered, usual
 
 BOUND_S, START_S = 60.0, 120.0
 """A run may take so long until it is back, and until its first checkpoint."""
@@ -73,16 +73,17 @@ class Storm:
     def _strike(self, fault: Fault, began: float) -> Strike:
         looks = self._looks(QUIET_S)
         before, cycle = pace(looks), max((look.cycle or 0.0 for look in looks), default=0.0)
+        must = usual([*(strike.pace for strike in self.strikes), before])
         self._traces.look(self._lives.run.process.pid)
         time.sleep(fault.wait_s)
         hit = self._hitting.hit(fault)
-        back = self._back(hit, before)
+        back = self._back(hit, must)
         if fault.target == NODE:
             self._place.add_node()
         took = None if back is None else back - hit.at
         return Strike(fault.kind, hit.instant, hit.at - began, cycle, before, took)
 
-    def _back(self, hit: Hit, before: float) -> float | None:
+    def _back(self, hit: Hit, must: float) -> float | None:
         """When the run was back; None if it was not in time."""
         looks: list[Look] = []
         end = time.monotonic() + BOUND_S
@@ -90,7 +91,7 @@ class Storm:
             self._mend()
             if looks or hit.replaced(self._lives):
                 looks.append(self._lives.look())
-                if (back := recovered(looks, before)) is not None:
+                if (back := recovered(looks, must)) is not None:
                     return back
             time.sleep(LOOK_S)
         return None
