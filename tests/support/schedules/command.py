@@ -82,7 +82,7 @@ def look_through(count: int, seed: int, run: Callable[[Schedule], None], *, shri
         derandomize=False,
         deadline=None,
         phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         report_multiple_bugs=False,
     )
     @given(schedules)

@@ -112,7 +112,7 @@ def _one_life(world: World, end: End | None) -> bool:
     except FAILURES as error:
         failed = error
     life.laws.hold_at_the_end(life.totals)
-    life.laws.hold_of_this_life(_since(life))
+    life.laws.hold_of_this_life(life.totals.since(life.before))
     if failed is not None:
         rightly = isinstance(failed, WorkerLostError) and (life.shell.learner_gone or life.lost_in_a_row())
         assert rightly, f"no reason to end: {failed}"
@@ -123,12 +123,5 @@ def _one_life(world: World, end: End | None) -> bool:
         assert life.stopping(), "a run ends before its last cycle only if it is asked to"
         world.happens("stop")
         return False
-    life.laws.hold_after_the_last()
+    life.laws.hold_after_the_last(life.totals)
     return True
-
-
-def _since(life: _Life) -> Totals:
-    totals = Totals({})
-    totals._of = Counter(life.totals._of)
-    totals._of.subtract(life.before)
-    return totals

@@ -48,13 +48,17 @@ class Totals:
     """A hub that keeps the totals of counters only, and goes on from those of a checkpoint."""
 
     def __init__(self, before: Mapping[str, float]) -> None:
-        self._of: Counter[str] = Counter(before)
+        self._of = dict(before)
 
     def record(self, samples: Sequence[Sample], cycle: int | None = None) -> None:
         for sample in samples:
             if CATALOGUE[sample.name].kind is Kind.COUNTER:
                 assert sample.value >= 0, f"{sample.key} falls by {-sample.value}"
-                self._of[sample.key] += sample.value
+                self._of[sample.key] = self._of.get(sample.key, 0.0) + sample.value
+
+    def since(self, before: Mapping[str, float]) -> "Totals":
+        """What came after these."""
+        return Totals({key: value - before.get(key, 0.0) for key, value in self._of.items()})
 
     def of(self, name: str) -> float:
         """Sum over all labels."""
