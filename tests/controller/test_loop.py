@@ -1,4 +1,4 @@
-"""The controller's laws, over workers that finish in any order, die, hang and repeat work."""
+"""The controller in single cases: workers that finish in any order, die and hang. `test_schedules.py` has its laws."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.faults import QuarantineSection
 from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.errors import BytesLostError, DeadlineError, GangLostError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.metrics.series import Sample
@@ -20,7 +19,6 @@ from advdmd_ray.stations.weights.store import Published
 from fake_shell import GROUP_BYTES, FakeShell, RecordingHub, Stage
 
 randoms = st.integers(0, 2**32).map(Random)
-hand_overs = st.sampled_from([None, 0.0, 0.5, 3.0])
 
 
 def config(**sections: dict[str, Any]) -> Config:
@@ -37,85 +35,7 @@ def config(**sections: dict[str, Any]) -> Config:
     return Config.model_validate(tree)
 
 
-# The laws, in any order of events -----------------------------------------------------------------------------------
-
-
-@settings(max_examples=60)
-@given(
-    random=randoms,
-    actors=st.integers(1, 5),
-    workers=st.integers(1, 3),
-    age=st.integers(0, 3),
-    leases=st.integers(1, 3),
-    hand_over_s=hand_overs,
-    lose=st.sampled_from([0.0, 0.2]),
-    gone=st.sampled_from([0.0, 0.2]),
-    lease_s=st.sampled_from([2.0, 6.0, 1e6]),
-)
-def test_every_ordinal_settles_exactly_once_whatever_happens(
-    random: Random,
-    actors: int,
-    workers: int,
-    age: int,
-    leases: int,
-    hand_over_s: float | None,
-    lose: float,
-    gone: float,
-    lease_s: float,
-) -> None:
-    run = config(
-        rollout={"actors": actors, "max_policy_age": age, "leases": leases, "lease_s": lease_s},
-        reward={"workers": workers},
-        buffer={"take_timeout_s": 1e6},
-    )
-    # Deaths at random are nobody's fault: the quarantine is told to wait for more of them.
-    run = run.model_copy(update={"quarantine": QuarantineSection(processes=100)})
-    stage = Stage(run, random=random, lose=lose, gone=gone, hand_over_s=hand_over_s)
-    assert stage.run() == 4
-    shell = stage.shell
-    assert shell.cycles == [(0, 1), (2, 3), (4, 5), (6, 7)]
-    assert max(shell.ages) <= age
-    assert stage.hub.total("advdmd_buffer_commits_total") == 8 + len(shell.gone)
-    assert stage.hub.total("advdmd_buffer_dropped_groups_total", reason="lost") == len(shell.gone)
-    assert stage.hub.total("advdmd_buffer_dropped_groups_total", reason="age") == 0
-    assert shell.most_busy <= actors
-    assert stage.hub.total("advdmd_run_workers_lost_total") == shell.deaths, "a death is counted once"
-    # An ordinal issued again keeps its prompt and its seed; attempts count up.
-    for ordinal in range(8):
-        issued = [lease for lease in shell.leases if lease.ordinal == ordinal]
-        assert len({(lease.prompt_id, lease.seed) for lease in issued}) == 1
-        assert [lease.attempt for lease in issued] == list(range(len(issued)))
-    assert stage.frontier.first_unsettled == 8
-    if lose == gone == 0 and lease_s == 1e6:
-        assert len(shell.leases) == 8
-        assert stage.hub.total("advdmd_buffer_duplicates_total") == 0
-
-
-@given(random=randoms)
-def test_late_duplicates_are_refused_and_change_nothing(random: Random) -> None:
-    run = config(rollout={"actors": 4, "lease_s": 0.5}, buffer={"take_timeout_s": 1e6}, run={"cycles": 6})
-    stage = Stage(run, random=random)
-    assert stage.run() == 6
-    assert stage.shell.cycles == [(o, o + 1) for o in range(0, 12, 2)]
-    assert stage.hub.total("advdmd_rollout_leases_reissued_total", reason="expired") > 0
-
-
-@given(random=randoms, groups=st.integers(2, 5), age=st.integers(0, 3), hand_over_s=hand_overs)
-def test_a_byte_cap_paces_the_leases_and_the_run_completes(
-    random: Random, groups: int, age: int, hand_over_s: float | None
-) -> None:
-    # 2**16 is the least the configuration allows, four groups; the rest of the cap is taken by larger groups.
-    run = config(rollout={"max_policy_age": age}, buffer={"max_bytes": groups * GROUP_BYTES + 2**16})
-    stage = Stage(run, random=random, hand_over_s=hand_over_s)
-    stage.buffer._max_bytes = groups * GROUP_BYTES
-
-    def has_room(lease: Lease) -> None:
-        held = stage.buffer.stats().bytes
-        assert held + stage.frontier.reserved * GROUP_BYTES <= groups * GROUP_BYTES
-
-    stage.shell.before_lease = has_room
-    assert stage.run() == 4
-    assert stage.frontier.first_unsettled == 8
+# Pace ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_in_which_nothing_can_move_ends_at_once() -> None:

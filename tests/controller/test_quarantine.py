@@ -2,12 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.frontier import PromptFrontier
@@ -132,51 +129,6 @@ def test_a_disk_that_refuses_costs_the_file_and_not_the_run(caplog: pytest.LogCa
     stage.kept.keep = refuses
     assert stage.run() == 4
     assert "no file of it could be written: [Errno 28] No space left on device" in caplog.text
-
-
-@settings(max_examples=60)
-@given(
-    random=st.integers(0, 2**32).map(Random),
-    broken=st.sets(st.integers(0, 9), max_size=4),
-    deadly=st.sets(st.integers(0, 9), max_size=3),
-    attempts=st.integers(1, 3),
-    hand_over_s=st.sampled_from([None, 0.5]),
-    lease_s=st.sampled_from([3.0, 1e6]),
-    lose=st.sampled_from([0.0, 0.2]),
-)
-def test_every_ordinal_settles_exactly_once_whichever_prompts_cannot_be_made(
-    random: Random,
-    broken: set[int],
-    deadly: set[int],
-    attempts: int,
-    hand_over_s: float | None,
-    lease_s: float,
-    lose: float,
-) -> None:
-    run = config(attempts=attempts, processes=2, share=1.0, recent=1000)
-    run = run.model_copy(update={"rollout": run.rollout.model_copy(update={"lease_s": lease_s})})
-    stage = Stage(
-        run,
-        random=random,
-        faulty=lambda lease, _: lease.prompt_id in broken,
-        deadly=lambda lease: lease.prompt_id in deadly,
-        hand_over_s=hand_over_s,
-        lose=lose,
-    )
-    assert stage.run() == 4
-    assert stage.shell.cycles == [(0, 1), (2, 3), (4, 5), (6, 7)]
-    assert stage.hub.total("advdmd_buffer_commits_total") == 8
-    for ordinal in range(8):
-        leases = issued(stage, ordinal)
-        works = [work_of(0, 10, ordinal, count) for count in range(len(leases))]
-        replaced = [works.index(work_of_lease) for work_of_lease in map(_work, leases)]
-        assert replaced == sorted(replaced), "a prompt that lost its place does not come back"
-        assert leases[-1].prompt_id not in broken | deadly or lease_s < 1e6
-
-
-def _work(lease: Lease) -> Any:
-    works = [work_of(0, 10, lease.ordinal, count) for count in range(40)]
-    return next(work for work in works if (work.prompt_id, work.seed) == (lease.prompt_id, lease.seed))
 
 
 def test_a_resumed_run_makes_the_substitute_of_an_ordinal_that_has_not_settled() -> None:
