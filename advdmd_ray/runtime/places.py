@@ -41,13 +41,16 @@ class Places:
             self._nodes = nodes_of_roles(self._config.ray.placement, [node.labels for node in self._look()])
         return self._nodes[role].selector
 
-    def options(self, role: str) -> dict[str, Any]:
-        """Ray's options of an actor of this role: on its nodes, and on one that is avoided only for want of another."""
+    def choices(self, role: str) -> list[dict[str, str]]:
+        """The selectors to try, one after the other: of a node that is avoided only for want of another."""
         selector, avoided = self.selector(role), self._losses.avoided()
-        if not avoided:
-            return {"label_selector": selector}
-        elsewhere = {**selector, NODE_ID: f"!in({','.join(avoided)})"}
-        return {"label_selector": elsewhere, "fallback_strategy": [{"label_selector": selector}]}
+        return [{**selector, NODE_ID: f"!in({','.join(avoided)})"}, selector] if avoided else [selector]
+
+    def options(self, role: str) -> dict[str, Any]:
+        """Ray's options of an actor of this role."""
+        first, *others = self.choices(role)
+        fallback = {"fallback_strategy": [{"label_selector": other} for other in others]} if others else {}
+        return {"label_selector": first, **fallback}
 
     def lost(self, node: str) -> None:
         """A process of ours ended on a node, or was given up there."""

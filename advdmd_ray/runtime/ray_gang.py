@@ -1,10 +1,13 @@
 """The learner's gang on Ray: one actor a rank, placed together, met at rank 0, and started from a checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import starmap
 from pathlib import Path
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advdmd_ray.config import Config
@@ -13,6 +16,10 @@ from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime.calls import MORE_TIME, Handle, answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.places import Places
+
+ELSEWHERE_S = 30.0
+"""A gang looks so long for room away from nodes that are avoided."""
+PING_S = 5.0
 
 
 class RayGang:
@@ -30,6 +37,7 @@ class RayGang:
         self._config, self._places = config, places
         self.ranks: list[Handle] = []
         self._group: PlacementGroup | None = None
+        self._nodes: list[str] = []  # of each rank
 
     def place(self) -> None:
         """Finds room for all ranks, and has them import what they need.
@@ -38,14 +46,37 @@ class RayGang:
             DeadlineError: if there is none in time.
         """
         learner, limit = self._config.learner, self._config.ray.start_timeout_s
-        bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
-        selectors = [self._places.selector("learner")] * learner.ranks
-        self._group = group = placement_group(
-            [bundle] * learner.ranks, strategy="PACK", bundle_label_selector=selectors
-        )
-        if not group.wait(limit):
+        *preferred, last = self._places.choices("learner")
+        tries = [*((selector, min(ELSEWHERE_S, limit)) for selector in preferred), (last, limit)]
+        self._group = group = next(filter(None, starmap(self._room, tries)), None)
+        if group is None:
             raise DeadlineError(f"waited {limit:.0f} s for room for the learner's gang; {MORE_TIME}")
+        where = placement_group_table(group)["bundles_to_node_id"]
+        self._nodes = [where[index] for index in range(learner.ranks)]
         self.ranks = [self._rank(group, index) for index in range(learner.ranks)]
+
+    def _room(self, selector: Mapping[str, str], within_s: float) -> PlacementGroup | None:
+        learner = self._config.learner
+        bundle = {"CPU": learner.num_cpus} | ({"GPU": learner.num_gpus} if learner.num_gpus else {})
+        selectors = [dict(selector)] * learner.ranks
+        group = placement_group([bundle] * learner.ranks, strategy="PACK", bundle_label_selector=selectors)
+        if group.wait(within_s):
+            return group
+        remove_placement_group(group)
+        return None
+
+    def note_losses(self) -> None:
+        """Has the nodes counted whose ranks are dead, or do not answer; none where no gang was placed."""
+        if not self.ranks:
+            return
+        pings = [rank.ping.remote() for rank in self.ranks]
+        answered, _ = ray.wait(pings, num_returns=len(pings), timeout=PING_S)
+        for node, ping in zip(self._nodes, pings, strict=True):
+            if ping in answered:
+                with suppress(RayError):
+                    ray.get(ping)
+                    continue
+            self._places.lost(node)
 
     def _rank(self, group: PlacementGroup, index: int) -> Handle:
         learner = self._config.learner
@@ -101,7 +132,7 @@ class RayGang:
         """Ends the ranks that are left, and gives their room back."""
         for rank in self.ranks:
             ray.kill(rank)
-        self.ranks = []
+        self.ranks, self._nodes = [], []
         if self._group is not None:
             remove_placement_group(self._group)
             self._group = None

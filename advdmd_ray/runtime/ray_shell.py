@@ -118,6 +118,7 @@ class RayShell:
         """
         if self._mark is None:
             raise ValueError("a shell restarts what it has started; start it first")
+        self._gang.note_losses()
         self._gang.end()
         self._landing, self._manifests = Landing(), {}
         self._crew.forget()

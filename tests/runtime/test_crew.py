@@ -1,17 +1,20 @@
 """Where the processes of crew and gang go, with stand-ins for Ray."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 from ray.exceptions import ActorDiedError
 
 from advdmd_ray.config import Config
+from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.needs.node_roles import LABEL, naming
 from advdmd_ray.runtime import crew, ray_gang
 from advdmd_ray.runtime.crew import Crew
 from advdmd_ray.runtime.node_losses import MOST_LOSSES
 from advdmd_ray.runtime.places import NODE_ID, Places
-from advdmd_ray.runtime.ray_gang import RayGang
+from advdmd_ray.runtime.ray_gang import ELSEWHERE_S, RayGang
 from advdmd_ray.runtime.waiting import Node
 
 CONFIG = Config.model_validate({"rollout": {"actors": 2}, "learner": {"ranks": 2, "num_cpus": 2}})
@@ -94,22 +97,94 @@ def test_actors_go_to_the_nodes_of_their_role(monkeypatch: pytest.MonkeyPatch) -
     assert all("fallback_strategy" not in given for given in ray.rollout.given)
 
 
+class Ranks:
+    """Stands for Ray under a gang of two: room on nodes, and ranks that live or do not answer.
+
+    Args:
+        monkeypatch: Puts it in Ray's place.
+        room: Whether there is some for a selector.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: Callable[[Mapping[str, str]], bool]) -> None:
+        self.asked: list[tuple[dict[str, str], float]] = []
+        self.removed = 0
+        self._room = room
+        self.pings: list[object] = ["lives", "lives"]
+        monkeypatch.setattr(ray_gang, "ray", self)
+        monkeypatch.setattr(ray_gang, "LearnerRank", self)
+        monkeypatch.setattr(ray_gang, "placement_group", self._group)
+        monkeypatch.setattr(ray_gang, "placement_group_table", lambda _: {"bundles_to_node_id": {0: "a", 1: "d"}})
+        monkeypatch.setattr(ray_gang, "remove_placement_group", self._remove)
+        monkeypatch.setattr(ray_gang, "PlacementGroupSchedulingStrategy", lambda *_, **__: None)
+
+    def _group(
+        self, bundles: list[dict[str, float]], *, strategy: str, bundle_label_selector: list[dict[str, str]]
+    ) -> "Room":
+        assert bundles == [{"CPU": 2.0}] * 2
+        assert strategy == "PACK"
+        first, second = bundle_label_selector
+        assert first == second
+        return Room(lambda seconds: self.asked.append((first, seconds)) or self._room(first))
+
+    def _remove(self, _: "Room") -> None:
+        self.removed += 1
+
+    # As the class of the ranks, a rank, and `ray`.
+    def options(self, **_: object) -> "Ranks":
+        return self
+
+    def remote(self, _: Config, index: int) -> Any:
+        return SimpleNamespace(ping=SimpleNamespace(remote=lambda: (index, self.pings[index])))
+
+    @staticmethod
+    def wait(pings: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        assert num_returns == len(pings)
+        assert timeout > 0
+        return [ping for ping in pings if ping[1] is not None], []
+
+    @staticmethod
+    def kill(rank: object) -> None:
+        assert isinstance(rank, SimpleNamespace)
+
+    @staticmethod
+    def get(ping: tuple[int, object]) -> object:
+        if isinstance(ping[1], Exception):
+            raise ping[1]
+        return ping[1]
+
+
+class Room(NamedTuple):
+    """A placement group."""
+
+    wait: Callable[[float], bool]
+
+
 def test_ranks_go_to_the_nodes_of_the_learner(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[list[dict[str, float]], dict[str, Any]]] = []
-
-    class Group:
-        def wait(self, _: float) -> bool:
-            return False
-
-    def placement_group(bundles: list[dict[str, float]], **given: Any) -> Group:
-        asked.append((bundles, given))
-        return Group()
-
-    monkeypatch.setattr(ray_gang, "placement_group", placement_group)
-    with pytest.raises(Exception, match="room for the learner's gang"):
+    ranks = Ranks(monkeypatch, lambda _: False)
+    with pytest.raises(DeadlineError, match="room for the learner's gang"):
         RayGang(CONFIG, places()).place()
-    selector = [naming("learner").selector] * 2
-    assert asked == [([{"CPU": 2.0}] * 2, {"strategy": "PACK", "bundle_label_selector": selector})]
+    assert ranks.asked == [(naming("learner").selector, 300.0)]
+    assert ranks.removed == 1, "nothing is asked for any more"
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+@pytest.mark.parametrize("lost", [None, ActorDiedError()])
+def test_a_gang_goes_away_from_a_node_that_ends_its_ranks_if_there_is_room(
+    lost: object, *, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks = Ranks(monkeypatch, lambda selector: elsewhere or NODE_ID not in selector)
+    gang = RayGang(CONFIG, places())
+    gang.place()
+    ranks.pings[1] = lost
+    for _ in range(MOST_LOSSES):
+        gang.note_losses()
+    gang.end()
+    gang.note_losses()
+    gang.place()
+    learner = naming("learner").selector
+    tried = [({**learner, NODE_ID: "!in(d)"}, ELSEWHERE_S), (learner, 300.0)]
+    assert ranks.asked == [(learner, 300.0), *tried[: 1 if elsewhere else 2]]
+    assert len(gang.ranks) == 2
 
 
 @pytest.mark.parametrize(

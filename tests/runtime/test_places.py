@@ -43,6 +43,8 @@ def test_a_node_where_processes_end_is_avoided_unless_it_alone_has_room(caplog: 
         "label_selector": {**UNLABELLED.selector, NODE_ID: "!in(b2)"},
         "fallback_strategy": [{"label_selector": UNLABELLED.selector}],
     }
+    learner = naming("learner").selector
+    assert chosen.choices("learner") == [{**learner, NODE_ID: "!in(b2)"}, learner]
     (line,) = (record.getMessage() for record in caplog.records)
     assert (
         line == "3 workers ended on node host-b within 600 s; where others have room none is started there for 1800 s"

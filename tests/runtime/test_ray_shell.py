@@ -104,6 +104,7 @@ class World:
             monkeypatch.setattr(module, "ray", self)
         monkeypatch.setattr(ray_gang, "placement_group", lambda *_, **__: Group(room=room))
         monkeypatch.setattr(ray_gang, "remove_placement_group", self.freed.append)
+        monkeypatch.setattr(ray_gang, "placement_group_table", lambda _: {"bundles_to_node_id": {0: "a", 1: "a"}})
         monkeypatch.setattr(ray_gang, "PlacementGroupSchedulingStrategy", lambda *_, **__: None)
         monkeypatch.setattr(crew, "RolloutActor", Kind(self.events))
         monkeypatch.setattr(crew, "RewardActor", Kind(self.events))
@@ -137,9 +138,13 @@ class World:
         assert what is FACTS
         return "facts"
 
-    def wait(self, tickets: list[str], timeout: float) -> tuple[list[str], list[str]]:
+    def wait(self, tickets: list[str], timeout: float, num_returns: int = 1) -> tuple[list[str], list[str]]:
         assert timeout > 0
-        return tickets[-1:], tickets[:-1]
+        return tickets[-num_returns:], tickets[:-num_returns]
+
+    @staticmethod
+    def get(ticket: str) -> str:
+        return ticket
 
     def kill(self, actor: Actor) -> None:
         self.killed.append(actor.name)
@@ -310,6 +315,7 @@ def test_a_gang_that_was_lost_ends_and_another_joins_from_the_checkpoint_with_th
     world.events.clear()
     shell.restart(Path("/runs/one/checkpoints/step-4"))
     assert world.killed == ["learner-0", "learner-1"]
+    assert [event[:2] for event in world.events[:2]] == [("learner-0", "ping"), ("learner-1", "ping")], "who is lost?"
     assert len(world.freed) == 1
     hired = [event[0] for event in world.events if event[1] == "hired"]
     assert hired == ["learner-0", "learner-1"]
