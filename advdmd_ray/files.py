@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from advdmd_ray.errors import DiskError
+from advdmd_ray.errors import FAILURES, DiskError, UserError
 
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """What a disk refuses to write with: full, over a quota, over a limit of the process, broken, or read-only."""
@@ -68,6 +68,8 @@ def disk_told(what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
+    except (UserError, *FAILURES):  # says what it means already
+        raise
     except Exception as error:
         reason = _refusal(error)
         if reason is None:
