@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -103,6 +104,9 @@ class ScriptedShell:
         self._world.happens("worker removed")
         self.rows.pop(worker, None)
         self.processes.kill(self.processes.of.pop(worker))
+
+    def restart(self, checkpoint: Path | None) -> None:
+        raise AssertionError(f"the controller starts no gang, from {checkpoint} or otherwise: `Training` does")
 
     def _up(self, process: Process) -> str:
         process.told = True
