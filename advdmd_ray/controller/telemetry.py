@@ -303,6 +303,7 @@ class Telemetry:
     def send(self) -> None:
         """Gives the hub all that was gathered."""
         self._sent = self._clock()
+        self._tell_who_is_up()
         samples = self._batch.drain()
         if self._counted is not None:
             for sample in samples:
