@@ -54,13 +54,14 @@ class Deadlines:
             DeadlineError: if nothing else moves; both name what it waits for and the setting that would wait longer.
         """
         if self.learner_busy:
-            since, limit, setting = self._since, self._config.learner.cycle_timeout_s, "learner.cycle_timeout_s"
+            since, limit = self._since, self._config.learner.cycle_timeout_s
+            kind, setting = GangLostError, "learner.cycle_timeout_s"
         else:
             since, limit = max(self._since, self._commit_at), self._config.buffer.take_timeout_s
-            setting = "buffer.take_timeout_s"
+            kind, setting = DeadlineError, "buffer.take_timeout_s"
         waited = self._clock() - since
         if waited > limit:
-            raise (GangLostError if self.learner_busy else DeadlineError)(
+            raise kind(
                 f"no progress for {waited:.0f} s: {waiting_for()}; see the workers' logs, or raise {setting} if this "
                 "only takes so long"
             )

@@ -86,7 +86,7 @@ class HubProcess:
         self._process: psutil.Process | None = None
         try:
             number, began = self._answer(self._actor.meet.remote(folder.mark()))
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else knows of the process
             self.end()
             raise
         # Not there where Ray's processes are numbered apart from this one, as in another container; then some other may
