@@ -4,6 +4,7 @@ import copy
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,8 +33,9 @@ MOST_IN_A_ROW = 2
 """Losses of one worker by chance: nobody gives it up for bad luck."""
 
 
+@lru_cache(maxsize=256)
 def manifest(stream: Stream, version: int) -> Manifest:
-    """The manifest of a version."""
+    """That of a version; no two have the same digest."""
     return pack(stream, version, {"w": torch.tensor(float(version))}).manifest
 
 

@@ -18,10 +18,11 @@ from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
+from fake_shell import cycle_report, manifest
 from schedules.drawn import PROMPTS, Fault
-from schedules.made import Bytes, cycle_report, size_of
+from schedules.made import Bytes, size_of
 from schedules.processes import Node, Process, Processes, Work
-from schedules.world import World, manifest
+from schedules.world import World
 
 GENERATE, HAND_OVER, SCORE, BRING, LEARN = range(5)
 HELD_BACK, HELD_BACK_S, LATEST_S = 7, 0.25, 1.0
@@ -285,7 +286,7 @@ class ScriptedShell:
     def _cycled(self, ordinals: tuple[int, ...]) -> CycleOutcome:
         self._world.trained.extend(ordinals)
         self.version += 1
-        report = cycle_report(self.version, len(ordinals))
+        report = cycle_report(self.version, trajectories=4 * len(ordinals))
         return CycleOutcome(report, manifest("student", self.version), manifest("discriminator", self.version), 1)
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Task:

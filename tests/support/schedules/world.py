@@ -4,23 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
-
-import torch
 
 from advdmd_ray.controller.staff import Staff, worker_names
 from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
 from advdmd_ray.metrics.series import Sample
-from advdmd_ray.stations.records import Stream
-from advdmd_ray.stations.weights.snapshot import Manifest, pack
 from schedules.drawn import Fault, Moment, Schedule
-
-
-@lru_cache(maxsize=256)
-def manifest(stream: Stream, version: int) -> Manifest:
-    """That of a version; no two have the same digest."""
-    return pack(stream, version, {"w": torch.tensor(float(version))}).manifest
 
 
 class DriverDied(BaseException):
