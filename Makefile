@@ -49,7 +49,7 @@ pretrain: $(STAMP) ## Train the small digits teacher again, into runs/teacher
 bench: $(STAMP) ## Time the data path on this machine against its rivals, in turns, into runs/bench (RIVALS=DIR)
 	@PYTHONPATH="$(CURDIR)$(if $(RIVALS),:$(abspath $(RIVALS)))" $(BIN)/python -m benchmarks.host $(ARGS)
 
-bench-memory: $(STAMP) ## Run 20,000 tiny groups and say how the memory of each process grows (10 to 20 minutes)
+bench-memory: $(STAMP) ## Run 20,000 tiny groups and say how memory, handles and threads of each process grow (ARGS="--minutes 60": a soak)
 	@$(BIN)/python -m benchmarks.endurance $(ARGS)
 
 bench-profile: $(STAMP) ## Say and draw which functions the processes of a run are busy with (2 minutes; ARGS="--config shapes")

@@ -1,4 +1,4 @@
-"""What the samples of a run say: for each process its memory, and how that grows with the groups."""
+"""What the samples of a run say: for each process what it holds, and how that grows with the groups."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,10 @@ WARM_UP = 0.25
 HORIZON = 20_000
 """Groups over which a growth is told."""
 SMALL = 0.01
-"""Growth over the horizon, as a share of the memory, that is flat."""
+"""Growth over the horizon, as a share of what is held, that is flat."""
+
+KINDS = {"own": ("MB", 1e6), "shared": ("MB", 1e6), "handles": ("", 1.0), "threads": ("", 1.0)}
+"""What `Held` has, in which unit it is told, and how much of it that is."""
 
 Verdict = Literal["flat", "no trend", "grows", "shrinks"]
 Sample = Mapping[str, Any]
@@ -24,13 +27,13 @@ Sample = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One kind of memory of one process.
+    """One kind of what a process holds.
 
     Attributes:
         role: Of the process.
-        kind: `own` or `shared`, see `Resident`.
-        median: Bytes, median after the warm-up.
-        slope: Bytes for each group.
+        kind: See `Held`.
+        median: Bytes or count, median after the warm-up.
+        slope: Of that, for each group.
     """
 
     role: str
@@ -63,7 +66,7 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def series(samples: Sequence[Sample], role: str, kind: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Groups, and bytes of one kind of one role."""
+    """Groups, and what one role holds of one kind."""
     groups = np.array([sample["groups"] for sample in samples], dtype=np.float64)
     return groups, np.array([sample["roles"][role][kind] for sample in samples], dtype=np.float64)
 
@@ -76,7 +79,7 @@ def findings(samples: Sequence[Sample]) -> list[Finding]:
     """
     made = []
     for role in samples[-1]["roles"]:
-        for kind in ("own", "shared"):
+        for kind in KINDS:
             groups, size = series(samples, role, kind)
             after = groups >= WARM_UP * groups[-1]
             made.append(Finding(role, kind, float(np.median(size[after])), fitted(groups[after], size[after])))
@@ -85,9 +88,11 @@ def findings(samples: Sequence[Sample]) -> list[Finding]:
 
 def table(made: Sequence[Finding]) -> str:
     """The findings as lines for a terminal, megabytes of 10^6 bytes."""
-    lines = [f"{'process':<31}{'memory':<8}{'MB':>8}   growth in {HORIZON:,} groups, MB [95 %]"]
+    lines = [f"{'process':<31}{'holds':<12}{'median':>8}   growth in {HORIZON:,} groups [95 %]"]
     for each in made:
-        growth, low, high = (HORIZON * value / 1e6 for value in (each.slope.value, each.slope.low, each.slope.high))
+        unit, much = KINDS[each.kind]
+        growth, low, high = (HORIZON * value / much for value in (each.slope.value, each.slope.low, each.slope.high))
         interval = f"{growth:+.2f} [{low:+.2f}, {high:+.2f}]"
-        lines.append(f"{each.role:<31}{each.kind:<8}{each.median / 1e6:8.1f}   {interval:<26} {each.verdict}")
+        kind = f"{each.kind}, {unit}".removesuffix(", ")
+        lines.append(f"{each.role:<31}{kind:<12}{each.median / much:8.1f}   {interval:<26} {each.verdict}")
     return "\n".join(lines) + "\n"

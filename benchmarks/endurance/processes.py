@@ -1,4 +1,4 @@
-"""The processes of one run, by their role, and the memory of each."""
+"""The processes of one run, by their role, and what each of them holds of the machine."""
 
 import contextlib
 import os
@@ -17,23 +17,35 @@ _ROLES: Mapping[str, str] = {
     "LearnerRank": "learner rank",
     "raylet": "raylet, with the object store",
     "gcs_server": "Ray's control service",
+    "dashboard.py": "Ray's dashboard",
+    "DashboardAgent": "Ray's dashboard agent",
+    "RuntimeEnvAgent": "Ray's environment agent",
+    "monitor.py": "Ray's autoscaler",
+    "log_monitor.py": "Ray's log monitor",
 }
+"""By the start of its title, the name of its program, or that of the script that it runs."""
+SCRIPT_AT = 3
+"""A script is among so many first words of a command: python, -u, script."""
 ROLES = (DRIVER, *_ROLES.values())
 """The controller, the buffer's index and the weight store are in the driver; so are the bytes of groups that Ray finds
 too small for its object store."""
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
-    """Resident memory of a process, bytes.
+class Held:
+    """What a process holds.
 
     Attributes:
-        own: Its anonymous pages: the heap, which is where leaks are.
-        shared: Pages of files and of shared memory: libraries, and what it touched of the object store.
+        own: Bytes of its anonymous pages: the heap, which is where leaks are.
+        shared: Bytes of its pages of files and of shared memory: libraries, and what it touched of the object store.
+        handles: Open files, sockets and pipes.
+        threads: Its threads.
     """
 
     own: int
     shared: int
+    handles: int
+    threads: int
 
 
 def found(mark: str, driver: int) -> dict[str, psutil.Process]:
@@ -59,15 +71,17 @@ def having(mark: str, driver: int, role: str) -> list[psutil.Process]:
 def _role(process: psutil.Process) -> str | None:
     command = process.cmdline()
     title = " ".join(command[:1])
-    kinds = (kind for kind in _ROLES if title.startswith(f"ray::{kind}") or os.path.basename(title) == kind)  # noqa: PTH119 - a title is no path
+    programs = {os.path.basename(part) for part in command[:SCRIPT_AT]}  # noqa: PTH119 - a title is no path
+    kinds = (kind for kind in _ROLES if title.startswith(f"ray::{kind}") or kind in programs)
     return next((_ROLES[kind] for kind in kinds), None)
 
 
-def resident(process: psutil.Process) -> Resident:
+def held(process: psutil.Process) -> Held:
     """What it has now.
 
     Raises:
         psutil.Error: if it ended.
     """
-    memory = process.memory_info()
-    return Resident(own=memory.rss - memory.shared, shared=memory.shared)
+    with process.oneshot():
+        memory = process.memory_info()
+        return Held(memory.rss - memory.shared, memory.shared, process.num_fds(), process.num_threads())

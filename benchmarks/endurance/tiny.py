@@ -19,12 +19,13 @@ def write_teacher(folder: Path) -> Path:
     return folder
 
 
-def tiny_settings(folder: Path, groups: int) -> dict[str, Any]:
+def tiny_settings(folder: Path, groups: int, limit_s: float | None = None) -> dict[str, Any]:
     """The configuration of a run of so many groups, in which every network learns and every station works.
 
     Args:
         folder: Holds the teacher, which `write_teacher` wrote to `folder/teacher`, and takes the run `folder/run`.
         groups: A multiple of 32.
+        limit_s: Seconds of training after which it ends before that, unless None.
 
     Raises:
         ValueError: if it is none.
@@ -33,7 +34,7 @@ def tiny_settings(folder: Path, groups: int) -> dict[str, Any]:
         raise ValueError(f"the groups of a run are a multiple of {PER_CYCLE}, got {groups}")
     batch = {"batch_size": PER_CYCLE}
     return {
-        "run": {"name": "run", "output": str(folder), "cycles": groups // PER_CYCLE},
+        "run": {"name": "run", "output": str(folder), "cycles": groups // PER_CYCLE, "time_limit_s": limit_s},
         "model": {"path": str(folder / "teacher")},
         "diffusion": {"sigmas": [1.0, 0.5]},
         "rollout": {"actors": 1, "group_size": GROUP_SIZE, "groups_per_cycle": PER_CYCLE},

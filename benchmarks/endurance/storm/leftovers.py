@@ -17,7 +17,7 @@ from benchmarks.endurance.processes import MARK, found
 SHARED = Path("/dev/shm")  # noqa: S108 - where Linux has its shared memory
 GONE_S = 15.0
 """Workers may take so long to end after their driver."""
-OF_RAY = ("raylet", "Ray's control service")
+OF_RAY = ("raylet", "Ray's")
 
 
 @dataclass

@@ -13,10 +13,11 @@ from benchmarks.endurance.picture import draw
 from benchmarks.endurance.tiny import tiny_settings
 
 SIZE = 100e6
+HELD = {"own": SIZE, "shared": 5e6, "handles": 40, "threads": 12}
 
 
 def sample(groups: int, **roles: float) -> dict[str, Any]:
-    return {"seconds": 1.0, "groups": groups, "roles": {k: {"own": v, "shared": 5e6} for k, v in roles.items()}}
+    return {"seconds": 1.0, "groups": groups, "roles": {k: HELD | {"own": v} for k, v in roles.items()}}
 
 
 def a_run(growth: float, wobble: float = 0.0) -> list[dict[str, Any]]:
@@ -43,10 +44,22 @@ def a_run(growth: float, wobble: float = 0.0) -> list[dict[str, Any]]:
 def test_a_process_is_judged_by_the_whole_interval_after_the_warm_up(
     growth: float, wobble: float, verdict: str
 ) -> None:
-    own, shared = findings(a_run(growth, wobble))
-    assert (own.kind, own.verdict, shared.kind, shared.verdict) == ("own", verdict, "shared", "flat")
+    own, *others = findings(a_run(growth, wobble))
+    assert (own.kind, own.verdict) == ("own", verdict)
+    assert [(each.kind, each.verdict) for each in others] == [
+        (kind, "flat") for kind in ("shared", "handles", "threads")
+    ]
     assert own.slope.low <= growth / 20_000 <= own.slope.high
     assert verdict in table([own])
+
+
+def test_a_process_that_leaves_a_file_open_in_each_thousand_groups_grows() -> None:
+    samples = a_run(0.0)
+    for line in samples:
+        line["roles"]["hub"]["handles"] = 40 + line["groups"] // 1000
+    handles = next(each for each in findings(samples) if each.kind == "handles")
+    assert handles.verdict == "grows"
+    assert 20_000 * handles.slope.value == pytest.approx(20, rel=0.05)
 
 
 def test_samples_before_all_processes_are_up_or_after_one_has_ended_and_half_a_line_are_left_out(
