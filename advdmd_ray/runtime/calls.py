@@ -32,6 +32,10 @@ Handle = Any
 PULSE = "pulse"
 """Group of the calls that an actor answers beside whatever else it does, in a thread of their own."""
 ANSWER_S = 120.0
+SILENCE_S = 60.0
+"""A process that starts or works at a piece and says nothing for so long, not even if asked, is as good as dead.
+
+Longer than `ray.hang_s`: imports and loads from a slow disk may keep Python from answering."""
 MORE_TIME = "check the cluster's free CPUs and GPUs or raise ray.start_timeout_s"
 """What helps a start that waits for workers in vain."""
 # How Ray says that a worker or its node is gone, or bytes with it.
@@ -45,6 +49,11 @@ LOST = (
 )
 # What a worker raises with one clear line of its own.
 _CLEAR = (CheckpointError, DeadlineError, DiskError, UserError, WeightsMismatchError, WorkerLostError)
+
+
+def silent(seconds: float) -> str:
+    """What is said of a process that is given up because it says nothing."""
+    return f"has not answered for {seconds:g} s"
 
 
 def answer(

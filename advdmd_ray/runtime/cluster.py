@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.texts import address_fault
@@ -18,6 +17,8 @@ from advdmd_ray.runtime.stopping import interrupting
 from advdmd_ray.runtime.waiting import less, wait_for_room
 
 CONNECT_S = 10.0
+MOST_SAID = 400
+"""Characters of what Ray says that are passed on."""
 # No usage statistics; workers' lines without colour codes, as they go into job logs too; and no second copy of a
 # failed job's error for each of its results that nobody asked for.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
@@ -67,11 +68,11 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
         _check_answers(address)
         try:
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
-        except (ConnectionError, AuthenticationError) as error:
-            first = str(error).strip().splitlines()[0]
+        except Exception as error:  # noqa: BLE001 - Ray raises plain ones too; none goes on
             raise UserError(
-                f"no Ray cluster takes us at {address} ({first}); start one with ray start --head, give both sides the "
-                "same RAY_AUTH_MODE and token, or unset RAY_ADDRESS to start a local Ray"
+                f"no Ray cluster takes us at {address} ({_line(error)}); start one with ray start --head, give both "
+                "sides the same versions of Ray and Python, RAY_AUTH_MODE and token, or unset RAY_ADDRESS to start a "
+                "local Ray"
             ) from None
     else:
         os.environ.setdefault(*_FEW_TASKS)
@@ -85,11 +86,10 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
                 log_to_driver=True,
                 logging_level=logging.WARNING,
             )
-        except (RuntimeError, ValueError, OSError, RayError) as error:
-            first = str(error).strip().partition("\n")[0]
+        except Exception as error:  # noqa: BLE001 - Ray raises plain ones too; none goes on
             raise UserError(
-                f"no local Ray starts here ({type(error).__name__}: {first}); look into {ray_disk().folder}, free "
-                "memory and disk, lower ray.object_store_bytes, or train with --local"
+                f"no local Ray starts here ({type(error).__name__}: {_line(error)}); look into {ray_disk().folder}, "
+                "free memory and disk, lower ray.object_store_bytes, or train with --local"
             ) from None
     # Now, as Ray takes SIGTERM to mean sys.exit(15) from its init on.
     with interrupting():
@@ -97,6 +97,11 @@ def met(address: str | None, object_store_bytes: int | None) -> Iterator[bool]:
             yield joins
         finally:
             ray.shutdown()
+
+
+def _line(error: Exception) -> str:
+    """What Ray says, which may be several lines, as one."""
+    return " ".join(str(error).split())[:MOST_SAID]
 
 
 def _check_answers(address: str) -> None:

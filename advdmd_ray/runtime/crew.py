@@ -58,9 +58,19 @@ class Crew:
         for name in reward:
             self._processes[name].prepare.remote(whole=self._config.asks_oracle)
 
-    def encode(self) -> ray.ObjectRefGenerator:
-        """Has one of the actors, which imports the same for its network, encode the prompts."""
-        return self._processes[self._first["rollout"][0]].encode.remote()
+    @property
+    def encoder(self) -> Handle:
+        """One of the actors, which imports the same for its network: it encodes the prompts."""
+        return self._processes[self._first["rollout"][0]]
+
+    def replace_encoder(self, lost: Handle) -> Handle:
+        """Ends it, and starts another under its name."""
+        name = self._first["rollout"][0]
+        self._note_loss(name)
+        ray.kill(lost)
+        self._processes[name] = process = self._started(name)
+        process.prepare.remote(whole=True)
+        return process
 
     def open(self, table: tuple[ray.ObjectRef, ...]) -> dict[str, ray.ObjectRef]:
         """Gives all of them the prompts; returns by name what tells that each is up."""

@@ -11,13 +11,14 @@ from advdmd_ray.data.encoding import MOST_THREADS
 from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.models.pipeline import image_encoder, load_pipeline
 from advdmd_ray.runs.lasting import LATENTS, Mark, marked
-from advdmd_ray.runtime.calls import Handle
+from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
+from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.runtime.team import team_of
 
 
-@ray.remote
-class EncodingActor:
+@ray.remote(concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
+class EncodingActor(Pulsed):
     """Holds the image codec and encodes one shard after the other."""
 
     def __init__(self, config: Config, threads: int, mark: Mark) -> None:
@@ -60,7 +61,8 @@ def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask]) -> Iterator[En
         return
     team = team_of(config, len(tasks))
     threads = max(1, min(MOST_THREADS, int(ray.cluster_resources().get("CPU", 1)) // team.actors))
-    made: Handle = EncodingActor.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
+    kind: Handle = EncodingActor
+    made = kind.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
     with (
         marked(config.latents, LATENTS) as mark,
         hired(lambda: made.remote(config, threads, mark), team.actors) as actors,

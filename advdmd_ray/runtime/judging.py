@@ -14,9 +14,11 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, JudgeInputs, Piece, PieceDrawer, calls, judge_inputs, pieces_of
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.verdict import drawing_threads, threads
-from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.aside import aside
+from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.dealing import deal, hired
 from advdmd_ray.runtime.display import judge_progress
+from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.runtime.team import Team, team_of
 
 ENCODING_THREADS = 1
@@ -52,8 +54,8 @@ def patience_s(config: Config, pieces: list[Piece], *, elsewhere: bool = False) 
     return config.ray.start_timeout_s + SLACK * trajectory * longest / config.steps
 
 
-@ray.remote
-class JudgeActor:
+@ray.remote(concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
+class JudgeActor(Pulsed):
     """Draws one piece after the other.
 
     Args:
@@ -85,18 +87,15 @@ class JudgeActor:
         return len(piece.images), self._drawer.draw(piece)
 
 
-# As for the prompts of the run: no CPU is asked for, and what ended it once would end it again.
-@ray.remote(num_cpus=0, max_retries=0)
 def encoded_inputs(config: Config, count: int | None) -> tuple[int, JudgeInputs]:
-    """`judge_inputs` away from the driver, behind their number; the text encoders leave with the task's process."""
+    """`judge_inputs` behind their number, in a process of its own, with which the text encoders leave."""
     with threads(drawing_threads("cuda" if ray.get_gpu_ids() else "cpu") if count is None else count):
         inputs = judge_inputs(config)
     return len(inputs.prompts), inputs
 
 
-@ray.remote(num_cpus=0, max_retries=0)
 def scored(config: Config, pieces: list[Piece], *drawn: Drawn) -> Judged:
-    """`judged_run` away from the driver."""
+    """`judged_run` in a process of its own."""
     with threads(usable_cores()):
         return judged_run(config, dict(zip(pieces, drawn, strict=True)))
 
@@ -120,8 +119,9 @@ def judged_on_ray(config: Config, student: Path, here: NodeAffinitySchedulingStr
     count = max(config.rollout.threads, int(ray.cluster_resources().get("CPU", 1)) // team.actors)
     mark = RunFolder(config.folder).mark()
     drawn = drawn_by(team, config, student, pieces, patience_s(config, pieces), count, mark)
-    scoring: Handle = scored.options(name="judge", scheduling_strategy=here)
-    return answer(scoring.remote(config, pieces, *drawn), "the judge's figures", VERDICT_S)
+    what = "the judge's figures"
+    judged, _ = aside(scored, config, pieces, *drawn, what=what, limit_s=VERDICT_S, scheduling_strategy=here)
+    return judged
 
 
 def drawn_by(
@@ -153,10 +153,17 @@ def drawn_by(
         UserError: if none of them sees the folder.
         RayTaskError: for whatever a worker does not expect.
     """
-    encoding: Handle = encoded_inputs.options(num_returns=2, num_gpus=min(team.num_gpus, config.rollout.num_gpus))
-    prompts, inputs = encoding.remote(config, None if count is None else ENCODING_THREADS)
-    answer(prompts, "the encoding of the judge's prompts", limit)
-    made: Handle = JudgeActor.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
+    _, (inputs,) = aside(
+        encoded_inputs,
+        config,
+        None if count is None else ENCODING_THREADS,
+        what="the encoding of the judge's prompts",
+        limit_s=limit,
+        returns=2,
+        num_gpus=min(team.num_gpus, config.rollout.num_gpus),
+    )
+    kind: Handle = JudgeActor
+    made = kind.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
     drawn: dict[Piece, ray.ObjectRef] = {}
 
     def begin(actor: Handle, piece: Piece) -> ray.ObjectRef:

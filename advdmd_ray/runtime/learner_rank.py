@@ -21,15 +21,16 @@ from advdmd_ray.runs.folder import check_writable
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.parts.networks import device_of, import_networks
 from advdmd_ray.runs.parts.workers import learner_parts
-from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.calls import PULSE, answer
+from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 from advdmd_ray.stations.records import GroupInfo
 
 GroupReferences: TypeAlias = tuple[ray.ObjectRef, ray.ObjectRef]
 
 
-@ray.remote
-class LearnerRank(LearnerWorker):
+@ray.remote(concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
+class LearnerRank(LearnerWorker, Pulsed):
     """One rank; all ranks get every call in the same order. Collectives stay between the ranks.
 
     It is a worker once it has joined: not before, as the ranks must be placed first, and not in the constructor, whose
@@ -90,9 +91,6 @@ class LearnerRank(LearnerWorker):
             timeout_s=learner.cycle_timeout_s,
             meeting=self._meeting if self._rank == 0 else None,
         )
-
-    def ping(self) -> None:
-        """Answers when it has nothing else to do."""
 
     def fetch(self, groups: Sequence[tuple[GroupInfo, GroupReferences]]) -> tuple[int, ...]:
         """Brings the bytes of this rank's share to its node and holds these views of its memory for the next cycle.

@@ -1,9 +1,10 @@
 """Ray as the place of a run: its workers are actors, on the cluster that the configuration names or a local Ray."""
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
@@ -21,7 +22,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.memory import sizes_of
 from advdmd_ray.runs.needs.spilling import ray_disk, spilling
 from advdmd_ray.runs.needs.texts import text_need
-from advdmd_ray.runtime.calls import Handle, answer
+from advdmd_ray.runtime.aside import aside
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.image_encoding import encoded_on_ray
 from advdmd_ray.runtime.judging import judged_on_ray
@@ -93,11 +94,10 @@ class RayPlace:
         self.hub.reopen(lambda: cut_back_to(checkpoint, RunFolder(self._config.folder)))
 
     def export(self) -> Path:
-        """See `Place`: in a task beside the driver."""
+        """See `Place`: in a process beside the driver, which moves no tensors."""
         self.hub.flush()
-        exporting: Handle = exported.options(name="export", scheduling_strategy=_here())
         try:
-            return answer(exporting.remote(self._config), "the export of the student", export_s(self._config))
+            return self._aside(export, self._config, what="the export of the student", limit_s=export_s(self._config))
         except (DeadlineError, WorkerLostError) as error:
             raise type(error)(
                 f"{error}; the training is done and in its checkpoint, from which `advdmd export` writes the student"
@@ -111,9 +111,12 @@ class RayPlace:
             raise worker_failed(RunFolder(self._config.folder), error.cause, str(error)) from error
 
     def report(self, phases: Phases, judged: Judged) -> None:
-        """See `Place`: in a task beside the driver."""
-        reporting: Handle = reported.options(name="report", scheduling_strategy=_here())
-        answer(reporting.remote(self._config, phases, judged), "the report", REPORT_S)
+        """See `Place`: in a process beside the driver."""
+        self._aside(report_run, self._config, phases, judged, what="the report", limit_s=REPORT_S)
+
+    def _aside(self, work: Callable[..., Any], *given: Any, what: str, limit_s: float) -> Any:
+        value, _ = aside(work, *given, what=what, limit_s=limit_s, scheduling_strategy=_here())
+        return value
 
 
 def located(config: Config) -> Config:
@@ -130,20 +133,6 @@ def located(config: Config) -> Config:
 def _here() -> NodeAffinitySchedulingStrategy:
     """This node: whatever writes into the run folder or listens on loopback stays beside the driver."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
-# They must run beside the driver, where a cluster's head often offers no CPU. Ray does not try them again: what ended
-# one once would end it again, and nobody would be told.
-@ray.remote(num_cpus=0, max_retries=0)
-def exported(config: Config) -> Path:
-    """`export` away from the driver, which moves no tensors."""
-    return export(config)
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def reported(config: Config, phases: Phases, judged: Judged) -> None:
-    """`report_run` away from the driver."""
-    report_run(config, phases, judged)
 
 
 def export_s(config: Config) -> float:

@@ -81,9 +81,10 @@ class RayGang:
     def _rank(self, group: PlacementGroup, index: int) -> Handle:
         learner = self._config.learner
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-        return LearnerRank.options(
-            num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, scheduling_strategy=strategy
-        ).remote(self._config, index)
+        kind: Handle = LearnerRank
+        return kind.options(num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, scheduling_strategy=strategy).remote(
+            self._config, index
+        )
 
     def prepare(self, mark: Mark) -> list[ray.ObjectRef]:
         """Has the ranks look for the run folder, then import what they need.

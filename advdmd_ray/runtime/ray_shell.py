@@ -5,10 +5,9 @@ issues its work again. The learner's gang is placed together, and lost together:
 while the actors stay.
 """
 
-import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,25 +21,22 @@ from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.data.registry import source_of
-from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runtime.calls import MORE_TIME, answer
-from advdmd_ray.runtime.crew import Crew, may_start
+from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.crew import Crew
 from advdmd_ray.runtime.display import samples_progress, texts_progress
-from advdmd_ray.runtime.encoding import begin_encoding, encoded
+from advdmd_ray.runtime.encoding import encoded, text_actor
 from advdmd_ray.runtime.landing import Landing
 from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.ray_gang import RayGang
 from advdmd_ray.runtime.shards import make_shards
+from advdmd_ray.runtime.starting import Starting
 from advdmd_ray.stations.records import GroupInfo, Lease, Stream
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
 
 # Ray hears of a dead process at once, of a dead node after 15 seconds.
 DEATH_S = 20.0
-
-
-logger = logging.getLogger(__name__)
 
 
 class RayShell:
@@ -51,8 +47,8 @@ class RayShell:
         backend: What the ranks reduce over, once started.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config, self._clock = config, clock
         places = Places(config)
         self._gang, self._crew = RayGang(config, places), Crew(config, places=places)
         self._landing = Landing()
@@ -84,22 +80,22 @@ class RayShell:
 
         Raises:
             DeadlineError: naming the workers that are not up in time.
-            WorkerLostError: if one dies on the way.
+            WorkerLostError: if one is lost on the way over and over.
             UserError: if a rank does not see the run folder.
         """
-        config, limit, self._mark = self._config, self._config.ray.start_timeout_s, mark
-        self._gang.place()
-        sights = self._gang.prepare(mark)
+        config, self._mark = self._config, mark
+        starting = Starting(config, self._gang, self._crew, mark, config.learner.restarts, self._clock)
+        sights = starting.place()
         shards = source_of(config).shards()
         made_first = shards if shards is not None and shards.missing() else None
-        if made_first is not None:
-            encoding = begin_encoding(config)
-        else:
+        if made_first is None:
             self._crew.hire()
-            encoding = self._crew.encode()
-        self._gang.check_seen(sights)  # before the texts: they may take an hour
-        with texts_progress() as progress:
-            facts, payloads = encoded(encoding, limit, progress)
+            encoder = nullcontext((self._crew.encoder, self._crew.replace_encoder))
+        else:
+            encoder = text_actor(config)
+        with encoder as (first, replace), texts_progress() as progress:
+            starting.check_seen(sights)  # before the texts: they may take an hour
+            facts, payloads = encoded(first, replace, config.ray.start_timeout_s, progress)
         clock.ended("texts")
         # Once, however many workers there are; held for replacements.
         self.prompts, table = facts.rollouts, (ray.put(facts), *payloads)
@@ -107,8 +103,7 @@ class RayShell:
             with samples_progress() as progress:
                 make_shards(config, made_first, table, progress)
             self._crew.hire()
-        joining = self._gang.join(checkpoint, table)
-        self._await_up(self._crew.open(table) | joining)
+        self.backend = starting.up(checkpoint, table, crew=True)
 
     def restart(self, checkpoint: Path | None) -> None:
         """See `Shell`.
@@ -122,25 +117,9 @@ class RayShell:
         self._gang.end()
         self._landing, self._manifests = Landing(), {}
         self._crew.forget()
-        self._gang.place()
-        self._gang.check_seen(self._gang.prepare(self._mark))
-        self._await_up(self._gang.join(checkpoint, self._crew.table))
-
-    def _await_up(self, waits: dict[str, ray.ObjectRef]) -> None:
-        """Waits until all ranks are up, and of the others as many as the run may start with."""
-        limit = self._config.ray.start_timeout_s
-        deadline = time.monotonic() + limit
-        while not may_start(self._config, waits):
-            ready, _ = ray.wait(list(waits.values()), timeout=max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise DeadlineError(f"{', '.join(waits)} not up after {limit:.0f} s; {MORE_TIME}")
-            # One by one: a rank that fails must be heard before the others have waited for it in vain.
-            name = next(name for name, ref in waits.items() if ref == ready[0])
-            started = answer(waits.pop(name), f"the start of {name}")
-            if name == "learner-0":
-                self.backend = started
-        if waits:
-            logger.warning("the run starts without %s, who are not up yet", ", ".join(waits))
+        starting = Starting(self._config, self._gang, self._crew, self._mark, 0, self._clock)
+        starting.check_seen(starting.place())
+        self.backend = starting.up(checkpoint, self._crew.table, crew=False)
 
     def publication(self) -> tuple[tuple[Manifest, Manifest], Reference, Reference]:
         """Manifests of the learner's current student and discriminator, and references of their bytes."""

@@ -10,15 +10,14 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.source import Shards, Tools
 from advdmd_ray.runs.lasting import LATENTS, Mark, marked
 from advdmd_ray.runs.parts.workers import build_tools
-from advdmd_ray.runtime.calls import Handle
+from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
+from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 
-RETRIES = 3
 
-
-@ray.remote
-class ShardActor:
+@ray.remote(concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
+class ShardActor(Pulsed):
     """Holds the teacher and the codec and makes one shard after the other."""
 
     def __init__(self, config: Config, mark: Mark) -> None:
@@ -26,14 +25,17 @@ class ShardActor:
         self._config, self._mark = config, mark
         self._tools: Tools | None = None
 
-    def make(self, shard: int, shards: Shards, facts: TableFacts, *prompts: np.ndarray) -> int:
-        """Makes one shard; returns the number of its images. The prompts come along for a first call.
+    def ready(self) -> None:
+        """Answers once there is room for the actor.
 
         Raises:
-            UserError: if the actor does not see the folder of latents.
+            UserError: if it does not see the folder of latents.
         """
+        self._mark.check_seen("a worker that makes images")
+
+    def make(self, shard: int, shards: Shards, facts: TableFacts, *prompts: np.ndarray) -> int:
+        """Makes one shard; returns the number of its images. The prompts come along for a first call."""
         if self._tools is None:
-            self._mark.check_seen("a worker that makes images")
             self._tools = build_tools(self._config, PromptTable.opened(facts, prompts))
         return shards.make(shard, self._tools)
 
@@ -61,9 +63,8 @@ def make_shards(
     if not missing:
         return 0
     role = config.rollout
-    made: Handle = ShardActor.options(
-        num_cpus=role.num_cpus, num_gpus=role.num_gpus, max_restarts=RETRIES, max_task_retries=RETRIES
-    )
+    kind: Handle = ShardActor
+    made = kind.options(num_cpus=role.num_cpus, num_gpus=role.num_gpus)
     there = shards.images - sum(len(shards.rows(shard)) for shard in missing)
     made_now = 0
     shared = ray.put(shards)  # once, however many calls there are
@@ -78,6 +79,7 @@ def make_shards(
             lambda actor, shard: actor.make.remote(shard, shared, *table),
             lambda shard: f"shard {shard} of the data source's images",
             SHARD_S,
+            lambda actor: actor.ready.remote(),
         )
         for _, images in dealt:
             made_now += images

@@ -22,15 +22,15 @@ from advdmd_ray.evaluation.suites.layout import (
 )
 from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.runtime.calls import Handle
+from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.cluster import met
 from advdmd_ray.runtime.dealing import deal, hired
+from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.runtime.team import Team, team_here
 from advdmd_ray.seeding import derive_seed
 
 PROMPT_S = 1800.0
 """Nobody draws longer at the images of one prompt."""
-RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class SuiteSettings:
         return None if self.height is None or self.width is None else (self.height, self.width)
 
 
-@ray.remote
-class SuiteActor:
+@ray.remote(concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
+class SuiteActor(Pulsed):
     """Holds the pipeline and draws the images of one prompt after the other."""
 
     def __init__(self, settings: SuiteSettings, threads: int) -> None:
@@ -147,9 +147,8 @@ def _draw(
     progress: Callable[[int, int], None],
 ) -> None:
     threads = max(1, (os.cpu_count() or 1) // team.actors)
-    made: Handle = SuiteActor.options(
-        num_cpus=team.num_cpus, num_gpus=team.num_gpus, max_restarts=RETRIES, max_task_retries=RETRIES
-    )
+    kind: Handle = SuiteActor
+    made = kind.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus)
     with hired(lambda: made.remote(settings, threads), team.actors) as actors:
         dealt = deal(
             actors,

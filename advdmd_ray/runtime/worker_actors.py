@@ -15,6 +15,7 @@ from advdmd_ray.runs.parts.networks import import_networks
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker
 from advdmd_ray.runtime.calls import PULSE
 from advdmd_ray.runtime.encoding import Encoding, encoding_of
+from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.stations import work
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 from advdmd_ray.stations.records import GroupInfo, Lease, TrajectoryGroup, WorkReport
@@ -26,7 +27,7 @@ HANDS = "hands"
 Worker = TypeVar("Worker", RolloutWorker, RewardWorker)
 
 
-class _WorkerActor(Generic[Worker]):
+class _WorkerActor(Pulsed, Generic[Worker]):
     def __init__(self, config: Config, build: Callable[[PromptTable], Worker], threads: int) -> None:
         torch.set_num_threads(threads)
         self._config, self._build = config, build
@@ -39,10 +40,6 @@ class _WorkerActor(Generic[Worker]):
         """Gives the worker its prompts, and returns its name once it is built."""
         self._table = facts, shards
         return self._worker.name
-
-    @ray.method(concurrency_group=PULSE)
-    def ping(self) -> None:
-        """Answers beside whatever else it does."""
 
     @ray.method(concurrency_group=PULSE)
     def where(self) -> str:

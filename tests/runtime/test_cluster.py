@@ -57,16 +57,23 @@ def test_a_local_ray_remembers_few_tasks_as_it_would_grow_with_every_group(monke
         assert ray.environment[name] == "5", "what the user set stands"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no room\nand more"), ValueError("no room"), OSError("no room")])
-def test_a_local_ray_that_does_not_start_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+SAID = "no room\nand more"
+
+
+@pytest.mark.parametrize("error", [RuntimeError(SAID), ValueError(SAID), OSError(SAID), Exception(SAID)])
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_a_ray_that_does_not_start_or_take_us_is_one_line(
+    error: Exception, address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(**_: object) -> None:
         raise error
 
     ray = SilentRay()
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(cluster, "ray", ray)
-    line = r"^no local Ray starts here \(\w+: no room\); look into \S+/ray, free"
-    with pytest.raises(UserError, match=line) as told, cluster.met(None, None):
+    local = r"^no local Ray starts here \(\w+: no room and more\); look into \S+/ray, free"
+    joined = r"^no Ray cluster takes us at auto \(no room and more\); start one"
+    with pytest.raises(UserError, match=joined if address else local) as told, cluster.met(address, None):
         pass
     assert "\n" not in str(told.value)
 
