@@ -217,7 +217,7 @@ class TwinTrajectories:
             for moment in MOMENTS:
                 state[f"{moment}.{name}"] = moments[moment].clone() if moments else torch.zeros_like(parameter)
             state[f"step.{name}"] = moments["step"].clone() if moments else torch.zeros(())
-        return state | {"progress": torch.tensor([self._updates, self._spent])}
+        return state | {"progress": torch.tensor([self._updates, self._spent, self._ema.updates])}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -227,14 +227,14 @@ class TwinTrajectories:
             CheckpointError: if names or shapes are not those of this student; nothing was changed.
         """
         require_fit(state, shapes_of(self.state_dict()))
-        self._ema.load({name: state[f"ema.{name}"] for name in self._parameters})
+        self._updates, self._spent, averaged = (int(number) for number in state["progress"])
+        self._ema.load({name: state[f"ema.{name}"] for name in self._parameters}, averaged)
         for name, parameter in self._parameters.items():
             parameter.copy_(state[f"student.{name}"])
             if float(state[f"step.{name}"]):
                 kept = {key: state[f"{key}.{name}"].to(parameter.device, copy=True) for key in MOMENTS}
                 kept["step"] = state[f"step.{name}"].clone()  # a count, which AdamW keeps in host memory
                 self._optimizer.state[parameter] = kept
-        self._updates, self._spent = (int(number) for number in state["progress"])
 
     @property
     def _draws(self) -> TwinDraws:

@@ -149,8 +149,8 @@ class RewardSection(Resources):
         default=0.0,
         ge=0,
         lt=1,
-        description="Per cycle, of the average of the discriminator's trained weights that gives the rewards; "
-        "0: as they are.",
+        description="Per cycle, of the average of the discriminator's trained weights that gives the rewards, after "
+        "the same warm-up as learner.ema_decay; 0: as they are.",
     )
     workers: Free[Positive] = Field(default=1, description="Reward workers.")
     workers_min: Free[Positive | None] = Field(
@@ -222,7 +222,8 @@ class LearnerSection(Resources):
         default=0.98,
         ge=0,
         lt=1,
-        description="Per cycle, however many updates it makes, of the student's EMA; of a rival trainer, per update.",
+        description="Per cycle, however many updates it makes, of the student's EMA; of a rival trainer, per update. "
+        "Warm-up: the n-th of them, from 0, has at most (1 + n) / (10 + n), and the teacher is soon forgotten.",
     )
     checkpoint_cycles: Free[Positive] = Field(default=50, description="Cycles between checkpoints.")
     keep_checkpoints: Free[Positive] = Field(default=2, description="Checkpoints kept.")

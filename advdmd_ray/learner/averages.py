@@ -24,7 +24,7 @@ class Averages:
     Args:
         gang: Of all ranks.
         engines: By network, student and discriminator among them.
-        decays: Network -> decay of its average; with 0 it is the weights of the last cycle.
+        decays: Network -> decay of its average, after the warm-up; with 0 it is the weights of the last cycle.
         device: Where the networks are.
     """
 
@@ -80,14 +80,14 @@ class Averages:
         """What a checkpoint stores of them, by file stem; nothing comes on another rank than 0."""
         return {_NAMES[name]: TensorStream.of(self.of(name) if self._gang.rank == 0 else {}) for name in self._engines}
 
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Goes on from those of a checkpoint.
+    def load(self, checkpoint: Checkpoint, updates: int) -> None:
+        """Goes on from those of a checkpoint, which were moved so often.
 
         Raises:
             CheckpointError: if they are of other networks.
         """
         for name, average in self._averages.items():
-            average.load(checkpoint.load(_NAMES[name]))
+            average.load(checkpoint.load(_NAMES[name]), updates)
 
 
 def _keeping(weights: TensorStream, kept: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -339,7 +339,7 @@ class Learner:
         for name, engine in self._engines.items():
             engine.load_state_dict(checkpoint.load(name))
             engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))
-        self._averages.load(checkpoint)
+        self._averages.load(checkpoint, facts["version"])  # each cycle moves them once
         self._gathered = None
         # A run that ended before its first cycle has seen no reward.
         seen = "reward_statistics" in checkpoint.stems

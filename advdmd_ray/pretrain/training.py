@@ -15,6 +15,7 @@ from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from advdmd_ray.learner.ema import warm_decay
 from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.pretrain.muon import Muon
@@ -199,7 +200,7 @@ def pretrain(
         seed: Seeds every draw.
         muon_learning_rate: Peak learning rate of Muon on the matrices of the blocks; None: AdamW trains them too.
         prompt_dropout: Share of samples trained with the empty prompt, for classifier-free guidance.
-        ema: Decay of the moving average, approached as `min(ema, (1 + step) / (10 + step))`.
+        ema: Decay of the moving average, after its warm-up (`warm_decay`).
         checkpoints: Where to begin, if a training stopped there, and where to write; None keeps nothing.
         progress: Called with the number of steps done and the mean loss since the last call, every 50 steps.
 
@@ -224,7 +225,7 @@ def pretrain(
         dropped = torch.rand(batch_size, generator=generator) < prompt_dropout
         prompt_ids = torch.where(dropped, empty, real.prompt_ids[rows])
         loss = _flow_matching_batch_loss(denoiser, real.latents[rows], conditioning.select(prompt_ids), generator)
-        average_weight = 1 - min(ema, (1 + step) / (10 + step))
+        average_weight = 1 - warm_decay(ema, step)
         training.update(loss, learning_rate_factor(step, steps), average_weight)
         total, counted = total + loss.item(), counted + 1
         if progress is not None and (counted == REPORT_EVERY or step == steps - 1):

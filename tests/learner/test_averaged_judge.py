@@ -9,6 +9,7 @@ from torch import Tensor
 
 from advdmd_ray.learner.batch import collate
 from advdmd_ray.learner.checkpoint import open_checkpoint, save_checkpoint
+from advdmd_ray.learner.ema import warm_decay
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.objectives import heldout_auc
 from advdmd_ray.stations.weights.snapshot import digest_of, unpack
@@ -39,9 +40,10 @@ def _heads(taught: Learner) -> dict[str, Tensor]:
 def test_what_is_published_averages_the_heads_once_per_cycle(decay: float) -> None:
     taught = _learner(decay)
     expected = _heads(taught)
-    for _ in range(3):
+    for cycle in range(3):
         _cycle(taught)
-        expected = {name: decay * expected[name] + (1 - decay) * head for name, head in _heads(taught).items()}
+        now = warm_decay(decay, cycle)
+        expected = {name: now * expected[name] + (1 - now) * head for name, head in _heads(taught).items()}
         published = unpack(taught.snapshots()[1])
         for name, head in expected.items():
             torch.testing.assert_close(published[name], head)

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from advdmd_ray.learner.averages import Averages
 from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from advdmd_ray.learner.ema import warm_decay
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import SoloGang
 
 CPU = torch.device("cpu")
-DECAYS = {"student": 0.75, "discriminator": 0.5}
+DECAYS = {"student": 0.15, "discriminator": 0.05}
 
 
 class Rank(SoloGang):
@@ -64,7 +65,7 @@ def test_rank_0_follows_each_network_at_its_own_decay() -> None:
     assert not any(torch.equal(copies[name], weight) for name, weight in networks["student"].state_dict().items())
     for name, decay in DECAYS.items():
         for weight, tensor in kept.of(name).items():
-            torch.testing.assert_close(tensor, before[name][weight] + (1 - decay))
+            torch.testing.assert_close(tensor, before[name][weight] + (1 - warm_decay(decay, 0)))
 
 
 def test_another_rank_keeps_and_copies_nothing_but_wears_what_rank_0_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +99,14 @@ def test_an_average_goes_on_from_a_checkpoint_and_another_rank_reads_none(tmp_pa
     first.update(keep="student")
     saved: Checkpoint = open_checkpoint(save_checkpoint(tmp_path, 1, first.streams(), {}, 1))
     second = averages(0, engines(2), [])
-    second.load(saved)
+    second.load(saved, 1)
     for name in DECAYS:
         assert all(torch.equal(tensor, first.of(name)[weight]) for weight, tensor in second.of(name).items())
+    second.update(keep="student")
+    moved_on = engines(2)["student"].state_dict()
+    decay = warm_decay(DECAYS["student"], 1)
+    for weight, tensor in second.of("student").items():
+        torch.testing.assert_close(tensor, decay * first.of("student")[weight] + (1 - decay) * moved_on[weight])
     for file in saved.path.glob("*.safetensors"):
         file.unlink()
-    averages(1, engines(2), []).load(saved)
+    averages(1, engines(2), []).load(saved, 1)
