@@ -89,6 +89,11 @@ class PolicyGradientSection(Section):
     learning_rate: Free[Rate] = Field(
         default=1e-4, description="Student learning rate for RL, with its own Adam moments."
     )
+    final_rate: Free[Rate] = Field(
+        default=1.0,
+        description="Share of RL's learning rate left in cycle run.cycles; linear from RL's first turn, which has all "
+        "of it.",
+    )
     advantage: Free[Literal["reward_to_go", "own_step", "final_only", "potential"]] = Field(
         default="reward_to_go", description="How level scores become step advantages."
     )

@@ -215,7 +215,7 @@ class LearnerSection(Resources):
     )
     final_rate: Free[Rate] = Field(
         default=1.0,
-        description="Share of every learning rate left in cycle run.cycles; linear from the first. A run that "
+        description="Share of every learning rate but RL's left in cycle run.cycles; linear from the first. A run that "
         "time_limit_s ends stops earlier on the line.",
     )
     ema_decay: Free[float] = Field(

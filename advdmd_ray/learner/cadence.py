@@ -78,6 +78,7 @@ class CadenceState:
         dmd_since_rl: DMD updates since the last RL turn.
         dmd_updates: DMD updates in all.
         rl_turns: RL turns in all.
+        rl_began: Cycle of the first RL turn, from 0, where RL's learning rate begins; None before it.
     """
 
     phase: Phase
@@ -86,6 +87,7 @@ class CadenceState:
     dmd_since_rl: int = 0
     dmd_updates: int = 0
     rl_turns: int = 0
+    rl_began: int | None = None
 
 
 class Cadence:
@@ -135,8 +137,13 @@ class Cadence:
 
     def _after_turn(self, state: CadenceState) -> CadenceState:
         """Counts an RL turn; after `ramp_rl_turns` turns at one interval the interval halves, at 1 the ramp ends."""
+        cycle = state.dmd_updates // self._config.dmd_updates
         state = replace(
-            state, rl_turns=state.rl_turns + 1, dmd_since_rl=0, turns_at_interval=state.turns_at_interval + 1
+            state,
+            rl_turns=state.rl_turns + 1,
+            dmd_since_rl=0,
+            turns_at_interval=state.turns_at_interval + 1,
+            rl_began=cycle if state.rl_began is None else state.rl_began,
         )
         if state.phase == "ramp" and state.turns_at_interval >= self._config.ramp_rl_turns:
             interval = max(1, state.interval // 2)

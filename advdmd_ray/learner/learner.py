@@ -41,7 +41,7 @@ from advdmd_ray.learner.outcome import (
 from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
-from advdmd_ray.learner.updates import Updates, rate_factor
+from advdmd_ray.learner.updates import Updates, rate_of
 from advdmd_ray.losses.advantage import GroupSummary, merge, within_std
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, ScoredGroup
@@ -178,7 +178,7 @@ class Learner:
         )
 
     def _updates(self, network: str, objective: str, count: int) -> Updates:
-        rate = rate_factor(self.version, self._config.run.cycles, self._config.learner.final_rate)
+        rate = rate_of(objective, self._config, self.version, self._cadence.state.rl_began)
         return Updates(self._engines[network], objective, count, version=self.version, rate=rate)
 
     def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:

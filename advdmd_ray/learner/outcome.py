@@ -20,12 +20,14 @@ class UpdateReport:
         skipped: Updates skipped for a gradient that was not finite.
         loss: Mean loss.
         gradient_norm: Norm of the last gradient before the clip.
+        rate: Factor of the objective's learning rate, in [0, 1].
     """
 
     updates: int
     skipped: int
     loss: float
     gradient_norm: float
+    rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class CycleReport:
             if report.updates:
                 samples.append(Sample.of("advdmd_learner_loss", report.loss, objective=objective))
                 samples.append(Sample.of("advdmd_learner_gradient_norm", report.gradient_norm, objective=objective))
+                samples.append(Sample.of("advdmd_learner_rate_factor", report.rate, objective=objective))
         for level, (mean, spread, area, is_open) in enumerate(
             zip(self.reward_mean, self.reward_spread, self.smoothed_auc, self.open_levels, strict=True), start=1
         ):

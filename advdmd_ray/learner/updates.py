@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from advdmd_ray.config import Config
 from advdmd_ray.learner.batch import Path
 from advdmd_ray.learner.engine import Engine
 from advdmd_ray.learner.gang import Gang
@@ -59,9 +60,35 @@ class Updates:
         """What the steps did, averaged over the ranks. Collective, unless there were none."""
         mean = float(gang.mean(torch.stack(self._losses).mean())) if self._losses else math.nan
         made = len(self._losses) - self._skipped
-        return UpdateReport(updates=made, skipped=self._skipped, loss=mean, gradient_norm=self._norm)
+        return UpdateReport(made, self._skipped, loss=mean, gradient_norm=self._norm, rate=self._rate)
 
 
-def rate_factor(version: int, cycles: int, final: float) -> float:
-    """Factor of every learning rate in the cycle after `version`: linear from 1 in the first to `final` in the last."""
-    return 1 - (1 - final) * min(1.0, version / max(cycles - 1, 1))
+def rate_factor(version: int, cycles: int, final: float, began: int = 0) -> float:
+    """Factor of a learning rate in the cycle after `version`: 1 at first, on a straight line to `final` in the last.
+
+    `1 - (1 - final) clamp((version - began) / (cycles - 1 - began), 0, 1)`
+
+    Args:
+        version: Cycles made.
+        cycles: Of the whole run.
+        final: In (0, 1].
+        began: Version at which the objective's first update was made, which has the factor 1 even in the last cycle.
+    """
+    return 1 - (1 - final) * min(1.0, max(version - began, 0) / max(cycles - 1 - began, 1))
+
+
+def rate_of(objective: str, config: Config, version: int, rl_began: int | None) -> float:
+    """Factor of an objective's learning rate: RL's falls from its own first turn to its own end.
+
+    Args:
+        objective: One of the learner's; `rl` is RL.
+        config: Of the run.
+        version: Cycles made.
+        rl_began: Version at which RL's first turn was made; None before it.
+    """
+    cycles = config.run.cycles
+    if objective == "rl":
+        return rate_factor(
+            version, cycles, config.policy_gradient.final_rate, version if rl_began is None else rl_began
+        )
+    return rate_factor(version, cycles, config.learner.final_rate)

@@ -141,9 +141,9 @@ def test_the_past_is_as_long_as_the_window_and_follows_a_slow_drift() -> None:
 
 def test_losses_norms_and_spreads_of_a_report_are_watched_under_the_names_of_their_metrics() -> None:
     cycle = report(
-        dmd=UpdateReport(1, 0, 0.5, 2.0),
-        rl=UpdateReport(0, 0, math.nan, 0.0),
-        fake_score=UpdateReport(1, 2, 1.0, math.inf),
+        dmd=UpdateReport(1, 0, 0.5, 2.0, 1.0),
+        rl=UpdateReport(0, 0, math.nan, 0.0, 1.0),
+        fake_score=UpdateReport(1, 2, 1.0, math.inf, 1.0),
     )
     found = {each.series: (each.value, each.scale, each.learned) for each in watched(cycle, 5.0)}
     assert found == {

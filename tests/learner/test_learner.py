@@ -409,8 +409,10 @@ def _everything(taught: Learner) -> dict[str, str]:
 
 @pytest.mark.parametrize("cycles", [0, 2])
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(cycles: int, tmp_path: Path) -> None:
+    settings = config(run={"cycles": 4}, learner={"final_rate": 0.2}, policy_gradient={"final_rate": 0.1})
+
     def fresh() -> Learner:
-        return learner(config(), student=Mixer(1), critic=Judge(2))
+        return learner(settings, student=Mixer(1), critic=Judge(2))
 
     def advance(taught: Learner, count: int) -> None:
         for _ in range(count):
@@ -428,3 +430,26 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(cycles: int, tmp_
     advance(second, 2)
     assert _everything(second) == _everything(whole)
     assert second.facts() == whole.facts()
+
+
+def test_rl_runs_at_its_whole_rate_however_late_it_begins_and_then_falls_to_its_own_share() -> None:
+    settings = _rl_config(
+        run={"cycles": 4},
+        learner={"final_rate": 0.25},
+        policy_gradient={"final_rate": 0.5},
+        cadence={"warm_dmd_updates": 2, "ramp_interval": 1},
+    )
+    taught, rates, moves = learner(settings, student=Mixer(1), critic=Judge(2)), [], []
+    for version in range(4):
+        student = Mixer(1)
+        student.load_state_dict(taught._engines["student"].state_dict())
+        groups = scored_groups(student, Judge(2), range(4 * version, 4 * version + 4), version=version)
+        before = taught._engines["student"].state_dict()
+        report = taught.cycle(groups, infos_of(groups))
+        after = taught._engines["student"].state_dict()
+        moves.append(max(float((after[name] - weight).abs().max()) for name, weight in before.items()))
+        rates.append({name: round(each.rate, 6) for name, each in report.updates.items() if each.updates})
+    assert [each["dmd"] for each in rates] == [1.0, 0.75, 0.5, 0.25]
+    assert [each.get("rl") for each in rates] == [None, None, 1.0, 0.5]
+    # Adam's first step is the learning rate in every element, whatever the gradient's size.
+    assert moves[2] == pytest.approx(0.05, rel=1e-3)

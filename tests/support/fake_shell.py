@@ -44,7 +44,7 @@ def cycle_report(version: int, *, loss: float = 0.5, reward: float = 0.0, trajec
     return CycleReport(
         version=version,
         plan=CyclePlan("warm", 1, 1, 1, 0),
-        updates={"dmd": UpdateReport(1, 0, loss, 1.0)},
+        updates={"dmd": UpdateReport(1, 0, loss, 1.0, 1.0)},
         auc=(0.6,),
         smoothed_auc=(0.6,),
         open_levels=(True,),
