@@ -125,7 +125,10 @@ class PolicyGradientSection(Section):
         default=2, description="p of the step weight std_k^p, std_k the step's standard deviation."
     )
     minibatches: Free[Positive] = Field(
-        default=1, description="Policy updates per RL turn; each on its share of the batch."
+        default=1,
+        description="Policy updates per RL turn, each on its share of the rows: of rollout.groups_per_cycle x rows x "
+        "(K - 1) / minibatches actions. 1: one large update, on-policy where the groups are; its memory is that of "
+        "learner.micro_batch rows.",
     )
     group_rows: Free[Annotated[int, Field(ge=2, multiple_of=2)] | None] = Field(
         default=None,

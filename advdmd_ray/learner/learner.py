@@ -33,11 +33,7 @@ from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.networks import Networks, carried_weights
 from advdmd_ray.learner.objectives import Setting, discriminator_parts, dmd_parts, fake_score_parts, heldout_auc
-from advdmd_ray.learner.outcome import (
-    CycleReport,
-    PolicyCycleReport,
-    mean_agreement,
-)
+from advdmd_ray.learner.outcome import CycleReport, PolicyCycleReport, mean_agreement
 from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
@@ -216,7 +212,7 @@ class Learner:
         scaled, spread = self._signal.advantages(batch, std, self._health.open_levels)
         # Without any advantage the gradient is 0, and Adam would go on by its momentum alone.
         if float(self._gang.mean(scaled.abs().max())) == 0:
-            return self._updates("student", "rl", 0), PolicyCycleReport(0.0, 0.0, 0.0, 0), math.nan
+            return self._updates("student", "rl", 0), PolicyCycleReport(0.0, 0.0, 0.0, 0, 0), math.nan
         actions = Actions.of(batch, scaled)
         if config.group_rows is not None:
             actions = actions.chosen(strongest(scaled, config.group_rows))
@@ -246,6 +242,7 @@ class Learner:
             kl_nats=kl,
             advantage_spread=mean_spread,
             stale_terms=round(stale * self._gang.size),
+            actions=actions.advantages.numel() // len(shares) * self._gang.size,
         )
         return turn, policy, max((each for each in deviations if not math.isnan(each)), default=math.nan)
 

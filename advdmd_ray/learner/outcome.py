@@ -39,12 +39,14 @@ class PolicyCycleReport:
         kl_nats: Mean divergence of a whole latent from its behaviour policy, nats.
         advantage_spread: Standard deviation of the advantages before scaling.
         stale_terms: Terms dropped because their policy was too far away.
+        actions: That one update learned from, over all ranks.
     """
 
     masked_fraction: float
     kl_nats: float
     advantage_spread: float
     stale_terms: int
+    actions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class CycleReport:
             samples.append(Sample.of("advdmd_learner_kl_nats", self.policy.kl_nats))
             samples.append(Sample.of("advdmd_learner_advantage_spread", self.policy.advantage_spread))
             samples.append(Sample.of("advdmd_learner_rl_terms_dropped_total", self.policy.stale_terms))
+            samples.append(Sample.of("advdmd_learner_rl_actions", self.policy.actions))
         return samples
 
 

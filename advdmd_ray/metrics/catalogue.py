@@ -152,6 +152,7 @@ _LEARNER = (
     _gauge("learner_kl_nats", "Divergence of a whole latent from its behaviour policy.", unit="nats"),
     _gauge("learner_advantage_spread", "Standard deviation of the advantages before scaling."),
     _counter("learner_rl_terms_dropped", "Actions left out of RL: too far from the policy that acted.", unit="actions"),
+    _gauge("learner_rl_actions", "Actions that one RL update learned from, last turn.", unit="actions"),
     _counter("learner_trajectories_trained", "Trajectories consumed by a cycle.", unit="trajectories"),
     _counter("learner_checkpoints_refused", "Checkpoints that the disk refused; tried again."),
     _gauge("learner_restarts", "Gangs that were lost since the run's process began, and started again."),

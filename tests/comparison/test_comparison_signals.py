@@ -24,7 +24,7 @@ ORDINARY = CycleReport(
     open_levels=(True, True),
     reward_mean=(-1.0, 2.0),
     reward_spread=(0.1, 0.2),
-    policy=PolicyCycleReport(masked_fraction=0.5, kl_nats=0.01, advantage_spread=1.0, stale_terms=0),
+    policy=PolicyCycleReport(masked_fraction=0.5, kl_nats=0.01, advantage_spread=1.0, stale_terms=0, actions=48),
     fresh_deviation=NAN,
     trajectories=8,
     seconds=1.0,
@@ -48,7 +48,7 @@ def test_the_notes_are_means_over_cycles_with_the_newest_auc_and_phase() -> None
         smoothed_auc=(NAN, 0.8),
         reward_mean=(0.0, 4.0),
         reward_spread=(0.3, 0.4),
-        policy=PolicyCycleReport(masked_fraction=0.1, kl_nats=0.03, advantage_spread=1.0, stale_terms=0),
+        policy=PolicyCycleReport(masked_fraction=0.1, kl_nats=0.03, advantage_spread=1.0, stale_terms=0, actions=48),
         agreement=(0.6, 0.6),
     )
     assert signals_of([ORDINARY, later]).notes() == {

@@ -127,12 +127,13 @@ def test_every_station_has_a_row_and_nearly_every_series_a_panel() -> None:
     names = exposed_names()
     shown = {names[name] for expression in expressions() for name in re.findall(r"advdmd_[a-z_]+", expression)}
     # What another panel says better: counts behind the rates shown, the phase as a number, the elapsed time. The
-    # start is told by the log.
+    # start is told by the log. The actions of an RL update follow from the settings.
     assert set(CATALOGUE) - shown == {
         "advdmd_rollout_groups_total",
         "advdmd_rollout_leases_issued_total",
         "advdmd_reward_groups_total",
         "advdmd_buffer_reward_age",
+        "advdmd_learner_rl_actions",
         "advdmd_run_phase",
         "advdmd_run_elapsed_seconds",
         "advdmd_run_start_seconds",

@@ -173,6 +173,22 @@ def test_rl_on_rewards_shuffled_inside_their_groups_goes_nowhere() -> None:
     assert abs(shuffled[-1] - shuffled[0]) < 0.3 * (true[-1] - true[0])
 
 
+@pytest.mark.parametrize(
+    ("rows", "minibatches", "actions"),
+    [(None, 1, 4 * 24 * 2), (None, 4, 4 * 6 * 2), (6, 3, 4 * 2 * 2), (6, 1, 4 * 6 * 2)],
+)
+def test_an_update_has_its_share_of_the_chosen_rows_of_every_group_and_action(
+    rows: int | None, minibatches: int, actions: int
+) -> None:
+    settings = _rl_config(rollout={"group_size": 24}, policy_gradient={"group_rows": rows, "minibatches": minibatches})
+    groups = scored_groups(Mixer(1), Judge(2), group_size=24)
+    report = learner(settings, student=Mixer(1), critic=Judge(2)).cycle(groups, infos_of(groups))
+    assert report.policy is not None
+    assert (report.updates["rl"].updates, report.policy.actions) == (minibatches, actions)
+    samples = {sample.name: sample.value for sample in report.samples()}
+    assert samples["advdmd_learner_rl_actions"] == actions
+
+
 @pytest.mark.parametrize("group_size", [3, 4, 7])
 @pytest.mark.parametrize("form", ["reward_to_go", "own_step", "final_only", "potential"])
 def test_a_blind_discriminator_gives_no_rl_update_at_all(form: str, group_size: int) -> None:
