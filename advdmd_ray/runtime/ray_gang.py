@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from advdmd_ray.config import Config
 from advdmd_ray.errors import DeadlineError
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runtime.calls import MORE_TIME, Handle, answer
+from advdmd_ray.runtime.calls import MORE_TIME, Handle
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.places import Places
 
@@ -93,37 +93,28 @@ class RayGang:
             mark: Of the run folder, which every rank must see.
 
         Returns:
-            What each rank sees, for `check_seen`.
+            What each rank sees; a UserError if that is not the folder, or it cannot write there.
         """
         sights = [rank.sees.remote(mark) for rank in self.ranks]
         for rank in self.ranks:
             rank.prepare.remote()
         return sights
 
-    def check_seen(self, sights: Sequence[ray.ObjectRef]) -> None:
-        """Waits for what the ranks see.
+    def rendezvous(self) -> ray.ObjectRef:
+        """Address and port of rank 0, where the ranks are to meet."""
+        return self.ranks[0].rendezvous.remote()
 
-        Raises:
-            UserError: if one does not see the run folder, or cannot write there.
-            DeadlineError: if one does not say so in time.
-            WorkerLostError: if one died.
-        """
-        for index, seen in enumerate(sights):
-            answer(seen, f"learner rank {index} to see the run folder", self._config.ray.start_timeout_s, MORE_TIME)
-
-    def join(self, checkpoint: Path | None, table: Sequence[ray.ObjectRef]) -> dict[str, ray.ObjectRef]:
+    def join(
+        self, address: str, port: int, checkpoint: Path | None, table: Sequence[ray.ObjectRef]
+    ) -> dict[str, ray.ObjectRef]:
         """Has the ranks meet and build their engines; returns by name what tells that each is up.
 
         Args:
+            address: Of rank 0.
+            port: Where it listens.
             checkpoint: Where they go on from.
             table: The prompt table.
-
-        Raises:
-            DeadlineError: if rank 0 does not say in time where to meet.
-            WorkerLostError: if it died.
         """
-        meeting = self.ranks[0].rendezvous.remote()
-        address, port = answer(meeting, "the address of learner rank 0", self._config.ray.start_timeout_s, MORE_TIME)
         return {
             f"learner-{index}": rank.join.remote(address, port, checkpoint, *table)
             for index, rank in enumerate(self.ranks)

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -14,13 +15,17 @@ from advdmd_ray.controller.roster import LOSSES_IN_A_ROW
 from advdmd_ray.controller.staff import number_of, role_of
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runtime.calls import MORE_TIME, SILENCE_S, Handle, answer, silent
+from advdmd_ray.runtime.calls import MORE_TIME, SILENCE_S, answer, silent
 from advdmd_ray.runtime.crew import Crew, may_start
 from advdmd_ray.runtime.dealing import LOOK_S
 from advdmd_ray.runtime.ray_gang import RayGang
 
 logger = logging.getLogger(__name__)
 LEARNER = "learner"
+
+
+class CrewLostError(WorkerLostError):
+    """One of the crew is lost over and over."""
 
 
 class Starting:
@@ -62,21 +67,27 @@ class Starting:
             DeadlineError: if there is no room in time.
         """
         self._gang.place()
-        return self._gang.prepare(self._mark)
+        sights = self._gang.prepare(self._mark)
+        for rank in self._ranks():
+            self._ask(rank)
+        return sights
 
     def check_seen(self, sights: Sequence[ray.ObjectRef]) -> None:
         """Waits until all ranks see the run folder.
 
         Raises:
-            UserError: if one does not.
+            UserError: if one does not, or cannot write there.
             DeadlineError: if one does not say so in time.
             WorkerLostError: if too many are lost.
         """
         while True:
             try:
-                return self._gang.check_seen(sights)
+                for index, seen in enumerate(sights):
+                    self._answer(seen, f"learner rank {index} to see the run folder")
             except WorkerLostError as lost:
                 sights = self._place_again(lost)
+            else:
+                return
 
     def up(self, checkpoint: Path | None, table: tuple[ray.ObjectRef, ...], *, crew: bool) -> str:
         """Waits until all ranks are up, and of the crew as many as the run may start with.
@@ -96,39 +107,48 @@ class Starting:
         self._checkpoint, self._table = checkpoint, table
         if crew:
             self._expect(self._crew.open(table))
-        self._join()
-        while not may_start(self._config, self._waits):
-            left = self._until - self._clock()
-            ready, _ = ray.wait([*self._waits.values(), *self._pings], timeout=max(0.0, min(LOOK_S, left)))
-            if not ready and left <= 0:
-                limit = self._config.ray.start_timeout_s
-                raise DeadlineError(f"{', '.join(self._waits)} not up after {limit:.0f} s; {MORE_TIME}")
-            # One by one: a rank that fails must be heard before the others have waited for it in vain.
-            for reference in ready:
-                self._landed(reference)
-            self._look()
+        joined = False
+        while not (joined and may_start(self._config, self._waits)):
+            try:
+                if joined:
+                    self._turn()
+                else:
+                    self._join()
+                    joined = True
+            except WorkerLostError as lost:
+                joined = False
+                self.check_seen(self._place_again(lost))
         if self._waits:
             logger.warning("the run starts without %s, who are not up yet", ", ".join(self._waits))
         return self._backend
 
     def _join(self) -> None:
-        while True:
-            try:
-                return self._expect(self._gang.join(self._checkpoint, self._table))
-            except WorkerLostError as lost:
-                self.check_seen(self._place_again(lost))
+        address, port = self._answer(self._gang.rendezvous(), "the address of learner rank 0")
+        self._expect(self._gang.join(address, port, self._checkpoint, self._table))
 
-    def _expect(self, waits: dict[str, ray.ObjectRef]) -> None:
-        self._waits |= waits
-        self._until = self._clock() + self._config.ray.start_timeout_s
-        for name in waits:
-            self._ask(name)
+    def _turn(self) -> None:
+        left = self._until - self._clock()
+        ready, _ = ray.wait([*self._waits.values(), *self._pings], timeout=max(0.0, min(LOOK_S, left)))
+        if not ready and left <= 0:
+            limit = self._config.ray.start_timeout_s
+            raise DeadlineError(f"{', '.join(self._waits)} not up after {limit:.0f} s; {MORE_TIME}")
+        # One by one: a rank that fails must be heard before the others have waited for it in vain.
+        for reference in ready:
+            self._landed(reference)
+        self._look()
 
-    def _process(self, name: str) -> Handle:
-        return self._gang.ranks[number_of(name)] if role_of(name) == LEARNER else self._crew[name]
-
-    def _ask(self, name: str) -> None:
-        self._pings[self._process(name).ping.remote()] = name
+    def _answer(self, asked: ray.ObjectRef, what: str) -> Any:
+        """What a rank answers, unless it, or another, is lost meanwhile."""
+        limit = self._config.ray.start_timeout_s
+        until = self._clock() + limit
+        while self._clock() < until:
+            ready, _ = ray.wait([asked, *self._pings], timeout=LOOK_S)
+            if asked in ready:
+                return answer(asked, what, limit, MORE_TIME)
+            for ping in ready:
+                self._landed(ping)
+            self._look()
+        raise DeadlineError(f"waited {limit:.0f} s for {what}; {MORE_TIME}")
 
     def _landed(self, reference: ray.ObjectRef) -> None:
         asked = self._pings.pop(reference, None)
@@ -145,6 +165,26 @@ class Starting:
         if name == f"{LEARNER}-0":
             self._backend = said
 
+    # Who is expected ------------------------------------------------------------------------------------------------
+
+    def _ranks(self) -> list[str]:
+        return [f"{LEARNER}-{index}" for index in range(len(self._gang.ranks))]
+
+    def _expect(self, waits: dict[str, ray.ObjectRef]) -> None:
+        self._waits |= waits
+        self._until = self._clock() + self._config.ray.start_timeout_s
+        for name in waits:
+            self._ask(name)
+
+    def _forget(self, name: str) -> None:
+        self._waits.pop(name, None)
+        self._pulse.forget(name)
+        self._pings = {ping: other for ping, other in self._pings.items() if other != name}
+
+    def _ask(self, name: str) -> None:
+        process = self._gang.ranks[number_of(name)] if role_of(name) == LEARNER else self._crew[name]
+        self._pings[process.ping.remote()] = name
+
     def _look(self) -> None:
         ask, hang = self._pulse.look()
         for name in ask:
@@ -155,15 +195,12 @@ class Starting:
     # Losses ---------------------------------------------------------------------------------------------------------
 
     def _lost(self, name: str, lost: WorkerLostError) -> None:
+        """Starts one of the crew again; that of a rank is for those to mend who wait for the gang."""
         if role_of(name) == LEARNER:
-            for rank in range(len(self._gang.ranks)):
-                self._forget(f"{LEARNER}-{rank}")
-            self.check_seen(self._place_again(lost))
-            self._join()
-            return
+            raise lost
         self._losses[name] += 1
         if self._losses[name] >= LOSSES_IN_A_ROW:
-            raise lost
+            raise CrewLostError(str(lost))
         logger.warning("%s; it is started again", lost)
         self._forget(name)
         _, opened = self._crew.bring(name)
@@ -171,14 +208,11 @@ class Starting:
 
     def _place_again(self, lost: WorkerLostError) -> Sequence[ray.ObjectRef]:
         self._losses[LEARNER] += 1
-        if self._losses[LEARNER] > self._restarts:
+        if isinstance(lost, CrewLostError) or self._losses[LEARNER] > self._restarts:
             raise lost
         logger.warning("%s; the learner's gang is placed again", lost)
+        for rank in self._ranks():
+            self._forget(rank)
         self._gang.note_losses()
         self._gang.end()
         return self.place()
-
-    def _forget(self, name: str) -> None:
-        self._waits.pop(name, None)
-        self._pulse.forget(name)
-        self._pings = {ping: other for ping, other in self._pings.items() if other != name}

@@ -111,7 +111,7 @@ class World:
 
     @staticmethod
     def answers(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any]) -> None:
-        for module in (ray_shell, ray_gang, starting):
+        for module in (ray_shell, starting):
             monkeypatch.setattr(module, "answer", answer)
 
     def _encoded(self, encoder: Actor, replace: object, limit: float, _: object) -> tuple[TableFacts, list[str]]:
