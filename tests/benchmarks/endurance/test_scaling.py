@@ -7,15 +7,16 @@ import pytest
 
 from advdmd_ray.config import Config
 from advdmd_ray.runs.folder import RunFolder
-from benchmarks.endurance.scaling import Stretch, document, pace
+from benchmarks.endurance.scaling import Watched, document
+from benchmarks.endurance.sleeping import Stretch, pace
 
 
 def test_a_pace_is_that_of_its_stretch_alone() -> None:
     looks = [(float(at), 1.0 * at if at <= 10 else 10.0 + 4.0 * (at - 10)) for at in range(30)]
-    assert pace(looks, Stretch(1, 0.0, 10.0, 0.0)) == pytest.approx(1.0)
-    assert pace(looks, Stretch(4, 12.5, 25.0, 3.0)) == pytest.approx(4.0)
-    with pytest.raises(ValueError, match="1 looks at 2 actors are too few"):
-        pace(looks, Stretch(2, 28.5, 40.0, 0.0))
+    assert pace(looks, Stretch(0.0, 10.0)) == pytest.approx(1.0)
+    assert pace(looks, Stretch(12.5, 25.0)) == pytest.approx(4.0)
+    with pytest.raises(ValueError, match=r"1 looks from 28\.5 to 40\.0 are too few"):
+        pace(looks, Stretch(28.5, 40.0))
 
 
 def test_the_document_counts_groups_that_were_made_again_for_whatever_reason(tmp_path: Path) -> None:
@@ -29,6 +30,6 @@ def test_the_document_counts_groups_that_were_made_again_for_whatever_reason(tmp
     ]
     entries = [{"time": 100.0 + at, "cycle": 0, "record": at + 1, "values": values} for at, values in enumerate(lines)]
     RunFolder(config.folder).metrics.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    seen = document(config, [Stretch(1, 100.0, 104.0, 0.0)])
+    seen = document(RunFolder(config.folder), [Watched(100.0, 104.0, 1, 0.0)])
     assert seen["stretches"][0]["groups_per_s"] == pytest.approx(3.0)
     assert (seen["leases"], seen["groups_committed"], seen["leases_issued_again"]) == (15, 15, 4)
