@@ -49,9 +49,14 @@ class Crew:
         return tuple(sorted((name for name in names if role_of(name) == role), key=number_of))
 
     def hire(self) -> None:
-        """Starts all of them; they have no prompts yet, and import what they need meanwhile."""
+        """Starts all of them; they have no prompts yet, and import what they need meanwhile.
+
+        Those that the run cannot start without are first, as Ray gives room in this order where there is too little.
+        """
         rollout, reward = self._first["rollout"], self._first["reward"]
-        for name in by_turns(rollout, reward):
+        least = self._config.at_start
+        actors, workers = least.rollout.actors, least.reward.workers
+        for name in (*by_turns(rollout[:actors], reward[:workers]), *by_turns(rollout[actors:], reward[workers:])):
             self._processes[name] = self._started(name)
         for name in rollout:
             self._processes[name].prepare.remote(whole=name == rollout[0])

@@ -99,6 +99,15 @@ def test_a_run_does_not_start_with_fewer_or_without_a_rank(
         shell_of(world, SOME).start(None, StartClock(), MARK)
 
 
+def test_those_that_a_run_cannot_start_without_are_hired_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, None)
+    least = {"rollout": {"actors": 3, "actors_min": 1}, "reward": {"workers": 3, "workers_min": 2}}
+    shell_of(world, least).start(None, StartClock(), MARK)
+    hired = [name for name, what, *_ in world.events if what == "hired" and not str(name).startswith("learner")]
+    assert set(hired[:3]) == {"rollout-0", "reward-0", "reward-1"}
+    assert len(hired) == 6
+
+
 def test_a_run_that_says_no_more_waits_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, None)
     late(world, "rollout-1")
