@@ -15,6 +15,7 @@ from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.runs.parts.inputs import TableEncoder
 from advdmd_ray.runtime.calls import MORE_TIME, PULSE, SILENCE_S, Handle, answer, silent
 from advdmd_ray.runtime.dealing import LOOK_S, MOST_LOSSES, hired
+from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.stations.prompt_table import TableFacts
 
@@ -54,10 +55,13 @@ class TextActor(Pulsed):
 
 
 @contextmanager
-def text_actor(config: Config) -> Iterator[tuple[Handle, Callable[[Handle], Handle]]]:
-    """One with a rollout actor's GPUs, which ends when the context is left, and what starts another in its place."""
+def text_actor(config: Config, places: Places) -> Iterator[tuple[Handle, Callable[[Handle], Handle]]]:
+    """One with a rollout actor's GPUs and where one may be, and what starts another in its place.
+
+    It ends when the context is left.
+    """
     kind: Handle = TextActor
-    made = kind.options(num_gpus=config.rollout.num_gpus)
+    made = kind.options(num_gpus=config.rollout.num_gpus, **places.options("rollout"))
     with hired(lambda: made.remote(config), 1) as team:
         yield team.actors[0], team.replace
 

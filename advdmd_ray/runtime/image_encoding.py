@@ -11,8 +11,10 @@ from advdmd_ray.data.encoding import MOST_THREADS
 from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.models.pipeline import image_encoder, load_pipeline
 from advdmd_ray.runs.lasting import LATENTS, Mark, marked
+from advdmd_ray.runs.needs.node_roles import ANY_ROLE
 from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
+from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.runtime.team import team_of
 
@@ -42,12 +44,13 @@ class EncodingActor(Pulsed):
         return task.encode(self._codec, self._threads)
 
 
-def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask]) -> Iterator[Encoded]:
+def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask], places: Places) -> Iterator[Encoded]:
     """Encodes shards with a worker for each GPU that the run will hold, or else for each CPU, and ends these.
 
     Args:
         config: The run's, none of whose workers is up.
         tasks: The shards.
+        places: Where the workers may be: where those of any role may, whose room they take.
 
     Yields:
         What became of each, in the order that they are done.
@@ -62,7 +65,8 @@ def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask]) -> Iterator[En
     team = team_of(config, len(tasks))
     threads = max(1, min(MOST_THREADS, int(ray.cluster_resources().get("CPU", 1)) // team.actors))
     kind: Handle = EncodingActor
-    made = kind.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
+    room = {"num_cpus": team.num_cpus, "num_gpus": team.num_gpus}
+    made = kind.options(**room, scheduling_strategy="SPREAD", **places.options(ANY_ROLE))
     with (
         marked(config.latents, LATENTS) as mark,
         hired(lambda: made.remote(config, threads, mark), team.actors) as actors,

@@ -13,11 +13,13 @@ from advdmd_ray.runs.finish import Judged, judged_run
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, JudgeInputs, Piece, PieceDrawer, calls, judge_inputs, pieces_of
 from advdmd_ray.runs.lasting import Mark
+from advdmd_ray.runs.needs.node_roles import ANY_ROLE
 from advdmd_ray.runs.verdict import drawing_threads, threads
 from advdmd_ray.runtime.aside import aside
 from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.dealing import deal, hired
 from advdmd_ray.runtime.display import judge_progress
+from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.runtime.team import Team, team_of
 
@@ -100,13 +102,14 @@ def scored(config: Config, pieces: list[Piece], *drawn: Drawn) -> Judged:
         return judged_run(config, dict(zip(pieces, drawn, strict=True)))
 
 
-def judged_on_ray(config: Config, student: Path, here: NodeAffinitySchedulingStrategy) -> Judged:
+def judged_on_ray(config: Config, student: Path, here: NodeAffinitySchedulingStrategy, places: Places) -> Judged:
     """Judges teacher and student with a team of actors; no image comes to the driver.
 
     Args:
         config: The run's.
         student: The exported student, in the run folder. A worker that does not see that is left out.
         here: The driver's node, which writes into the run folder.
+        places: Where the workers may be: where those of any role may, whose room they take.
 
     Raises:
         DeadlineError: if the workers hang.
@@ -118,7 +121,7 @@ def judged_on_ray(config: Config, student: Path, here: NodeAffinitySchedulingStr
     team = team_of(config, len(pieces))
     count = max(config.rollout.threads, int(ray.cluster_resources().get("CPU", 1)) // team.actors)
     mark = RunFolder(config.folder).mark()
-    drawn = drawn_by(team, config, student, pieces, patience_s(config, pieces), count, mark)
+    drawn = drawn_by(team, config, student, pieces, patience_s(config, pieces), count, mark, places)
     what = "the judge's figures"
     judged, _ = aside(scored, config, pieces, *drawn, what=what, limit_s=VERDICT_S, scheduling_strategy=here)
     return judged
@@ -132,6 +135,7 @@ def drawn_by(
     limit: float,
     count: int | None = None,
     mark: Mark | None = None,
+    places: Places | None = None,
 ) -> list[ray.ObjectRef]:
     """Has the pieces drawn by a team of actors, once one task has encoded the judge's prompts.
 
@@ -143,6 +147,7 @@ def drawn_by(
         limit: Seconds within which some piece must be done.
         count: Threads of an actor; None: those of a judgement in one process.
         mark: Of the folder that has the student, which an actor must see, if this process holds it.
+        places: Where the actors may be; None: wherever there is room.
 
     Returns:
         What was drawn of each piece, where it is.
@@ -153,6 +158,7 @@ def drawn_by(
         UserError: if none of them sees the folder.
         RayTaskError: for whatever a worker does not expect.
     """
+    encodes, draws = ({} if places is None else places.options(role) for role in ("rollout", ANY_ROLE))
     _, (inputs,) = aside(
         encoded_inputs,
         config,
@@ -161,9 +167,11 @@ def drawn_by(
         limit_s=limit,
         returns=2,
         num_gpus=min(team.num_gpus, config.rollout.num_gpus),
+        **encodes,
     )
     kind: Handle = JudgeActor
-    made = kind.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD")
+    room = {"num_cpus": team.num_cpus, "num_gpus": team.num_gpus}
+    made = kind.options(**room, scheduling_strategy="SPREAD", **draws)
     drawn: dict[Piece, ray.ObjectRef] = {}
 
     def begin(actor: Handle, piece: Piece) -> ray.ObjectRef:

@@ -27,6 +27,7 @@ from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.image_encoding import encoded_on_ray
 from advdmd_ray.runtime.judging import judged_on_ray
 from advdmd_ray.runtime.launch import say
+from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.remote_hub import RemoteHub, metrics_hub
 from advdmd_ray.runtime.training import cut_back_to
@@ -71,15 +72,16 @@ class RayPlace:
 
     def __init__(self, config: Config, hub: RemoteHub, note: str) -> None:
         self._config, self.hub, self.note = located(config), hub, note
+        self._places = Places(self._config)
 
     def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
         """See `Place`."""
-        yield from encoded_on_ray(self._config, tasks)
+        yield from encoded_on_ray(self._config, tasks, self._places)
 
     @contextmanager
     def workers(self, checkpoint: Checkpoint | None, start: StartClock) -> Iterator[RayShell]:
         """See `Place`."""
-        shell = RayShell(self._config)
+        shell = RayShell(self._config, places=self._places)
         try:
             mark = RunFolder(self._config.folder).mark()
             shell.start(None if checkpoint is None else checkpoint.path.absolute(), start, mark)
@@ -106,7 +108,7 @@ class RayPlace:
     def judge(self, student: Path) -> Judged:
         """See `Place`: on as many workers as the run had room for."""
         try:
-            return judged_on_ray(self._config, student, _here())
+            return judged_on_ray(self._config, student, _here(), self._places)
         except RayTaskError as error:
             raise worker_failed(RunFolder(self._config.folder), error.cause, str(error)) from error
 

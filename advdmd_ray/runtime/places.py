@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from advdmd_ray.config import Config
-from advdmd_ray.runs.needs.node_roles import Nodes, nodes_of_roles
+from advdmd_ray.runs.needs.node_roles import ANY_ROLE, Nodes, nodes_of_roles, of_any_role
 from advdmd_ray.runtime.node_losses import AVOIDED_S, MOST_LOSSES, WITHIN_S, NodeLosses
 from advdmd_ray.runtime.waiting import Node, living_nodes
 
@@ -32,13 +32,14 @@ class Places:
         self._nodes: Mapping[str, Nodes] | None = None
 
     def selector(self, role: str) -> dict[str, str]:
-        """Ray's label selector of the nodes that take a role's workers; empty for all.
+        """Ray's label selector of the nodes that take the workers of a role, or of `ANY_ROLE`; empty for all.
 
         Raises:
             UserError: at its first call, if a node's label names no role.
         """
         if self._nodes is None:
-            self._nodes = nodes_of_roles(self._config.ray.placement, [node.labels for node in self._look()])
+            nodes = nodes_of_roles(self._config.ray.placement, [node.labels for node in self._look()])
+            self._nodes = {**nodes, ANY_ROLE: of_any_role(nodes)}
         return self._nodes[role].selector
 
     def choices(self, role: str) -> list[dict[str, str]]:
@@ -47,7 +48,7 @@ class Places:
         return [{**selector, NODE_ID: f"!in({','.join(avoided)})"}, selector] if avoided else [selector]
 
     def options(self, role: str) -> dict[str, Any]:
-        """Ray's options of an actor of this role."""
+        """Ray's options of an actor or a task of this role."""
         first, *others = self.choices(role)
         fallback = {"fallback_strategy": [{"label_selector": other} for other in others]} if others else {}
         return {"label_selector": first, **fallback}

@@ -42,15 +42,21 @@ DEATH_S = 20.0
 class RayShell:
     """`Shell` on Ray. `start` brings everything up within the configured time or raises.
 
+    Args:
+        config: The run's.
+        clock: Monotonic clock, seconds.
+        places: Where its workers go; None: wherever `ray.placement` has them.
+
     Attributes:
         prompts: Prompts of rollouts, once started.
         backend: What the ranks reduce over, once started.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
-        self._config, self._clock = config, clock
-        places = Places(config)
-        self._gang, self._crew = RayGang(config, places), Crew(config, places=places)
+    def __init__(
+        self, config: Config, clock: Callable[[], float] = time.monotonic, places: Places | None = None
+    ) -> None:
+        self._config, self._clock, self._places = config, clock, Places(config) if places is None else places
+        self._gang, self._crew = RayGang(config, self._places), Crew(config, places=self._places)
         self._landing = Landing()
         self._mark: Mark | None = None
         self._manifests: dict[Stream, tuple[Manifest, ray.ObjectRef]] = {}
@@ -85,14 +91,14 @@ class RayShell:
         """
         config, self._mark = self._config, mark
         starting = Starting(config, self._gang, self._crew, mark, config.learner.restarts, self._clock)
-        sights = starting.place()
         shards = source_of(config).shards()
         made_first = shards if shards is not None and shards.missing() else None
+        sights = starting.place()
         if made_first is None:
             self._crew.hire()
             encoder = nullcontext((self._crew.encoder, self._crew.replace_encoder))
         else:
-            encoder = text_actor(config)
+            encoder = text_actor(config, self._places)
         with encoder as (first, replace), texts_progress() as progress:
             starting.check_seen(sights)  # before the texts: they may take an hour
             facts, payloads = encoded(first, replace, config.ray.start_timeout_s, progress)
@@ -101,7 +107,7 @@ class RayShell:
         self.prompts, table = facts.rollouts, (ray.put(facts), *payloads)
         if made_first is not None:
             with samples_progress() as progress:
-                make_shards(config, made_first, table, progress)
+                make_shards(config, made_first, table, self._places, progress)
             self._crew.hire()
         self.backend = starting.up(checkpoint, table, crew=True)
 

@@ -12,6 +12,7 @@ from advdmd_ray.runs.lasting import LATENTS, Mark, marked
 from advdmd_ray.runs.parts.workers import build_tools
 from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
+from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.stations.prompt_table import PromptTable, TableFacts
 
@@ -44,6 +45,7 @@ def make_shards(
     config: Config,
     shards: Shards,
     table: Sequence[ray.ObjectRef],
+    places: Places,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> int:
     """Makes the shards that are missing and returns how many images that were.
@@ -52,6 +54,7 @@ def make_shards(
         config: The run's.
         shards: What is to be there.
         table: The prompt table's facts, and its shards where they are not in files.
+        places: Where the actors may be: where rollout actors may.
         progress: Told how many of all images are there.
 
     Raises:
@@ -64,7 +67,7 @@ def make_shards(
         return 0
     role = config.rollout
     kind: Handle = ShardActor
-    made = kind.options(num_cpus=role.num_cpus, num_gpus=role.num_gpus)
+    made = kind.options(num_cpus=role.num_cpus, num_gpus=role.num_gpus, **places.options("rollout"))
     there = shards.images - sum(len(shards.rows(shard)) for shard in missing)
     made_now = 0
     shared = ray.put(shards)  # once, however many calls there are

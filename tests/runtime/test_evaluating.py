@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,16 +16,20 @@ from hypothesis import strategies as st
 
 from advdmd_ray import cli
 from advdmd_ray.config import Config
+from advdmd_ray.config.sections import RaySection
 from advdmd_ray.errors import UserError, WorkerLostError
 from advdmd_ray.runs import judgement, verdict
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, Piece
 from advdmd_ray.runs.lasting import Mark
+from advdmd_ray.runs.needs.node_roles import LABEL, ROLES, naming, of_any_role
 from advdmd_ray.runs.parts import networks
 from advdmd_ray.runs.verdict import draw_here, facts_of, verdict_of
 from advdmd_ray.runtime import dealing, evaluating, judging, team
 from advdmd_ray.runtime.evaluating import drawn_on_ray
+from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.team import Team, team_that_fits
+from advdmd_ray.runtime.waiting import Node
 
 REMOTE: Any = judging.JudgeActor
 ACTOR = REMOTE.__ray_metadata__.modified_class
@@ -57,8 +62,11 @@ class Call:
         return [Ref(part) for part in value] if self._returns > 1 else Ref(value)
 
 
-def aside(work: Callable[..., Any], *given: Any, what: str, limit_s: float, returns: int = 1, **_: Any) -> Any:
-    """Work of one piece that is done at once."""
+def aside(
+    where: list[Any], work: Callable[..., Any], *given: Any, what: str, limit_s: float, returns: int = 1, **options: Any
+) -> Any:
+    """Work of one piece that is done at once, and written down where Ray was to have it done."""
+    where.append(options.get("label_selector"))
     assert what.startswith("the ")
     assert limit_s > 0
     value = work(*(each.value if isinstance(each, Ref) else each for each in given))
@@ -76,7 +84,7 @@ class FakeRay:
     def __init__(self, seed: int, *, gpus: float = 0.0, one_dies: bool = False) -> None:
         self._random, self._gpus = random.Random(seed), gpus  # noqa: S311 - only an order
         self.actors: list[SimpleNamespace] = []
-        self._one_dies, self.drawn = one_dies, list[int]()
+        self._one_dies, self.drawn, self.where = one_dies, list[int](), list[Any]()
 
     def hire(self, *parts: Any) -> SimpleNamespace:
         actor, number = ACTOR(*parts), len(self.actors)
@@ -118,7 +126,7 @@ class FakeRay:
             patch.setattr(module, "ray", self)
         for module in (dealing, evaluating):
             patch.setattr(module, "answer", self.answer)
-        patch.setattr(judging, "aside", aside)
+        patch.setattr(judging, "aside", partial(aside, self.where))
         patch.setattr(judging, "JudgeActor", HiredBy(self))
         patch.setattr(evaluating, "met", lambda *_: nullcontext(False))
         return self
@@ -130,7 +138,8 @@ class HiredBy(Call):
     def __init__(self, ray: FakeRay) -> None:
         self._ray = ray
 
-    def options(self, **_: Any) -> "HiredBy":
+    def options(self, *, label_selector: Any = None, **_: Any) -> "HiredBy":
+        self._ray.where.append(label_selector)
         return self
 
     def remote(self, *args: Any) -> SimpleNamespace:
@@ -220,9 +229,14 @@ def test_a_worker_that_does_not_see_the_run_folder_is_left_out_before_it_draws(
     monkeypatch.setattr(judging, "scored", lambda _, pieces, *drawn: dict(zip(pieces, drawn, strict=True)))
     config.folder.mkdir(parents=True)
     RunFolder(config.folder).lock.write_text("a mark")
-    drawn = judging.judged_on_ray(config, tiny_pipeline, None)  # type: ignore[arg-type]
+    nodes = [Node({}, {LABEL: "learner-rollout"}), Node({}, {LABEL: "rollout-reward"})]
+    places = Places(config.model_copy(update={"ray": RaySection(placement="labelled")}), look=lambda: nodes)
+    drawn = judging.judged_on_ray(config, tiny_pipeline, None, places)  # type: ignore[arg-type]
     assert told(config, drawn) == told(config, draw_here(config, tiny_pipeline))
     assert asked == ["a worker that judges"] * 2
+    both = {role: naming(role) for role in ROLES}
+    here = [naming("rollout").selector, of_any_role(both).selector, None]
+    assert ray.where == here, "it encodes, they draw, and it counts beside the driver"
     assert len(set(ray.drawn)) == 1
     assert f"does not see {config.folder}; the others go on" in caplog.text
 

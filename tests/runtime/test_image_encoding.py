@@ -17,10 +17,14 @@ from advdmd_ray.data.files.shards import CaptionedImage, Shard
 from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
+from advdmd_ray.runs.needs.node_roles import LABEL, VALUES, Nodes
 from advdmd_ray.runtime import dealing, image_encoding
+from advdmd_ray.runtime.places import Places
+from advdmd_ray.runtime.waiting import Node
 from pictures import picture
 
 SHAPE = (3, 2, 2)
+NODES = [Node({}, {LABEL: "learner-rollout-reward"}), Node({}, {})]
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +117,9 @@ def on(team: Team, monkeypatch: pytest.MonkeyPatch, gpus: int, work: list[ShardE
     monkeypatch.setattr(dealing, "ray", team)
     monkeypatch.setattr(dealing, "answer", lambda ticket, _: ticket())
     roles = {"rollout": {"actors": 1, "num_gpus": gpus}, "reward": {"workers": 1, "num_gpus": 0}}
-    config = Config.model_validate({**roles, "learner": {"ranks": 1, "num_gpus": 0}})
-    return list(image_encoding.encoded_on_ray(config, work))
+    labelled = {"ray": {"placement": "labelled"}}
+    config = Config.model_validate({**roles, **labelled, "learner": {"ranks": 1, "num_gpus": 0}})
+    return list(image_encoding.encoded_on_ray(config, work, Places(config, look=lambda: NODES)))
 
 
 def bytes_in(folder: Path) -> dict[str, bytes]:
@@ -131,6 +136,7 @@ def test_shards_are_dealt_to_a_worker_for_each_gpu_and_leave_the_same_bytes(
         assert [result.images for result in results] == [9] * 7
         assert len(team.actors) == gpus
         assert team.given["num_gpus"] == 1
+        assert team.given["label_selector"] == Nodes(VALUES).selector
         assert all(actor.done and actor.killed for actor in team.actors)
         assert sorted(name for actor in team.actors for name in actor.done) == [f"shard-{k}" for k in range(7)]
         found.append(bytes_in(tmp_path / str(gpus)))

@@ -6,7 +6,7 @@ import pytest
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
-from advdmd_ray.runs.needs.node_roles import LABEL, UNLABELLED, naming
+from advdmd_ray.runs.needs.node_roles import ANY_ROLE, LABEL, UNLABELLED, naming, of_any_role
 from advdmd_ray.runtime.places import NODE_ID, Places
 from advdmd_ray.runtime.waiting import Node
 
@@ -24,6 +24,12 @@ def test_each_role_goes_to_its_nodes_for_the_whole_run() -> None:
     assert chosen.options("rollout") == {"label_selector": UNLABELLED.selector}
     nodes.append(Node({}, {LABEL: "rollout"}))
     assert chosen.options("rollout") == {"label_selector": UNLABELLED.selector}
+
+
+def test_what_takes_the_room_of_all_roles_goes_to_their_nodes_and_to_no_others() -> None:
+    roles = {role: naming(role) for role in ("learner", "rollout", "reward")}
+    assert places(NODES, "labelled").options(ANY_ROLE) == {"label_selector": of_any_role(roles).selector}
+    assert places(NODES, "anywhere").options(ANY_ROLE) == {"label_selector": {}}
 
 
 def test_without_labels_ray_is_told_nothing() -> None:

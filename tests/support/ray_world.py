@@ -99,7 +99,7 @@ class World:
         monkeypatch.setattr(crew, "RewardActor", Kind(self.events))
         monkeypatch.setattr(ray_gang, "LearnerRank", Kind(self.events, "learner-"))
         monkeypatch.setattr(ray_shell, "source_of", lambda _: samples or _NoSamples())
-        monkeypatch.setattr(ray_shell, "text_actor", lambda _: nullcontext((Actor(self.events, "texts"), None)))
+        monkeypatch.setattr(ray_shell, "text_actor", lambda *_: nullcontext((Actor(self.events, "texts"), None)))
         monkeypatch.setattr(ray_shell, "encoded", self._encoded)
         monkeypatch.setattr(ray_shell, "make_shards", lambda *given: self.events.append(("team", "made", *given[1:3])))
         monkeypatch.setattr(ray_shell, "samples_progress", _silent)

@@ -12,6 +12,8 @@ from advdmd_ray.errors import UserError
 
 LABEL = "advdmd-role"
 ROLES = ("learner", "rollout", "reward")
+ANY_ROLE = "any role"
+"""Of workers that take the room which those of all roles had, or will have."""
 JOINED_BY = "-"
 VALUES = tuple(JOINED_BY.join(chosen) for count in range(1, len(ROLES) + 1) for chosen in permutations(ROLES, count))
 """Every value that names roles: one, or several in any order."""
@@ -74,6 +76,23 @@ def nodes_of_roles(placement: Placement, nodes: Iterable[Mapping[str, str]]) -> 
     named = {role for value in values for role in value.split(JOINED_BY)}
     elsewhere = UNLABELLED if named else ALL
     return {role: naming(role) if role in named else elsewhere for role in ROLES}
+
+
+def of_any_role(nodes: Mapping[str, Nodes]) -> Nodes:
+    """The nodes that take workers of at least one role.
+
+    Args:
+        nodes: Of each role, from `nodes_of_roles`.
+    """
+    if not all(where.values for where in nodes.values()):
+        return ALL
+    named = {value for where in nodes.values() if where.have for value in where.values}
+    others = [set(where.values) for where in nodes.values() if not where.have]
+    if not others:
+        return Nodes(tuple(value for value in VALUES if value in named))
+    # Without one of these labels: that is what none of the roles takes.
+    refused = set.intersection(*others) - named
+    return Nodes(tuple(value for value in VALUES if value in refused), have=False)
 
 
 def _check(values: Sequence[str]) -> None:

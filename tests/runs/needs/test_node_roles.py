@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Placement
 from advdmd_ray.errors import UserError
-from advdmd_ray.runs.needs.node_roles import ALL, LABEL, ROLES, UNLABELLED, VALUES, Nodes, naming, nodes_of_roles
+from advdmd_ray.runs.needs.node_roles import (
+    ALL,
+    LABEL,
+    ROLES,
+    UNLABELLED,
+    VALUES,
+    Nodes,
+    naming,
+    nodes_of_roles,
+    of_any_role,
+)
 
 LABELS = st.one_of(
     st.just({}), st.sampled_from(VALUES).map(lambda value: {LABEL: value}), st.just({"ray.io/node-id": "a"})
@@ -46,6 +56,14 @@ def test_auto_takes_the_nodes_that_name_a_role_or_else_those_without_a_label(nod
     for role, where in chosen.items():
         here = any(role in labels.get(LABEL, "").split("-") for labels in nodes)
         assert where == (naming(role) if here else UNLABELLED if labelled else ALL)
+
+
+@given(st.lists(LABELS), st.sampled_from(["auto", "labelled", "anywhere"]), LABELS)
+def test_what_takes_the_room_of_all_roles_goes_where_any_of_them_may(
+    nodes: list[dict[str, str]], placement: Placement, labels: dict[str, str]
+) -> None:
+    chosen = nodes_of_roles(placement, nodes)
+    assert (labels in of_any_role(chosen)) == any(labels in where for where in chosen.values())
 
 
 def test_labelled_asks_for_the_label_before_any_node_has_it_so_that_an_autoscaler_brings_the_right_one() -> None:
