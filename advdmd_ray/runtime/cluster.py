@@ -13,6 +13,7 @@ from advdmd_ray.config.texts import address_fault
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved
 from advdmd_ray.runs.needs.spilling import ray_disk
+from advdmd_ray.runtime.room import ClusterRequest, asking
 from advdmd_ray.runtime.stopping import interrupting
 from advdmd_ray.runtime.waiting import less, wait_for_room
 
@@ -28,23 +29,23 @@ _FEW_TASKS = ("RAY_task_events_max_num_task_in_gcs", "1000")
 
 
 @contextmanager
-def connected(config: Config) -> Iterator[bool]:
+def connected(config: Config) -> Iterator[ClusterRequest | None]:
     """Joins or starts Ray and leaves it at the end.
 
     Inside `ray job submit` the address is in the environment; then a second Ray is never started.
 
     Yields:
-        Whether the cluster was there before.
+        On a cluster that was there before the room for the workers, held until they take it; None on a local Ray.
 
     Raises:
         UserError: if the named cluster does not answer, or has no room for the workers within `ray.start_timeout_s`.
     """
-    with met(ray_address(config), config.ray.object_store_bytes) as joins:
+    with met(ray_address(config), config.ray.object_store_bytes) as joins, asking() as room:
         if joins:
-            wait_for_room(config.at_start, config.ray.start_timeout_s)
+            wait_for_room(config.at_start, config.ray.start_timeout_s, room)
         else:
             _check_room(config.at_start)
-        yield joins
+        yield room if joins else None
 
 
 @contextmanager

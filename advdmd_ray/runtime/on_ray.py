@@ -30,7 +30,9 @@ from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.remote_hub import RemoteHub, metrics_hub
+from advdmd_ray.runtime.room import ClusterRequest
 from advdmd_ray.runtime.training import cut_back_to
+from advdmd_ray.runtime.waiting import wait_for_room
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +42,20 @@ SLOW_DISK = 10e6
 
 
 @contextmanager
-def on_ray(config: Config, *, joined: bool) -> Iterator["RayPlace"]:
+def on_ray(config: Config, *, room: ClusterRequest | None) -> Iterator["RayPlace"]:
     """The Ray that this process is connected to as the place of a run.
 
     Args:
         config: The run's.
-        joined: Whether the cluster was there before, see `connected`.
+        room: Of its workers, on a cluster that was there before; see `connected`.
 
     Raises:
         WorkerFailedError: if a worker meets an error that it does not expect; its traceback is in the run folder.
     """
     try:
         with metrics_hub(config) as hub:
-            _say_what_spills(config, joined=joined)
-            yield RayPlace(config, hub, "joined the Ray cluster" if joined else "started a local Ray")
+            _say_what_spills(config, joined=room is not None)
+            yield RayPlace(config, hub, "started a local Ray" if room is None else "joined the Ray cluster", room)
     except RayTaskError as error:
         raise worker_failed(RunFolder(config.folder), error.cause, str(error)) from error
 
@@ -68,14 +70,23 @@ def _say_what_spills(config: Config, *, joined: bool) -> None:
 
 
 class RayPlace:
-    """`Place` on Ray."""
+    """`Place` on Ray.
 
-    def __init__(self, config: Config, hub: RemoteHub, note: str) -> None:
-        self._config, self.hub, self.note = located(config), hub, note
+    Args:
+        config: The run's.
+        hub: Takes the figures.
+        note: One line that tells the user.
+        room: Of the workers, on a cluster that others use too; None: nobody else is there.
+    """
+
+    def __init__(self, config: Config, hub: RemoteHub, note: str, room: ClusterRequest | None = None) -> None:
+        self._config, self.hub, self.note, self._room = located(config), hub, note, room
         self._places = Places(self._config)
 
     def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
-        """See `Place`."""
+        """See `Place`: in the room of the run's workers."""
+        if tasks and self._room is not None:
+            self._room.release()
         yield from encoded_on_ray(self._config, tasks, self._places)
 
     @contextmanager
@@ -84,6 +95,10 @@ class RayPlace:
         shell = RayShell(self._config, places=self._places)
         try:
             mark = RunFolder(self._config.folder).mark()
+            if self._room is not None:
+                # Held since the run met the cluster, unless images were encoded in it.
+                wait_for_room(self._config.at_start, self._config.ray.start_timeout_s, self._room)
+                self._room.release()
             shell.start(None if checkpoint is None else checkpoint.path.absolute(), start, mark)
             if self._config.learner.ranks > 1:
                 say(f"the learner's ranks reduce over {shell.backend}")

@@ -92,9 +92,9 @@ def _on_ray(config: Config, clock: StartClock) -> "Iterator[MakePlace]":
     beside = ThreadPoolExecutor(1)
     imports = [beside.submit(import_module, f"advdmd_ray.{name}") for name in ("runtime.launch", "learner.worker")]
     beside.shutdown(wait=False)
-    with connected(config) as joined:
+    with connected(config) as room:
         for imported in imports:
             imported.result()
         from advdmd_ray.runtime.on_ray import on_ray  # noqa: PLC0415 - imports torch
 
-        yield partial(on_ray, joined=joined)
+        yield partial(on_ray, room=room)

@@ -10,7 +10,7 @@ import ray
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.node_roles import Nodes, nodes_of_roles
-from advdmd_ray.runtime.room import Bundle, asking, bundles_of
+from advdmd_ray.runtime.room import Bundle, ClusterRequest, bundles_of
 
 LOOK_S, SAY_S = 1.0, 10.0
 """Seconds between looks, and the least between lines."""
@@ -33,34 +33,32 @@ class Node:
     name: str = ""
 
 
-def wait_for_room(config: Config, timeout_s: float) -> None:
+def wait_for_room(config: Config, timeout_s: float, request: ClusterRequest) -> None:
     """Asks the cluster for room for all workers of a run, and waits until it is there.
-
-    The room is held while the last of it is waited for, and free for the workers when this returns.
 
     Args:
         config: The run's.
         timeout_s: Seconds to wait.
+        request: Asks, and holds the room when this returns.
 
     Raises:
         UserError: if it is not there in time, or a node's label names no role.
     """
     began, told, said = time.monotonic(), "", float("-inf")
-    with asking() as request:
-        while True:
-            nodes = living_nodes()
-            bundles = bundles_of(config, nodes_of_roles(config.ray.placement, [node.labels for node in nodes]))
-            request.ask(bundles)
-            waited = time.monotonic() - began
-            if request.placed(min(LOOK_S, max(0.0, timeout_s - waited))):
-                return
-            why, remedy = shortage(bundles, nodes, ray.available_resources())
-            if waited >= timeout_s:
-                raise UserError(f"waited {timeout_s:.0f} s for room: {why}; {remedy}")
-            if why != told and waited >= said + SAY_S:
-                sys.stderr.write(_line(bundles, why, waited, timeout_s))
-                sys.stderr.flush()
-                told, said = why, waited
+    while True:
+        nodes = living_nodes()
+        bundles = bundles_of(config, nodes_of_roles(config.ray.placement, [node.labels for node in nodes]))
+        request.ask(bundles)
+        waited = time.monotonic() - began
+        if request.placed(min(LOOK_S, max(0.0, timeout_s - waited))):
+            return
+        why, remedy = shortage(bundles, nodes, ray.available_resources())
+        if waited >= timeout_s:
+            raise UserError(f"waited {timeout_s:.0f} s for room: {why}; {remedy}")
+        if why != told and waited >= said + SAY_S:
+            sys.stderr.write(_line(bundles, why, waited, timeout_s))
+            sys.stderr.flush()
+            told, said = why, waited
 
 
 def _line(bundles: Sequence[Bundle], why: str, waited: float, timeout_s: float) -> str:

@@ -83,11 +83,11 @@ def cluster_of(*cpus: int) -> Iterator[Cluster]:
 def trained(config: Config, sleep_s: float, beside: Callable[[RunFolder], Done]) -> Done:
     """Trains with actors that sleep, until what is done beside it, with the run's folder, is done; returns that."""
     with (
-        connected(config),
+        connected(config) as room,
         claim(Start(config.folder, None, None, "")) as folder,
         metrics_hub(config) as hub,
         patch.object(crew, "RolloutActor", sleeping(sleep_s)),
-        RayPlace(config, hub, "").workers(None, StartClock()) as shell,
+        RayPlace(config, hub, "", room).workers(None, StartClock()) as shell,
     ):
         run, over = RunFolder(folder), threading.Event()
         controller = build_controller(config, shell, hub, stopping=over.is_set, wishes=FolderWishes(run))

@@ -19,8 +19,9 @@ import ray
 from ray.util import placement_group_table
 
 from advdmd_ray.config import Config
-from advdmd_ray.runs.needs.node_roles import LABEL
+from advdmd_ray.runs.needs.node_roles import ANY_ROLE, LABEL
 from advdmd_ray.runtime.places import Places
+from advdmd_ray.runtime.room import asking
 from advdmd_ray.runtime.waiting import living_nodes, wait_for_room
 from benchmarks.endurance.fake_autoscaler import NodeType, autoscaling, free_port
 
@@ -28,6 +29,10 @@ from benchmarks.endurance.fake_autoscaler import NodeType, autoscaling, free_por
 @ray.remote
 def here():
     return ray.get_runtime_context().get_node_id()
+
+
+def label_of(node):
+    return next(each["Labels"].get(LABEL, "none") for each in ray.nodes() if each["NodeID"] == node)
 
 
 def nodes():
@@ -46,12 +51,14 @@ types = {name: NodeType(2, 2, {LABEL: name}) for name in ("learner", "rollout-re
 with autoscaling(Path(sys.argv[1]), free_port(), 1, types, 2.0) as cluster:
     ray.init(address=cluster.address, log_to_driver=False)
     found = {"before": nodes()}
-    wait_for_room(config, 60.0)
-    found["asked"] = nodes()
+    with asking() as request:
+        wait_for_room(config, 60.0, request)
+        found["asked"] = nodes()
     places = Places(config)
     for role in ("learner", "rollout"):
-        node = ray.get(here.options(num_cpus=1, **places.options(role)).remote())
-        found[role] = next(each["Labels"][LABEL] for each in ray.nodes() if each["NodeID"] == node)
+        found[role] = label_of(ray.get(here.options(num_cpus=1, **places.options(role)).remote()))
+    spread = here.options(num_cpus=1, scheduling_strategy="SPREAD", **places.options(ANY_ROLE))
+    found["spread"] = [label_of(node) for node in ray.get([spread.remote() for _ in range(6)])]
     found["left"] = [group["state"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
     end = time.monotonic() + 60
     while len(nodes()) > 1 and time.monotonic() < end:
@@ -72,6 +79,7 @@ def test_nodes_come_because_a_run_asks_and_go_when_it_does_not_any_more() -> Non
         assert found["before"] == ["none"]
         assert found["asked"] == ["learner", "none", "rollout-reward"]
         assert (found["learner"], found["rollout"]) == ("learner", "rollout-reward")
+        assert set(found["spread"]) <= {"learner", "rollout-reward"}, "what judges goes to the nodes of the run"
         assert found["left"] == []
         assert found["after"] == ["none"]
         assert "asked the cluster for 1 x learner of 1.5 CPU, 2 x rollout of 1 CPU, 1 x reward of no CPU" in run.log()

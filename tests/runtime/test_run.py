@@ -19,6 +19,7 @@ from advdmd_ray.errors import CheckpointError, DivergedError, Interrupted, Worke
 from advdmd_ray.runs.folder import Start
 from advdmd_ray.runtime import cluster, launch, run
 from advdmd_ray.runtime.on_ray import on_ray
+from advdmd_ray.runtime.room import ClusterRequest
 
 CONFIG = Config()
 
@@ -27,14 +28,14 @@ class Ray:
     """Is up once the imports have begun, and says whether it was left."""
 
     def __init__(self) -> None:
-        self.importing, self.left = Event(), False
+        self.importing, self.left, self.room = Event(), False, ClusterRequest()
 
     @contextmanager
-    def connected(self, config: Config) -> Iterator[bool]:
+    def connected(self, config: Config) -> Iterator[ClusterRequest]:
         assert config is CONFIG
         assert self.importing.wait(20), "nothing is imported while Ray starts"
         try:
-            yield True
+            yield self.room
         finally:
             self.left = True
 
@@ -54,7 +55,7 @@ def test_ray_starts_while_the_rest_is_imported_and_the_place_is_on_it(monkeypatc
     monkeypatch.setattr(run, "import_module", ray.importer)
     with run._on_ray(CONFIG, clock) as place:
         assert isinstance(place, partial)
-        assert (place.func, place.keywords) == (on_ray, {"joined": True})
+        assert (place.func, place.keywords) == (on_ray, {"room": ray.room})
         assert set(clock.seconds) == {"imports"}
         assert not ray.left
     assert ray.left

@@ -5,7 +5,7 @@ import pytest
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.node_roles import LABEL, UNLABELLED, naming
-from advdmd_ray.runtime.room import Bundle
+from advdmd_ray.runtime.room import Bundle, asking
 from advdmd_ray.runtime.waiting import Node, shortage, wait_for_room
 from fake_cluster import FakeCluster
 
@@ -23,14 +23,22 @@ def config(placement: str = "auto", **reward: float) -> Config:
     )
 
 
+def waited(config: Config, seconds: float) -> None:
+    """Waits, and lets go of what it has got."""
+    with asking() as request:
+        wait_for_room(config, seconds, request)
+
+
 def test_a_cluster_with_room_is_not_waited_for_and_nothing_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster = FakeCluster([({"CPU": 8.0}, {})])
     cluster.install(monkeypatch)
-    wait_for_room(config(), 300.0)
+    with asking() as request:
+        wait_for_room(config(), 300.0, request)
+        assert cluster.available_resources() == {"CPU": 2.5}, "nobody else gets the room"
     assert cluster.now == 0.0
-    assert cluster.groups == [], "the workers take the room"
+    assert cluster.groups == []
     assert capsys.readouterr().err == ""
 
 
@@ -39,7 +47,7 @@ def test_nodes_come_because_the_run_asked_and_what_is_asked_is_said(
 ) -> None:
     cluster = FakeCluster([HEAD], [({"CPU": 6.0}, {})])
     cluster.install(monkeypatch)
-    wait_for_room(config(), 300.0)
+    waited(config(), 300.0)
     assert 6.0 <= cluster.now <= 8.0
     assert cluster.groups == []
     first, *_ = capsys.readouterr().err.splitlines()
@@ -57,7 +65,7 @@ def test_each_role_is_asked_for_with_its_label_so_that_the_right_nodes_come(monk
     )
     cluster = FakeCluster([HEAD], [other, both, learner])
     cluster.install(monkeypatch)
-    wait_for_room(config("labelled"), 300.0)
+    waited(config("labelled"), 300.0)
     assert both in cluster.nodes
     assert learner in cluster.nodes
     assert other not in cluster.nodes
@@ -67,7 +75,7 @@ def test_a_node_whose_label_is_seen_while_waiting_changes_what_is_asked(monkeypa
     """With auto the labels of nodes that come are not known before."""
     cluster = FakeCluster([HEAD], [({"CPU": 2.0}, {LABEL: "learner"}), ({"CPU": 4.5}, {})])
     cluster.install(monkeypatch)
-    wait_for_room(config(), 300.0)
+    waited(config(), 300.0)
     assert len(cluster.nodes) == 3
 
 
@@ -78,7 +86,7 @@ def test_without_an_autoscaler_it_ends_with_one_line_that_says_what_is_missing(m
         r"^waited 30 s for room: the workers reserve 5\.5 CPUs, the cluster has 1; lower rollout\.actors, .* add nodes$"
     )
     with pytest.raises(UserError, match=line):
-        wait_for_room(config(), 30.0)
+        waited(config(), 30.0)
     assert cluster.now == pytest.approx(30.0)
     assert cluster.groups == []
 
@@ -87,14 +95,14 @@ def test_a_role_that_no_node_takes_is_one_line_that_names_the_label(monkeypatch:
     cluster = FakeCluster([({"CPU": 9.0}, {LABEL: "rollout"}), ({"CPU": 9.0}, {LABEL: "reward"})])
     cluster.install(monkeypatch)
     with pytest.raises(UserError, match=r"the learner workers reserve 1 CPUs, the nodes with label advdmd-role=lea"):
-        wait_for_room(config("labelled"), 5.0)
+        waited(config("labelled"), 5.0)
 
 
 def test_whatever_ends_the_wait_takes_the_request_along(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = FakeCluster([HEAD], dies_at=4.0)
     cluster.install(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        wait_for_room(config(), 300.0)
+        waited(config(), 300.0)
     assert cluster.groups == []
 
 
