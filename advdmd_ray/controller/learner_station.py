@@ -7,7 +7,6 @@ judgement), else the groups of the next cycle to fetch; once it has their bytes,
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.deadlines import Deadlines
@@ -47,7 +46,6 @@ class LearnerStation:
     Attributes:
         version: Of the newest weights; equals the cycles done.
         refused: Why the last checkpoint could not be written; empty if it could.
-        checkpoints: Those that were saved, the newest first.
     """
 
     def __init__(
@@ -70,7 +68,6 @@ class LearnerStation:
         self._watch, self._stopping = watch, stopping
         self.version = self._first = version
         self._checkpointed, self._owed, self.refused = -1, False, ""
-        self.checkpoints: deque[Path] = deque(maxlen=config.learner.keep_checkpoints)
         self._fetched: tuple[GroupInfo, ...] | None = None
         self._due: deque[Callable[[], None]] = deque()
         self._chores = (
@@ -219,7 +216,6 @@ class LearnerStation:
         logger.info("checkpoint %s", outcome.path)
         self._watch.saved(Saved(self.version, outcome.path))
         self._checkpointed = self.version
-        self.checkpoints.appendleft(Path(outcome.path))
 
     def _start_grid(self) -> None:
         self._begin(self._shell.grid(), lambda _: self._free())

@@ -97,7 +97,7 @@ class Controller:
             clock=clock,
             start=StartClock(clock) if start is None else start,
         )
-        watch = Watch(config, Guard(config.guard), ()) if watch is None else watch
+        self._watch = watch = Watch(config, Guard(config.guard), ()) if watch is None else watch
         self._quarantine = Quarantine(
             config.quarantine,
             frontier=frontier,
@@ -174,8 +174,8 @@ class Controller:
 
     @property
     def saved(self) -> Sequence[Path]:
-        """The checkpoints that were saved since the loops began, the newest first."""
-        return self._learner.checkpoints
+        """The checkpoints of the run's course that are kept, the newest first."""
+        return [Path(each.path) for each in self._watch.checkpoints]
 
     def run(self) -> int:
         """Runs to the end and returns the last version; the last thing it does is a checkpoint.

@@ -45,6 +45,11 @@ class Watch:
         self._checkpoints = [*newest, *(each for each in earlier if each == good and each not in newest)]
 
     @property
+    def checkpoints(self) -> tuple[Saved, ...]:
+        """Those that are kept, the newest first."""
+        return tuple(sorted(self._checkpoints, key=lambda each: each.version, reverse=True))
+
+    @property
     def quiet(self) -> bool:
         """Whether every series is within the range of its past."""
         return not self.guard.out
@@ -65,8 +70,7 @@ class Watch:
         return _way_back(self._before(version))
 
     def _before(self, version: int) -> Saved | None:
-        innocent = [each for each in self._checkpoints if each.version < version]
-        return max(innocent, key=lambda each: each.version, default=None)
+        return next((each for each in self.checkpoints if each.version < version), None)
 
     def cycled(self, report: CycleReport) -> None:
         """Looks at a cycle's report; a series that has left its range is warned of, once.

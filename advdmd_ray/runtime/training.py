@@ -1,5 +1,6 @@
 """The loops of a run to their end, over as many gangs of the learner as that takes."""
 
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Protocol
 from advdmd_ray.config import Config
 from advdmd_ray.controller.protocols import Hub, Shell
 from advdmd_ray.errors import CheckpointError, DeadlineError, GangLostError, WorkerLostError
-from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
+from advdmd_ray.learner.checkpoint import Checkpoint, open_checkpoint
 from advdmd_ray.metrics.history import cut_back
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runs.folder import RunFolder
@@ -26,7 +27,7 @@ class Loops(Protocol):
 
     @property
     def saved(self) -> Sequence[Path]:
-        """The checkpoints that were saved since it began, the newest first."""
+        """The checkpoints of its course that are kept, the newest first; it may have begun with one of them."""
         ...
 
     def run(self) -> int:
@@ -61,6 +62,7 @@ class Training:
         loops: Makes the loops that go on from a checkpoint, or from the teacher.
         rewind: Takes out of the figures what is done again from there.
         stopping: Whether the run is asked to stop: then nothing is started again.
+        opened: Opens a checkpoint after reading every byte of it.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class Training:
         loops: Callable[[Checkpoint | None], Loops],
         rewind: Callable[[Checkpoint | None], None],
         stopping: Callable[[], bool],
+        opened: Callable[[Path], Checkpoint] = open_checkpoint,
     ) -> None:
         self._most, self._shell, self._hub = config.learner.restarts, shell, hub
-        self._loops, self._rewind, self._stopping = loops, rewind, stopping
+        self._loops, self._rewind, self._stopping, self._opened = loops, rewind, stopping, opened
         self._from, self._present = checkpoint, loops(checkpoint)
         self._restarts = self._in_vain = 0
 
@@ -89,6 +92,7 @@ class Training:
 
         Raises:
             GangLostError: if the gang was lost for good, or while the run was asked to stop.
+            CheckpointError: if no checkpoint is intact any more.
             DeadlineError: and whatever else `Controller.run` raises.
         """
         while True:
@@ -98,11 +102,15 @@ class Training:
                 if self._stopping():
                     raise
                 self._go_back(lost)
+            # The parts of a controller name each other, and hold the bytes of its groups and weights until they are
+            # collected, which may be long after.
+            gc.collect()
 
     def _go_back(self, lost: GangLostError) -> None:
         newest = self._newest()
-        if newest is not self._from:
-            self._from, self._in_vain = newest, 0
+        if _step(newest) > _step(self._from):
+            self._in_vain = 0
+        self._from = newest
         self._restart(lost)
         self._restarts += 1
         self._rewind(newest)
@@ -110,12 +118,16 @@ class Training:
         self._hub.record([Sample.of("advdmd_learner_restarts", self._restarts)])
 
     def _newest(self) -> Checkpoint | None:
-        """The newest checkpoint of the present loops that is intact, else that which they began with."""
+        """The newest checkpoint of the present course that is intact; where none was kept, what it began with."""
+        wrong: list[str] = []
         for path in self._present.saved:
             try:
-                return verified_checkpoint(path)
+                return self._opened(path)
             except CheckpointError as error:
                 logger.warning("damaged checkpoint passed over: %s", error)
+                wrong.append(str(error))
+        if wrong:
+            raise CheckpointError(f"the gang is lost, and no checkpoint is whole: {'; '.join(wrong)}")
         return self._from
 
     def _restart(self, lost: Exception) -> None:
@@ -132,3 +144,8 @@ class Training:
                 lost = error
             else:
                 return
+
+
+def _step(checkpoint: Checkpoint | None) -> int:
+    """Of a checkpoint; that of the teacher comes before all others."""
+    return -1 if checkpoint is None else checkpoint.step

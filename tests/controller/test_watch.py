@@ -109,6 +109,7 @@ def test_only_checkpoints_that_are_kept_are_named(versions: list[int], keep: int
     for version in versions:
         watch.saved(Saved(version, str(version)))
         kept = sorted([*(each for each in kept if each < version), version])[-keep:]  # what `save_checkpoint` does
+    assert [each.version for each in watch.checkpoints] == kept[::-1]
     watch.cycled(cycle_report(100, loss=1e9))
     good = watch.last_good
     assert (good is None) == (not kept)
@@ -124,7 +125,9 @@ def test_a_resumed_run_goes_on_with_the_past_and_the_checkpoints_of_the_run(tmp_
     checkpoint = Checkpoint(tmp_path / "step-00000008", 8, facts, ())
     again = config(cycles=20)
     shell = FakeShell(again, Clock(), loss=lambda _: 1e9)
-    watch = build_controller(again, shell, RecordingHub(), checkpoint)._learner._watch
+    controller = build_controller(again, shell, RecordingHub(), checkpoint)
+    assert controller.saved == [tmp_path / f"step-0000000{step}" for step in (8, 6, 4)]
+    watch = controller._learner._watch
     assert watch.guard.past[LOSS] == tuple(0.001 * version for version in range(1, 9))
     for cycle in (9, 10):
         watch.cycled(cycle_report(cycle, loss=1e9))

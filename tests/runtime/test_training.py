@@ -1,6 +1,8 @@
 """A run whose gang is lost goes on from its newest intact checkpoint, and ends when that is in vain."""
 
+import gc
 import logging
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
-from advdmd_ray.errors import DeadlineError, GangLostError, WorkerLostError
-from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint
+from advdmd_ray.errors import CheckpointError, DeadlineError, GangLostError, WorkerLostError
+from advdmd_ray.learner.checkpoint import Checkpoint, save_checkpoint, saved_steps
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runtime.training import Training
 
@@ -70,14 +72,17 @@ class FakeLoops:
 
     def __init__(self, world: World, part: Part, version: int) -> None:
         self._world, self._part, self.version = world, part, version
-        self.saved: list[Path] = []
+        self.me = self  # its parts name each other
+
+    @property
+    def saved(self) -> list[Path]:
+        return [path for step, path in reversed(saved_steps(self._world.folder).items()) if step <= self.version]
 
     def run(self) -> int:
         for step in self._part.saves:
             assert step > self.version
             facts = {"learner": {"version": step}, "controller": {}}
-            path = save_checkpoint(self._world.folder, step, {"w": {"w": torch.tensor(float(step))}}, facts, 2)
-            self.saved.insert(0, path)
+            save_checkpoint(self._world.folder, step, {"w": {"w": torch.tensor(float(step))}}, facts, 2)
             self.version = step
         if self._part.lost_at is not None:
             self.version = self._part.lost_at
@@ -109,26 +114,74 @@ def test_a_gang_that_is_lost_before_the_first_checkpoint_begins_with_the_teacher
     assert world.events[1:4] == [("restart", None), ("rewind", 0), ("loops", 0)]
 
 
+def damaging(training: Training, folder: Path, *steps: int) -> None:
+    """Turns a bit of these checkpoints when the present loops are over; their size stays."""
+    loops: Any = training._present
+    run = loops.run
+
+    def damaged() -> int:
+        try:
+            return run()
+        finally:
+            for step in steps:
+                file = folder / step_name(step) / "w.safetensors"
+                data = file.read_bytes()
+                file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+    loops.run = damaged
+
+
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(tmp_path, [Part((2, 4), 5), Part((), None)])
     training = world.training(1)
-    first: Any = training._present
-    run = first.run
-
-    def damaging() -> int:
-        try:
-            return run()
-        finally:
-            file = tmp_path / step_name(4) / "w.safetensors"
-            file.write_bytes(file.read_bytes()[:-1])
-
-    first.run = damaging
+    damaging(training, tmp_path, 4)
     with caplog.at_level(logging.WARNING):
         assert training.run() == CYCLES
     assert world.done("restart") == [step_name(2)]
     assert "damaged checkpoint passed over" in caplog.text
+
+
+def test_it_may_be_one_from_before_the_loops_and_does_not_count_as_newer(tmp_path: Path) -> None:
+    world = World(tmp_path, [Part((2, 4), 5), Part((), 5), Part((), None)])
+    training = world.training(1)
+    loops = training._loops
+
+    def damaging_4(checkpoint: Checkpoint | None) -> FakeLoops:
+        training._present = loops(checkpoint)
+        damaging(training, tmp_path, 4)
+        return training._present  # pyright: ignore[reportReturnType]
+
+    training._loops = damaging_4
+    with pytest.raises(GangLostError, match="1 times in a row without a newer checkpoint"):
+        training.run()
+    assert world.done("restart") == [step_name(4)]
+    assert training._from is not None
+    assert training._from.step == 2
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_ends_and_does_not_begin_anew(tmp_path: Path) -> None:
+    world = World(tmp_path, [Part((2, 4), 5), Part((), None)])
+    training = world.training(1)
+    damaging(training, tmp_path, 2, 4)
+    with pytest.raises(CheckpointError, match=f"no checkpoint is whole: .*{step_name(4)}.*{step_name(2)}"):
+        training.run()
+    assert world.done("restart") == []
+
+
+def test_loops_that_are_over_are_gone_before_the_next_run(tmp_path: Path) -> None:
+    world = World(tmp_path, [Part((2,), 3), Part((), None)])
+    training = world.training(1)
+    before = weakref.ref(training._present)
+    gc.disable()  # or the collector may come by chance
+    logging.disable(logging.WARNING)  # or pytest keeps the error that ended them, to show it
+    try:
+        training.run()
+        assert before() is None
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)
 
 
 @given(progress=st.lists(st.booleans(), max_size=8), restarts=st.integers(0, 3))
