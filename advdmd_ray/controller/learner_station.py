@@ -140,6 +140,7 @@ class LearnerStation:
             return
         self._telemetry.taken(infos)
         self._fetched = infos
+        self._deadlines.learner(busy=True)  # the cycle has its own time: the driver may have stood still meanwhile
 
     def _cycled(self, task: Task, infos: Sequence[GroupInfo], outcome: CycleOutcome) -> None:
         student, discriminator = task.payload

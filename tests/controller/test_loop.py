@@ -108,6 +108,25 @@ def test_the_loss_of_the_learner_ends_the_run(at: int) -> None:
         stage.over(shell).run()
 
 
+class _StandsStillAfterTheFetch(FakeShell):
+    """The driver does, once, for longer than a cycle may take; the gang waits for it."""
+
+    stood = False
+
+    def outcome(self, task: Task) -> Any:
+        if task.worker == "learner" and self._outcomes[task] == () and not self.stood:
+            self.stood = True
+            self.clock.now += 2 * self.config.learner.cycle_timeout_s
+        return super().outcome(task)
+
+
+def test_a_gang_that_waits_for_a_driver_that_stood_still_is_not_lost() -> None:
+    stage = Stage(config())
+    shell = _StandsStillAfterTheFetch(stage.config, stage.clock)
+    assert stage.over(shell).run() == 4
+    assert shell.stood
+
+
 class _LoseBytesOnce(_LoseOnce):
     kind = "reward"
     error = BytesLostError
