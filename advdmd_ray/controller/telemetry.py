@@ -75,7 +75,6 @@ class Telemetry:
         """The loops start now."""
         self._start.loops_begin()
         self._began = self._cycle_ended = self._clock()
-        self._tell_who_is_up()
 
     def joined(self, role: str, worker: str) -> None:
         """Another worker is to come."""
@@ -295,7 +294,6 @@ class Telemetry:
         """Sends what was gathered if that is due, with the buffer's state: no cycle may come that would tell it."""
         if self._clock() - self._sent < SEND_S:
             return
-        self._tell_who_is_up()
         if self._batch:
             self._record(_buffer_gauges(held(), outstanding()))
         self.send()
