@@ -9,6 +9,10 @@ class WeightsMismatchError(RuntimeError):
     """A worker's loaded weights differ from the published manifest. The run stops at once."""
 
 
+class GroupMismatchError(RuntimeError):
+    """A scored group is not what its lease asked for, or not the one that it is taken for. The run stops at once."""
+
+
 class DeadlineError(TimeoutError):
     """A wait passed its deadline. The message says what was waited for: ordinal, worker, node and age."""
 
@@ -64,6 +68,7 @@ class DivergedError(RuntimeError):
 
 FAILURES = (
     WeightsMismatchError,
+    GroupMismatchError,
     DeadlineError,
     WorkerLostError,
     WorkerFailedError,

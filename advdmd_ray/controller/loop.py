@@ -185,7 +185,7 @@ class Controller:
         Raises:
             GangLostError: if the learner lost a rank, or its work takes longer than `learner.cycle_timeout_s`.
             DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, or nothing can ever move again.
-            WeightsMismatchError: if a worker loaded other bytes than were published.
+            WeightsMismatchError, GroupMismatchError: if a worker loaded other weights or made another group than asked.
             DivergedError: if a loss, gradient norm or reward spread left the range of its past for good, or too many
                 groups are not finite.
             WorkerLostError: if all workers of a role, or groups with their nodes, are lost over and over.

@@ -10,6 +10,7 @@ from advdmd_ray.controller.protocols import Reference, Shell, Task
 from advdmd_ray.controller.quarantine import Quarantine
 from advdmd_ray.controller.telemetry import Telemetry
 from advdmd_ray.controller.under_way import Begin
+from advdmd_ray.controller.verification import check_group
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult
 from advdmd_ray.stations.records import GroupInfo, Lease, WorkReport
 from advdmd_ray.stations.weights.store import WeightStore
@@ -75,7 +76,8 @@ class RewardStation:
             self._idle.popleft()
             self._telemetry.stations.busy(worker)
             task = self._scoring[worker] = self._shell.score(worker, group, discriminator)
-            self._begin(task, partial(self._scored, task, lease), lease=lease, kind="score")
+            done = partial(self._scored, task, lease, discriminator.manifest.version)
+            self._begin(task, done, lease=lease, kind="score")
 
     def came(self, worker: str) -> None:
         """See `roster.Station`."""
@@ -111,13 +113,14 @@ class RewardStation:
             del self._scoring[task.worker]
             self.came(task.worker)
 
-    def _scored(self, task: Task, lease: Lease, outcome: tuple[WorkReport, GroupInfo]) -> None:
+    def _scored(self, task: Task, lease: Lease, version: int, outcome: tuple[WorkReport, GroupInfo]) -> None:
         report, info = outcome
         self._verify(report)
         self.free(task)
         if report.fault:
             self._quarantine.not_finite(lease, report.fault, task.worker, task.payload)
             return
+        check_group(info, lease, version, task.worker)
         result = self._buffer.commit(info, task.payload)
         if result is CommitResult.ACCEPTED:
             self._frontier.complete(info.ordinal)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.seeds import derive_seed
-from advdmd_ray.errors import CheckpointError
+from advdmd_ray.errors import CheckpointError, GroupMismatchError
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.evaluation.judges.draws import StudentJudge
 from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid, tiles_that_fit
@@ -23,7 +23,7 @@ from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome
 from advdmd_ray.learner.tensor_file import TensorStream
 from advdmd_ray.stations.buffer.record_batch import decode_scored
 from advdmd_ray.stations.prompt_table import PromptTable
-from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.records import GroupInfo, ScoredGroup
 from advdmd_ray.stations.weights.snapshot import Manifest, Payload
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,15 @@ CycleResult = tuple[CycleOutcome, Payload, Payload] | Nothing
 def _drain(streams: Mapping[str, TensorStream]) -> None:
     for stream in streams.values():
         stream.drain()
+
+
+def _check_share(share: Sequence[ScoredGroup], infos: Sequence[GroupInfo]) -> None:
+    """Raises GroupMismatchError if the groups that are held are not those that a cycle is of."""
+    if len(share) != len(infos):
+        raise GroupMismatchError(f"a cycle of {len(infos)} groups came to a rank that holds {len(share)}")
+    for scored, info in zip(share, infos, strict=True):
+        if differences := scored.identity.differences(info.identity):
+            raise GroupMismatchError(f"the bytes of ordinal {info.ordinal} are those of another group: {differences}")
 
 
 class LearnerWorker:
@@ -102,8 +111,12 @@ class LearnerWorker:
 
         Returns:
             On rank 0 the outcome and the payloads of the new student and discriminator, else nothing.
+
+        Raises:
+            GroupMismatchError: if the share that is held is not of these groups.
         """
         share = [decode_scored(group, scores) for group, scores in self._share]
+        _check_share(share, infos[self._gang.rank :: self._gang.size])
         self._share = ()
         report = self.learner.cycle(share, infos)
         publication = self.publication()

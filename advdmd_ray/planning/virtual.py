@@ -22,6 +22,7 @@ from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome, CycleRep
 from advdmd_ray.planning.timeline import Timeline
 from advdmd_ray.runs.needs.sharing import Split
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
+from advdmd_ray.stations.rollout import sample_seeds
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import Published
 
@@ -165,6 +166,7 @@ class VirtualShell:
         info = GroupInfo(
             ordinal=lease.ordinal,
             prompt_id=lease.prompt_id,
+            seed=sample_seeds(lease.seed, 1)[0],
             samples=self._config.group_size_of(lease.ordinal),
             policy_version=lease.policy_version,
             reward_version=version,

@@ -22,6 +22,7 @@ from advdmd_ray.errors import (
     CheckpointError,
     DeadlineError,
     DiskError,
+    GroupMismatchError,
     UserError,
     WeightsMismatchError,
     WorkerLostError,
@@ -48,7 +49,15 @@ LOST = (
     WorkerCrashedError,
 )
 # What a worker raises with one clear line of its own.
-_CLEAR = (CheckpointError, DeadlineError, DiskError, UserError, WeightsMismatchError, WorkerLostError)
+_CLEAR = (
+    CheckpointError,
+    DeadlineError,
+    DiskError,
+    GroupMismatchError,
+    UserError,
+    WeightsMismatchError,
+    WorkerLostError,
+)
 
 
 def silent(seconds: float) -> str:

@@ -6,7 +6,7 @@ Latents are float32 end to end: rounding an action would move its log-probabilit
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -59,6 +59,29 @@ class TrajectoryGroup:
     stds: Float32[np.ndarray, " m"]
 
 
+class Identity(NamedTuple):
+    """Which group it is, and what made and scored it.
+
+    Attributes:
+        ordinal: Position in the prompt stream.
+        prompt_id: Row of the prompt table.
+        seed: Of its first sample.
+        policy_version: Of the student that made it.
+        reward_version: Of the discriminator that scored it.
+    """
+
+    ordinal: int
+    prompt_id: int
+    seed: int
+    policy_version: int
+    reward_version: int
+
+    def differences(self, wanted: "Identity") -> str:
+        """What is another than wanted, in words; empty: nothing."""
+        pairs = zip(self._fields, self, wanted, strict=True)
+        return ", ".join(f"{name} {found}, not {due}" for name, found, due in pairs if found != due)
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredGroup:
     """A group with the verdict on every state it reached.
@@ -76,6 +99,12 @@ class ScoredGroup:
     reward_version: int
     agreement: tuple[float, ...] = ()
 
+    @property
+    def identity(self) -> Identity:
+        """As its bytes have it."""
+        group = self.group
+        return Identity(group.ordinal, group.prompt_id, int(group.seeds[0]), group.policy_version, self.reward_version)
+
 
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
@@ -84,6 +113,7 @@ class GroupInfo:
     Attributes:
         ordinal: Position in the prompt stream.
         prompt_id: Row of the prompt table.
+        seed: Of its first sample.
         samples: Number of trajectories, n.
         policy_version: Version of the student that made the group.
         reward_version: Version of the discriminator that scored it.
@@ -96,6 +126,7 @@ class GroupInfo:
 
     ordinal: int
     prompt_id: int
+    seed: int
     samples: int
     policy_version: int
     reward_version: int
@@ -103,6 +134,11 @@ class GroupInfo:
     reward_mean: tuple[float, ...]
     reward_m2: tuple[float, ...]
     agreement: tuple[float, ...] = ()
+
+    @property
+    def identity(self) -> Identity:
+        """As its worker has read it from the group's bytes."""
+        return Identity(self.ordinal, self.prompt_id, self.seed, self.policy_version, self.reward_version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ def group_info(scored: ScoredGroup, size_bytes: int) -> GroupInfo:
     return GroupInfo(
         ordinal=scored.group.ordinal,
         prompt_id=scored.group.prompt_id,
+        seed=int(scored.group.seeds[0]),
         samples=summary.count,
         policy_version=scored.group.policy_version,
         reward_version=scored.reward_version,

@@ -324,7 +324,7 @@ class Run(RuleBasedStateMachine):
 
     def finish(self, position: int) -> None:
         _, lease = self.jobs.pop(position)
-        info = GroupInfo(lease.ordinal, lease.prompt_id, 2, lease.policy_version, 0, GROUP_BYTES, (0.0,), (0.0,))
+        info = GroupInfo(lease.ordinal, lease.prompt_id, 0, 2, lease.policy_version, 0, GROUP_BYTES, (0.0,), (0.0,))
         if self.index.commit(info, lease) is CommitResult.ACCEPTED:
             assert self.frontier.complete(lease.ordinal)
         else:

@@ -70,7 +70,7 @@ made = [maker.make.options(num_returns=2).remote(size) for maker, size in makers
 scored = [away.make.options(num_returns=2).remote(size) for size in (100, 100, 100, 100, 100, 10**6)]
 ray.get([done for done, _ in (*made, *scored)])
 groups = [
-    (GroupInfo(ordinal, 0, 4, 0, 0, size, (0.0,), (1.0,)), (group, scores))
+    (GroupInfo(ordinal, 0, 0, 4, 0, 0, size, (0.0,), (1.0,)), (group, scores))
     for ordinal, ((_, size), (_, group), (_, scores)) in enumerate(zip(makers, made, scored, strict=True))
 ]
 shell = RayShell(Config.model_validate({"learner": {"ranks": 2}}))

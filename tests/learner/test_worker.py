@@ -1,6 +1,7 @@
 """A rank as a worker: grids of as many images as a picture can show, and checkpoints that rank 0 alone writes."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,12 +12,15 @@ from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
+from advdmd_ray.errors import GroupMismatchError
 from advdmd_ray.learner.checkpoint import open_checkpoint, saved_steps
 from advdmd_ray.learner.gang import Gang, SoloGang
 from advdmd_ray.learner.outcome import CheckpointOutcome
 from advdmd_ray.learner.tensor_file import TensorStream
 from advdmd_ray.learner.worker import LearnerWorker
+from advdmd_ray.stations.buffer.record_batch import encode_group, encode_scores
 from advdmd_ray.stations.prompt_table import PromptTable
+from small_parts import Judge, Mixer, infos_of, scored_groups
 
 TABLE = PromptTable(
     tuple(f"prompt {number}" for number in range(12)),
@@ -138,3 +142,20 @@ def test_rank_0_gathers_everything_even_if_the_disk_refuses(tmp_path: Path) -> N
     assert outcome.path == ""
     assert "could not be saved" in outcome.refused
     assert learner.gathered == 8  # or the other ranks would wait for it until their deadline
+
+
+@pytest.mark.parametrize("name", ["ordinal", "prompt_id", "seed", "policy_version", "reward_version"])
+def test_a_rank_trains_on_no_other_groups_than_its_share_of_the_cycle(name: str, tmp_path: Path) -> None:
+    groups = scored_groups(Mixer(1), Judge(2))
+    infos = infos_of(groups)
+    rank = _saving(Streams(), Other(), tmp_path)
+    rank.hold([(encode_group(each.group), encode_scores(each)) for each in groups[1::2]])
+    infos[3] = replace(infos[3], **{name: getattr(infos[3], name) + 1})
+    with pytest.raises(GroupMismatchError, match=rf"bytes of ordinal \d are those of another group: {name} \d+, not"):
+        rank.cycle(infos)
+
+
+def test_a_rank_that_holds_too_few_groups_trains_on_none(tmp_path: Path) -> None:
+    groups = scored_groups(Mixer(1), Judge(2))
+    with pytest.raises(GroupMismatchError, match="a cycle of 4 groups came to a rank that holds 0"):
+        _saving(Streams(), SoloGang(), tmp_path).cycle(infos_of(groups))

@@ -25,6 +25,7 @@ from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.buffer.quarantined import Quarantined
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, Stream, WorkReport
+from advdmd_ray.stations.rollout import sample_seeds
 from advdmd_ray.stations.weights.snapshot import Manifest, pack
 from advdmd_ray.stations.weights.store import Published, WeightStore
 
@@ -351,6 +352,7 @@ class FakeShell:
         info = GroupInfo(
             lease.ordinal,
             lease.prompt_id,
+            sample_seeds(lease.seed, 1)[0],
             4,
             lease.policy_version,
             discriminator.manifest.version,

@@ -25,6 +25,7 @@ from advdmd_ray.runtime.learner_rank import GroupReferences
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.remote_hub import metrics_hub
 from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, WorkReport
+from advdmd_ray.stations.rollout import sample_seeds
 from advdmd_ray.stations.weights.snapshot import Manifest
 
 GROUP_BYTES = 1024
@@ -88,7 +89,7 @@ class RolloutHost(_Host):
     async def hand_over(self, lease: Lease) -> tuple[WorkReport, Group]:
         """See `RolloutActor`; takes no time."""
         group = np.zeros(GROUP_BYTES // 8, np.int64)
-        group[:3] = lease.ordinal, lease.prompt_id, lease.policy_version
+        group[:4] = lease.ordinal, lease.prompt_id, sample_seeds(lease.seed, 1)[0], lease.policy_version
         return WorkReport(self._at_hand.pop(lease), 0.0, None, 0), group
 
 
@@ -103,8 +104,8 @@ class RewardHost(_Host):
         payload: None,  # noqa: ARG002
     ) -> tuple[tuple[WorkReport, GroupInfo], Scores]:
         """See `RewardActor`."""
-        ordinal, prompt, version = (int(value) for value in group[:3])
-        info = GroupInfo(ordinal, prompt, 1, version, manifest.version, group.nbytes, (0.0,), (0.0,))
+        ordinal, prompt, seed, version = (int(value) for value in group[:4])
+        info = GroupInfo(ordinal, prompt, seed, 1, version, manifest.version, group.nbytes, (0.0,), (0.0,))
         return (await self._work(manifest), info), group[:1]
 
 

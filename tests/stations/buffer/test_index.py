@@ -10,7 +10,7 @@ from advdmd_ray.stations.records import GroupInfo
 
 
 def info(ordinal: int, policy_version: int = 0, size_bytes: int = 10) -> GroupInfo:
-    return GroupInfo(ordinal, 0, 4, policy_version, 0, size_bytes, (0.0,), (1.0,))
+    return GroupInfo(ordinal, 0, 0, 4, policy_version, 0, size_bytes, (0.0,), (1.0,))
 
 
 def index(*, max_bytes: int = 100, max_policy_age: int = 2) -> BufferIndex[str]:
