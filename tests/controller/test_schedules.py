@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.learner_station import LearnerStation
 from advdmd_ray.controller.loop import Controller
@@ -17,18 +18,27 @@ from advdmd_ray.controller.reward_station import RewardStation
 from advdmd_ray.controller.rollout_station import RolloutStation
 from advdmd_ray.controller.roster import Roster
 from advdmd_ray.controller.telemetry import Telemetry
+from advdmd_ray.errors import GangLostError, WeightsMismatchError
+from advdmd_ray.runtime.training import Training
 from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult, Take
 from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import WeightStore
 from schedules.command import Tally, look_through, main
 
-SCHEDULES, SEED = 240, 2
+SCHEDULES, SEED = 240, 5
 FAULTS = """bytes gone when fetched, bytes gone when scored, checkpoint refused, deadly (generate), dies (bring),
 dies (generate), dies (hand over), dies (idle), dies (score), driver dies, driver stands still, hangs (bring),
-hangs (generate), hangs (hand over), hangs (idle), hangs (score), late at the start, learner dies, no room (bring),
+hangs (generate), hangs (hand over), hangs (idle), hangs (score), late at the start, no room (bring),
 node dies (bring), node dies (generate), node dies (hand over), node dies (idle), node dies (score), slow (generate),
 slow (hand over), slow (score), stop, stuck (generate), stuck (hand over), stuck (score), values that are not finite,
-worker added, worker removed"""
+worker added, worker removed,
+checkpoint damaged, learner dies (idle), learner dies (join), learner dies (learn), learner dies (publish),
+learner hangs (idle), learner hangs (join), learner hangs (learn), learner hangs (publish), learner slow (learn),
+learner stuck (idle), learner stuck (learn), learner goes on from a checkpoint, learner goes on from the teacher,
+ends with GangLostError, ends with GroupMismatchError, ends with WeightsMismatchError,
+wrong: loads others, wrong: says others, wrong: ordinal, wrong: prompt id, wrong: seed, wrong: policy version,
+wrong: reward version"""
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +103,14 @@ def does_not_wait_for_the_hung(patch: pytest.MonkeyPatch) -> None:
 
 def believes_any_weights(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WeightStore, "verify", lambda *_: None)
-    patch.setattr(Telemetry, "verified", lambda *_: None)
+
+
+def takes_wrong_weights_for_a_loss(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("advdmd_ray.controller.loop.DeadlineError", WeightsMismatchError)
+
+
+def takes_any_group(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("advdmd_ray.controller.reward_station.check_group", lambda *_: None)
 
 
 def settles_before_it_has_trained(patch: pytest.MonkeyPatch) -> None:
@@ -153,6 +170,61 @@ def asks_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Controller, "_give_up_who_hangs", lambda _: None)
 
 
+def waits_for_a_gang_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Deadlines, "check", lambda *_: None)
+
+
+def places_gangs_for_ever(patch: pytest.MonkeyPatch) -> None:
+    go_back = Training._go_back
+
+    def again(self: Training, lost: GangLostError) -> None:
+        self._in_vain = 0
+        go_back(self, lost)
+
+    patch.setattr(Training, "_go_back", again)
+
+
+def goes_back_to_the_teacher(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Training, "_newest", lambda _: None)
+
+
+def goes_back_to_what_it_began_with(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Training, "_newest", lambda self: self._from)
+
+
+def goes_on_with_the_controller_of_the_gang_that_is_lost(patch: pytest.MonkeyPatch) -> None:
+    go_back = Training._go_back
+
+    def keeping(self: Training, lost: GangLostError) -> None:
+        present = self._present
+        go_back(self, lost)
+        self._present = present
+
+    patch.setattr(Training, "_go_back", keeping)
+
+
+def counts_twice_what_is_done_again(patch: pytest.MonkeyPatch) -> None:
+    init = Training.__init__
+
+    def without_rewind(self: Training, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **(kwargs | {"rewind": lambda _: None}))
+
+    patch.setattr(Training, "__init__", without_rewind)
+
+
+def keeps_the_bytes_of_the_course_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("advdmd_ray.runtime.training.gc.collect", lambda: 0)
+
+
+def knows_versions_by_their_number(patch: pytest.MonkeyPatch) -> None:
+    publish, known = WeightStore.publish, dict[tuple[str, int], Manifest]()
+
+    def the_first(self: WeightStore[Any], manifest: Manifest, payload: Any) -> None:
+        publish(self, known.setdefault((manifest.stream, manifest.version), manifest), payload)
+
+    patch.setattr(WeightStore, "publish", the_first)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -170,6 +242,16 @@ def asks_nobody(patch: pytest.MonkeyPatch) -> None:
         takes_what_is_there,
         counts_deaths_twice,
         asks_nobody,
+        takes_wrong_weights_for_a_loss,
+        takes_any_group,
+        waits_for_a_gang_for_ever,
+        places_gangs_for_ever,
+        goes_back_to_the_teacher,
+        goes_back_to_what_it_began_with,
+        goes_on_with_the_controller_of_the_gang_that_is_lost,
+        counts_twice_what_is_done_again,
+        keeps_the_bytes_of_the_course_before,
+        knows_versions_by_their_number,
     ],
 )
 def test_a_controller_that_is_wrong_is_found_out(

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from advdmd_ray.cli.arguments import Parser
 from advdmd_ray.errors import UserError
 from advdmd_ray.provenance import made_here
+from advdmd_ray.runtime.heap import frozen_heap
 from schedules.drawn import Schedule, schedules
 from schedules.lives import lived
 
@@ -29,6 +30,7 @@ class Tally:
     Attributes:
         runs: How many there were.
         lives: Of their drivers.
+        courses: From a checkpoint, or the teacher, on.
         groups: That were trained on.
         longest_s: Virtual seconds of the longest.
         times: How often each kind of fault happened.
@@ -36,7 +38,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.runs = self.lives = self.groups = 0
+        self.runs = self.lives = self.courses = self.groups = 0
         self.longest_s = 0.0
         self.times: Counter[str] = Counter()
         self.share_of: Counter[str] = Counter()
@@ -51,6 +53,7 @@ class Tally:
         world = lived(schedule, met)
         self.runs += 1
         self.lives += world.lives
+        self.courses += world.courses
         self.groups += len(world.trained)
         self.longest_s = max(self.longest_s, world.clock.now)
         self.times.update(met)
@@ -109,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.disable(logging.CRITICAL)  # a controller to which all of this happens has much to say
     tally, began = Tally(), time.monotonic()
     try:
-        look_through(args.schedules, args.seed, tally.run)
+        with frozen_heap():
+            look_through(args.schedules, args.seed, tally.run)
     except AssertionError as error:
         traceback.print_exception(error)
         return FAILED
@@ -118,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     took = time.monotonic() - began
     sys.stdout.write(
         f"commit {made_here()['commit']}, seed {args.seed}: {tally.runs} schedules in {took:.0f} s, "
-        f"{tally.lives} lives of the driver, {tally.groups} groups, "
+        f"{tally.lives} lives of the driver, {tally.courses} courses, {tally.groups} groups, "
         f"the longest run {tally.longest_s:.0f} virtual s\n{tally.table()}"
     )
     return DONE

@@ -1,14 +1,24 @@
 """Runs the real controller under a schedule, from its beginning to its last cycle, over as many lives as that takes."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.roster import LOSSES_IN_A_ROW
-from advdmd_ray.controller.watch import Watch
-from advdmd_ray.errors import FAILURES, WorkerLostError
+from advdmd_ray.controller.watch import Saved, Watch
+from advdmd_ray.errors import (
+    FAILURES,
+    CheckpointError,
+    GangLostError,
+    GroupMismatchError,
+    WeightsMismatchError,
+    WorkerLostError,
+)
+from advdmd_ray.learner.checkpoint import Checkpoint
+from advdmd_ray.runtime.training import Training
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.weights.store import WeightStore
 from schedules.drawn import GROUP_BYTES, PROMPTS, End, Schedule
@@ -40,62 +50,135 @@ def lived(schedule: Schedule, met: Counter[str] | None = None) -> World:
     raise AssertionError(f"the run is not done after {MOST_LIVES} lives")
 
 
-class _Life:
-    """One life of the driver, from the newest checkpoint on: as `runs/parts/controller.py` builds it."""
+class _Course:
+    """A controller from a checkpoint on, as `runs/parts/controller.py` builds it: `Loops` that are looked at."""
 
-    def __init__(self, world: World, end: End | None) -> None:
-        self.world, config = world, world.config
-        world.trained[:] = world.disk.trained
-        facts: Mapping[str, Any] = world.disk.facts
-        version = world.disk.version
-        world.clock.looks, world.clock.dies_at = 0, None
-        self.shell = ScriptedShell(world, end.at if end is not None and end.kind == "learner" else None)
-        self.frontier = Frontier.from_state(
+    def __init__(self, life: "_Life", checkpoint: Checkpoint | None) -> None:
+        world, config = life.world, life.world.config
+        facts: Mapping[str, Any] = {} if checkpoint is None else checkpoint.facts["controller"]
+        version = 0 if checkpoint is None else checkpoint.facts["learner"]["version"]
+        self.shell, self._totals, self._clock = life.shell, life.totals, world.clock
+        self._before = facts.get("counted", {})
+        frontier = Frontier.from_state(
             facts.get("frontier"), run_seed=config.run.seed, prompts=PROMPTS, lease_s=config.rollout.lease_s
         )
-        self.buffer: BufferIndex[Any] = BufferIndex(
+        buffer: BufferIndex[Any] = BufferIndex(
             max_bytes=config.buffer.max_bytes,
             max_policy_age=config.rollout.max_policy_age,
-            start=self.frontier.first_unsettled,
-            settled=self.frontier.settled_beyond(),
+            start=frontier.first_unsettled,
+            settled=frontier.settled_beyond(),
         )
-        self.before = facts.get("counted", {})
-        self.totals = Totals(self.before)
-        began = world.clock.now
-        self.stopping = lambda: end is not None and end.kind == "stop" and world.clock.now - began >= end.at
-        self.controller = Controller(
+        saved = [Saved(disk.version, disk.path) for disk in world.disks if disk.version <= version]
+        self._controller = Controller(
             config,
-            frontier=self.frontier,
-            buffer=self.buffer,
+            frontier=frontier,
+            buffer=buffer,
             store=WeightStore({"student": version, "discriminator": version}),
-            hub=self.totals,
-            shell=self.shell,
+            hub=life.totals,
+            shell=life.shell,
             group_bytes=GROUP_BYTES,
-            watch=Watch(config, Guard.from_state(facts.get("guard"), config.guard), ()),
+            watch=Watch(config, Guard.from_state(facts.get("guard"), config.guard), saved),
             wishes=world,
             version=version,
             updates=facts.get("updates"),
-            counted=self.before,
+            counted=self._before,
             clock=world.clock,
             sleep=world.clock.sleep,
-            stopping=self.stopping,
+            stopping=life.stopping,
         )
-        self.laws = Laws(world, self.shell, self.controller, self.frontier, self.buffer)
+        self.laws = Laws(world, life.shell, self._controller, frontier, buffer)
         self.shell.in_turn = self._turn
-        if end is not None and end.kind == "driver":
-            world.clock.dies_at = world.clock.looks + 1 + end.at
+
+    @property
+    def version(self) -> int:
+        """See `Loops`."""
+        return self._controller.version
+
+    @property
+    def saved(self) -> Sequence[Path]:
+        """See `Loops`."""
+        return self._controller.saved
+
+    def run(self) -> int:
+        """See `Loops`."""
+        self.laws.hold_at_the_beginning()
+        try:
+            version = self._controller.run()
+        except FAILURES:
+            self._over()
+            raise
+        self._over()
+        return version
 
     def _turn(self) -> None:
-        assert self.world.clock.now <= LONGEST_S, "the run does not end"
+        assert self._clock.now <= LONGEST_S, "the run does not end"
         self.laws.hold()
+
+    def _over(self) -> None:
+        self.laws.hold_at_the_end(self._totals)
+        self.laws.hold_of_this_course(self._totals.since(self._before))
 
     def lost_in_a_row(self) -> bool:
         """Whether a role has nobody left who ever gets any work done, or groups are gone whenever they are fetched."""
         for names in (self.shell.rollout_workers, self.shell.reward_workers):
-            asked = [name for name in names if name not in self.controller._roster._leaving]
+            asked = [name for name in names if name not in self._controller._roster._leaving]
             if all(self.shell.rows[name] >= LOSSES_IN_A_ROW - 1 for name in asked):
                 return True
         return self.shell.fetches_in_vain >= FETCHES_IN_A_ROW
+
+
+class _Life:
+    """One life of the driver, from the newest checkpoint on, with all gangs that it has placed."""
+
+    def __init__(self, world: World, end: End | None) -> None:
+        self.world, self._end, self._began = world, end, world.clock.now
+        if world.disks and not world.disk.version:
+            world.disks.clear()  # none can be read: the owner begins with a new folder
+        world.go_on_from(world.disk)
+        world.clock.looks, world.clock.dies_at = 0, None
+        self.shell, self.totals = ScriptedShell(world), Totals({})
+        checkpoint = world.opened(Path(world.disk.path)) if world.disks else None
+        self._rewind(checkpoint)
+        self.training = Training(
+            world.config,
+            self.shell,
+            self.totals,
+            checkpoint,
+            loops=self._loops,
+            rewind=self._rewind,
+            stopping=self.stopping,
+            opened=world.opened,
+        )
+        if end is not None and end.kind == "driver":
+            world.clock.dies_at = world.clock.looks + 1 + end.at
+
+    def stopping(self) -> bool:
+        """Whether the run is asked to stop."""
+        end = self._end
+        return end is not None and end.kind == "stop" and self.world.clock.now - self._began >= end.at
+
+    def _loops(self, checkpoint: Checkpoint | None) -> _Course:
+        self.course = _Course(self, checkpoint)
+        return self.course
+
+    def _rewind(self, checkpoint: Checkpoint | None) -> None:
+        self.totals.go_back({} if checkpoint is None else checkpoint.facts["controller"]["counted"])
+
+    def may_end_with(self, error: BaseException) -> bool:
+        """Whether this is a reason to end."""
+        shell, restarts = self.shell, self.world.config.learner.restarts
+        match error:
+            case GangLostError():
+                newer = self.world.disk.version > shell.began_at
+                return shell.gang_is_lost and (self.stopping() or (0 if newer else shell.in_vain) >= restarts)
+            case WorkerLostError():
+                return self.course.lost_in_a_row()
+            case WeightsMismatchError() | GroupMismatchError():
+                return bool(shell.wrong)
+            case CheckpointError():
+                return shell.gang_is_lost and all(disk.damaged for disk in self.world.disks)
+            case _:
+                return False
 
 
 def _one_life(world: World, end: End | None) -> bool:
@@ -104,24 +187,22 @@ def _one_life(world: World, end: End | None) -> bool:
     life = _Life(world, end)
     version, failed = 0, None
     try:
-        version = life.controller.run()
+        version = life.training.run()
     except DriverDied:
         world.happens("driver dies")
         life.shell.driver_died()
         return False
     except FAILURES as error:
         failed = error
-    life.laws.hold_at_the_end(life.totals)
-    life.laws.hold_of_this_life(life.totals.since(life.before))
     if failed is not None:
-        rightly = isinstance(failed, WorkerLostError) and (life.shell.learner_gone or life.lost_in_a_row())
-        assert rightly, f"no reason to end: {failed}"
-        world.happens("learner dies" if life.shell.learner_gone else "ends with one line, rightly")
+        assert life.may_end_with(failed), f"no reason to end: {failed}"
+        world.happens(f"ends with {type(failed).__name__}")
         return False
-    assert version == world.disk.version or (not version and life.stopping()), "the last thing is a checkpoint"
+    saved = world.disks[-1].version if world.disks else 0
+    assert version == saved or (not version and life.stopping()), "the last thing is a checkpoint"
     if version < world.schedule.cycles:
         assert life.stopping(), "a run ends before its last cycle only if it is asked to"
         world.happens("stop")
         return False
-    life.laws.hold_after_the_last(life.totals)
+    life.course.laws.hold_after_the_last(life.totals)
     return True

@@ -1,26 +1,38 @@
-"""What the workers make: groups, without a byte of them."""
+"""What the workers make: groups and weights, without a byte of them."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
 
 from advdmd_ray.config import Config
-from advdmd_ray.stations.records import Lease
+from advdmd_ray.stations.records import Lease, Stream
+from advdmd_ray.stations.weights.snapshot import Manifest, pack
 from schedules.drawn import GROUP_BYTES
 from schedules.processes import Node
 
 
-@dataclass(frozen=True, slots=True)
+@lru_cache(maxsize=2048)
+def manifest(stream: Stream, version: int, made: int) -> Manifest:
+    """That of a version; `made` stands for its bytes."""
+    return pack(stream, version, {"w": torch.tensor(float(made))}).manifest
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Bytes:
     """A group, or one with its scores.
 
     Attributes:
         lease: What it was made of.
         nodes: Where the parts of it lie.
-        scored: Whether there are scores.
+        student: Weights that made it.
+        discriminator: Those that scored it; None: nobody did.
     """
 
     lease: Lease
     nodes: tuple[Node, ...]
-    scored: bool = False
+    student: Manifest
+    discriminator: Manifest | None = None
 
     @property
     def gone(self) -> bool:

@@ -7,13 +7,17 @@ from itertools import count
 from typing import Any
 
 from advdmd_ray.controller.protocols import Task
+from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.stations.records import Lease
+from advdmd_ray.stations.weights.snapshot import Manifest
 from schedules.drawn import NEVER, Fault, Moment
 
 KILL_S = 5.0
 """Until Ray has ended a process that does not listen."""
 ASIDE = ("ping", "bring")
+NETWORK = ("generate", "score")
+"""What the network of a worker is at: one after the other."""
 LONGER = ("slow", "no_room")
 
 
@@ -35,8 +39,8 @@ class Process:
         notice: Seconds until its end is known.
         silent: When it says something again, seconds.
         stuck: Whether its device hangs.
-        running: Version of the weights that it has.
-        at_hand: Leases of groups that it generates or has.
+        running: The weights that it has.
+        at_hand: Leases of groups that it generates or has, and the weights that make them.
         at: What its network is at.
     """
 
@@ -47,8 +51,8 @@ class Process:
     notice: float = 0.0
     silent: float = 0.0
     stuck: bool = False
-    running: int | None = None
-    at_hand: set[Lease] = field(default_factory=set)
+    running: Manifest | None = None
+    at_hand: dict[Lease, Manifest] = field(default_factory=dict)
     at: Task | None = None
 
 
@@ -80,6 +84,11 @@ class Processes:
         now: Seconds at the beginning.
         faults: Those that may still happen, by worker and moment; each is taken out when it meets its process.
         met: Is told of a fault that happens.
+
+    Attributes:
+        of: The present process of each rollout actor and reward worker.
+        gang: The learner's.
+        open: What the controller waits for.
     """
 
     def __init__(
@@ -87,7 +96,9 @@ class Processes:
     ) -> None:
         self.now, self._began, self._faults, self._met = now, now, faults, met
         self.of: dict[str, Process] = {}
+        self.gang = Process(LEARNER, Node())
         self.open: dict[Task, Work] = {}
+        self._left: list[Work] = []  # what workers are still at that nobody waits for any more
         self._coming: list[tuple[float, int, Fault, Process, Work | None]] = []
         self._number = count()
 
@@ -105,15 +116,39 @@ class Processes:
             work.ends = NEVER
         elif process.silent > self.now:
             work.ends = process.silent + seconds
-        for fault in self._meets(process.worker, what):
+        if what in NETWORK:
+            work.ends = max(work.ends, self._free_at(process) + seconds)
+        for fault in self.meets(process.worker, what):
             self.plan(fault, seconds, process, work)
         return task
+
+    def _free_at(self, process: Process) -> float:
+        """When the network of a process is done with what nobody waits for any more."""
+        self._left = [work for work in self._left if work.ends > self.now]
+        return max((work.ends for work in self._left if work.process is process and work.what in NETWORK), default=0.0)
+
+    def forget(self) -> None:
+        """Nobody waits for anything any more; workers go on with what they are at, and let go of what they have."""
+        left = [*self._left, *(work for work in self.open.values() if work.what in (*NETWORK, "bring"))]
+        self._left = [work for work in left if work.ends > self.now and not work.lost]
+        for work in self.open.values():
+            work.task, work.outcome = Task(work.task.worker, ()), bool  # no bytes, and nobody to tell
+        self.open.clear()
+        coming = {work.process for work in self._left if work.what == "bring"}
+        for process in self.of.values():
+            process.told = process not in coming
+            process.at = None
+            process.at_hand.clear()
+
+    def up_at(self, process: Process) -> float | None:
+        """When a process is up that came while all was forgotten; None: it did not."""
+        return next((work.ends for work in self._left if work.process is process and work.what == "bring"), None)
 
     def plan(self, fault: Fault, seconds: float, process: Process, work: Work | None) -> None:
         """A fault meets work that takes so many seconds."""
         heapq.heappush(self._coming, (self.now + fault.share * seconds, next(self._number), fault, process, work))
 
-    def _meets(self, worker: str, what: str) -> Iterator[Fault]:
+    def meets(self, worker: str, what: str) -> Iterator[Fault]:
         """The fault whose moment this is, if any; it is taken out, and the others wait for one moment less."""
         waiting = self._faults.get((worker, what))  # pyright: ignore[reportArgumentType]
         if not waiting:
@@ -147,7 +182,7 @@ class Processes:
         for (worker, moment), waiting in self._faults.items():
             if moment != "idle" or not waiting:
                 continue
-            process = self.of.get(worker)
+            process = self.gang if worker == LEARNER else self.of.get(worker)
             if process is None:
                 continue
             at_work = any(work.process is process and work.what not in ASIDE for work in self.open.values())
@@ -163,7 +198,7 @@ class Processes:
         late = fault.kind in LONGER and (work is None or work.ends <= self.now)
         if process.ended is not None or late:
             return
-        self._met(fault.name)
+        self.happens(fault, process)
         if fault.kind in {"dies", "deadly"}:
             self.end(process, fault.lasts)
         elif fault.kind == "node_dies":
@@ -180,10 +215,17 @@ class Processes:
             for each in self._unfinished(process):
                 each.ends = each.ends if each.what in ASIDE else NEVER
         elif work is not None:
-            work.ends += fault.lasts
+            behind = self.open.values() if work in self._left else ()
+            for each in [work, *(each for each in behind if each.process is process and each.what in NETWORK)]:
+                each.ends += fault.lasts
+
+    def happens(self, fault: Fault, process: Process) -> None:
+        """A fault has met its process."""
+        self._met(f"learner {fault.name}" if process.worker == LEARNER else fault.name)
 
     def _unfinished(self, process: Process) -> Iterable[Work]:
-        return [work for work in self.open.values() if work.process is process and work.ends > self.now]
+        begun = (*self.open.values(), *self._left)
+        return [work for work in begun if work.process is process and work.ends > self.now]
 
     def end(self, process: Process, notice: float) -> None:
         """The process is there no more; what it had done is done."""

@@ -4,12 +4,19 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from advdmd_ray.controller.staff import Staff, worker_names
+from advdmd_ray.controller.telemetry import LEARNER
+from advdmd_ray.errors import CheckpointError
+from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
 from advdmd_ray.metrics.series import Sample
+from advdmd_ray.stations.records import Stream
+from advdmd_ray.stations.weights.snapshot import Manifest
 from schedules.drawn import Fault, Moment, Schedule
+from schedules.made import manifest
 
 
 class DriverDied(BaseException):
@@ -49,6 +56,10 @@ class Totals:
         """What came after these."""
         return Totals({key: value - before.get(key, 0.0) for key, value in self._of.items()})
 
+    def go_back(self, before: Mapping[str, float]) -> None:
+        """To those of a checkpoint."""
+        self._of = dict(before)
+
     def of(self, name: str) -> float:
         """Sum over all labels."""
         return sum(value for key, value in self._of.items() if key == name or key.startswith(name + "{"))
@@ -56,19 +67,28 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The newest checkpoint.
+    """A checkpoint, or the teacher.
 
     Attributes:
         version: Of its weights.
         facts: What the controller gave.
         trained: Ordinals that its weights have learned from, in their order.
         seen: What the shell had counted until then.
+        made: What stands for the bytes of each version up to it.
+        damaged: Whether it cannot be read.
     """
 
     version: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     trained: tuple[int, ...] = ()
     seen: Mapping[str, int] = field(default_factory=dict)
+    made: tuple[int, ...] = (0,)
+    damaged: bool = False
+
+    @property
+    def path(self) -> str:
+        """Its name, as the learner says it."""
+        return f"step-{self.version}"
 
 
 class World:
@@ -81,11 +101,12 @@ class World:
 
     def __init__(self, schedule: Schedule, met: Counter[str]) -> None:
         self.schedule, self.config, self.met = schedule, schedule.config(), met
-        self.clock, self.disk = Clock(), Disk()
-        self.trained: list[int] = []
-        self.lives = 0
+        self.clock, self.disks = Clock(), list[Disk]()
+        self.trained, self.made, self._most_made = list[int](), [0], 0
+        self.lives = self.courses = 0
         self.deaths_left = schedule.deaths
         self.refused, self.gone, self.unread = set(schedule.refused), dict(schedule.gone), set(schedule.unread)
+        self.damaged, self.wrong = set(schedule.damaged), {what: {number} for what, number in schedule.wrong}
         self.not_finite = {ordinal: (times, finder) for ordinal, times, finder in schedule.not_finite}
         self.counts: Counter[str] = Counter()  # of checkpoints, fetches, scorings, over all lives
         self.config_counts = {"rollout": self.config.rollout.actors, "reward": self.config.reward.workers}
@@ -103,7 +124,52 @@ class World:
         for fault in faults:
             names = at_it.get(fault.moment, [*actors, *workers])
             found.setdefault((names[fault.worker % len(names)], fault.moment), []).append((fault.after, fault))
+        for fault in self.schedule.gang:
+            found.setdefault((LEARNER, fault.moment), []).append((fault.after, fault))
         return found
+
+    # Checkpoints and versions ---------------------------------------------------------------------------------------
+
+    @property
+    def disk(self) -> Disk:
+        """The newest checkpoint that can be read; where there is none, the teacher."""
+        return next((disk for disk in reversed(self.disks) if not disk.damaged), Disk())
+
+    def opened(self, path: Path) -> Checkpoint:
+        """See `open_checkpoint`."""
+        disk = next((disk for disk in self.disks if disk.path == path.name), None)
+        if disk is None or disk.damaged:
+            raise CheckpointError(f"{path}: {'gone' if disk is None else 'damaged'}")
+        return Checkpoint(path, disk.version, {"controller": disk.facts, "learner": {"version": disk.version}}, ())
+
+    def snapshot(self, facts: Mapping[str, Any], seen: Mapping[str, int]) -> Disk:
+        """A checkpoint of now: what a file would keep."""
+        damaged = self.comes("checkpoint damaged", self.damaged)
+        version = len(self.made) - 1
+        return Disk(version, json.loads(json.dumps(facts)), tuple(self.trained), dict(seen), tuple(self.made), damaged)
+
+    def keep(self, disk: Disk) -> None:
+        """See `save_checkpoint`: it is written, and what it makes obsolete is gone."""
+        earlier = [each for each in self.disks if each.version < disk.version]
+        self.disks = [*earlier, disk][-self.config.learner.keep_checkpoints :]
+
+    def go_on_from(self, disk: Disk) -> None:
+        """The learner goes back to a checkpoint."""
+        self.courses += 1
+        self.trained[:], self.made[:] = disk.trained, disk.made
+
+    def learn(self, ordinals: Sequence[int]) -> int:
+        """The learner trains on groups; returns the version that it makes."""
+        self.trained.extend(ordinals)
+        self._most_made += 1
+        self.made.append(len(self.made) if self.schedule.alike else self._most_made)
+        return len(self.made) - 1
+
+    def manifest(self, stream: Stream, version: int) -> Manifest:
+        """That of a version on the present course."""
+        return manifest(stream, version, self.made[version])
+
+    # Time -----------------------------------------------------------------------------------------------------------
 
     def wanted(self) -> dict[str, int]:
         """See `Wishes`."""
@@ -139,7 +205,3 @@ class World:
         store.remove(number)
         self.happens(name)
         return True
-
-    def write(self, version: int, facts: Mapping[str, Any], seen: Mapping[str, int]) -> Disk:
-        """A checkpoint of now: what a file would keep."""
-        return Disk(version, json.loads(json.dumps(facts)), tuple(self.trained), dict(seen))
