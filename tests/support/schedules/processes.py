@@ -131,7 +131,7 @@ class Processes:
         """Nobody waits for anything any more; workers go on with what they are at, and let go of what they have."""
         left = [*self._left, *(work for work in self.open.values() if work.what in (*NETWORK, "bring"))]
         self._left = [work for work in left if work.ends > self.now and not work.lost]
-        for work in self.open.values():
+        for work in (*self.open.values(), *(work for *_, work in self._coming if work is not None)):
             work.task, work.outcome = Task(work.task.worker, ()), bool  # no bytes, and nobody to tell
         self.open.clear()
         coming = {work.process for work in self._left if work.what == "bring"}
