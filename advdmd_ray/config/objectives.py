@@ -17,7 +17,15 @@ class DistributionMatchingSection(Section):
     t_min: Free[float] = Field(default=0.02, ge=0, lt=1, description="Smallest noise level of the score comparison.")
     t_max: Free[float] = Field(default=0.98, gt=0, le=1, description="Largest noise level of the score comparison.")
     gan_weight: Free[float] = Field(
-        default=0.0, ge=0, le=10, description="Direct GAN term, relative to the DMD gradient norm."
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Direct GAN term: its norm by that of the DMD gradient where the discriminator is undecided.",
+    )
+    gan_levels: Free[Literal["uniform", "final"]] = Field(
+        default="uniform",
+        description="Noise levels of the direct GAN term: drawn as DMD's, the discriminator trained there too, or "
+        "reward.final_levels alone.",
     )
 
     @model_validator(mode="after")

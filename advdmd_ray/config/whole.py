@@ -137,6 +137,16 @@ class Config(Section):
         return self.reward.kind
 
     @property
+    def gan_share(self) -> float:
+        """Share of the discriminator's rows that are judged as the direct GAN term judges, at levels of its own.
+
+        None where its levels are those of the rewards, all where no RL reads a score of the discriminator, else half.
+        """
+        if self.dmd.gan_weight == 0 or self.dmd.gan_levels == "final":
+            return 0.0
+        return 0.5 if self.policy_gradient.enabled and self.rewarded_by == "discriminator" else 1.0
+
+    @property
     def asks_oracle(self) -> bool:
         """Whether a checker of single images is wanted, as the reward or to compare with."""
         return self.reward.kind == "oracle" or self.reward.oracle_agreement

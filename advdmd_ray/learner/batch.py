@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.kernels import Kernel, clean_from_mean, clean_from_velocity
-from advdmd_ray.diffusion.seeds import noise, uniform
+from advdmd_ray.diffusion.seeds import derive_seed, noise, uniform
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import ScoredGroup
 
@@ -162,6 +163,17 @@ def draw_levels(batch: LearnerBatch, rows: int, low: float, high: float, path: P
     """Noise levels uniform in [low, high), `rows` for each group."""
     drawn = torch.cat([uniform((rows,), seed, *path, "t") for seed in batch.group_seeds])
     return low + (high - low) * drawn
+
+
+def draw_real(
+    batch: LearnerBatch, real: RealImages, rows: int, path: Path
+) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]:
+    """Real latents of each group's prompt, where there are any, and the prompts of all; `rows` for each group."""
+    drawn = [
+        real.drawn(prompt_id.expand(rows), derive_seed(seed, *path, "real"))
+        for prompt_id, seed in zip(batch.prompt_ids, batch.group_seeds, strict=True)
+    ]
+    return torch.cat([latents for latents, _ in drawn]), torch.cat([prompt_ids for _, prompt_ids in drawn])
 
 
 def draw_other_prompts(

@@ -32,9 +32,10 @@ from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.networks import Networks, carried_weights
-from advdmd_ray.learner.objectives import Setting, discriminator_parts, dmd_parts, fake_score_parts, heldout_auc
+from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, fake_score_parts, heldout_auc
 from advdmd_ray.learner.outcome import CycleReport, PolicyCycleReport, mean_agreement
 from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation
+from advdmd_ray.learner.setting import Setting
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
 from advdmd_ray.learner.updates import Updates, rate_of
@@ -143,7 +144,7 @@ class Learner:
             fake_score_updates.step(fake_score_parts(fake_score, setting, batch, clean, path))
         discriminator_updates = self._updates("discriminator", "discriminator", plan.discriminator)
         for path in discriminator_updates:
-            discriminator_updates.step(discriminator_parts(discriminator, setting, batch, path))
+            discriminator_updates.step(discriminator_parts(discriminator, setting, batch, clean, path))
         turns, policy, deviation = [], None, math.nan
         if plan.policy_gradient:
             turn, policy, deviation = self._policy_turn(batch, spread)
@@ -151,9 +152,9 @@ class Learner:
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
         dmd_updates = self._updates("student", "dmd", plan.dmd)
-        critics = (fake_score.module, discriminator.module)
+        critics, gan_ratios = (fake_score.module, discriminator.module), list[Tensor]()
         for path in dmd_updates:
-            dmd_updates.step(dmd_parts(student, *critics, setting, batch, path))
+            dmd_updates.step(dmd_parts(student, *critics, setting, batch, path, gan_ratios.append))
         self._gathered = self._averages.update(keep="student")
         self.version += 1
         made = (fake_score_updates, discriminator_updates, *turns, dmd_updates)
@@ -171,6 +172,7 @@ class Learner:
             trajectories=moments.count,
             seconds=time.monotonic() - began,
             agreement=mean_agreement(infos),
+            gan_ratio=float(self._gang.mean(torch.cat(gan_ratios).mean())) if gan_ratios else math.nan,
         )
 
     def _updates(self, network: str, objective: str, count: int) -> Updates:

@@ -4,65 +4,41 @@ The student's two losses, DMD and RL, are separate updates with separate optimiz
 much smaller, and in one Adam their share of a step would be small. RL is in `policy.py`.
 """
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from advdmd_ray.config import Config
-from advdmd_ray.data.real import RealImages
-from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
-from advdmd_ray.diffusion.kernels import Kernel, clean_from_velocity
+from advdmd_ray.diffusion.denoiser import Denoiser
+from advdmd_ray.diffusion.kernels import clean_from_velocity
 from advdmd_ray.diffusion.seeds import derive_seed, noise
-from advdmd_ray.learner.batch import LearnerBatch, Path, draw_levels, draw_noise, draw_other_prompts, draw_states
+from advdmd_ray.learner.batch import (
+    LearnerBatch,
+    Path,
+    draw_levels,
+    draw_noise,
+    draw_other_prompts,
+    draw_real,
+    draw_states,
+)
+from advdmd_ray.learner.fakes import drawn_fakes
+from advdmd_ray.learner.gan_term import GanTerm, relative_norms
 from advdmd_ray.learner.parts import LossPart, in_parts
+from advdmd_ray.learner.setting import Setting
 from advdmd_ray.losses.adversarial import (
     auc,
     discriminator_loss,
-    generator_loss,
-    gradient_norm_scale,
     mismatch_loss,
     r1_style_penalty,
     relativistic_loss,
 )
 from advdmd_ray.losses.distribution_matching import dmd_gradient, dmd_loss
 from advdmd_ray.losses.fake_score import flow_matching_loss, noised
-from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.reward import Critic, final_noise_of, judged_states, level_scores, score_states
 
 # Standard deviation of the perturbation of the R1-style term, latent units; ours.
 PENALTY_SIGMA = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What the objectives share besides the batch: fixed for the whole run.
-
-    Attributes:
-        config: The run's configuration.
-        table: Encoded prompts.
-        kernel: The student's transition kernel.
-        sigmas: `[K+1]` student levels, the last 0.
-        real: Real latents to learn from.
-        real_heldout: Real latents that only the AUC sees.
-        teacher: The guided teacher.
-        micro_batch: Most rows whose graphs are held at a time, of what can be parted; None: all.
-    """
-
-    config: Config
-    table: PromptTable
-    kernel: Kernel
-    sigmas: Float[Tensor, " k1"]
-    real: RealImages
-    real_heldout: RealImages
-    teacher: Denoiser
-    micro_batch: int | None = None
-
-    def rows(self, batch_size: int) -> int:
-        """Rows of each group in an update of `batch_size` rows over all ranks."""
-        return batch_size // self.config.rollout.groups_per_cycle
 
 
 def fake_score_parts(
@@ -86,41 +62,25 @@ def fake_score_parts(
     return in_parts(loss, len(t), setting.micro_batch)
 
 
-def _drawn_real(
-    real: RealImages, batch: LearnerBatch, rows: int, path: Path
-) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]:
-    """Real latents of each group's prompt, where there are any, and the prompts of all; a draw belongs to the group."""
-    drawn = [
-        real.drawn(prompt_id.expand(rows), derive_seed(seed, *path, "real"))
-        for prompt_id, seed in zip(batch.prompt_ids, batch.group_seeds, strict=True)
-    ]
-    return torch.cat([latents for latents, _ in drawn]), torch.cat([prompt_ids for _, prompt_ids in drawn])
+def discriminator_parts(
+    discriminator: Critic,
+    setting: Setting,
+    batch: LearnerBatch,
+    clean: Float[Tensor, "g n k c h w"],
+    path: Path,
+) -> list[LossPart]:
+    """Softplus loss on generated states and real latents noised to the same levels, with two optional terms.
 
-
-def discriminator_parts(discriminator: Critic, setting: Setting, batch: LearnerBatch, path: Path) -> list[LossPart]:
-    """Softplus loss on reached states and real latents noised to the same levels, with two optional terms.
-
-    Row i of the real states and row i of the reached ones have one level and, where the prompt has real images, one
-    prompt: the pairs of the relativistic form. Intermediate states are taken as they are; the final latent is noised to
-    one of the final levels, as the reward workers do. The options are the R1-style term on these states, and the same
-    real states with another prompt's text as a second kind of fakes. What belongs to a pair is in one part.
+    Row i of the real states and row i of the generated ones have one level and, where the prompt has real images, one
+    prompt: the pairs of the relativistic form. The options are the R1-style term on these states, and the same real
+    states with another prompt's text as a second kind of fakes. What belongs to a pair is in one part.
     """
     config = setting.config
     rows = setting.rows(config.discriminator.batch_size)
-    final = torch.tensor(config.reward.final_levels)
-    inner = batch.steps - 1
-    levels = torch.cat([batch.sigmas[1:-1], final])
-    draw = draw_states(batch, rows, inner + 1, path, config.learner.late_steps)
-    # Levels 1..K are drawn with emphasis on late ones; the final one then falls on one of its noise levels.
-    which_final = draw_levels(batch, rows, 0.0, float(final.numel()), (*path, "final")).long()
-    slot = torch.where(draw.level < inner, draw.level, inner + which_final)
-    t = levels[slot]
-    reached = batch.latents[draw.group, draw.sample, draw.level + 1]
-    is_final = (draw.level == inner).reshape(-1, 1, 1, 1)
-    fake = torch.where(is_final, noised(reached, draw_noise(batch, rows, (*path, "fake")), t), reached)
-    clean, real_prompts = _drawn_real(setting.real, batch, rows, path)
-    real = noised(clean, draw_noise(batch, rows, (*path, "real")), t)
-    states, prompts = [real, fake], [real_prompts, batch.prompt_ids[draw.group]]
+    fake, t, fake_prompts = drawn_fakes(setting, batch, clean, rows, path)
+    latents, real_prompts = draw_real(batch, setting.real, rows, path)
+    real = noised(latents, draw_noise(batch, rows, (*path, "real")), t)
+    states, prompts = [real, fake], [real_prompts, fake_prompts]
     if config.discriminator.mismatched_text > 0:
         states, prompts = [*states, real], [*prompts, draw_other_prompts(batch, setting.table, real_prompts, path)]
     # Real rows first, then fake ones: each row meets the noise of its own group.
@@ -197,20 +157,30 @@ def dmd_parts(
     setting: Setting,
     batch: LearnerBatch,
     path: Path,
+    told: Callable[[Float[Tensor, " g"]], None] | None = None,
 ) -> list[LossPart]:
     """Distribution matching on clean predictions made, with gradient, from stored states.
 
     The states are drawn from all K steps, late ones more often (`learner.late_steps`).
 
-    The optional direct GAN term enters as a gradient at x0, in each group scaled to the norm of that group's DMD
-    gradient: no backward pass crosses two engines, and no rank needs another's norms. A group is in one part then.
+    The optional direct GAN term enters as a gradient at x0, in each group in units of that group's DMD gradient: no
+    backward pass crosses two engines, and no rank needs another's norms. A group is in one part then.
+
+    Args:
+        student: The network that learns.
+        fake_score: The score of the student's distribution.
+        discriminator: The critic of the GAN term.
+        setting: What the objectives share.
+        batch: This rank's groups.
+        path: Names the draws.
+        told: Gets, for each group of a part, the norm of the weighted GAN term by that of the DMD gradient.
     """
     config = setting.config.dmd
     rows = setting.rows(config.batch_size)
     draw = draw_states(batch, rows, batch.steps, path, setting.config.learner.late_steps)
     x, sigma = batch.latents[draw.group, draw.sample, draw.level], batch.sigmas[draw.level]
     t, eps = draw_levels(batch, rows, config.t_min, config.t_max, path), draw_noise(batch, rows, path)
-    direct = _GanTerm.drawn(setting, batch, rows, (*path, "gan")) if config.gan_weight > 0 else None
+    direct = GanTerm.drawn(setting, batch, rows, (*path, "gan")) if config.gan_weight > 0 else None
 
     def loss(part: slice) -> Tensor:
         conditioning = setting.table.rows(batch.prompt_ids[draw.group[part]])
@@ -222,66 +192,10 @@ def dmd_parts(
             x0_real = clean_from_velocity(y, setting.teacher(y, level, conditioning), level)
             gradient = dmd_gradient(x0.detach(), x0_fake, x0_real)
         if direct is not None:
-            gan = direct.gradient(discriminator, setting, x0.detach(), conditioning, part)
-            pairs = zip(gradient.split(rows), gan.split(rows), strict=True)
-            scaled = torch.cat([gradient_norm_scale(own, other) * other for own, other in pairs])
-            gradient = gradient + config.gan_weight * scaled
+            gan = direct.gradient(discriminator, setting, x0.detach(), conditioning, part, gradient)
+            if told is not None:
+                told(relative_norms(gan, gradient, rows))
+            gradient = gradient + gan
         return dmd_loss(x0, gradient)
 
     return in_parts(loss, len(t), setting.micro_batch, together=1 if direct is None else rows)
-
-
-@dataclass(frozen=True, slots=True)
-class _GanTerm:
-    """What the direct GAN term draws for the rows of one DMD update.
-
-    Attributes:
-        tau: Final level of each row.
-        noise: Its noise.
-        real: Real states at these levels and the ids of their prompts; None unless logits are compared in pairs.
-    """
-
-    tau: Float[Tensor, " b"]
-    noise: Float[Tensor, "b c h w"]
-    real: tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]] | None
-
-    @classmethod
-    def drawn(cls, setting: Setting, batch: LearnerBatch, rows: int, path: Path) -> Self:
-        """The real latents are of the same prompts where these have any."""
-        final = torch.tensor(setting.config.reward.final_levels)
-        tau = final[draw_levels(batch, rows, 0.0, float(final.numel()), path).long()]
-        eps, real = draw_noise(batch, rows, path), None
-        if setting.config.discriminator.pairing == "relativistic":
-            latents, prompts = _drawn_real(setting.real, batch, rows, path)
-            real = noised(latents, draw_noise(batch, rows, (*path, "real")), tau), prompts
-        return cls(tau, eps, real)
-
-    def gradient(
-        self,
-        discriminator: Critic,
-        setting: Setting,
-        x0: Float[Tensor, "b c h w"],
-        conditioning: Conditioning,
-        part: slice,
-    ) -> Float[Tensor, "b c h w"]:
-        """Gradient of the generator's loss at x0, the rows of `part`, in parts of its own.
-
-        Any factor is as good: it is scaled to DMD's.
-        """
-        gradients = []
-        for rows in torch.arange(len(x0)).split(setting.micro_batch or len(x0)):
-            where = rows + part.start
-            leaf = x0[rows].requires_grad_()
-            logits = discriminator(
-                noised(leaf, self.noise[where], self.tau[where]), self.tau[where], conditioning.select(rows)
-            )
-            if self.real is None:
-                loss = generator_loss(logits)
-            else:
-                states, prompts = self.real
-                with torch.no_grad():
-                    real = discriminator(states[where], self.tau[where], setting.table.rows(prompts[where]))
-                loss = relativistic_loss(logits, real)
-            # The mean of all rows has the same gradient at each of them.
-            gradients.append(torch.autograd.grad(loss * (len(rows) / len(x0)), leaf)[0])
-        return torch.cat(gradients)

@@ -81,6 +81,8 @@ class CycleReport:
         seconds: Wall time of the cycle on rank 0, without waiting for groups.
         agreement: How often a level's reward orders two trajectories of a group as the oracle does, in [0, 1]; nan if
             the oracle tells none apart, empty if it is not asked.
+        gan_ratio: Norm of the weighted direct GAN term by that of the DMD gradient, mean over groups and updates; nan
+            if there is no such term.
     """
 
     version: int
@@ -96,6 +98,7 @@ class CycleReport:
     trajectories: int
     seconds: float
     agreement: tuple[float, ...] = ()
+    gan_ratio: float = math.nan
 
     def samples(self) -> list[Sample]:
         """The report as samples for the metrics hub."""
@@ -123,6 +126,8 @@ class CycleReport:
         for level, share in enumerate(self.agreement, start=1):
             if not math.isnan(share):
                 samples.append(Sample.of("advdmd_reward_agreement", share, level=level))
+        if not math.isnan(self.gan_ratio):
+            samples.append(Sample.of("advdmd_learner_gan_ratio", self.gan_ratio))
         if not math.isnan(self.fresh_deviation):
             samples.append(Sample.of("advdmd_learner_ratio_deviation", self.fresh_deviation))
         if self.policy is not None:

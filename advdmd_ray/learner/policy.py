@@ -14,8 +14,8 @@ from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import kl_per_element, log_ratio, transition
 from advdmd_ray.learner.actions import ActionRows, Actions
 from advdmd_ray.learner.batch import LearnerBatch
-from advdmd_ray.learner.objectives import Setting
 from advdmd_ray.learner.parts import LossPart, in_parts
+from advdmd_ray.learner.setting import Setting
 from advdmd_ray.losses.policy_gradient import (
     PolicyGradientReport,
     PolicyTerms,

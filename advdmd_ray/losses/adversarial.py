@@ -5,6 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+LEAST_STEEPNESS = 1e-3
+"""Change of a logit below which D is blind, if a latent's elements move by 1; ours."""
+
 
 def discriminator_loss(real_logits: Float[Tensor, "..."], fake_logits: Float[Tensor, "..."]) -> Float[Tensor, ""]:
     """`mean softplus(-D(real)) + mean softplus(D(fake))`, nats; 2 log 2 for a blind D (GAN, arXiv 1406.2661)."""
@@ -42,14 +45,33 @@ def r1_style_penalty(logits: Float[Tensor, " *n"], logits_perturbed: Float[Tenso
 
 
 @torch.no_grad()
-def gradient_norm_scale(reference_grad: Float[Tensor, "..."], other_grad: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """The factor that gives `other_grad` the Euclidean norm of `reference_grad`; 0 if `other_grad` is 0.
+def direct_gan_gradient(
+    slope: Float[Tensor, "b c h w"], margin: Float[Tensor, " b"], reference: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b c h w"]:
+    """The generator's gradient at x0, with D's slope in units of another gradient; its saturation stays as it is.
 
-    Norms are those of the tensors given: ranks that must agree on one factor have to agree on one pair of norms.
+    `-2 sigmoid(-m_i) dD_i/dx0_i ||reference|| / ||slope|| (1 - q / steepness)_+`. Up to a factor that all rows share it
+    is the gradient of `mean softplus(-m_i)` (`generator_loss`). `2 sigmoid(-m)` is 1 where D is undecided, near 2 where
+    it is sure that the sample is generated, and falls to 0 as it takes the sample for real: there is nothing left to
+    learn from it then. The steepness is the root mean square over the rows of `sqrt(CHW) ||dD_i/dx0_i||`: what a logit
+    changes by if the latent moves along the slope, its elements by 1 in the root mean square. Below q,
+    `LEAST_STEEPNESS`, D is blind, and what it says is round-off. DMD2 (arXiv 2405.14867) adds the plain gradient with a
+    weight chosen for each network; the units are ours.
+
+    Args:
+        slope: Of each row's logit at its x0.
+        margin: m: the row's logit, or in the relativistic form what it exceeds that of its real partner by.
+        reference: The gradient whose norm is the unit, of the same rows.
+
+    Returns:
+        The gradient: its norm is that of the reference if all margins are 0. Exactly 0 for a blind D.
     """
-    reference = torch.linalg.vector_norm(reference_grad, dtype=torch.float64)
-    other = torch.linalg.vector_norm(other_grad, dtype=torch.float64)
-    return torch.where(other > 0, reference / other, torch.zeros_like(other)).float()
+    slope, norm = slope.float(), torch.linalg.vector_norm(slope, dtype=torch.float64)
+    steepness = norm * (slope[0].numel() / len(slope)) ** 0.5
+    heard = (1 - LEAST_STEEPNESS / steepness).clamp(min=0)
+    unit = torch.where(heard > 0, heard * torch.linalg.vector_norm(reference, dtype=torch.float64) / norm, 0.0)
+    saturation = 2 * torch.sigmoid(-margin.float()).reshape(-1, 1, 1, 1)
+    return -unit.float() * saturation * slope
 
 
 @torch.no_grad()

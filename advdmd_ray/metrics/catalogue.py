@@ -142,6 +142,7 @@ _LEARNER = (
     _gauge("learner_loss", "Loss of the objective, mean over the last cycle.", "objective"),
     _gauge("learner_gradient_norm", "Gradient norm before the clip, last update.", "objective"),
     _gauge("learner_rate_factor", "Share of the objective's learning rate that its last updates had.", "objective"),
+    _gauge("learner_gan_ratio", "Norm of the direct GAN term by that of the DMD gradient, both at x0."),
     _counter("learner_updates", "Optimizer updates.", "objective", unit="updates"),
     _counter("learner_skipped_updates", "Updates skipped for a non-finite gradient.", "objective", unit="updates"),
     _gauge("learner_discriminator_auc", "Held-out AUC of the discriminator, real against fake.", "level"),

@@ -20,7 +20,7 @@ from advdmd_ray.controller.prompt_order import work_of
 from advdmd_ray.diffusion.sampling import rollout, sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.learner.batch import LearnerBatch
-from advdmd_ray.learner.objectives import Setting
+from advdmd_ray.learner.setting import Setting
 from advdmd_ray.stations.reward import ImageOracle, final_noise_of, judged_states, level_scores, score_states
 from advdmd_ray.stations.rollout import sample_seeds
 

@@ -16,7 +16,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint, open_checkpoint
 from advdmd_ray.learner.engine_state import require_fit, shapes_of, trainable
 from advdmd_ray.learner.networks import Networks
-from advdmd_ray.learner.objectives import Setting
+from advdmd_ray.learner.setting import Setting
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.runs.parts.inputs import encode_table, geometry
 from advdmd_ray.runs.parts.networks import base_digest, build_denoiser, build_networks, device_of

@@ -5,8 +5,19 @@ import itertools
 import numpy as np
 import torch
 
-from advdmd_ray.learner.objectives import discriminator_parts, heldout_auc
-from small_parts import Judge, Mixer, batch_of, config, infos_of, learner, real_images, scored_groups, setting, whole
+from advdmd_ray.learner.objectives import heldout_auc
+from small_parts import (
+    Judge,
+    Mixer,
+    batch_of,
+    config,
+    discriminator_update,
+    infos_of,
+    learner,
+    real_images,
+    scored_groups,
+    setting,
+)
 
 STILL = 1e-12
 UPDATES = 12
@@ -22,7 +33,7 @@ def _trained_judge() -> Judge:
     optimizer = torch.optim.SGD(judge.parameters(), lr=0.1)
     for update in range(60):
         optimizer.zero_grad()
-        whole(discriminator_parts(judge, fixed, batch, ("d", 0, update))).backward()
+        discriminator_update(judge, fixed, batch, ("d", 0, update)).backward()
         optimizer.step()
     assert bool((heldout_auc(judge, fixed, batch, ("auc", 0)) > 0.7).all())
     return judge

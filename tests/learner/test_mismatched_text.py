@@ -10,9 +10,19 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.learner.batch import draw_other_prompts
-from advdmd_ray.learner.objectives import discriminator_parts
 from advdmd_ray.stations.prompt_table import PromptTable
-from small_parts import SHAPE, Constant, Judge, Mixer, batch_of, config, normal, setting, table, whole
+from small_parts import (
+    SHAPE,
+    Constant,
+    Judge,
+    Mixer,
+    batch_of,
+    config,
+    discriminator_update,
+    normal,
+    setting,
+    table,
+)
 
 PATH = ("test", 0, 0)
 ROWS = 64
@@ -36,7 +46,7 @@ class Recorder(nn.Module):
 
 def test_the_same_real_states_come_again_with_the_text_of_another_prompt() -> None:
     critic, batch = Recorder(0.0, 0.0, 0.0), batch_of(Mixer(1), Constant())
-    whole(discriminator_parts(critic, setting(_config(0.5), Mixer(9)), batch, PATH))
+    discriminator_update(critic, setting(_config(0.5), Mixer(9)), batch, PATH)
     ((x, t, pooled),) = critic.shown
     assert x.shape == (3 * ROWS, *SHAPE)
     assert torch.equal(x[2 * ROWS :], x[:ROWS])
@@ -51,7 +61,7 @@ def test_the_same_real_states_come_again_with_the_text_of_another_prompt() -> No
 @pytest.mark.parametrize("weight", [0.5, 2.0])
 def test_the_term_counts_a_mismatched_pair_as_generated(weight: float) -> None:
     batch = batch_of(Mixer(1), Constant())
-    loss = whole(discriminator_parts(Recorder(0.3, -0.2, 1.5), setting(_config(weight), Mixer(9)), batch, PATH))
+    loss = discriminator_update(Recorder(0.3, -0.2, 1.5), setting(_config(weight), Mixer(9)), batch, PATH)
 
     def softplus(logit: float) -> float:
         return math.log1p(math.exp(logit))
@@ -61,14 +71,14 @@ def test_the_term_counts_a_mismatched_pair_as_generated(weight: float) -> None:
 
 def test_a_weight_of_zero_shows_no_third_part() -> None:
     critic, batch = Recorder(0.0, 0.0), batch_of(Mixer(1), Constant())
-    whole(discriminator_parts(critic, setting(_config(0.0), Mixer(9)), batch, PATH))
+    discriminator_update(critic, setting(_config(0.0), Mixer(9)), batch, PATH)
     assert [len(x) for x, _, _ in critic.shown] == [2 * ROWS]
 
 
 def test_the_penalty_looks_at_real_and_generated_states_of_the_right_text() -> None:
     batch = batch_of(Mixer(1), Constant())
     both, single = (
-        whole(discriminator_parts(Judge(3), setting(_config(weight, gradient_penalty=1.0), Mixer(9)), batch, PATH))
+        discriminator_update(Judge(3), setting(_config(weight, gradient_penalty=1.0), Mixer(9)), batch, PATH)
         for weight in (1e-12, 0.0)
     )
     torch.testing.assert_close(both, single)
@@ -97,7 +107,7 @@ def test_only_the_term_teaches_a_critic_to_match_text_and_image() -> None:
         optimizer = torch.optim.SGD(critic.parameters(), lr=0.05)
         for update in range(30):
             optimizer.zero_grad()
-            whole(discriminator_parts(critic, fixed, base, ("d", 0, update))).backward()
+            discriminator_update(critic, fixed, base, ("d", 0, update)).backward()
             optimizer.step()
         with torch.no_grad():
             logits = torch.stack([critic(pictures, torch.zeros(3), table().of(row, 3)) for row in range(3)])

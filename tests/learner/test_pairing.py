@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, heldout_auc
+from advdmd_ray.learner.objectives import dmd_parts, heldout_auc
 from small_parts import (
     SHAPE,
     Brightness,
@@ -17,6 +17,7 @@ from small_parts import (
     Painter,
     batch_of,
     config,
+    discriminator_update,
     normal,
     real_images,
     setting,
@@ -50,7 +51,7 @@ def test_the_loss_is_that_of_the_differences_of_pairs(weight: float) -> None:
         seen.append(critic(x, t, conditioning))
         return seen[-1]
 
-    loss = whole(discriminator_parts(watched, fixed, batch, PATH))
+    loss = discriminator_update(watched, fixed, batch, PATH)
     real, fake, *wrong = seen[0].split(ROWS)
     expected = torch.log1p(torch.exp(fake - real)).mean()
     if weight:
@@ -65,7 +66,7 @@ def test_what_depends_on_prompt_and_level_alone_changes_only_the_independent_los
     def change(pairing: str) -> float:
         fixed = setting(config(discriminator={"batch_size": ROWS, "pairing": pairing}), Mixer(9))
         plain, shifted = (
-            whole(discriminator_parts(critic, fixed, batch, PATH)).item() for critic in (Judge(3), Shifted(Judge(3)))
+            discriminator_update(critic, fixed, batch, PATH).item() for critic in (Judge(3), Shifted(Judge(3)))
         )
         return abs(shifted - plain)
 
@@ -75,7 +76,7 @@ def test_what_depends_on_prompt_and_level_alone_changes_only_the_independent_los
 
 def test_a_blind_discriminator_costs_one_log_two() -> None:
     fixed = setting(config(discriminator={"batch_size": ROWS, "pairing": "relativistic"}), Mixer(9))
-    loss = whole(discriminator_parts(Constant(0.4), fixed, batch_of(Mixer(1), Constant()), PATH))
+    loss = discriminator_update(Constant(0.4), fixed, batch_of(Mixer(1), Constant()), PATH)
     assert loss.item() == pytest.approx(math.log(2))
 
 
@@ -89,7 +90,7 @@ def test_the_relativistic_discriminator_learns_to_put_real_above_generated() -> 
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.2)
     for update in range(40):
         optimizer.zero_grad()
-        whole(discriminator_parts(critic, fixed, batch, ("d", 0, update))).backward()
+        discriminator_update(critic, fixed, batch, ("d", 0, update)).backward()
         optimizer.step()
     after = heldout_auc(critic, fixed, batch, PATH)
     assert bool((after > 0.9).all())

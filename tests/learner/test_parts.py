@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import LearnerBatch, clean_predictions
-from advdmd_ray.learner.objectives import Setting, discriminator_parts, dmd_parts, fake_score_parts
+from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, fake_score_parts
 from advdmd_ray.learner.parts import LossPart, in_parts, part_rows
 from advdmd_ray.learner.policy import PolicyReport, policy_parts
+from advdmd_ray.learner.setting import Setting
 from small_parts import Judge, Mixer, batch_of, config, normal, setting
 
 PATH = ("test", 0, 0)
@@ -28,7 +29,7 @@ def _fake_score(network: nn.Module, fixed: Setting, batch: LearnerBatch) -> list
 
 
 def _discriminator(network: nn.Module, fixed: Setting, batch: LearnerBatch) -> list[LossPart]:
-    return discriminator_parts(network, fixed, batch, PATH)
+    return discriminator_parts(network, fixed, batch, clean_predictions(batch, fixed.kernel), PATH)
 
 
 def _dmd(network: nn.Module, fixed: Setting, batch: LearnerBatch) -> list[LossPart]:
@@ -52,6 +53,7 @@ CASES: dict[str, tuple[Update, type[nn.Module], dict[str, dict[str, Any]]]] = {
         Judge,
         {"discriminator": {"pairing": "relativistic", "gradient_penalty": 0.7, "mismatched_text": 0.5}},
     ),
+    "discriminator that learns at the GAN term's levels too": (_discriminator, Judge, {"dmd": {"gan_weight": 0.5}}),
     "DMD": (_dmd, Mixer, {"model": {"guidance": 2.0}}),
     "DMD with the direct GAN term": (_dmd, Mixer, {"dmd": {"gan_weight": 0.5}}),
     "DMD with the direct GAN term of pairs": (
@@ -90,14 +92,16 @@ def test_parts_of_any_size_have_the_gradients_of_the_whole(name: str) -> None:
     fixed = setting(settings, Mixer(9))
     (only,) = update(network, fixed, batch)
     value, whole = _gradients(network, [only])
-    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-4
+    largest = max(float(gradient.abs().max()) for gradient in whole.values())
+    assert largest > 1e-4
+    rounding = 1e-6 * max(1.0, largest)  # of sums whose terms nearly cancel
     for micro_batch in (1, 2, 3, 5, 7):
         parts = update(network, replace(fixed, micro_batch=micro_batch), batch)
         assert len(parts) > 1
         again, found = _gradients(network, parts)
         assert again == pytest.approx(value, rel=1e-4, abs=1e-6)
         for weight, gradient in whole.items():
-            torch.testing.assert_close(found[weight], gradient, rtol=1e-4, atol=1e-6, msg=f"{weight} {micro_batch}")
+            torch.testing.assert_close(found[weight], gradient, rtol=1e-4, atol=rounding, msg=f"{weight} {micro_batch}")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -11,7 +11,6 @@ from advdmd_ray.diffusion.kernels import kl_per_element, log_ratio
 from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import clean_predictions, collate
 from advdmd_ray.learner.objectives import (
-    discriminator_parts,
     dmd_parts,
     fake_score_parts,
 )
@@ -19,7 +18,19 @@ from advdmd_ray.learner.policy import policy_means
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.losses.advantage import AdvantageForm, advantages, level_z_scores, nominal_scale, normalised
 from advdmd_ray.losses.policy_gradient import PolicyTerms, TrustRegion, policy_gradient_loss
-from small_parts import Constant, Judge, Mixer, batch_of, config, normal, policy_update, scored_groups, setting, whole
+from small_parts import (
+    Constant,
+    Judge,
+    Mixer,
+    batch_of,
+    config,
+    discriminator_update,
+    normal,
+    policy_update,
+    scored_groups,
+    setting,
+    whole,
+)
 
 PATH = ("test", 0, 0)
 OPEN = (True, True, True)
@@ -96,7 +107,7 @@ def _late_share(emphasis: float) -> tuple[float, float]:
     batch, fixed = batch_of(Mixer(1), Constant()), setting(config(**settings), Mixer(9))
     student, judge = _Levels(Mixer(1)), _Levels(Constant())
     whole(dmd_parts(student, Mixer(5), Constant(), fixed, batch, PATH))
-    whole(discriminator_parts(judge, fixed, batch, PATH))
+    discriminator_update(judge, fixed, batch, PATH)
     late_step = sum(level == pytest.approx(0.3) for level in student.levels) / len(student.levels)
     return late_step, sum(level < 0.2 for level in judge.levels) / len(judge.levels)
 

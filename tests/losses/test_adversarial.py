@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from advdmd_ray.losses.adversarial import (
+    LEAST_STEEPNESS,
     auc,
+    direct_gan_gradient,
     discriminator_loss,
     generator_loss,
-    gradient_norm_scale,
     mismatch_loss,
     pair_agreement,
     r1_style_penalty,
@@ -88,16 +89,68 @@ def test_an_auc_of_nan_logits_is_nan_and_one_of_nothing_is_refused() -> None:
         auc(torch.zeros(0), torch.zeros(2))
 
 
-@given(st.floats(1e-6, 1e6), st.integers(0, 20))
-def test_the_scaled_gradient_has_the_norm_of_the_reference(size: float, seed: int) -> None:
-    reference, other = _draw(2, 3, seed=seed), size * _draw(4, 4, seed=seed + 1)
-    scaled = gradient_norm_scale(reference, other) * other
-    torch.testing.assert_close(scaled.norm(), reference.norm(), rtol=1e-5, atol=0)
+# The direct GAN term ------------------------------------------------------------------------------------------------
 
 
-def test_a_gradient_of_zero_is_scaled_by_zero() -> None:
-    assert float(gradient_norm_scale(torch.ones(3), torch.zeros(3))) == 0
-    assert float(gradient_norm_scale(torch.zeros(3), torch.ones(3))) == 0
+def _term_norm(logits: Tensor, slope: Tensor, reference: Tensor) -> float:
+    return float(direct_gan_gradient(slope, logits, reference).norm())
+
+
+@given(st.integers(0, 20), st.floats(-3, 3))
+def test_the_term_vanishes_steadily_as_the_critic_takes_all_samples_for_real(seed: int, base: float) -> None:
+    slope, reference = _draw(3, 1, 4, 4, seed=seed), _draw(3, 1, 4, 4, seed=seed + 1)
+    logits = base + _draw(3, seed=seed + 2)
+    norms = [_term_norm(logits + shift, slope, reference) for shift in (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)]
+    assert norms == sorted(norms, reverse=True)
+    assert len(set(norms)) == len(norms)
+    assert norms[-1] < 1e-9 * float(reference.norm())
+
+
+@given(st.integers(0, 20), st.floats(-1e4, 1e4))
+def test_the_term_is_never_more_than_twice_the_reference(seed: int, shift: float) -> None:
+    slope, reference = _draw(3, 1, 4, 4, seed=seed), _draw(3, 1, 4, 4, seed=seed + 1)
+    assert _term_norm(_draw(3, seed=seed + 2) + shift, slope, reference) <= 2.0001 * float(reference.norm())
+
+
+@given(st.floats(1e2, 1e6), st.integers(0, 20))
+def test_an_undecided_critic_has_the_norm_of_the_reference_whatever_its_slope(gain: float, seed: int) -> None:
+    slope, reference = gain * _draw(4, 1, 4, 4, seed=seed), _draw(4, 1, 4, 4, seed=seed + 1)
+    assert _term_norm(torch.zeros(4), slope, reference) == pytest.approx(float(reference.norm()), rel=1e-4)
+
+
+def test_the_term_has_the_direction_of_the_generators_loss() -> None:
+    x0, weight = _draw(5, 1, 3, 3).requires_grad_(), _draw(1, 3, 3, seed=1)
+
+    def logits(x: Tensor) -> Tensor:
+        return 2 * (torch.tanh(x) * weight).sum(dim=(1, 2, 3))
+
+    (slope,) = torch.autograd.grad(logits(x0).sum(), x0)
+    term = direct_gan_gradient(slope, logits(x0).detach(), _draw(5, 1, 3, 3, seed=2))
+    (gradient,) = torch.autograd.grad(generator_loss(logits(x0)), x0)
+    factor = float(term.norm() / gradient.norm())
+    torch.testing.assert_close(term, factor * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [torch.zeros(2, 1, 4, 4), 1e-7 * _draw(2, 1, 4, 4), 2e-5 * _draw(2, 1, 4, 4)])
+@pytest.mark.parametrize("logit", [-20.0, 0.0, 20.0])
+def test_a_critic_whose_slope_is_round_off_contributes_exactly_nothing(slope: Tensor, logit: float) -> None:
+    term = direct_gan_gradient(slope, torch.full((2,), logit), _draw(2, 1, 4, 4, seed=1))
+    assert torch.equal(term, torch.zeros_like(term))
+
+
+def test_a_critic_is_heard_the_better_the_steeper_it_is_without_a_jump() -> None:
+    slope, reference = _draw(2, 1, 4, 4), _draw(2, 1, 4, 4, seed=1)
+    steepness = float(slope.norm()) * (16 / 2) ** 0.5
+    gains = [LEAST_STEEPNESS / steepness * share for share in (0.99, 1.01, 2.0, 10.0, 1000.0)]
+    heard = [_term_norm(torch.zeros(2), gain * slope, reference) / float(reference.norm()) for gain in gains]
+    assert heard == pytest.approx([0.0, 0.01 / 1.01, 0.5, 0.9, 0.999], rel=1e-2)
+
+
+def test_a_reference_of_zero_leaves_nothing_and_a_critic_that_is_no_number_is_not_hidden() -> None:
+    assert _term_norm(torch.zeros(2), _draw(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)) == 0
+    slope = _draw(2, 1, 2, 2)
+    slope[0, 0, 0, 0] = math.nan
+    assert math.isnan(_term_norm(torch.zeros(2), slope, _draw(2, 1, 2, 2)))
 
 
 def test_the_penalty_measures_the_slope_of_the_discriminator() -> None:

@@ -11,13 +11,14 @@ from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.learner.actions import Actions
-from advdmd_ray.learner.batch import LearnerBatch, collate
+from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.networks import Networks
-from advdmd_ray.learner.objectives import Setting
+from advdmd_ray.learner.objectives import discriminator_parts
 from advdmd_ray.learner.parts import LossPart
 from advdmd_ray.learner.policy import PolicyReport, policy_parts
+from advdmd_ray.learner.setting import Setting
 from advdmd_ray.stations.buffer.record_batch import (
     decode_group,
     decode_scored,
@@ -26,7 +27,7 @@ from advdmd_ray.stations.buffer.record_batch import (
 )
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease, ScoredGroup
-from advdmd_ray.stations.reward import ImageOracle, RewardSource, RewardWorker, group_info
+from advdmd_ray.stations.reward import Critic, ImageOracle, RewardSource, RewardWorker, group_info
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import pack
 
@@ -145,6 +146,11 @@ def setting(
 def whole(parts: Sequence[LossPart]) -> Tensor:
     """A loss that was given in parts."""
     return torch.stack([part() for part in parts]).sum()
+
+
+def discriminator_update(critic: Critic, settings: Setting, batch: LearnerBatch, path: Path) -> Tensor:
+    """The discriminator's loss, with the student's clean predictions that belong to the batch."""
+    return whole(discriminator_parts(critic, settings, batch, clean_predictions(batch, settings.kernel), path))
 
 
 def policy_update(

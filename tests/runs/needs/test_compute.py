@@ -231,6 +231,10 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
         "discriminator": {"backbone": "own", "mismatched_text": 0.5, "blocks": (0, 2)},
         "dmd": {"gan_weight": 0.5},
     },
+    "DMD2, the GAN term at the final levels": {
+        "policy_gradient": {"enabled": False},
+        "dmd": {"gan_weight": 0.5, "gan_levels": "final"},
+    },
     "averaged rewards": {"reward": {"ema_decay": 0.5}},
     "small groups before RL": {"rollout": {"group_size": 4, "warm_group_size": 2}, "discriminator": {"auc_rows": 3}},
     "no RL": {"policy_gradient": {"enabled": False}},

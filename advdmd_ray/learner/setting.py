@@ -1,0 +1,41 @@
+"""What the objectives share besides the batch."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from advdmd_ray.config import Config
+from advdmd_ray.data.real import RealImages
+from advdmd_ray.diffusion.denoiser import Denoiser
+from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.stations.prompt_table import PromptTable
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Fixed for the whole run.
+
+    Attributes:
+        config: The run's configuration.
+        table: Encoded prompts.
+        kernel: The student's transition kernel.
+        sigmas: `[K+1]` student levels, the last 0.
+        real: Real latents to learn from.
+        real_heldout: Real latents that only the AUC sees.
+        teacher: The guided teacher.
+        micro_batch: Most rows whose graphs are held at a time, of what can be parted; None: all.
+    """
+
+    config: Config
+    table: PromptTable
+    kernel: Kernel
+    sigmas: Float[Tensor, " k1"]
+    real: RealImages
+    real_heldout: RealImages
+    teacher: Denoiser
+    micro_batch: int | None = None
+
+    def rows(self, batch_size: int) -> int:
+        """Rows of each group in an update of `batch_size` rows over all ranks."""
+        return batch_size // self.config.rollout.groups_per_cycle
