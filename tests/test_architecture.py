@@ -202,6 +202,7 @@ RIVALS = {
         "comparison/twinflow_settings.py",
         "comparison/twin_cost.py",
         "comparison/twin_draws.py",
+        "comparison/twin_losses.py",
         "comparison/twin_trajectories.py",
         "losses/twinflow.py",
     }

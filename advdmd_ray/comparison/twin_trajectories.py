@@ -30,7 +30,6 @@ noised states. No forward is made twice.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -41,6 +40,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.comparison.twin_cost import steps_of_rows, update_cost
 from advdmd_ray.comparison.twin_draws import TwinDraws
+from advdmd_ray.comparison.twin_losses import TwinLosses
 from advdmd_ray.comparison.twinflow_settings import TwinFlowSettings
 from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
@@ -50,8 +50,8 @@ from advdmd_ray.learner.ema import Ema
 from advdmd_ray.learner.engine_state import require_fit, shapes_of
 from advdmd_ray.learner.parts import LossPart, in_parts
 from advdmd_ray.learner.updates import rate_factor
-from advdmd_ray.losses.fake_score import flow_matching_loss, noised
-from advdmd_ray.losses.twinflow import CONSISTENCY_STEP, consistency_residual, steering_loss, velocity_gap
+from advdmd_ray.losses.fake_score import noised
+from advdmd_ray.losses.twinflow import CONSISTENCY_STEP, consistency_residual, time_gap_weight, velocity_gap
 from advdmd_ray.runs.needs.compute import Network
 from advdmd_ray.stations.prompt_table import PromptTable
 
@@ -64,8 +64,8 @@ class TwinFlowReport:
 
     Attributes:
         update: Its number, from 0.
-        losses: Value of each loss before its weight: `twin` and, where they took part, `rectification` and
-            `consistency`.
+        losses: Mean square of each loss's difference, without any weight: `twin` and, where they took part,
+            `rectification` and `consistency`.
         gap: Root mean square of the bounded velocity gap; 0 in a warm update.
         gradient_norm: L2 norm of the gradient of the weighted sum before clipping.
         skipped: True if that gradient was not finite: its step was left out, and the EMA stayed.
@@ -92,23 +92,6 @@ class Question(NamedTuple):
     def part(self, rows: slice) -> Self:
         """Consecutive rows."""
         return self._replace(x=self.x[rows], time=self.time[rows], conditioning=self.conditioning.part(rows))
-
-
-class _Values:
-    """The values of an update's losses before their weights, added up over its parts.
-
-    Args:
-        rows: Of the whole update.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self.values: defaultdict[str, float] = defaultdict(float)
-
-    def noted(self, name: str, part: slice, loss: Tensor) -> Tensor:
-        """Adds the mean over a part's rows to its loss, and gives it back."""
-        self.values[name] += (part.stop - part.start) / self._rows * float(loss.detach())
-        return loss
 
 
 class TwinTrajectories:
@@ -182,7 +165,7 @@ class TwinTrajectories:
         """One optimizer step on the sum of the losses."""
         warm = self._updates < self._section.warm_updates
         conditioning = self._table.rows(self._draws.prompt_ids(self._table.rollouts, "generated"))
-        losses = _Values(self._shape[0])
+        losses = TwinLosses(self._shape[0], row_weights=self._section.row_weights)
         x, level = self._states(conditioning), self._sigmas[self._steps]
         if warm:
             with torch.no_grad():
@@ -198,8 +181,8 @@ class TwinTrajectories:
         cost = update_cost(self._config, self._section, self._network, warm=warm)
         report = TwinFlowReport(
             update=self._updates,
-            losses=dict(losses.values),
-            gap=math.sqrt(losses.values.get("rectification", 0.0)),
+            losses=dict(losses.squares),
+            gap=math.sqrt(losses.squares.get("rectification", 0.0)),
             gradient_norm=norm,
             skipped=not math.isfinite(norm),
             learning_rate=rate,
@@ -266,7 +249,7 @@ class TwinTrajectories:
             x = torch.cat([x[:first], gaussian.mean + gaussian.std * fresh])
         return x
 
-    def _rectified(self, jumps: Question, x0: Tensor, values: _Values) -> list[LossPart]:
+    def _rectified(self, jumps: Question, x0: Tensor, losses: TwinLosses) -> list[LossPart]:
         """Rectification of the jumps by the gap; each part leaves its clean predictions in x0, without a graph."""
         eps, t = self._draws.noise("gap"), self._draws.levels("gap", "t")
 
@@ -275,20 +258,22 @@ class TwinTrajectories:
             (jump,) = self._ask(asked)
             x0[part] = clean_from_velocity(asked.x, jump.detach(), asked.time)
             direction = self._gap(Question(noised(x0[part], eps[part], t[part]), t[part], asked.conditioning))
-            return self._section.rectification * values.noted("rectification", part, steering_loss(jump, direction))
+            return self._section.rectification * losses.of("rectification", part, jump, direction)
 
         return in_parts(loss, len(x0), self._micro_batch)
 
-    def _learned(self, x0: Tensor, conditioning: Conditioning, values: _Values) -> list[LossPart]:
+    def _learned(self, x0: Tensor, conditioning: Conditioning, losses: TwinLosses) -> list[LossPart]:
         """Flow matching of the twin on generated x0, and what is learned at noised real images."""
         eps, t = self._draws.noise("twin"), self._draws.levels("twin", "t")
 
         def twin_at(part: slice) -> Question:
             return Question(noised(x0[part], eps[part], t[part]), -t[part], conditioning.part(part))
 
+        def matched(part: slice, velocity: Tensor) -> Tensor:
+            return losses.of("twin", part, velocity, velocity.detach() - (eps[part] - x0[part]))
+
         def twin(part: slice) -> Tensor:
-            (velocity,) = self._ask(twin_at(part))
-            return values.noted("twin", part, flow_matching_loss(velocity, x0[part], eps[part]))
+            return matched(part, *self._ask(twin_at(part)))
 
         if not self._section.consistency > 0:
             return in_parts(twin, len(x0), self._micro_batch)
@@ -303,10 +288,8 @@ class TwinTrajectories:
                 (following,) = self._ask(Question(nearer, there.time - step, there.conditioning))
             velocity, jump = self._ask(twin_at(part), there)
             residual = consistency_residual(jump, following, target, there.time, step, self._section.bound)
-            matched = values.noted("twin", part, flow_matching_loss(velocity, x0[part], eps[part]))
-            return matched + self._section.consistency * values.noted(
-                "consistency", part, steering_loss(jump, residual)
-            )
+            consistency = losses.of("consistency", part, jump, residual, time_gap_weight(there.time))
+            return matched(part, velocity) + self._section.consistency * consistency
 
         pairs = None if self._micro_batch is None else max(1, self._micro_batch // 2)
         return in_parts(both, len(x0), pairs)

@@ -17,4 +17,9 @@ class TwinFlowSettings(Section):
     )
     rectification: float = Field(default=1.0, ge=0, le=100, description="Weight of the rectification loss.")
     consistency: float = Field(default=0.5, ge=0, le=100, description="Weight of the consistency of jumps to time 0.")
+    row_weights: bool = Field(
+        default=True,
+        description="Whether rows have the authors' weights: 1 / rms of each difference, and in the consistency the "
+        "tangent of the time gap besides.",
+    )
     bound: float = Field(default=1.0, gt=0, description="Largest absolute element of velocity gap and residual.")

@@ -6,12 +6,17 @@ is the direction in which a generated sample has to move. The formulas are those
 code (github.com/inclusionAI/TwinFlow); flow matching itself is in `fake_score.py`.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 # Step of the consistency objective in units of time: "Delta t" of RCGM, arXiv 2512.05150's base objective.
 CONSISTENCY_STEP = 0.01
+
+# Root mean square below which a difference counts as this large: "c" of the authors' reweighted loss.
+RMS_FLOOR = 1e-3
 
 
 @torch.no_grad()
@@ -65,12 +70,45 @@ def consistency_residual(
     return (change - target.float()).clamp(-bound, bound)
 
 
-def steering_loss(velocity: Float[Tensor, "b c h w"], direction: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """`mean (F - sg(F - direction))^2`: its gradient moves the velocity against `direction`, whatever the velocity is.
+def steering_loss(
+    velocity: Float[Tensor, "b c h w"],
+    direction: Float[Tensor, "b c h w"],
+    weight: Float[Tensor, " b"] | None = None,
+) -> Float[Tensor, ""]:
+    """`mean_b [w_b mean_CHW (F - sg(F - direction))^2]`: it moves F against `direction`, whatever F is.
 
-    The value is `mean direction^2` and the gradient exactly `2 direction / numel`. It is the rectification loss with
-    `velocity_gap` as the direction: the sample `x0 = x_t - t F` then moves along `x0_real - x0_twin`. It is the
-    consistency loss with `consistency_residual`.
+    Without weights the value is `mean direction^2` and the gradient exactly `2 direction / numel`. It is the
+    rectification loss with `velocity_gap` as the direction: the sample `x0 = x_t - t F` then moves along
+    `x0_real - x0_twin`. It is the consistency loss with `consistency_residual`, and the twin's flow matching with
+    `F - (eps - x0)`.
+
+    Args:
+        velocity: F, the network's answer.
+        direction: Where it must not go.
+        weight: Of each row, 1 if absent.
     """
     velocity, direction = velocity.float(), direction.detach().float()
-    return (2 * (velocity - velocity.detach()) * direction).mean() + direction.square().mean()
+    loss = (2 * (velocity - velocity.detach()) * direction + direction.square()).mean(dim=(1, 2, 3))
+    return loss.mean() if weight is None else (weight * loss).mean()
+
+
+@torch.no_grad()
+def inverse_rms(difference: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """`1 / sqrt(mean_CHW difference^2 + c^2)`, c = `RMS_FLOOR`: a row's weight in all of TwinFlow's losses.
+
+    A squared difference with this weight has a gradient of one size, however large the difference is: far rows do not
+    drown near ones. It is the authors' "Barron reweighting" with alpha 1 (general robust loss, arXiv 1701.03077), but
+    for their addition of 1e-8 to c^2, which raises the weight by 0.5 % at most.
+
+    Args:
+        difference: Of the network's answer from its target.
+    """
+    return (difference.float().square().mean(dim=(1, 2, 3)) + RMS_FLOOR**2).rsqrt()
+
+
+def time_gap_weight(gap: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """`tan((1 - gap) pi / 2.5) + 1`: the authors' weight of a jump over so much time, in [0, 1].
+
+    1 for the jump from noise to data, 4.08 for one that goes nowhere.
+    """
+    return torch.tan((1 - gap.float()) * math.pi / 2.5) + 1

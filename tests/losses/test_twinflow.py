@@ -10,7 +10,14 @@ from torch import Tensor
 
 from advdmd_ray.diffusion.kernels import clean_from_velocity
 from advdmd_ray.losses.fake_score import noised
-from advdmd_ray.losses.twinflow import consistency_residual, steering_loss, velocity_gap
+from advdmd_ray.losses.twinflow import (
+    RMS_FLOOR,
+    consistency_residual,
+    inverse_rms,
+    steering_loss,
+    time_gap_weight,
+    velocity_gap,
+)
 
 FREE = 1e6
 """A bound that bounds nothing here."""
@@ -120,6 +127,52 @@ def test_the_steering_loss_of_a_batch_is_the_mean_over_its_parts() -> None:
     halves = (steering_loss(jump[:3], direction[:3]) + steering_loss(jump[3:], direction[3:])) / 2
     torch.testing.assert_close(whole, halves)
     torch.testing.assert_close(torch.autograd.grad(whole, jump), torch.autograd.grad(halves, jump))
+
+
+# The weights of rows ------------------------------------------------------------------------------------------------
+
+
+def test_the_weight_of_a_row_is_one_over_the_root_mean_square_of_its_difference() -> None:
+    rows = torch.stack([torch.full((1, 2, 2), 0.5), torch.full((1, 2, 2), -4.0), torch.zeros(1, 2, 2)])
+    torch.testing.assert_close(inverse_rms(rows), torch.tensor([2.0, 0.25, 1 / RMS_FLOOR]), rtol=1e-5, atol=0)
+    single = torch.zeros(1, 1, 2, 2)
+    single[0, 0, 0, 0] = 6.0  # a mean over the elements, not their largest
+    torch.testing.assert_close(inverse_rms(single), torch.tensor([1 / 3]))
+
+
+@given(st.floats(-3, 3), st.integers(0, 20))
+def test_with_it_a_difference_draws_as_hard_whatever_its_size(power: float, seed: int) -> None:
+    jump, direction = _draw(4, 1, 3, 3, seed=seed).requires_grad_(), _draw(4, 1, 3, 3, seed=seed + 1)
+    sizes = 10**power * torch.tensor([1.0, 3.0, 10.0, 30.0]).reshape(-1, 1, 1, 1)
+    gradients = [
+        torch.autograd.grad(steering_loss(jump, given, inverse_rms(given)), jump)[0]
+        for given in (direction, sizes * direction)
+    ]
+    torch.testing.assert_close(*gradients, rtol=0.6, atol=0)  # of 1e-3, the floor, a part is left
+    if power > 0:
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=0)
+    norms = gradients[0].flatten(1).norm(dim=1)
+    torch.testing.assert_close(norms, torch.full((4,), 2 / 4 / 3), rtol=1e-4, atol=0)  # 2 / (rows sqrt(elements))
+
+
+def test_the_weights_and_the_targets_carry_no_gradient() -> None:
+    difference = _draw(2, 1, 2, 2).requires_grad_()
+    assert not inverse_rms(difference).requires_grad
+
+
+def test_a_weight_of_rows_is_that_of_their_losses() -> None:
+    jump, direction = _draw(2, 1, 3, 3), _draw(2, 1, 3, 3, seed=1)
+    alone = [steering_loss(jump[row : row + 1], direction[row : row + 1]) for row in range(2)]
+    weighted = steering_loss(jump, direction, torch.tensor([3.0, 0.5]))
+    torch.testing.assert_close(weighted, (3 * alone[0] + 0.5 * alone[1]) / 2)
+
+
+def test_a_jump_counts_the_less_the_longer_it_is() -> None:
+    weights = time_gap_weight(torch.linspace(0, 1, 11))
+    assert torch.equal(weights, weights.sort(descending=True).values)
+    assert float(weights[-1]) == 1
+    assert float(weights[0]) == pytest.approx(1 + math.tan(math.radians(72)), rel=1e-5)
+    assert float(time_gap_weight(torch.tensor([0.375]))) == pytest.approx(2, rel=1e-5)  # tan 45 degrees is 1
 
 
 # Consistency of jumps -----------------------------------------------------------------------------------------------
