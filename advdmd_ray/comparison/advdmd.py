@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class AdvDmdTrainer(Trainer):
     """AdvDMD and all rivals that are settings of it."""
 
+    revision = 2
+
     def __init__(self, job: "Job", checkpoint: "Checkpoint | None") -> None:
         from advdmd_ray.comparison.serial import SerialRun
         from advdmd_ray.comparison.signals import Signals

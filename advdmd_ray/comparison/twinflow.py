@@ -25,7 +25,7 @@ class TwinFlowTrainer(Trainer):
     """TwinFlow, which needs neither actors nor a discriminator."""
 
     settings = TwinFlowSettings
-    revision = 2
+    revision = 3
     unread = frozenset({"rollout", "reward", "dmd", "fake_score", "discriminator", "policy_gradient", "cadence"})
 
     def __init__(self, job: "Job", checkpoint: "Checkpoint | None") -> None:
