@@ -6,7 +6,7 @@ attribute binding. A dense prompt states three to five facts at once, after DPG-
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -116,23 +116,33 @@ def _skills() -> Iterator[ShapePrompt]:
 
 
 def _dense() -> Iterator[ShapePrompt]:
-    """Two or three different coloured shapes, with sizes, a relation and a background until there are enough facts."""
+    """As many as there are to be, all different."""
     draw = random.Random(DENSE_SEED)  # noqa: S311 - a fixed list of prompts, not a secret
     made: set[str] = set()
     while len(made) < DENSE_PROMPTS:
-        count = draw.choice((2, 2, 3))
-        facts = draw.randint(max(MIN_FACTS, count + 1), MAX_FACTS)
-        shapes, colours = draw.sample(SHAPES, count), draw.sample(tuple(COLOURS), count)
-        extras = draw.sample(["relation", "background", *range(count)], facts - count)
-        phrases = tuple(
-            Phrase(shape, colour, draw.choice(tuple(SIZES)) if index in extras else None)
-            for index, (shape, colour) in enumerate(zip(shapes, colours, strict=True))
-        )
-        relation = draw.choice(tuple(RELATIONS)) if "relation" in extras else None
-        background = draw.choice(tuple(BACKGROUNDS)) if "background" in extras else None
-        text = f" {relation or 'and'} ".join(str(phrase) for phrase in phrases[:2])
-        text = " and ".join([text, *(str(phrase) for phrase in phrases[2:])])
-        text = text if background is None else f"{text} on {background}"
-        if text not in made:
-            made.add(text)
-            yield ShapePrompt(text, "dense", phrases, relation, background)
+        prompt = draw_dense(draw)
+        if prompt.text not in made:
+            made.add(prompt.text)
+            yield prompt
+
+
+def draw_dense(draw: random.Random) -> ShapePrompt:
+    """Two or three different coloured shapes, with sizes, a relation and a background until there are enough facts."""
+    count = draw.choice((2, 2, 3))
+    facts = draw.randint(max(MIN_FACTS, count + 1), MAX_FACTS)
+    shapes, colours = draw.sample(SHAPES, count), draw.sample(tuple(COLOURS), count)
+    extras = draw.sample(["relation", "background", *range(count)], facts - count)
+    phrases = tuple(
+        Phrase(shape, colour, draw.choice(tuple(SIZES)) if index in extras else None)
+        for index, (shape, colour) in enumerate(zip(shapes, colours, strict=True))
+    )
+    relation = draw.choice(tuple(RELATIONS)) if "relation" in extras else None
+    background = draw.choice(tuple(BACKGROUNDS)) if "background" in extras else None
+    return ShapePrompt(dense_text(phrases, relation, background), "dense", phrases, relation, background)
+
+
+def dense_text(phrases: Sequence[Phrase], relation: str | None, background: str | None) -> str:
+    """The wording of a dense prompt; the relation stands between the first two of two or three phrases."""
+    text = f" {relation or 'and'} ".join(str(phrase) for phrase in phrases[:2])
+    text = " and ".join([text, *(str(phrase) for phrase in phrases[2:])])
+    return text if background is None else f"{text} on {background}"

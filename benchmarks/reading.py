@@ -1,0 +1,89 @@
+"""`python -m benchmarks.reading`: whether the text embeddings of a shapes pipeline tell what is left of what."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from advdmd_ray.cli.arguments import Parser
+from advdmd_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from advdmd_ray.data.shapes.skills import ShapePrompt
+    from advdmd_ray.models.families.base import Pipeline
+    from advdmd_ray.pretrain.probe import Share
+
+DONE, BAD_INPUT = 0, 2
+DESCRIPTION = (
+    "Fits a linear probe on the text embeddings of a shapes pipeline: on which side of the other is each shape? Half "
+    "of the captions asked are the other half with their two shapes exchanged: words without their order give 0.5."
+)
+HEAD = "| pipeline | read from | all captions | placements of held-out wordings |\n|---|---|---|---|\n"
+FITTED, ASKED = 700, 250
+"""Captions that the probe is fitted on, and others that it is asked about, in four versions each."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a row for each pipeline and each part of its embeddings.
+
+    Args:
+        argv: Arguments after the program's name; `sys.argv[1:]` if None.
+
+    Returns:
+        0, or 2 for bad input.
+    """
+    try:
+        args = _parser().parse_args(argv)
+        from advdmd_ray.models.pipeline import load_pipeline  # noqa: PLC0415 - takes seconds
+
+        sys.stdout.write(HEAD)
+        for folder in args.pipeline:
+            for part, (asked, unseen) in read_shares(load_pipeline(folder)).items():
+                sys.stdout.write(f"| {folder} | {part} | {asked} | {unseen} |\n")
+    except UserError as error:
+        sys.stderr.write(f"reading: {error}\n")
+        return BAD_INPUT
+    return DONE
+
+
+def read_shares(pipeline: "Pipeline") -> "dict[str, tuple[Share, Share]]":
+    """Shares of captions read the right way round, by the part that the probe looks at.
+
+    The second share is of the pairs in which one wording, or both, is that of a held-out placement.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    from advdmd_ray.data.shapes.captions import draw_exam, sides_of  # noqa: PLC0415
+    from advdmd_ray.pretrain.probe import order_probe  # noqa: PLC0415
+
+    fitted, asked = draw_exam(FITTED, 1, fitted=True), draw_exam(ASKED, 2)
+    new = [one.held_out or other.held_out for one, other in zip(asked[::2], asked[1::2], strict=True)]
+    unseen = torch.tensor(new).repeat_interleave(2)
+    known, truth, told = sides_of(fitted), sides_of(asked), _parts(pipeline, asked)
+    return {
+        part: (
+            order_probe(features, known, told[part], truth),
+            order_probe(features, known, told[part][unseen], truth[unseen]),
+        )
+        for part, features in _parts(pipeline, fitted).items()
+    }
+
+
+def _parts(pipeline: "Pipeline", prompts: "Sequence[ShapePrompt]") -> "dict[str, Tensor]":
+    """What a reader may look at: the pooled embedding, the tokens' mean, and all tokens, each at its place."""
+    from advdmd_ray.models.text import encode_prompts  # noqa: PLC0415 - takes seconds
+
+    said = encode_prompts(pipeline, [prompt.text for prompt in prompts], 1)
+    return {"pooled": said.pooled, "mean token": said.embeds.mean(dim=1), "all tokens": said.embeds.flatten(1)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m benchmarks.reading", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("pipeline", nargs="+", help="folders of shapes pipelines, or builtin:shapes")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
