@@ -21,6 +21,21 @@ class PretrainSection(Section):
     muon_learning_rate: Rate | None = Field(
         default=None, description="Peak learning rate of Muon on the blocks' matrices; null: AdamW trains them too."
     )
+    text_width: int | None = Field(
+        default=None,
+        ge=8,
+        le=1024,
+        multiple_of=8,
+        description="Channels of each of the two random text encoders; null: 32. Wide ones say linearly in which order "
+        "words stand.",
+    )
+    text_position_scale: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=10.0,
+        description="Size of the text encoders' position embeddings beside word embeddings of size 1; null: 0.3 for "
+        "digits and 0.7 for shapes.",
+    )
     checkpoint_steps: Positive = Field(
         default=1000, description="Steps between checkpoints; a training that was stopped goes on from the last."
     )

@@ -18,7 +18,6 @@ from advdmd_ray.models.diffusers_classes import (
     StableDiffusion3Pipeline,
 )
 
-TEXT_WIDTH = 32
 HEADS = 4
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
@@ -36,6 +35,7 @@ class Architecture:
         head_width: Channels of each of the four attention heads.
         layers: Blocks.
         position_scale: Size of the text encoders' position embeddings beside word embeddings of size 1.
+        text_width: Channels of each of the two text encoders.
         grid_frequencies: Whether the image tokens' positions use `grid_positions` instead of diffusers' table, whose
             frequencies are those of long sequences: neighbours on a small grid hardly differ in it.
     """
@@ -47,6 +47,7 @@ class Architecture:
     head_width: int
     layers: int
     position_scale: float
+    text_width: int
     grid_frequencies: bool
 
     @property
@@ -63,6 +64,7 @@ DIGITS = Architecture(
     head_width=24,
     layers=4,
     position_scale=0.3,
+    text_width=32,
     grid_frequencies=False,
 )
 """For 8x8 digits: 16 image tokens, about 1.2 million parameters."""
@@ -74,6 +76,7 @@ SHAPES = Architecture(
     head_width=24,
     layers=6,
     position_scale=0.7,
+    text_width=32,
     grid_frequencies=True,
 )
 """For 24x24 scenes of shapes: 9 image tokens, one for each place."""
@@ -129,7 +132,9 @@ def _spelt(word: str, merges: Mapping[tuple[str, str], int]) -> list[str]:
         pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer, seed: int, position_scale: float) -> CLIPTextModelWithProjection:
+def build_text_encoder(
+    tokenizer: CLIPTokenizer, seed: int, position_scale: float, width: int
+) -> CLIPTextModelWithProjection:
     """Build a frozen random CLIP text encoder whose outputs tell prompts apart.
 
     The usual initialisation (standard deviation 0.02) makes all pooled outputs nearly equal. Here embeddings have unit
@@ -140,13 +145,14 @@ def build_text_encoder(tokenizer: CLIPTokenizer, seed: int, position_scale: floa
         tokenizer: Gives the vocabulary, the length, and the end mark whose position is pooled.
         seed: Seeds the weights.
         position_scale: Standard deviation of the position embeddings; that of the word embeddings is 1.
+        width: Channels, even. The wider, the more products of words and places are linear in the output.
     """
     marks = tokenizer.get_vocab()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=2 * TEXT_WIDTH,
-        projection_dim=TEXT_WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=tokenizer.model_max_length,
@@ -194,6 +200,7 @@ def build_tiny_pipeline(
         seed: Seeds the text encoders and the transformer.
     """
     tokenizer, tokenizer_2 = (build_tokenizer(words, architecture.context) for _ in range(2))
+    text = (architecture.position_scale, architecture.text_width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = SD3Transformer2DModel(
@@ -204,9 +211,9 @@ def build_tiny_pipeline(
             num_layers=architecture.layers,
             attention_head_dim=architecture.head_width,
             num_attention_heads=HEADS,
-            joint_attention_dim=2 * TEXT_WIDTH,
+            joint_attention_dim=2 * architecture.text_width,
             caption_projection_dim=architecture.width,
-            pooled_projection_dim=2 * TEXT_WIDTH,
+            pooled_projection_dim=2 * architecture.text_width,
             pos_embed_max_size=architecture.latent_side // architecture.patch,
             qk_norm="rms_norm",
         )
@@ -217,9 +224,9 @@ def build_tiny_pipeline(
             transformer=transformer.eval(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
             vae=codec,  # pyright: ignore[reportArgumentType] - AutoencoderKL's methods, no common base
-            text_encoder=build_text_encoder(tokenizer, seed + 1, architecture.position_scale),
+            text_encoder=build_text_encoder(tokenizer, seed + 1, *text),
             tokenizer=tokenizer,
-            text_encoder_2=build_text_encoder(tokenizer_2, seed + 2, architecture.position_scale),
+            text_encoder_2=build_text_encoder(tokenizer_2, seed + 2, *text),
             tokenizer_2=tokenizer_2,
             text_encoder_3=None,  # pyright: ignore[reportArgumentType] - SD3 without T5
             tokenizer_3=None,  # pyright: ignore[reportArgumentType] - SD3 without T5

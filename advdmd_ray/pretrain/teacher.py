@@ -7,6 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.pretrain import PretrainConfig
+from advdmd_ray.config.pretrain import PretrainConfig, PretrainSection
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
@@ -26,7 +27,7 @@ from advdmd_ray.models.diffusers_classes import StableDiffusion3Pipeline
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.models.text import encode_prompts
-from advdmd_ray.models.tiny import build_tiny_pipeline
+from advdmd_ray.models.tiny import Architecture, build_tiny_pipeline
 from advdmd_ray.pretrain.training import Checkpoints, pretrain
 from advdmd_ray.stations.weights.snapshot import digest_of
 
@@ -79,9 +80,10 @@ def pretrain_teacher(
     start = time.perf_counter()
     recipe = source_of(config).teacher_recipe(section.images, seed)
     _make_parent(folder)
-    pipeline = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=seed)
+    architecture = architecture_of(section, recipe.architecture)
+    pipeline = build_tiny_pipeline(recipe.words, recipe.codec, architecture, seed=seed)
     conditioning = encode_prompts(pipeline, [*recipe.prompts, ""], config.model.max_sequence_length)
-    settings = _settings(config, len(recipe.real))
+    settings = _settings(config, len(recipe.real), architecture)
     inputs = {
         "first weights": digest_of(pipeline.transformer.state_dict()),
         "scenes": digest_of({"latents": recipe.real.all(), "prompt_ids": recipe.real.prompt_ids}),
@@ -117,7 +119,17 @@ def pretrain_teacher(
     return full
 
 
-def _settings(config: PretrainConfig, images: int) -> dict[str, Any]:
+def architecture_of(section: PretrainSection, usual: Architecture) -> Architecture:
+    """The sizes of the networks: those of the data source, but for what `section` says of the text encoders."""
+    width, scale = section.text_width, section.text_position_scale
+    return replace(
+        usual,
+        text_width=usual.text_width if width is None else width,
+        position_scale=usual.position_scale if scale is None else scale,
+    )
+
+
+def _settings(config: PretrainConfig, images: int, architecture: Architecture) -> dict[str, Any]:
     """What the record, and a checkpoint of the training, say of the configuration."""
     section = config.pretrain
     return {
@@ -128,6 +140,8 @@ def _settings(config: PretrainConfig, images: int) -> dict[str, Any]:
         "batch_size": section.batch_size,
         "learning_rate": section.learning_rate,
         "muon_learning_rate": section.muon_learning_rate,
+        "text_width": architecture.text_width,
+        "text_position_scale": architecture.position_scale,
         "max_sequence_length": config.model.max_sequence_length,
     }
 

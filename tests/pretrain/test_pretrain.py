@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from advdmd_ray import cli
 from advdmd_ray.config import Config
-from advdmd_ray.config.pretrain import PretrainConfig
+from advdmd_ray.config.pretrain import PretrainConfig, PretrainSection
 from advdmd_ray.data.digits.judge import DigitsJudge
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.registry import source_of
@@ -24,12 +25,13 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.pipelines import PipelineSampler
+from advdmd_ray.models.codec import PatchCodec
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
 from advdmd_ray.models.text import encode_prompts
-from advdmd_ray.models.tiny import build_tiny_pipeline
-from advdmd_ray.pretrain.teacher import TEACHER_CARD, pretrain_teacher, weight_hashes
+from advdmd_ray.models.tiny import SHAPES, build_tiny_pipeline
+from advdmd_ray.pretrain.teacher import TEACHER_CARD, architecture_of, pretrain_teacher, weight_hashes
 from advdmd_ray.pretrain.training import Checkpoints, learning_rate_factor, pretrain, stratified_times
 
 ASSETS = Path(str(resources.files("advdmd_ray"))) / "assets"
@@ -233,6 +235,19 @@ def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipelin
     assert record["judge"]["real"]["seen"] > 0.99
     assert record["sha256"] == weight_hashes(folder)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 15e6
+
+
+def test_text_encoders_are_as_wide_as_asked_for_and_by_default_as_those_that_ship() -> None:
+    assert architecture_of(PretrainSection(), SHAPES) == SHAPES
+    wide = architecture_of(PretrainSection(text_width=64, text_position_scale=0.1), SHAPES)
+    assert wide == replace(SHAPES, text_width=64, position_scale=0.1)
+    pipeline = build_tiny_pipeline(["a", "circle"], PatchCodec(), replace(wide, layers=1), seed=0)
+    said = encode_prompts(pipeline, ["a circle"], 1)
+    assert (said.embeds.shape, said.pooled.shape) == ((1, 17, 128), (1, 128))
+    places = pipeline.text_encoder.text_model.embeddings.position_embedding.weight
+    assert float(places.std()) == pytest.approx(0.1, rel=0.1)
+    given = (torch.zeros(1, 22, 3, 3), said.embeds, said.pooled, torch.zeros(1))
+    assert pipeline.transformer(*given, return_dict=False)[0].isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "megabytes"), [("digits", 6), pytest.param("shapes", 15, marks=has_shapes)])
