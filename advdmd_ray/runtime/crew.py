@@ -58,23 +58,24 @@ class Crew:
         actors, workers = least.rollout.actors, least.reward.workers
         for name in (*by_turns(rollout[:actors], reward[:workers]), *by_turns(rollout[actors:], reward[workers:])):
             self._processes[name] = self._started(name)
-        for name in rollout:
-            self._processes[name].prepare.remote(whole=name == rollout[0])
-        for name in reward:
-            self._processes[name].prepare.remote(whole=self._config.asks_oracle)
+        for name in self._processes:
+            self._prepare(name)
+
+    def _prepare(self, name: str) -> None:
+        whole = self._config.asks_oracle if role_of(name) == "reward" else name == self.encoder
+        self._processes[name].prepare.remote(whole=whole)
 
     @property
-    def encoder(self) -> Handle:
+    def encoder(self) -> str:
         """One of the actors, which imports the same for its network: it encodes the prompts."""
-        return self._processes[self._first["rollout"][0]]
+        return self._first["rollout"][0]
 
-    def replace_encoder(self, lost: Handle) -> Handle:
-        """Ends it, and starts another under its name."""
-        name = self._first["rollout"][0]
+    def hire_again(self, name: str) -> Handle:
+        """Ends the process of a name, for which there are no prompts yet, and starts another."""
         self._note_loss(name)
-        ray.kill(lost)
+        ray.kill(self._processes[name])
         self._processes[name] = process = self._started(name)
-        process.prepare.remote(whole=True)
+        self._prepare(name)
         return process
 
     def open(self, table: tuple[ray.ObjectRef, ...]) -> dict[str, ray.ObjectRef]:

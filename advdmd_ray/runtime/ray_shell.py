@@ -95,11 +95,10 @@ class RayShell:
         made_first = shards if shards is not None and shards.missing() else None
         sights = starting.place()
         if made_first is None:
-            self._crew.hire()
-            encoder = nullcontext((self._crew.encoder, self._crew.replace_encoder))
+            among = nullcontext((starting.hire(), starting.replace_encoder))
         else:
-            encoder = text_actor(config, self._places)
-        with encoder as (first, replace), texts_progress() as progress:
+            among = text_actor(config, self._places)
+        with among as (first, replace), texts_progress() as progress:
             starting.check_seen(sights)  # before the texts: they may take an hour
             facts, payloads = encoded(first, replace, config.ray.start_timeout_s, progress)
         clock.ended("texts")
@@ -108,7 +107,7 @@ class RayShell:
         if made_first is not None:
             with samples_progress() as progress:
                 make_shards(config, made_first, table, self._places, progress)
-            self._crew.hire()
+            starting.hire()
         self.backend = starting.up(checkpoint, table, crew=True)
 
     def restart(self, checkpoint: Path | None) -> None:

@@ -15,7 +15,7 @@ from advdmd_ray.controller.roster import LOSSES_IN_A_ROW
 from advdmd_ray.controller.staff import number_of, role_of
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runtime.calls import MORE_TIME, SILENCE_S, answer, silent
+from advdmd_ray.runtime.calls import MORE_TIME, SILENCE_S, Handle, answer, silent
 from advdmd_ray.runtime.crew import Crew, may_start
 from advdmd_ray.runtime.dealing import LOOK_S
 from advdmd_ray.runtime.ray_gang import RayGang
@@ -37,7 +37,7 @@ class Starting:
     Args:
         config: The run's.
         gang: Is placed by this.
-        crew: Is hired already, or is up.
+        crew: Is hired by this, or is up.
         mark: Of the run folder, which every rank must see.
         restarts: How many gangs may be lost.
         clock: Monotonic clock, seconds.
@@ -59,6 +59,23 @@ class Starting:
         self._pings: dict[ray.ObjectRef, str] = {}
         self._pulse = Pulse(SILENCE_S, clock)
         self._until, self._backend = 0.0, ""
+
+    def hire(self) -> Handle:
+        """Starts the crew; returns the process that encodes the prompts."""
+        self._crew.hire()
+        for name in (*self._crew.of("rollout"), *self._crew.of("reward")):
+            self._ask(name)
+        return self._crew[self._crew.encoder]
+
+    def replace_encoder(self, _: Handle) -> Handle:
+        """Starts another in its place."""
+        return self._hire_again(self._crew.encoder)
+
+    def _hire_again(self, name: str) -> Handle:
+        self._forget(name)
+        process = self._crew.hire_again(name)
+        self._ask(name)
+        return process
 
     def place(self) -> Sequence[ray.ObjectRef]:
         """Finds room for the gang; returns what its ranks see.
@@ -201,10 +218,14 @@ class Starting:
         self._losses[name] += 1
         if self._losses[name] >= LOSSES_IN_A_ROW:
             raise CrewLostError(str(lost))
-        logger.warning("%s; it is started again", lost)
         self._forget(name)
-        _, opened = self._crew.bring(name)
-        self._expect({name: opened})
+        if self._crew.table:
+            logger.warning("%s; it is started again", lost)
+            _, opened = self._crew.bring(name)
+            self._expect({name: opened})
+        elif name != self._crew.encoder:  # of which those hear who wait for the prompts
+            logger.warning("%s; it is started again", lost)
+            self._hire_again(name)
 
     def _place_again(self, lost: WorkerLostError) -> Sequence[ray.ObjectRef]:
         self._losses[LEARNER] += 1
