@@ -230,6 +230,11 @@ class LearnerSection(Resources):
     cycle_timeout_s: Free[Seconds] = Field(
         default=600.0, description="A gang whose cycle takes longer hangs: it is lost, as one is whose rank died."
     )
+    hang_s: Free[Seconds] = Field(
+        default=60.0,
+        description="A gang one of whose ranks says nothing for so long, not even when it is asked, is lost too. "
+        "Longer than ray.hang_s: what a rank loads keeps Python longer from answering.",
+    )
     restarts: Free[int] = Field(
         default=3,
         ge=0,

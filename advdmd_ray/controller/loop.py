@@ -183,7 +183,7 @@ class Controller:
         Asked to stop, it waits for what the learner is at, saves that, and begins nothing else.
 
         Raises:
-            GangLostError: if the learner lost a rank, or its work takes longer than `learner.cycle_timeout_s`.
+            GangLostError: if a rank of the learner is lost or hangs, or is at work for `learner.cycle_timeout_s`.
             DeadlineError: if the idle learner got no group for `buffer.take_timeout_s`, or nothing can ever move again.
             WeightsMismatchError, GroupMismatchError: if a worker loaded other weights or made another group than asked.
             DivergedError: if a loss, gradient norm or reward spread left the range of its past for good, or too many
@@ -270,6 +270,8 @@ class Controller:
             begun.done(outcome)
         self._telemetry.tick(self._buffer.stats, lambda: self._frontier.leased)
         self._deadlines.check(self._waiting_for)
+        if (silent := self._roster.learner_hangs()) is not None:
+            raise self._learner.lost(WorkerLostError(silent))
 
     def _worked(self, begun: Begun) -> None:
         if begun.lease is None:
@@ -342,9 +344,7 @@ class Controller:
         self._telemetry.lost(self._roster.role(worker), len(again), died=died)
 
     def _give_up_who_hangs(self) -> None:
-        for begun in self._overdue.hanging(self._clock()):
-            if self._roster.has(begun):
-                self._give_up(begun.task.worker, f"{begun.task.worker} is long overdue and is replaced")
-        self._roster.watch_learner(idle=not self._deadlines.learner_busy)
+        for begun in filter(self._roster.has, self._overdue.hanging(self._clock())):
+            self._give_up(begun.task.worker, f"{begun.task.worker} is long overdue and is replaced")
         for worker, why in self._roster.turn():
             self._give_up(worker, why)

@@ -60,7 +60,7 @@ class Roster:
     """Knows the workers of the elastic roles.
 
     Args:
-        config: `ray.hang_s`, `ray.start_timeout_s` and `rollout.lease_s`.
+        config: `ray.hang_s`, `learner.hang_s`, `ray.start_timeout_s` and `rollout.lease_s`.
         shell: Starts and ends processes, and asks them whether they live.
         stations: By role.
         telemetry: Is told who is there.
@@ -90,6 +90,9 @@ class Roster:
         self._resting: dict[str, float] = {}  # until when
         self._leaving: dict[str, float] = {}  # until when
         self._pulse = Pulse(config.ray.hang_s, clock)
+        hang_s = config.learner.hang_s
+        self._gang = Pulse(hang_s, clock, min(config.ray.hang_s, hang_s) / 2)
+        self._gang.heard(LEARNER)
         for name in self._roles:
             self._pulse.heard(name)
 
@@ -214,15 +217,12 @@ class Roster:
             raise WorkerLostError(f"{lost}, and so was every {role} worker; see the memory of the nodes and Ray's logs")
         logger.warning("%s; the others go on, and it is tried again in %.0f s", lost, REST_S)
 
-    def watch_learner(self, *, idle: bool) -> None:
-        """Has an idle gang asked, too, so that a rank that dies is noticed before it gets work.
-
-        While it works it cannot answer; and one that does not is not given up, as its work has a deadline.
-        """
-        if not idle:
-            self._pulse.forget(LEARNER)
-        elif not self._pulse.expects(LEARNER):
-            self._pulse.heard(LEARNER)
+    def learner_hangs(self) -> str | None:
+        """Asks the gang, idle or at work; says so if a rank is silent for `learner.hang_s`."""
+        ask, hang = self._gang.look()
+        for worker in ask:
+            self._begin(self._shell.ping(worker), self._answered, aside=True)
+        return f"a learner rank has not answered for {self._config.learner.hang_s:g} s" if hang else None
 
     def turn(self) -> list[tuple[str, str]]:
         """Dismisses who is done, starts who has rested and, once more, who does not come, and asks the silent.
@@ -246,12 +246,13 @@ class Roster:
         silent = f"has not answered for {self._config.ray.hang_s:g} s and is replaced"
         late = f"was to leave and is not done after {self._config.rollout.lease_s:g} s"
         given_up = {worker: late for worker, until in self._leaving.items() if until <= now}
-        given_up |= {worker: silent for worker in hang if worker != LEARNER}
+        given_up |= dict.fromkeys(hang, silent)
         return [(worker, f"{worker} {why}") for worker, why in given_up.items()]
 
     def _answered(self, worker: str) -> None:
-        if self._pulse.expects(worker):
-            self._pulse.heard(worker)
+        pulse = self._gang if worker == LEARNER else self._pulse
+        if pulse.expects(worker):
+            pulse.heard(worker)
 
     def _bring(self, worker: str) -> None:
         self._await(self._shell.bring(worker))

@@ -198,14 +198,27 @@ def test_a_worker_that_dies_at_every_task_ends_the_run(worker: str) -> None:
 
 
 def test_a_cycle_that_takes_too_long_ends_the_run() -> None:
-    stage = Stage(config(rollout={"max_policy_age": 3}), hang=["learner"])
+    stage = Stage(config(rollout={"max_policy_age": 3}), stuck=["learner"])
     with pytest.raises(GangLostError, match=r"10\d s: the learner.* version 0"):
         stage.run()
 
 
+def test_a_gang_that_says_nothing_is_lost_long_before_its_work_takes_too_long() -> None:
+    run = config(rollout={"max_policy_age": 3}, learner={"cycle_timeout_s": 3600.0, "hang_s": 30.0})
+    stage = Stage(run, hang=["learner"])
+    with pytest.raises(GangLostError, match=r"a learner rank has not answered for 30 s; .*cannot go on"):
+        stage.run()
+    assert 25.0 <= stage.clock.now <= 40.0
+
+
+def test_a_gang_that_answers_is_left_to_its_work() -> None:
+    stage = Stage(config(run={"cycles": 2}, learner={"hang_s": 1.0, "cycle_timeout_s": 3600.0}), cycle_s=200.0)
+    assert stage.run() == 2
+
+
 def test_the_cycles_deadline_is_not_moved_by_rollouts() -> None:
     run = config(rollout={"actors": 1, "max_policy_age": 3, "lease_s": 3.0}, learner={"cycle_timeout_s": 20.0})
-    stage = Stage(run, hang=["learner"])
+    stage = Stage(run, stuck=["learner"])
     with pytest.raises(GangLostError, match=r"2\d s: the learner"):
         stage.run()
 

@@ -163,7 +163,7 @@ class Schedule:
 
 
 PROMPTS = 5
-PATIENT_S, START_S = 1e6, 60.0
+PATIENT_S, START_S, GANG_HANG_S = 1e6, 60.0, 20.0
 
 
 @lru_cache(maxsize=4096)
@@ -202,6 +202,7 @@ def config_of(
             "learner": {
                 "engine": "torch",
                 "cycle_timeout_s": cycle_timeout_s,
+                "hang_s": GANG_HANG_S,
                 "checkpoint_cycles": checkpoints,
                 "keep_checkpoints": keep,
                 "restarts": restarts,

@@ -55,10 +55,13 @@ class ScriptedLearner:
 
     @property
     def gang_is_lost(self) -> bool:
-        """Whether a rank is dead, it has not come up or answered in time, or is at something for too long."""
-        now, limit = self._clock.now, self.config.learner.cycle_timeout_s
+        """Whether a rank is dead, has not come up or answered in time, hangs, or is at something for too long."""
+        now, limit, gang = self._clock.now, self.config.learner.cycle_timeout_s, self.processes.gang
+        hangs = (
+            gang.silent > now - LATE_S and now - gang.hushed >= self.config.learner.hang_s - self.config.ray.hang_s / 2
+        )
         at_it = self.learner_busy and self._at is not None and self._at.ends > now - LATE_S
-        return self.processes.gang.ended is not None or self._refuses or (at_it and now - self._busy_since > limit)
+        return gang.ended is not None or self._refuses or hangs or (at_it and now - self._busy_since > limit)
 
     def _passes(self, seconds: float) -> None:
         """The driver waits."""
@@ -72,7 +75,7 @@ class ScriptedLearner:
             if fault.kind == "dies":
                 self.processes.end(gang, fault.lasts)
             else:
-                gang.silent = self._clock.now + fault.lasts
+                gang.silent, gang.hushed = self._clock.now + fault.lasts, self._clock.now
         silent_s = max(0.0, gang.silent - self._clock.now)
         self._passes(min(silent_s, ANSWER_S))
         self._refuses = silent_s > ANSWER_S

@@ -38,6 +38,7 @@ class Process:
         ended: When it ended.
         notice: Seconds until its end is known.
         silent: When it says something again, seconds.
+        hushed: Since when it has said nothing.
         stuck: Whether its device hangs.
         running: The weights that it has.
         at_hand: Leases of groups that it generates or has, and the weights that make them.
@@ -50,6 +51,7 @@ class Process:
     ended: float | None = None
     notice: float = 0.0
     silent: float = 0.0
+    hushed: float = 0.0
     stuck: bool = False
     running: Manifest | None = None
     at_hand: dict[Lease, Manifest] = field(default_factory=dict)
@@ -207,7 +209,7 @@ class Processes:
                 if each.node is process.node:
                     self.end(each, fault.lasts)
         elif fault.kind == "hangs":
-            process.silent = self.now + fault.lasts
+            process.silent, process.hushed = self.now + fault.lasts, self.now
             for each in self._unfinished(process):
                 each.ends += fault.lasts
         elif fault.kind == "stuck":
