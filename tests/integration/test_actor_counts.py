@@ -12,17 +12,20 @@ from ray_runs import workplace, write_config
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CYCLES = 3
-RUNS = {"1": 1, "4": 4, "1-3-2": 3}
-"""Numbers of actors, of which one run has others in each cycle, and how many of them there are at most."""
+ROOM = 2
+"""Actors for which the cluster has room at first."""
 
-# One Ray, the training part of a run for each number of actors; the judge is left out. While an actor comes the driver
-# waits for it: a cycle takes less time than that.
+# One cluster, the training part of two runs; the judge is left out. The second run is to have four actors, of which
+# there come two once there is a node for them, and of which one leaves when its owner says so. While an actor comes the
+# driver waits for it: a cycle takes less time than that.
 TRAIN = """
 import sys
 import ray
+from ray.cluster_utils import Cluster
 from advdmd_ray.config import read_config
 from advdmd_ray.controller import loop, scaling
 from advdmd_ray.controller.start_clock import StartClock
+from advdmd_ray.errors import UserError
 from advdmd_ray.runs.folder import Start, claim
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runtime.cluster import connected
@@ -30,34 +33,50 @@ from advdmd_ray.runtime.remote_hub import metrics_hub
 from advdmd_ray.runtime.on_ray import RayPlace
 
 scaling.LOOK_S = loop.REFRESH_S = 0.0
+node = {"num_cpus": ROOM + 1, "object_store_memory": 200 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+
 
 class Wishes:
-    def __init__(self, shell, counts):
-        self._shell, self._counts, self._version = shell, [int(count) for count in counts], 0
+    def __init__(self, shell):
+        self._shell, self._version = shell, 0
 
     def show(self, status):
-        self._version = status.version
-        if coming := self._shell._crew.coming():
+        if status.version > self._version:
+            self._version = status.version
+            print(f"version {self._version}: {len(self._shell._crew.coming())} coming", flush=True)
+            if self._version == 1 and self._shell._crew.coming():
+                cluster.add_node(**node)
+        if self._version and (coming := self._shell._crew.coming()):
             ray.wait(list(coming.values()), num_returns=len(coming))
 
     def wanted(self):
-        return {"rollout": self._counts[min(self._version, len(self._counts) - 1)]}
+        return {"rollout": 3} if self._version == 2 and len(self._shell.rollout_workers) > 1 else {}
 
     def tell(self, staff):
         pass
 
-path, *runs = sys.argv[1:]
-configs = [
-    read_config(path, [f"run.name=actors-{run}", f"rollout.actors={run.split('-')[0]}", *OVERRIDES]) for run in runs
-]
-with connected(configs[1]):
-    for run, config in zip(runs, configs):
-        with claim(Start(config.folder, None, None, "")), metrics_hub(config) as hub:
-            with RayPlace(config, hub, "").workers(None, StartClock()) as shell:
-                wishes = Wishes(shell, run.split("-"))
-                build_controller(config, shell, hub, display=wishes.show, wishes=wishes).run()
+
+def train(*overrides):
+    config = read_config(sys.argv[1], [*OVERRIDES, *overrides, f"ray.address={cluster.address}"])
+    with connected(config) as room, claim(Start(config.folder, None, None, "")), metrics_hub(config) as hub:
+        with RayPlace(config, hub, "", room).workers(None, StartClock()) as shell:
+            wishes = Wishes(shell)
+            build_controller(config, shell, hub, display=wishes.show, wishes=wishes).run()
+
+
+train("run.name=one", "rollout.actors=1")
+try:
+    train("run.name=none", "rollout.actors=4", f"rollout.actors_min={ROOM + 1}", "ray.start_timeout_s=1")
+except UserError as error:
+    print(error)
+train("run.name=others", "rollout.actors=4", f"rollout.actors_min={ROOM}")
+cluster.shutdown()
 """
-OVERRIDES = ["rollout.max_policy_age=0", f"run.cycles={CYCLES}", "run.seed=11", "learner.engine=torch"]
+OVERRIDES = [
+    *("rollout.max_policy_age=0", f"run.cycles={CYCLES}", "run.seed=11", "learner.engine=torch"),
+    *("rollout.num_cpus=1", "reward.num_cpus=0.5", "learner.num_cpus=0.5"),
+]
 
 
 def student_digest(run_folder: Path) -> str:
@@ -66,17 +85,25 @@ def student_digest(run_folder: Path) -> str:
     return sha256((newest / "student.safetensors").read_bytes()).hexdigest()
 
 
-def test_one_and_four_actors_and_other_numbers_in_each_cycle_train_the_same_student_bytes_at_age_cap_0() -> None:
+def test_one_actor_and_two_then_four_then_three_train_the_same_student_bytes_at_age_cap_0() -> None:
     with workplace() as place:
         config = write_config(place.folder, "base")
         script = place.folder / "train.py"
-        script.write_text(TRAIN.replace("*OVERRIDES", ", ".join(repr(text) for text in OVERRIDES)))
-        run = place.start([sys.executable, str(script), str(config), *RUNS])
+        script.write_text(f"OVERRIDES, ROOM = {OVERRIDES!r}, {ROOM}\n{TRAIN}")
+        run = place.start([sys.executable, str(script), str(config)], RAY_AUTH_MODE="disabled")
         assert run.ended(500) == 0, run.log()
-        digests = {name: student_digest(place.folder / f"actors-{name}") for name in RUNS}
+        log = run.log()
+        digests = {name: student_digest(place.folder / name) for name in ("one", "others")}
         assert len(set(digests.values())) == 1, digests
-        for name, actors in RUNS.items():
-            lines = (place.folder / f"actors-{name}" / "metrics.jsonl").read_text()
+        assert "waited 1 s for room: the workers reserve 4 CPUs, the cluster has 3; lower rollout.actors, " in log
+        assert not (place.folder / "none").exists()
+        # It began with as many as there was room for, and the others came with the node.
+        assert "the run starts without rollout-2, rollout-3, who are not up yet" in log
+        assert [line for line in log.splitlines() if line.startswith("version")][CYCLES:] == [
+            *("version 1: 2 coming", "version 2: 0 coming", "version 3: 0 coming")
+        ]
+        for name, actors in {"one": 1, "others": 4}.items():
+            lines = (place.folder / name / "metrics.jsonl").read_text()
             used = {worker for worker in worker_names("rollout", 4) if f"worker={worker}" in lines}
             assert len(used) == actors, f"{used} generated groups; the comparison needs {actors}"
             assert "advdmd_learner_updates_total{objective=rl}" in lines
