@@ -112,7 +112,7 @@ def config_of(model: Model, settings: Settings, folder: Path) -> Config:
     """The recipe of a model, as one of its learner's ranks has it, on a card of its own.
 
     A rank's share of the groups and batches is all that there is, as one rank has nobody to share with. Every objective
-    has one update in a cycle, RL as many as it has minibatches, and its gate is open whatever the AUC says.
+    has one update in a cycle, RL as many as it has minibatches, and its gate is open whatever the discriminator reads.
     """
     recipe, gpus = read_config(model.recipe), int(settings.device.type == "cuda")
     ranks = recipe.learner.ranks
@@ -131,7 +131,7 @@ def config_of(model: Model, settings: Settings, folder: Path) -> Config:
         "learner.ranks=1",
         f"learner.zero_stage={LearnerSection().zero_stage}",
         f"learner.engine={settings.engine}",
-        "discriminator.auc_low=0.0",
+        "discriminator.text_errors=null",
         "discriminator.auc_high=1.0",
         "cadence.fake_score_updates=1",
         "cadence.discriminator_updates=1",

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from advdmd_ray.comparison.rivals import Trainer
 from advdmd_ray.errors import CheckpointError
-from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.runs.needs.compute import Cost, cycle_cost
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
     from advdmd_ray.comparison.job import Job
     from advdmd_ray.learner.checkpoint import Checkpoint
-    from advdmd_ray.learner.outcome import CycleReport
 
 
 class AdvDmdTrainer(Trainer):
@@ -54,10 +52,8 @@ class AdvDmdTrainer(Trainer):
         # A resumed learner checks its first ratio again; that is the interruption's cost and not the method's.
         check = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation) and not self._checked
         self._checked = self._checked or math.isfinite(report.fresh_deviation)
-        made = made_plan(report)
-        self._spent += cycle_cost(self._job.config, made, self._job.network, group_size=size, ratio_check=check)
-        turned = report if made.policy_gradient else replace(report, policy=None)
-        self._signals = self._signals.then(turned, since, rewarded_by=self._job.config.rewarded_by)
+        self._spent += cycle_cost(self._job.config, report.plan, self._job.network, group_size=size, ratio_check=check)
+        self._signals = self._signals.then(report, since, rewarded_by=self._job.config.rewarded_by)
 
     def student(self) -> "Mapping[str, Tensor]":
         """See `Trainer`: the EMA."""
@@ -77,10 +73,3 @@ class AdvDmdTrainer(Trainer):
         outcome = self._run.worker.checkpoint({**facts, **own, "signals": asdict(self._signals)})
         if outcome.refused:
             raise CheckpointError(outcome.refused)
-
-
-def made_plan(report: "CycleReport") -> CyclePlan:
-    """The cycle's plan as it was carried out: an RL turn without any advantage makes no update and runs no network."""
-    turn = report.updates.get("rl")
-    blind = turn is not None and turn.updates + turn.skipped == 0
-    return replace(report.plan, policy_gradient=0) if blind else report.plan

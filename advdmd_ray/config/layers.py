@@ -23,6 +23,12 @@ _ELSEWHERE = {
 }
 """Keys that a person, or the `config.yaml` of an old run, may have in a run's configuration, and where they belong."""
 
+_GONE = {
+    "discriminator.auc_low": "discriminator.auc_low is no setting any more: whether a level tells right from wrong "
+    "texts opens it; remove it, or set discriminator.text_errors, of which null asks for no such evidence",
+}
+"""Settings that were, and what has taken their place."""
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 _SHORT.maxlevel = 2
@@ -107,8 +113,8 @@ def settings_of(model: type[BaseModel]) -> list[str]:
 def unknown(key: str, model: type[BaseModel]) -> str:
     """What to say of a `section`, or `section.key`, that the model does not have."""
     section, dot, name = key.partition(".")
-    if section in _ELSEWHERE:
-        return _ELSEWHERE[section]
+    if key in _GONE or section in _ELSEWHERE:
+        return _GONE.get(key) or _ELSEWHERE[section]
     if not model.model_fields:
         return f"unknown key {key}; no settings are taken here, remove it"
     settings = settings_of(model)

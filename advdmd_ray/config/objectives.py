@@ -56,19 +56,28 @@ class DiscriminatorSection(Section):
     blocks: Fixed[tuple[Count, ...]] = Field(
         default=(1, 3), min_length=1, description="Backbone blocks whose features are read."
     )
-    auc_low: Free[Fraction] = Field(default=0.55, description="Below this held-out AUC a level gives no RL signal.")
+    text_errors: Free[float | None] = Field(
+        default=3.0,
+        ge=0,
+        le=100,
+        description="A level gives an RL signal only while held-out real images, and the student's states, score "
+        "higher with their own text than with a wrong one more often than chance by so many standard errors; null asks "
+        "for no such evidence.",
+    )
     auc_high: Free[Fraction] = Field(
         default=0.98,
         description="Above this smoothed AUC a level gives no RL signal; D rests while all levels are above.",
     )
-    auc_decay: Free[Fraction] = Field(default=0.9, description="Smoothing of the held-out AUC from cycle to cycle.")
+    auc_decay: Free[Fraction] = Field(
+        default=0.9, description="Smoothing of the held-out AUC, and of the comparison of texts, from cycle to cycle."
+    )
     heldout_fraction: Fixed[float] = Field(
-        default=0.2, gt=0, lt=1, description="Share of the real images used only for the AUC."
+        default=0.2, gt=0, lt=1, description="Share of the real images used only to measure the discriminator."
     )
     auc_rows: Free[Count] = Field(
         default=4,
-        description="Trajectories of each group, and reals, judged for the AUC of a cycle; 0 measures none, so that "
-        "the discriminator never rests, which RL on its rewards does not allow.",
+        description="Trajectories of each group, and reals, judged for the AUC of a cycle, and with RL once more with "
+        "a wrong text; 0 measures none, so that the discriminator never rests, which RL on its rewards does not allow.",
     )
     gradient_penalty: Free[float] = Field(
         default=0.0, ge=0, description="Weight of the R1-style term on noised samples."

@@ -156,6 +156,12 @@ class Config(Section):
         """Whether the learner measures the held-out AUC of a discriminator that it trains."""
         return self.cadence.discriminator_updates > 0 and self.discriminator.auc_rows > 0
 
+    @property
+    def measures_text(self) -> bool:
+        """Whether the learner measures if the discriminator tells right from wrong texts, or else RL is silent."""
+        rewards = self.policy_gradient.enabled and self.reward.kind == "discriminator"
+        return self.measures_auc and rewards and self.discriminator.text_errors is not None
+
     @model_validator(mode="after")
     def _rewards_agree(self) -> Self:
         gradient = self.policy_gradient
@@ -177,7 +183,7 @@ class Config(Section):
                 )
         if gradient.enabled and self.reward.kind == "discriminator" and not self.discriminator.auc_rows:
             raise ValueError(
-                "discriminator.auc_rows=0 leaves RL without the AUC that opens a level; raise it, or set "
+                "discriminator.auc_rows=0 leaves RL without what opens a level; raise it, or set "
                 "reward.kind=oracle or policy_gradient.enabled=false"
             )
         final_is_read = gradient.advantage != "own_step" and gradient.final_weight > 0 and gradient.gamma > 0

@@ -206,15 +206,22 @@ class Source(ABC):
         return type(self).shards is not Source.shards
 
 
-def mismatchable(texts: tuple[str, ...], config: Config) -> tuple[str, ...]:
-    """The same texts, once two of them differ or the discriminator needs no other.
+def mismatchable(texts: tuple[str, ...], config: Config, prompts: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The same texts, once there is a wrong one for each wherever one is needed.
+
+    Args:
+        texts: What the discriminator may learn from.
+        config: The whole configuration.
+        prompts: Those of them that rollouts draw from; None: all.
 
     Raises:
-        UserError: if it does.
+        UserError: if the discriminator learns from wrong texts, or is measured by them, and there is none.
     """
-    if config.discriminator.mismatched_text > 0 and len(set(texts)) == 1:
+    mismatched = config.discriminator.mismatched_text > 0 and len(set(texts)) == 1
+    if mismatched or (config.measures_text and len(set(texts if prompts is None else prompts)) == 1):
+        which, off = ("mismatched_text", "0") if mismatched else ("text_errors", "null")
         raise UserError(
             f"{config.data.prompts or config.data.path or config.data.source}: has one prompt only, and "
-            "discriminator.mismatched_text needs another; add one or set it to 0"
+            f"discriminator.{which} needs another; add one or set it to {off}"
         )
     return texts

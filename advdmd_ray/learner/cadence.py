@@ -5,45 +5,14 @@ Phases: `warm` (fake score, discriminator and DMD only), `ramp` (RL once every m
 abstract); the numbers here are ours.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from advdmd_ray.config import Config
 from advdmd_ray.config.objectives import CadenceSection
+from advdmd_ray.learner.health import Health
 
 Phase = Literal["warm", "ramp", "full"]
-CHANCE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What the held-out AUC of each level 1..K says about the discriminator.
-
-    Attributes:
-        auc: Smoothed held-out AUC per level, in [0, 1].
-        low: Below it a level is blind.
-        high: Above it a level is overpowering.
-        oracle: Whether an oracle gives the rewards. It judges the last level, and no AUC speaks for or against it.
-    """
-
-    auc: tuple[float, ...]
-    low: float
-    high: float
-    oracle: bool = False
-
-    @property
-    def open_levels(self) -> tuple[bool, ...]:
-        """Levels whose scores may be used as rewards: those inside the band, or an oracle's one level."""
-        if self.oracle:
-            return (*(False for _ in self.auc[:-1]), True)
-        return tuple(self.low <= value <= self.high for value in self.auc)
-
-    @property
-    def overpowering(self) -> bool:
-        """Whether every level is so well separated that the discriminator should rest."""
-        return bool(self.auc) and all(value > self.high for value in self.auc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +25,8 @@ class CyclePlan:
         discriminator: Discriminator updates; 0 while it is overpowering, or where it is not used.
         dmd: Student updates by distribution matching.
         policy_gradient: RL turns, 0 or 1.
-        gated: Whether an RL turn is due, but no level that it would use lies inside the band of AUC.
+        gated: Whether an RL turn is due, but no level that it would use is open.
+        silent: Whether an RL turn is due and a level open, but every advantage of the cycle is 0.
     """
 
     phase: Phase
@@ -65,6 +35,7 @@ class CyclePlan:
     dmd: int
     policy_gradient: int
     gated: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +69,17 @@ class Cadence:
         self._policy_gradient = policy_gradient
         self.state = CadenceState(phase="warm", interval=config.ramp_interval)
 
-    def plan(self, health: Health, used: Sequence[bool] | None = None) -> CyclePlan:
+    def plan(self, health: Health, used: Sequence[bool] | None = None, *, heard: bool = True) -> CyclePlan:
         """Decides one cycle and records it.
 
         Args:
-            health: Held-out AUC per level, measured before this cycle's updates.
+            health: Of the discriminator, measured before this cycle's updates.
             used: Levels whose score enters an advantage at all; None: all.
+            heard: Whether an advantage of the cycle differs from 0.
 
         Returns:
-            The updates of the cycle. RL needs at least one open level; a due turn without one is gated and stays
-            due.
+            The updates of the cycle. RL needs at least one open level and one advantage; a due turn without is gated or
+            silent, counts for nothing and stays due.
         """
         config, state = self._config, self.state
         read = (True,) * len(health.auc) if used is None else used
@@ -115,7 +87,7 @@ class Cadence:
         warm = state.phase == "warm"
         waited = state.dmd_updates >= config.warm_dmd_updates if warm else state.dmd_since_rl >= state.interval
         due = self._policy_gradient and waited
-        turn = due and any_open
+        turn = due and any_open and heard
         if turn:
             if warm:
                 state = replace(state, phase="ramp" if config.ramp_interval > 1 else "full")
@@ -132,7 +104,8 @@ class Cadence:
             discriminator=0 if health.overpowering else config.discriminator_updates * config.dmd_updates,
             dmd=config.dmd_updates,
             policy_gradient=int(turn),
-            gated=due and not turn,
+            gated=due and not any_open,
+            silent=due and any_open and not heard,
         )
 
     def _after_turn(self, state: CadenceState) -> CadenceState:
@@ -158,26 +131,6 @@ class Cadence:
         """Continues from the facts of a checkpoint."""
         known = {field.name for field in fields(CadenceState)}
         self.state = CadenceState(**{name: fact for name, fact in facts.items() if name in known})
-
-
-def initial_health(config: Config) -> Health:
-    """Health before anything was measured: chance at every level, so no level of a discriminator is open."""
-    return Health(
-        auc=(CHANCE,) * config.steps,
-        low=config.discriminator.auc_low,
-        high=config.discriminator.auc_high,
-        oracle=config.reward.kind == "oracle",
-    )
-
-
-def smoothed_health(health: Health, measured: Sequence[float], decay: float) -> Health:
-    """Exponential smoothing of the AUC per level: `a <- decay a + (1 - decay) measured`.
-
-    A measurement that is not a number counts as chance: it closes the level for now and is forgotten in time.
-    """
-    finite = [new if math.isfinite(new) else CHANCE for new in measured]
-    auc = tuple(decay * old + (1 - decay) * new for old, new in zip(health.auc, finite, strict=True))
-    return replace(health, auc=auc)
 
 
 class Every:

@@ -1,16 +1,15 @@
 """One rank of the learner: it owns the networks' optimizer state, the cadence and the versions.
 
-A cycle takes this rank's groups and, in this order: measures the held-out AUC of a discriminator that is
-trained (smoothed, it opens or closes the RL gate), trains the fake score and the discriminator, makes the RL turn if
-the cadence has one, then the DMD updates. Before the first update of each RL turn, and once in a cycle without one,
-groups of age 0 must have importance ratio 1. RL comes before DMD so that it meets the student that the newest groups
-were made with. Afterwards the version is one higher and the weights are ready to publish.
+A cycle takes this rank's groups and, in this order: measures, on held-out images, a discriminator that is trained (what
+is known of it opens or shuts levels to RL), trains the fake score and the discriminator, makes the RL turn if the
+cadence has one, then the DMD updates. Before the first update of each RL turn, and once in a cycle without one, groups
+of age 0 must have importance ratio 1. RL comes before DMD so that it meets the student that the newest groups were made
+with. Afterwards the version is one higher and the weights are ready to publish.
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,14 +26,16 @@ from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.averages import Averages
 from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
-from advdmd_ray.learner.cadence import Cadence, Health, initial_health, smoothed_health
+from advdmd_ray.learner.cadence import Cadence
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
+from advdmd_ray.learner.health import Health, initial_health, smoothed_health
+from advdmd_ray.learner.heldout import HeldOut
 from advdmd_ray.learner.networks import Networks, carried_weights
-from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, fake_score_parts, heldout_auc
+from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, fake_score_parts
 from advdmd_ray.learner.outcome import CycleReport, PolicyCycleReport, mean_agreement
-from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation
+from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation, turn_report
 from advdmd_ray.learner.setting import Setting
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
@@ -85,6 +86,7 @@ class Learner:
         self._averages = Averages(gang, self._engines, decays, self._device)
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
+        self._heldout = HeldOut(self._setting)
         self._signal = RewardSignal(config)
         self._gathered: dict[str, Tensor] | None = None
         self._ratio_checked, self.version = False, 0
@@ -133,10 +135,12 @@ class Learner:
         batch = collate(groups, self.version)
         summaries = [GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos]
         moments, spread = merge(summaries), within_std(summaries)
-        measured = self._measure_auc(batch) if self._config.measures_auc else None
+        measured = self._measure(batch) if self._config.measures_auc else None
         unknown = (math.nan,) * self._config.steps
-        self._signal.follow(spread)
-        plan = self._cadence.plan(self._health, self._signal.used_levels)
+        open_levels = self._health.open_levels
+        self._signal.follow(spread, open_levels)
+        advantages, advantage_spread = self._signal.advantages(batch, spread, open_levels)
+        plan = self._cadence.plan(self._health, self._signal.used_levels, heard=self._heard(advantages))
         student, fake_score, discriminator = self._engines.values()
         clean = clean_predictions(batch, setting.kernel)
         fake_score_updates = self._updates("fake_score", "fake_score", plan.fake_score)
@@ -147,7 +151,7 @@ class Learner:
             discriminator_updates.step(discriminator_parts(discriminator, setting, batch, clean, path))
         turns, policy, deviation = [], None, math.nan
         if plan.policy_gradient:
-            turn, policy, deviation = self._policy_turn(batch, spread)
+            turn, policy, deviation = self._policy_turn(batch, advantages, advantage_spread)
             turns.append(turn)
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
@@ -164,7 +168,8 @@ class Learner:
             updates={each.objective: each.report(self._gang) for each in made},
             auc=unknown if measured is None else measured,
             smoothed_auc=unknown if measured is None else self._health.auc,
-            open_levels=self._health.open_levels,
+            open_levels=open_levels,
+            texts=self._health.texts,
             reward_mean=moments.mean,
             reward_spread=tuple(spread.tolist()),
             policy=policy,
@@ -179,12 +184,13 @@ class Learner:
         rate = rate_of(objective, self._config, self.version, self._cadence.state.rl_began)
         return Updates(self._engines[network], objective, count, version=self.version, rate=rate)
 
-    def _measure_auc(self, batch: LearnerBatch) -> tuple[float, ...]:
-        """Measures and smooths the AUC per level of the weights that judge: the mean over all groups of all ranks."""
+    def _measure(self, batch: LearnerBatch) -> tuple[float, ...]:
+        """Measures the weights that judge on all groups of all ranks, for their health; returns the AUC per level."""
         with self._engines["discriminator"].wearing(self._averages.everywhere("discriminator")) as judge:
-            local = heldout_auc(judge, self._setting, batch, ("auc", self.version))
-        measured = tuple(self._gang.mean(local).tolist())
-        self._health = smoothed_health(self._health, measured, self._config.discriminator.auc_decay)
+            local = self._heldout.measure(judge, batch, ("auc", self.version))
+        measured = tuple(self._gang.mean(local.auc).tolist())
+        texts = (self._gang.mean(local.texts) * self._gang.size).tolist() if len(local.texts) else []
+        self._health = smoothed_health(self._health, measured, texts, self._config.discriminator.auc_decay)
         return measured
 
     def _check_ratio(self, batch: LearnerBatch) -> float:
@@ -208,16 +214,18 @@ class Learner:
         self._ratio_checked = True
         return deviation
 
-    def _policy_turn(self, batch: LearnerBatch, std: Tensor) -> tuple[Updates, PolicyCycleReport, float]:
+    def _heard(self, advantages: Tensor) -> bool:
+        """Whether any on any rank differs from 0. Without, the gradient is 0 and Adam would go on by its momentum."""
+        return float(self._gang.mean(advantages.abs().max())) > 0
+
+    def _policy_turn(
+        self, batch: LearnerBatch, advantages: Tensor, spread: float
+    ) -> tuple[Updates, PolicyCycleReport, float]:
         """One RL turn: `minibatches` updates, each on its share of the chosen rows of every group."""
         config = self._config.policy_gradient
-        scaled, spread = self._signal.advantages(batch, std, self._health.open_levels)
-        # Without any advantage the gradient is 0, and Adam would go on by its momentum alone.
-        if float(self._gang.mean(scaled.abs().max())) == 0:
-            return self._updates("student", "rl", 0), PolicyCycleReport(0.0, 0.0, 0.0, 0, 0), math.nan
-        actions = Actions.of(batch, scaled)
+        actions = Actions.of(batch, advantages)
         if config.group_rows is not None:
-            actions = actions.chosen(strongest(scaled, config.group_rows))
+            actions = actions.chosen(strongest(advantages, config.group_rows))
         reports: list[PolicyReport] = []
         deviations: list[float] = []
 
@@ -226,26 +234,13 @@ class Learner:
                 deviations.append(self._assert_ratio(report.fresh_deviation))
             reports.append(report)
 
-        turn = self._updates("student", "rl", config.minibatches)
-        shares = minibatch_slices(actions.advantages.shape[1], config.minibatches)
+        everything = minibatch_slices(actions.advantages.shape[1], config.minibatches)
+        shares = [share for share in everything if self._heard(actions.advantages[:, share])]
+        turn = self._updates("student", "rl", len(shares))
         for _, share in zip(turn, shares, strict=True):
             turn.step(policy_parts(self._engines["student"], self._setting, batch, actions.share(share), told))
-        figures = torch.stack(
-            [
-                torch.stack([part.share * part.gradient.clipped_fraction for part in reports]).sum() / len(shares),
-                torch.stack([part.share * part.gradient.mean_kl_nats for part in reports]).sum() / len(shares),
-                torch.tensor(spread),
-                torch.tensor(float(sum(part.stale for part in reports))),
-            ]
-        )
-        masked, kl, mean_spread, stale = self._gang.mean(figures).tolist()
-        policy = PolicyCycleReport(
-            masked_fraction=masked,
-            kl_nats=kl,
-            advantage_spread=mean_spread,
-            stale_terms=round(stale * self._gang.size),
-            actions=actions.advantages.numel() // len(shares) * self._gang.size,
-        )
+        each = actions.advantages.numel() // config.minibatches
+        policy = turn_report(reports, self._gang, updates=len(shares), actions=each, spread=spread)
         return turn, policy, max((each for each in deviations if not math.isnan(each)), default=math.nan)
 
     def published(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -310,17 +305,15 @@ class Learner:
         for name, engine in self._engines.items():
             stored[name] = engine.weights()
             stored[f"{name}_optimizer"] = engine.optimizer_tensors()
-        if self._signal.running_std is not None:
-            stored["reward_statistics"] = TensorStream.of({"std": self._signal.running_std})
-        return stored
+        return stored | {"reward_statistics": TensorStream.of({"std": self._signal.running_std})}
 
     def facts(self) -> dict[str, Any]:
         """Everything a checkpoint stores as JSON: version, cadence, discriminator health and the teacher's digest."""
         return {
             "version": self.version,
             "cadence": self._cadence.to_facts(),
-            "auc": list(self._health.auc),
             "teacher": self._base_digest,
+            **self._health.to_facts(),
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -340,10 +333,9 @@ class Learner:
             engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))
         self._averages.load(checkpoint, facts["version"])  # each cycle moves them once
         self._gathered = None
-        # A run that ended before its first cycle has seen no reward.
-        seen = "reward_statistics" in checkpoint.stems
-        self._signal.running_std = checkpoint.load("reward_statistics")["std"] if seen else None
+        if "reward_statistics" in checkpoint.stems:
+            self._signal.running_std = checkpoint.load("reward_statistics")["std"]
         self._cadence.restore(facts["cadence"])
         if self._config.measures_auc:  # or the discriminator might rest for ever on what was measured once
-            self._health = replace(self._health, auc=tuple(facts["auc"]))
+            self._health = self._health.restored(facts)
         self.version = facts["version"]

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import clean_from_velocity
-from advdmd_ray.diffusion.seeds import derive_seed, noise
 from advdmd_ray.learner.batch import (
     LearnerBatch,
     Path,
@@ -27,7 +26,6 @@ from advdmd_ray.learner.gan_term import GanTerm, relative_norms
 from advdmd_ray.learner.parts import LossPart, in_parts
 from advdmd_ray.learner.setting import Setting
 from advdmd_ray.losses.adversarial import (
-    auc,
     discriminator_loss,
     mismatch_loss,
     r1_style_penalty,
@@ -35,7 +33,7 @@ from advdmd_ray.losses.adversarial import (
 )
 from advdmd_ray.losses.distribution_matching import dmd_gradient, dmd_loss
 from advdmd_ray.losses.fake_score import flow_matching_loss, noised
-from advdmd_ray.stations.reward import Critic, final_noise_of, judged_states, level_scores, score_states
+from advdmd_ray.stations.reward import Critic
 
 # Standard deviation of the perturbation of the R1-style term, latent units; ours.
 PENALTY_SIGMA = 0.05
@@ -120,34 +118,6 @@ def _discriminator_loss(
         penalty = r1_style_penalty(torch.cat(logits[:2]), perturbed)
         loss = loss + config.gradient_penalty / PENALTY_SIGMA**2 * penalty
     return loss
-
-
-@torch.no_grad()
-def heldout_auc(discriminator: Critic, setting: Setting, batch: LearnerBatch, path: Path) -> Float[Tensor, " k"]:
-    """AUC per level 1..K on fresh trajectories against real latents the discriminator never learns from.
-
-    Both sides are judged exactly as the reward workers judge. The mean over this rank's groups of each group's own
-    AUC: rewards are compared inside a group only, and a mean does not depend on how the groups are spread over ranks.
-    """
-    rows, sigmas = min(setting.config.discriminator.auc_rows, batch.samples), batch.sigmas
-    final_levels = setting.config.reward.final_levels
-    areas = []
-    for index, seed in enumerate(batch.group_seeds):
-        prompt_id = int(batch.prompt_ids[index])
-        draws = noise((rows, batch.steps, *batch.latent_shape), seed, *path, "auc")
-        prompt_ids = torch.full((rows,), prompt_id)
-        real, real_prompts = setting.real_heldout.drawn(prompt_ids, derive_seed(seed, *path, "auc"))
-        levels = sigmas[:-1].reshape(1, -1, 1, 1, 1)
-        noisy = (1 - levels) * real.unsqueeze(1) + levels * draws
-        trajectory = torch.cat([noisy, real.unsqueeze(1)], dim=1)
-        final_noise = final_noise_of(batch.latent_shape, seed, len(final_levels))
-        both = torch.cat([batch.latents[index, :rows], trajectory])
-        states, t = judged_states(both, sigmas, final_levels, final_noise)
-        prompts = torch.cat([prompt_ids, real_prompts])
-        scores = level_scores(score_states(discriminator, setting.table, prompts, states, t), batch.steps - 1)
-        fake, true = scores.chunk(2)
-        areas.append(torch.stack([auc(true[:, level], fake[:, level]) for level in range(batch.steps)]))
-    return torch.stack(areas).mean(dim=0)
 
 
 def dmd_parts(

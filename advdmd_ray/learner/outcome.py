@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from advdmd_ray.learner.cadence import CyclePlan
+from advdmd_ray.learner.health import SIDES, TextEvidence
 from advdmd_ray.metrics.catalogue import phase_samples
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.records import GroupInfo
@@ -71,7 +72,7 @@ class CycleReport:
         plan: What the cadence asked for.
         updates: Report of each objective that had updates.
         auc: Held-out AUC per level 1..K, measured before the updates; nan where none is measured.
-        smoothed_auc: The same, smoothed; what the gate looks at.
+        smoothed_auc: The same, smoothed.
         open_levels: Levels whose rewards RL may use.
         reward_mean: Mean logit per level over the cycle's trajectories.
         reward_spread: Within-group standard deviation of the logit per level.
@@ -83,6 +84,8 @@ class CycleReport:
             the oracle tells none apart, empty if it is not asked.
         gan_ratio: Norm of the weighted direct GAN term by that of the DMD gradient, mean over groups and updates; nan
             if there is no such term.
+        texts: How well the discriminator tells right from wrong texts on each of `health.SIDES`; empty if no level
+            has to show it.
     """
 
     version: int
@@ -99,6 +102,7 @@ class CycleReport:
     seconds: float
     agreement: tuple[float, ...] = ()
     gan_ratio: float = math.nan
+    texts: tuple[TextEvidence, ...] = ()
 
     def samples(self) -> list[Sample]:
         """The report as samples for the metrics hub."""
@@ -106,6 +110,7 @@ class CycleReport:
             Sample.of("advdmd_learner_trajectories_trained_total", self.trajectories),
             Sample.of("advdmd_learner_cycle_seconds", self.seconds),
             Sample.of("advdmd_learner_gated_turns_total", self.plan.gated),
+            Sample.of("advdmd_learner_silent_turns_total", self.plan.silent),
             *phase_samples(self.plan.phase),
         ]
         for objective, report in self.updates.items():
@@ -123,6 +128,7 @@ class CycleReport:
             if not math.isnan(area):
                 samples.append(Sample.of("advdmd_learner_discriminator_auc", area, level=level))
             samples.append(Sample.of("advdmd_learner_rl_gate_open", is_open, level=level))
+        samples += self._text_samples()
         for level, share in enumerate(self.agreement, start=1):
             if not math.isnan(share):
                 samples.append(Sample.of("advdmd_reward_agreement", share, level=level))
@@ -136,6 +142,17 @@ class CycleReport:
             samples.append(Sample.of("advdmd_learner_advantage_spread", self.policy.advantage_spread))
             samples.append(Sample.of("advdmd_learner_rl_terms_dropped_total", self.policy.stale_terms))
             samples.append(Sample.of("advdmd_learner_rl_actions", self.policy.actions))
+        return samples
+
+    def _text_samples(self) -> list[Sample]:
+        """What is known of the texts, of levels where anything is."""
+        samples = []
+        for side, evidence in zip(SIDES, self.texts, strict=False):
+            for level, (share, error) in enumerate(zip(evidence.agreement, evidence.error, strict=True), start=1):
+                if not math.isnan(share):
+                    place = {"level": level, "side": side}
+                    samples.append(Sample.of("advdmd_learner_text_agreement", share, **place))
+                    samples.append(Sample.of("advdmd_learner_text_agreement_error", error, **place))
         return samples
 
 

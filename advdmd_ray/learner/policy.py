@@ -3,7 +3,7 @@
 An action is a row of its own: the loss is a mean over them, so parts of any size add up to the whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from advdmd_ray.diffusion.denoiser import Denoiser
 from advdmd_ray.diffusion.kernels import kl_per_element, log_ratio, transition
 from advdmd_ray.learner.actions import ActionRows, Actions
 from advdmd_ray.learner.batch import LearnerBatch
+from advdmd_ray.learner.gang import Gang
+from advdmd_ray.learner.outcome import PolicyCycleReport
 from advdmd_ray.learner.parts import LossPart, in_parts
 from advdmd_ray.learner.setting import Setting
 from advdmd_ray.losses.policy_gradient import (
@@ -40,6 +42,36 @@ class PolicyReport:
     gradient: PolicyGradientReport
     stale: int
     fresh_deviation: float | None
+
+
+def turn_report(
+    reports: Sequence[PolicyReport], gang: Gang, *, updates: int, actions: int, spread: float
+) -> PolicyCycleReport:
+    """The parts of all updates of an RL turn in one report, averaged over the gang. Collective.
+
+    Args:
+        reports: Of every part of this rank.
+        gang: The ranks.
+        updates: Made in the turn.
+        actions: That one update learned from, on this rank.
+        spread: Standard deviation of this rank's advantages before scaling.
+    """
+    figures = torch.stack(
+        [
+            torch.stack([part.share * part.gradient.clipped_fraction for part in reports]).sum() / updates,
+            torch.stack([part.share * part.gradient.mean_kl_nats for part in reports]).sum() / updates,
+            torch.tensor(spread),
+            torch.tensor(float(sum(part.stale for part in reports))),
+        ]
+    )
+    masked, kl, mean_spread, stale = gang.mean(figures).tolist()
+    return PolicyCycleReport(
+        masked_fraction=masked,
+        kl_nats=kl,
+        advantage_spread=mean_spread,
+        stale_terms=round(stale * gang.size),
+        actions=actions * gang.size,
+    )
 
 
 def policy_means(

@@ -22,7 +22,7 @@ class Setting:
         kernel: The student's transition kernel.
         sigmas: `[K+1]` student levels, the last 0.
         real: Real latents to learn from.
-        real_heldout: Real latents that only the AUC sees.
+        real_heldout: Real latents that the discriminator is measured on and never learns from.
         teacher: The guided teacher.
         micro_batch: Most rows whose graphs are held at a time, of what can be parted; None: all.
     """

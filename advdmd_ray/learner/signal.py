@@ -10,7 +10,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.learner.batch import LearnerBatch, shuffled_rewards
 from advdmd_ray.losses.advantage import advantages, level_gate, level_z_scores, nominal_scale, normalised
 
-# Smallest std a level's rewards are divided by before any running std exists, in units of the reward.
+# A level whose rewards spread less than this inside their groups says nothing, in units of the reward; ours.
 SMALLEST_STD = 1e-3
 
 
@@ -21,19 +21,24 @@ class RewardSignal:
         config: The run's configuration.
 
     Attributes:
-        running_std: `[K]` smoothed standard deviation of each level's rewards inside their groups; None before the
-            first cycle.
+        running_std: `[K]` smoothed standard deviation of each level's rewards inside their groups; 0 before the level
+            was open for the first time.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config.policy_gradient
         self._steps = config.steps
-        self.running_std: Tensor | None = None
+        self.running_std: Tensor = torch.zeros(config.steps)
 
-    def follow(self, std: Float[Tensor, " k"]) -> None:
-        """Moves the running std towards that of one cycle; every cycle is followed, RL turn or not."""
-        decay = self._config.std_decay
-        self.running_std = std if self.running_std is None else decay * self.running_std + (1 - decay) * std
+    def follow(self, std: Float[Tensor, " k"], open_levels: Sequence[bool]) -> None:
+        """Moves the running std of each open level towards that of one cycle, RL turn or not.
+
+        A level that is shut is not followed: however long a discriminator was blind, its noise is not what the rewards
+        of a later cycle are measured by.
+        """
+        decay, known = self._config.std_decay, self.running_std > 0
+        followed = torch.where(known, decay * self.running_std + (1 - decay) * std, std)
+        self.running_std = torch.where(torch.tensor(open_levels), followed, self.running_std)
 
     @property
     def level_weights(self) -> Float[Tensor, " k"]:
@@ -58,12 +63,12 @@ class RewardSignal:
         Args:
             batch: This rank's groups.
             std: Standard deviation of each level inside the groups of all ranks.
-            open_levels: The others have weight 0.
+            open_levels: The others have weight 0, and so has a level of less than the smallest std.
         """
         config = self._config
-        weights = level_gate(self.level_weights, open_levels)
-        running = std if self.running_std is None else self.running_std
-        floor = (config.std_floor * running).clamp(min=SMALLEST_STD)
+        heard = [is_open and spread >= SMALLEST_STD for is_open, spread in zip(open_levels, std.tolist(), strict=True)]
+        weights = level_gate(self.level_weights, heard)
+        floor = (config.std_floor * self.running_std).clamp(min=SMALLEST_STD)
         rewards = shuffled_rewards(batch) if config.shuffle_rewards else batch.rewards
         # In float64 the mean of equal rewards is that reward, so a blind discriminator's advantages are exactly 0;
         # round-off would be enough for Adam to make a full step of it.

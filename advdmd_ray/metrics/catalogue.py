@@ -74,6 +74,7 @@ LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "state": ("busy", "waiting", "blocked", "down"),
     "phase": PHASES,
     "stage": STAGES,
+    "side": ("real", "student"),
 }
 
 _WORK_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -147,7 +148,15 @@ _LEARNER = (
     _counter("learner_skipped_updates", "Updates skipped for a non-finite gradient.", "objective", unit="updates"),
     _gauge("learner_discriminator_auc", "Held-out AUC of the discriminator, real against fake.", "level"),
     _gauge("learner_rl_gate_open", "1 where RL may use the level's reward, else 0.", "level"),
+    _gauge(
+        "learner_text_agreement",
+        "Share of states that score higher with their own text than with a wrong one, smoothed; 0.5 is chance.",
+        "level",
+        "side",
+    ),
+    _gauge("learner_text_agreement_error", "Standard error of the text agreement at chance.", "level", "side"),
     _counter("learner_gated_turns", "RL turns that were due while no level was open to RL.", unit="turns"),
+    _counter("learner_silent_turns", "RL turns that were due while every advantage was 0.", unit="turns"),
     _gauge("learner_ratio_deviation", "Largest |importance ratio - 1| at equal weights."),
     _gauge("learner_rl_masked_fraction", "Share of RL terms the trust region dropped."),
     _gauge("learner_kl_nats", "Divergence of a whole latent from its behaviour policy.", unit="nats"),

@@ -79,8 +79,8 @@ def report_run(config: Config, phases: Phases, judged: Judged) -> Path:
         judged: The verdict, or why there is none.
     """
     folder = RunFolder(config.folder)
-    gate = (config.discriminator.auc_low, config.discriminator.auc_high)
-    curves = plot_curves(folder.metrics, folder.curves, gate=gate, title=config.run.name)
+    high, errors = config.discriminator.auc_high, config.discriminator.text_errors
+    curves = plot_curves(folder.metrics, folder.curves, auc_high=high, text_errors=errors, title=config.run.name)
     summary = summarise(config, phases, judged)
     write_summary(folder.summary, summary)
     return write_report(

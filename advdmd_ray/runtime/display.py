@@ -213,7 +213,9 @@ def panel(config: Config, status: Status) -> Group:
 def _phase(report: CycleReport | None) -> str:
     if report is None:
         return "starting"
-    return f"{report.plan.phase}, RL waits for an AUC inside the band" if report.plan.gated else report.plan.phase
+    plan = report.plan
+    waits = "an open level" if plan.gated else "an advantage" if plan.silent else ""
+    return f"{plan.phase}, RL waits for {waits}" if waits else plan.phase
 
 
 def clock_text(seconds: float | None) -> str:

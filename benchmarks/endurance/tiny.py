@@ -41,7 +41,7 @@ def tiny_settings(folder: Path, groups: int, limit_s: float | None = None) -> di
         "reward": {"final_levels": [0.1]},
         "dmd": batch,
         "fake_score": batch,
-        "discriminator": {**batch, "blocks": [1], "auc_low": 0.0, "auc_high": 1.0, "auc_rows": 1},
+        "discriminator": {**batch, "blocks": [1], "text_errors": None, "auc_high": 1.0, "auc_rows": 1},
         "policy_gradient": {"group_rows": 2},
         "cadence": {"fake_score_updates": 1, "discriminator_updates": 1, "warm_dmd_updates": 4, "ramp_interval": 8},
         "learner": {"checkpoint_cycles": 50},

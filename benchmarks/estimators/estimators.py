@@ -133,7 +133,7 @@ def _advantages(place: Field, batch: LearnerBatch) -> Float[Tensor, "g n m"]:
         is_open[:-1] = [False] * (batch.steps - 1)
     signal = RewardSignal(place.config)
     spread = _spread(batch)
-    signal.follow(spread)
+    signal.follow(spread, is_open)
     return signal.advantages(batch, spread, is_open)[0]
 
 

@@ -31,7 +31,7 @@ def config(output: Path, pipeline: Path, **run: Any) -> Config:
             "learner": {"engine": "torch", "checkpoint_cycles": CYCLES, "ema_decay": 0.0},
             "dmd": {"batch_size": 4, "learning_rate": 1e-3},
             "fake_score": {"batch_size": 4},
-            "discriminator": {"batch_size": 4, "auc_low": 0.0, "auc_high": 1.0},
+            "discriminator": {"batch_size": 4, "text_errors": None, "auc_high": 1.0},
             "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
         }
     )

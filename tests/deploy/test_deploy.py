@@ -152,10 +152,10 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
         taken |= cells
 
 
-def test_the_auc_thresholds_are_the_configured_gate() -> None:
+def test_the_auc_threshold_is_the_configured_one() -> None:
     (panel,) = [panel for panel in dashboard_panels() if "AUC" in panel["title"]]
     steps = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
-    assert steps == [None, DiscriminatorSection().auc_low, DiscriminatorSection().auc_high]
+    assert steps == [None, DiscriminatorSection().auc_high]
 
 
 def test_prometheus_scrapes_the_port_of_the_config() -> None:

@@ -43,7 +43,7 @@ def _written(folder: Path) -> Path:
         "rollout": {"group_size": 4, "groups_per_cycle": 2},
         "dmd": {"batch_size": 2},
         "fake_score": {"batch_size": 2},
-        "discriminator": {"backbone": "own", "batch_size": 2, "blocks": [0, 1], "auc_low": 0.0, "auc_high": 1.0},
+        "discriminator": {"backbone": "own", "batch_size": 2, "blocks": [0, 1], "text_errors": None, "auc_high": 1.0},
     }
     file = folder / "run.yaml"
     file.write_text(yaml.safe_dump(settings))

@@ -11,15 +11,14 @@ from advdmd_ray.learner.batch import collate
 from advdmd_ray.learner.checkpoint import open_checkpoint, save_checkpoint
 from advdmd_ray.learner.ema import warm_decay
 from advdmd_ray.learner.learner import Learner
-from advdmd_ray.learner.objectives import heldout_auc
 from advdmd_ray.stations.weights.snapshot import digest_of, unpack
-from small_parts import Judge, Mixer, config, infos_of, learner, scored_groups
+from small_parts import Judge, Mixer, config, heldout_auc, infos_of, learner, scored_groups
 
 
 def _learner(decay: float) -> Learner:
     settings = config(
         reward={"ema_decay": decay},
-        discriminator={"batch_size": 64, "learning_rate": 0.1, "auc_low": 0.0, "auc_high": 1.0, "auc_decay": 0.0},
+        discriminator={"batch_size": 64, "learning_rate": 0.1, "text_errors": None, "auc_high": 1.0, "auc_decay": 0.0},
         cadence={"warm_dmd_updates": 1000},
     )
     return learner(settings, student=Mixer(1), critic=Judge(2))

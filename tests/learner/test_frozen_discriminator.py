@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import torch
 
-from advdmd_ray.learner.objectives import heldout_auc
 from small_parts import (
     Judge,
     Mixer,
     batch_of,
     config,
     discriminator_update,
+    heldout_auc,
     infos_of,
     learner,
     real_images,
@@ -45,7 +45,7 @@ def _rewards(*, shuffled: bool) -> list[float]:
         rollout={"group_size": 16, "groups_per_cycle": 4},
         dmd={"learning_rate": STILL, "batch_size": 4},
         fake_score={"learning_rate": STILL, "batch_size": 4},
-        discriminator={"learning_rate": STILL, "batch_size": 4, "auc_low": 0.0, "auc_high": 1.0},
+        discriminator={"learning_rate": STILL, "batch_size": 4, "text_errors": None, "auc_high": 1.0},
         policy_gradient={"learning_rate": 0.01, "shuffle_rewards": shuffled},
     )
     judge, student, actor = _trained_judge(), Mixer(1), Mixer(1)

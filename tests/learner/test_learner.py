@@ -46,7 +46,7 @@ def _rl_config(**sections: dict[str, object]) -> Config:
     still: dict[str, dict[str, object]] = {
         "dmd": {"learning_rate": STILL, "batch_size": 4},
         "fake_score": {"learning_rate": STILL, "batch_size": 4},
-        "discriminator": {"learning_rate": STILL, "batch_size": 4, "auc_low": 0.0, "auc_high": 1.0},
+        "discriminator": {"learning_rate": STILL, "batch_size": 4, "text_errors": None, "auc_high": 1.0},
         "policy_gradient": {"learning_rate": 0.05},
     }
     for name, values in sections.items():
@@ -196,10 +196,15 @@ def test_a_blind_discriminator_gives_no_rl_update_at_all(form: str, group_size: 
     student = Mixer(1)
     groups = scored_groups(student, Constant(0.1), group_size=group_size)
     report = learner(settings, student=student, critic=Constant(0.1)).cycle(groups, infos_of(groups))
-    assert report.plan.policy_gradient == 1
-    assert report.updates["rl"].updates == 0
-    assert report.policy is not None
-    assert report.policy.advantage_spread == 0
+    assert (report.plan.policy_gradient, report.plan.silent) == (0, True)
+    assert "rl" not in report.updates
+    assert report.policy is None
+
+
+def _open(taught: Learner) -> Learner:
+    """The same with every level open, as if it had been measured."""
+    taught._health = dataclasses.replace(taught._health, auc=(0.7,) * 3)
+    return taught
 
 
 def _advantages(taught: Learner, groups: Sequence[ScoredGroup]) -> torch.Tensor:
@@ -207,14 +212,16 @@ def _advantages(taught: Learner, groups: Sequence[ScoredGroup]) -> torch.Tensor:
     from advdmd_ray.losses.advantage import GroupSummary, within_std  # noqa: PLC0415 - only here
 
     std = within_std([GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos_of(groups)])
-    taught._signal.follow(std)
+    taught._signal.follow(std, taught._health.open_levels)
     return taught._signal.advantages(collate(groups, 0), std, taught._health.open_levels)[0]
 
 
 def test_shuffled_rewards_give_each_trajectory_the_advantages_of_another_one() -> None:
     groups = scored_groups(Mixer(1), Judge(2), group_size=8)
     plain, shuffled = (
-        _advantages(learner(config(policy_gradient={"shuffle_rewards": on}), student=Mixer(1), critic=Judge(2)), groups)
+        _advantages(
+            _open(learner(config(policy_gradient={"shuffle_rewards": on}), student=Mixer(1), critic=Judge(2))), groups
+        )
         for on in (False, True)
     )
     assert not torch.equal(plain, shuffled)
@@ -225,7 +232,7 @@ def test_shuffled_rewards_give_each_trajectory_the_advantages_of_another_one() -
 @pytest.mark.parametrize("form", ["reward_to_go", "own_step", "final_only", "potential"])
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
 def test_rewards_of_closed_levels_do_not_reach_the_advantages(form: str, closed: tuple[int, ...]) -> None:
-    settings = config(discriminator={"auc_low": 0.55, "auc_high": 0.98}, policy_gradient={"advantage": form})
+    settings = config(policy_gradient={"advantage": form})
     groups = scored_groups(Mixer(1), Judge(2))
     changed = []
     for scored in groups:
@@ -235,8 +242,8 @@ def test_rewards_of_closed_levels_do_not_reach_the_advantages(form: str, closed:
     both = []
     for rewarded in (groups, changed):
         taught = learner(settings, student=Mixer(1), critic=Judge(2))
-        auc = tuple((0.5, 0.99)[level % 2] if level in closed else 0.7 for level in range(3))
-        taught._health = dataclasses.replace(taught._health, auc=auc)
+        auc = tuple((math.nan, 0.99)[level % 2] if level in closed else 0.7 for level in range(3))
+        taught._health = dataclasses.replace(taught._health, auc=auc, high=0.98)
         both.append(_advantages(taught, rewarded))
     torch.testing.assert_close(*both)
     if len(closed) == 3:
@@ -249,7 +256,7 @@ def test_each_level_has_the_weight_that_the_configuration_gives_it() -> None:
     def of(**weights: object) -> torch.Tensor:
         settings = config(policy_gradient={"advantage": "own_step", "clip": 1e6, **weights})
         taught = learner(settings, student=Mixer(1), critic=Judge(2))
-        return _advantages(taught, groups)
+        return _advantages(_open(taught), groups)
 
     torch.testing.assert_close(of(intermediate_weight=(0.7, 0.7)), of(intermediate_weight=0.7))
     even, uneven = of(intermediate_weight=1.0), of(intermediate_weight=(2.0, 0.5))
@@ -265,18 +272,18 @@ def test_the_final_weight_counts_against_the_intermediate_ones() -> None:
     def of(final: float, intermediate: float) -> torch.Tensor:
         weights = {"final_weight": final, "intermediate_weight": intermediate, "clip": 1e6}
         taught = learner(config(policy_gradient=weights), student=Mixer(1), critic=Judge(2))
-        return _advantages(taught, groups)
+        return _advantages(_open(taught), groups)
 
     torch.testing.assert_close(of(2.0, 2.0), of(1.0, 1.0))
     final_only = learner(
         config(policy_gradient={"advantage": "final_only", "clip": 1e6}), student=Mixer(1), critic=Judge(2)
     )
-    torch.testing.assert_close(of(1.0, 0.0), _advantages(final_only, groups))
+    torch.testing.assert_close(of(1.0, 0.0), _advantages(_open(final_only), groups))
 
 
 def test_a_turn_waits_for_an_open_level() -> None:
-    settings = _rl_config(discriminator={"auc_low": 0.9, "auc_high": 0.95})
-    student, critic = Mixer(1), Constant()
+    settings = _rl_config(discriminator={"text_errors": 3.0})
+    student, critic = Mixer(1), Judge(2)
     groups = scored_groups(student, critic)
     report = learner(settings, student=student, critic=critic).cycle(groups, infos_of(groups))
     assert "rl" not in report.updates
@@ -287,27 +294,27 @@ def test_a_turn_waits_for_an_open_level() -> None:
 def test_advantages_are_bounded_and_centred_in_every_group() -> None:
     taught = learner(config(policy_gradient={"clip": 1.5}), student=Mixer(1), critic=Judge(2))
     groups = scored_groups(Mixer(1), Judge(2), group_size=8)
-    bounded = _advantages(taught, groups)
+    bounded = _advantages(_open(taught), groups)
     assert float(bounded.abs().max()) <= 1.5
     free = learner(config(policy_gradient={"clip": 1e6}), student=Mixer(1), critic=Judge(2))
-    torch.testing.assert_close(_advantages(free, groups).mean(dim=1), torch.zeros(4, 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(_advantages(_open(free), groups).mean(dim=1), torch.zeros(4, 2), rtol=0, atol=1e-5)
 
 
-@given(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=8), st.floats(0.0, 1.0))
+@given(st.lists(st.floats(0.01, 10.0), min_size=1, max_size=8), st.floats(0.0, 1.0))
 def test_the_running_reward_std_is_an_exponential_average(stds: list[float], decay: float) -> None:
     taught = learner(config(policy_gradient={"std_decay": decay}), student=Painter(torch.zeros(SHAPE)), critic=Judge(2))
     expected = stds[0]
     for index, std in enumerate(stds):
-        taught._signal.follow(torch.tensor([std, 2 * std]))
+        taught._signal.follow(torch.tensor([std, 2 * std, 3 * std]), (True, True, False))
         expected = std if index == 0 else decay * expected + (1 - decay) * std
-    assert taught._signal.running_std is not None
-    torch.testing.assert_close(taught._signal.running_std, torch.tensor([expected, 2 * expected]), rtol=1e-4, atol=1e-5)
+    known = torch.tensor([expected, 2 * expected, 0.0])
+    torch.testing.assert_close(taught._signal.running_std, known, rtol=1e-4, atol=1e-5)
 
 
 def test_rewards_that_fade_fade_in_the_advantages_too() -> None:
     taught = learner(config(), student=Mixer(1), critic=Judge(2))
     groups = scored_groups(Mixer(1), Judge(2))
-    loud = _advantages(taught, groups)
+    loud = _advantages(_open(taught), groups)
     faint = [dataclasses.replace(scored, rewards=scored.rewards * np.float32(1e-4)) for scored in groups]
     assert float(_advantages(taught, faint).abs().max()) < 1e-3 * float(loud.abs().max())
 

@@ -19,7 +19,6 @@ from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
 from advdmd_ray.learner.objectives import (
     dmd_parts,
     fake_score_parts,
-    heldout_auc,
 )
 from advdmd_ray.learner.policy import policy_means, ratio_deviation
 from advdmd_ray.learner.setting import Setting
@@ -33,6 +32,7 @@ from small_parts import (
     batch_of,
     config,
     discriminator_update,
+    heldout_auc,
     normal,
     policy_update,
     real_images,

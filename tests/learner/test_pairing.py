@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.learner.objectives import dmd_parts, heldout_auc
+from advdmd_ray.learner.objectives import dmd_parts
 from small_parts import (
     SHAPE,
     Brightness,
@@ -18,6 +18,7 @@ from small_parts import (
     batch_of,
     config,
     discriminator_update,
+    heldout_auc,
     normal,
     real_images,
     setting,

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.objectives import CadenceSection
-from advdmd_ray.learner.cadence import Cadence, Health
+from advdmd_ray.learner.cadence import Cadence
+from advdmd_ray.learner.health import Health
 from advdmd_ray.learner.updates import rate_factor, rate_of
 
-OPEN = Health(auc=(0.7, 0.7), low=0.55, high=0.98)
-BLIND = Health(auc=(0.5, 0.5), low=0.55, high=0.98)
+OPEN = Health(auc=(0.7, 0.7), high=0.98)
+BLIND = Health(auc=(0.99, 0.99), high=0.98)
 OTHERS = ("dmd", "fake_score", "discriminator")
 
 

@@ -37,7 +37,7 @@ def _config(**sections: Mapping[str, Any]) -> Config:
         "rollout": {"group_size": 16, "groups_per_cycle": 4},
         "dmd": {"learning_rate": STILL, "batch_size": 4},
         "fake_score": {"learning_rate": STILL, "batch_size": 4},
-        "discriminator": {"learning_rate": STILL, "batch_size": 4, "auc_low": 0.9, "auc_high": 0.9},
+        "discriminator": {"learning_rate": STILL, "batch_size": 4, "auc_high": 0.9},
         "policy_gradient": {"learning_rate": 0.05},
         "cadence": {"discriminator_updates": 0},
     }

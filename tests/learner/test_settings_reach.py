@@ -76,7 +76,7 @@ def test_form_discount_floor_and_clip_of_the_advantages_are_the_configurations(
     rules = {"advantage": form, "gamma": gamma, "std_floor": floor, "clip": clip, "final_weight": 2.0}
     signal = RewardSignal(config(policy_gradient=rules))
     batch, std = collate(scored_groups(Mixer(1), Judge(2)), 0), torch.tensor([0.5, 1.0, 2.0])
-    signal.follow(2 * std)
+    signal.follow(2 * std, OPEN)
     found, _ = signal.advantages(batch, std, OPEN)
     weights = torch.tensor([1.0, 1.0, 2.0])
     z = level_z_scores(batch.rewards, std, 2 * floor * std)

@@ -31,7 +31,7 @@ def _finished(folder: Path, teacher: Path, rank: int) -> Config:
             "learner": {"engine": "torch"},
             "dmd": {"batch_size": 2},
             "fake_score": {"batch_size": 2},
-            "discriminator": {"batch_size": 2, "auc_low": 0.0, "auc_high": 1.0},
+            "discriminator": {"batch_size": 2, "text_errors": None, "auc_high": 1.0},
             "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1},
         }
     )

@@ -16,6 +16,7 @@ from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.shapes.checker import check
 from advdmd_ray.data.shapes.recipe import shapes_recipe
 from advdmd_ray.data.shapes.skills import all_prompts
+from advdmd_ray.data.source import mismatchable
 from advdmd_ray.diffusion.kernels import kernel_of
 from advdmd_ray.errors import UserError, WeightsMismatchError
 from advdmd_ray.models.pipeline import save_pipeline
@@ -63,13 +64,35 @@ def test_a_prompt_without_real_images_is_refused_by_name(tmp_path: Path) -> None
     assert source_of(Config()).prompts() == DIGIT_PROMPTS
 
 
-def test_mismatched_texts_need_a_second_prompt(tmp_path: Path) -> None:
-    config = _with_prompts(tmp_path, DIGIT_PROMPTS[0], DIGIT_PROMPTS[0])
-    assert source_of(config).prompts() == (DIGIT_PROMPTS[0],) * 2
-    source_of(config).check()
-    weighted = config.discriminator.model_copy(update={"mismatched_text": 0.5})
-    with pytest.raises(UserError, match=r"has one prompt only, and discriminator\.mismatched_text needs another"):
-        source_of(config.model_copy(update={"discriminator": weighted})).check()
+@pytest.mark.parametrize(
+    ("discriminator", "rl", "refused"),
+    [
+        ({}, True, r"discriminator\.text_errors needs another; add one or set it to null"),
+        ({}, False, None),
+        ({"text_errors": None}, True, None),
+        ({"text_errors": None, "mismatched_text": 0.5}, True, r"discriminator\.mismatched_text needs another"),
+        ({"mismatched_text": 0.5}, False, r"discriminator\.mismatched_text needs another; add one or set it to 0"),
+    ],
+)
+def test_wrong_texts_need_a_second_prompt(
+    tmp_path: Path, discriminator: dict[str, float | None], rl: bool, refused: str | None
+) -> None:
+    given = _with_prompts(tmp_path, DIGIT_PROMPTS[0], DIGIT_PROMPTS[0])
+    assert source_of(given).prompts() == (DIGIT_PROMPTS[0],) * 2
+    tree = given.model_dump() | {"discriminator": discriminator, "policy_gradient": {"enabled": rl}}
+    source = source_of(Config.model_validate(tree))
+    if refused is None:
+        source.check()
+    else:
+        with pytest.raises(UserError, match=rf"has one prompt only, and {refused}"):
+            source.check()
+
+
+def test_captions_that_no_rollout_draws_are_no_wrong_texts_of_the_gate() -> None:
+    prompts, texts = ("a cat", "a cat"), ("a cat", "a cat", "a dog")
+    with pytest.raises(UserError, match=r"has one prompt only, and discriminator\.text_errors"):
+        mismatchable(texts, Config(), prompts)
+    assert mismatchable(texts, Config(), ("a cat", "a dog")) == texts
 
 
 def test_so_do_those_of_captioned_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

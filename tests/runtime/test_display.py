@@ -214,6 +214,6 @@ def test_an_error_inside_passes_through_and_ends_the_bar(quiet_s: float) -> None
 
 def test_a_turn_that_waits_for_the_discriminator_is_said() -> None:
     waits = replace(REPORT, plan=replace(REPORT.plan, phase="warm", gated=True))
-    said = "warm, RL waits for an AUC inside the band"
+    said = "warm, RL waits for an open level"
     assert said in line(CONFIG, status(report=waits))
     assert said in _drawn(status(report=waits))

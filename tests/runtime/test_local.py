@@ -50,7 +50,7 @@ def config(output: Path, pipeline: Path, **sections: Mapping[str, Any]) -> Confi
         "learner": {"engine": "torch", "checkpoint_cycles": 3},
         "dmd": {"batch_size": 4},
         "fake_score": {"batch_size": 4},
-        "discriminator": {"batch_size": 4, "auc_low": 0.0, "auc_high": 1.0},
+        "discriminator": {"batch_size": 4, "text_errors": None, "auc_high": 1.0},
         "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
     }
     for section, values in sections.items():

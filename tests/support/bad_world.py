@@ -225,6 +225,7 @@ FILES: Mapping[str, str | bytes] = {
     "prompts/control.txt": "a\n\x07\nb\n",
     "prompts/long.txt": "x" * 10**5 + "\n",
     "prompts/other.txt": "a cat\n",
+    "prompts/one.txt": "a handwritten one\na handwritten one\n",
     "images/a.png": b"no image",
     "images/a.txt": "a",
     "parquet/p.parquet": b"PAR1xx",

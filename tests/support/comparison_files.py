@@ -14,7 +14,7 @@ BASE: dict[str, dict[str, Any]] = {
     "rollout": {"actors": 1, "group_size": 4, "groups_per_cycle": 2},
     "dmd": {"batch_size": 4},
     "fake_score": {"batch_size": 4},
-    "discriminator": {"batch_size": 4, "auc_low": 0.0, "auc_high": 1.0, "auc_rows": 2},
+    "discriminator": {"batch_size": 4, "text_errors": None, "auc_high": 1.0, "auc_rows": 2},
     "cadence": {"warm_dmd_updates": 1, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
 }
 DMD = {"name": "dmd", "overrides": {"policy_gradient.enabled": False, "cadence.discriminator_updates": 0}}

@@ -46,7 +46,7 @@ def config(pipeline: Path, backbone: str, **learner: Any) -> Config:
                 "batch_size": 4,
                 "backbone": backbone,
                 "blocks": (0, 1),
-                "auc_low": 0.0,
+                "text_errors": None,
                 "auc_high": 1.0,
                 "auc_rows": 2,
             },

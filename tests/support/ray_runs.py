@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
     "rollout": {"actors": 1, "group_size": 4, "groups_per_cycle": 4},
     "dmd": {"batch_size": 16},
     "fake_score": {"batch_size": 16},
-    "discriminator": {"batch_size": 16, "auc_low": 0.0, "auc_high": 1.0},
+    "discriminator": {"batch_size": 16, "text_errors": None, "auc_high": 1.0},
     "cadence": {"fake_score_updates": 1, "discriminator_updates": 1, "warm_dmd_updates": 1, "ramp_interval": 1},
     "evaluation": {"samples": 20},
     "metrics": {"port": 0},

@@ -13,6 +13,7 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
 from advdmd_ray.learner.gang import SoloGang
+from advdmd_ray.learner.heldout import HeldOut
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.networks import Networks
 from advdmd_ray.learner.objectives import discriminator_parts
@@ -127,7 +128,7 @@ def config(**sections: Mapping[str, Any]) -> Config:
         "learner": {"engine": "torch"},
         "dmd": {"batch_size": 64},
         "fake_score": {"batch_size": 64},
-        "discriminator": {"batch_size": 64, "auc_low": 0.0, "auc_high": 1.0},
+        "discriminator": {"batch_size": 64, "text_errors": None, "auc_high": 1.0},
         "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
     }
     for name, values in sections.items():
@@ -141,6 +142,11 @@ def setting(
     """The objectives' setting over the stand-ins; half of the real images are held out."""
     learn, heldout = (real_images() if real is None else real).split(0.5, seed=0)
     return Setting(settings, table(), kernel or Kernel.renoise(), SIGMAS, learn, heldout, teacher)
+
+
+def heldout_auc(critic: Critic, settings: Setting, batch: LearnerBatch, path: Path) -> Tensor:
+    """The AUC per level that the learner would measure."""
+    return HeldOut(settings).measure(critic, batch, path).auc
 
 
 def whole(parts: Sequence[LossPart]) -> Tensor:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart with every common colour vision, and by lightness in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _PHASES = (("warm", "#faf1dc"), ("ramp", "#e8f1f8"), ("full", "#ffffff"))
-_GATE = (0.55, 0.98)
 _LARGEST_RATIO = 3.0
+_AGREEMENT = "advdmd_learner_text_agreement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ def auc_while_rl(series: Mapping[str, Curve]) -> dict[int, tuple[float, float]]:
     return result
 
 
-def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, title: str = "") -> Path:
+def plot_curves(
+    jsonl: Path, path: Path, *, auc_high: float = 0.98, text_errors: float | None = None, title: str = ""
+) -> Path:
     """Draws the run's curves over the learner cycles as one PNG, phases shaded.
 
     A run that was judged while it learned has one more panel, for the judge's figures; judgements at which the alarm
@@ -98,7 +100,8 @@ def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, t
     Args:
         jsonl: The run's metrics.jsonl; series that it lacks leave their panel with a line that says so.
         path: Where the PNG goes.
-        gate: Band of held-out AUC in which a level gives an RL signal (discriminator.auc_low, auc_high).
+        auc_high: Held-out AUC above which a level gives no RL signal (discriminator.auc_high).
+        text_errors: Standard errors above chance that a level's text agreement needs (discriminator.text_errors).
         title: One line above all panels.
 
     Returns:
@@ -108,20 +111,7 @@ def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, t
     from matplotlib.ticker import MaxNLocator
 
     series = read_series(jsonl)
-    panels: Sequence[tuple[str, str, Callable[[Axes, Mapping[str, Curve]], bool]]] = (
-        ("Reward per level", "discriminator logit\n(mean, band: within-group std)", _reward),
-        ("Held-out AUC per level", "AUC, real against fake", lambda axes, s: _auc(axes, s, gate)),
-        (
-            "DMD, fake score and discriminator loss",
-            "loss",
-            lambda a, s: _loss(a, s, ("dmd", "fake_score", "discriminator")),
-        ),
-        ("RL loss", "loss", lambda axes, s: _loss(axes, s, ("rl",))),
-        ("Gradient norm before the clip", "norm (log scale)", _gradients),
-        ("Divergence from the behaviour policy", "KL, nats of a whole latent", _divergence),
-        ("Age of the groups at take", "versions (largest of a take)", _ages),
-        ("Throughput of the rollouts", "trajectories per second", _throughput),
-    )
+    panels = _panels(auc_high, text_errors)
     rows = len(panels) // 2
     judged = bool(by_label(series, "advdmd_run_judge", "figure"))
     figure = Figure(figsize=(12, 3.75 * (rows + judged)), dpi=110, layout="constrained")
@@ -150,6 +140,29 @@ def plot_curves(jsonl: Path, path: Path, *, gate: tuple[float, float] = _GATE, t
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return write_atomically(Path(path), buffer.getvalue())
+
+
+_Draw = Callable[["Axes", Mapping[str, Curve]], bool]
+
+
+def _panels(auc_high: float, text_errors: float | None) -> Sequence[tuple[str, str, _Draw]]:
+    """Heading, unit and drawing of each, in pairs beside each other."""
+    return (
+        ("Reward per level", "discriminator logit\n(mean, band: within-group std)", _reward),
+        ("Levels open to RL", "level", _open_levels),
+        ("Text agreement per level", "own text above a wrong one", lambda axes, s: _texts(axes, s, text_errors)),
+        ("Held-out AUC per level", "AUC, real against fake", lambda axes, s: _auc(axes, s, auc_high)),
+        (
+            "DMD, fake score and discriminator loss",
+            "loss",
+            lambda a, s: _loss(a, s, ("dmd", "fake_score", "discriminator")),
+        ),
+        ("RL loss", "loss", lambda axes, s: _loss(axes, s, ("rl",))),
+        ("Gradient norm before the clip", "norm (log scale)", _gradients),
+        ("Divergence from the behaviour policy", "KL, nats of a whole latent", _divergence),
+        ("Age of the groups at take", "versions (largest of a take)", _ages),
+        ("Throughput of the rollouts", "trajectories per second", _throughput),
+    )
 
 
 def moving_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " n"]:
@@ -231,9 +244,43 @@ def _judge(axes: "Axes", series: Mapping[str, Curve]) -> bool:
     return bool(figures)
 
 
-def _auc(axes: "Axes", series: Mapping[str, Curve], gate: tuple[float, float]) -> bool:
+def _open_levels(axes: "Axes", series: Mapping[str, Curve]) -> bool:
+    """A bar for each level, there where RL might use its reward."""
+    levels = by_label(series, "advdmd_learner_rl_gate_open", "level")
+    for (level, curve), colour in zip(levels.items(), _COLOURS * len(levels), strict=False):
+        bottom = int(level) - 0.4
+        axes.fill_between(curve.cycles, bottom, bottom + 0.8 * curve.values, step="pre", color=colour, lw=0)
+        axes.plot([], [], color=colour, lw=6, label=_level_name(level, list(levels)))
+    axes.set_yticks([int(level) for level in levels])
+    axes.set_ylim(0.4, len(levels) + 0.6)
+    return bool(levels)
+
+
+def _texts(axes: "Axes", series: Mapping[str, Curve], errors: float | None) -> bool:
+    """Real images with a full line, the student's states with a broken one; shaded what is not above chance."""
+    sides = {side: by_label(_of_side(series, side), _AGREEMENT, "level") for side in LABEL_VALUES["side"]}
+    for (side, levels), style in zip(sides.items(), ("-", "--"), strict=True):
+        for (level, curve), colour in zip(levels.items(), _COLOURS * len(levels), strict=False):
+            name = _level_name(level, list(levels))
+            axes.plot(curve.cycles, curve.values, color=colour, ls=style, lw=1.5, label=f"{name}, {side}")
+    known = [curve for key, curve in series.items() if parse_key(key)[0] == f"{_AGREEMENT}_error"]
+    if known and errors is not None:
+        cycles = np.unique(np.concatenate([curve.cycles for curve in known]))
+        largest = np.nanmax([np.interp(cycles, curve.cycles, curve.values) for curve in known], axis=0)
+        label = f"less than {errors:g} standard errors above chance"
+        axes.fill_between(cycles, 0.5, 0.5 + errors * largest, color="#777777", alpha=0.15, lw=0, label=label)
+    axes.axhline(0.5, color="#777777", lw=1, ls=":")
+    axes.set_ylim(0.3, 1.01)
+    return any(sides.values())
+
+
+def _of_side(series: Mapping[str, Curve], side: str) -> dict[str, Curve]:
+    return {key: curve for key, curve in series.items() if dict(parse_key(key)[1]).get("side") == side}
+
+
+def _auc(axes: "Axes", series: Mapping[str, Curve], high: float) -> bool:
     levels = by_label(series, "advdmd_learner_discriminator_auc", "level")
-    axes.axhspan(*gate, color="#009E73", alpha=0.10, lw=0, label=f"RL allowed, {gate[0]} to {gate[1]}")
+    axes.axhspan(high, 1.0, color="#D55E00", alpha=0.10, lw=0, label=f"overpowering, above {high:g}")
     axes.axhline(0.5, color="#777777", lw=1, ls=":", label="chance")
     for (level, curve), colour in zip(levels.items(), _COLOURS * len(levels), strict=False):
         _line(axes, curve, colour, _level_name(level, list(levels)))

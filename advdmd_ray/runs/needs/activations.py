@@ -168,7 +168,7 @@ class Activations:
             work["a discriminator update"] = self._discriminator(config.discriminator.batch_size // ranks)
         if config.measures_auc:
             rows = min(config.discriminator.auc_rows, config.last_group_size)
-            work["the AUC"] = self._forward(2 * rows * self._judged, most)
+            work["the AUC"] = self._forward((2 + 2 * config.measures_text) * rows * self._judged, most)
         return work
 
     @property

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from advdmd_ray.config import Config
-from advdmd_ray.learner.cadence import Cadence, CyclePlan, Health
+from advdmd_ray.learner.cadence import Cadence, CyclePlan
+from advdmd_ray.learner.health import Health
 from advdmd_ray.models.families.flops import Flops
 from advdmd_ray.models.folder import PipelineInfo
 
@@ -87,7 +88,7 @@ class Cost:
     Attributes:
         fake_score: Updates of the fake score.
         discriminator: Features under the discriminator's updates.
-        auc: Measurement of the held-out AUC of a discriminator that is trained.
+        auc: Measurement of the held-out AUC, and of the text agreement, of a discriminator that is trained.
         dmd: The student's DMD updates with all that they ask the other networks, the direct GAN term included.
         rl: The student's RL updates.
         ratio_check: The check of ratio 1 in a cycle without an RL turn.
@@ -152,7 +153,7 @@ def cycle_cost(
 
     Args:
         config: Batch sizes, steps, guidance and terms.
-        plan: Updates of the cycle; an RL turn without any advantage makes no update: count its plan with 0 turns.
+        plan: Updates of the cycle.
         network: The transformer.
         group_size: Trajectories of each of its groups.
         ratio_check: Whether ratio 1 was checked although there was no RL turn.
@@ -169,11 +170,12 @@ def cycle_cost(
     chosen = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
     judged = config.steps - 1 + len(config.reward.final_levels)
     rows = min(config.discriminator.auc_rows, group_size)
+    measured = 2 * config.measures_auc + 2 * config.measures_text
     scored = config.rewarded_by == "discriminator"
     return Cost(
         fake_score=plan.fake_score * config.fake_score.batch_size * learnt,
         discriminator=plan.discriminator * _discriminator_rows(config) * features * (learnt if own else watches),
-        auc=config.measures_auc * config.rollout.groups_per_cycle * 2 * rows * judged * features * watches,
+        auc=config.rollout.groups_per_cycle * measured * rows * judged * features * watches,
         dmd=plan.dmd * config.dmd.batch_size * (learnt + _looked_on(config, network, again)),
         rl=plan.policy_gradient * chosen * learnt,
         ratio_check=ratio_check * actions * passes.forward,
@@ -229,8 +231,7 @@ def expected_costs(config: Config, network: Network) -> Iterator[Cost]:
     A gated RL turn costs nothing, so a real run spends at most this in as many cycles.
     """
     cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
-    low, high = config.discriminator.auc_low, config.discriminator.auc_high
-    healthy = Health(auc=((low + high) / 2,) * config.steps, low=low, high=high)
+    healthy = Health(auc=(0.5,) * config.steps, high=1.0)
     for cycle in itertools.count():
         plan = cadence.plan(healthy)
         check = cycle == 0 and not plan.policy_gradient and stochastic_actions(config) > 0

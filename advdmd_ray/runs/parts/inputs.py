@@ -66,7 +66,7 @@ class TableEncoder:
         prompts = source.prompts()
         known = set(prompts)
         texts = (*prompts, *(caption for caption in source.captions() if caption not in known))
-        self._texts, self._rollouts = mismatchable(texts, config), len(prompts)
+        self._texts, self._rollouts = mismatchable(texts, config, prompts), len(prompts)
         self._empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
         self._encode, self._store, self._kept = text_encoder(config), embedding_store(config), Catalogue()
 

@@ -32,7 +32,14 @@ def record_run(path: Path, cycles: int = 40, levels: int = 4) -> Path:
                     Sample.of("advdmd_reward_mean", cycle / cycles - level, level=level),
                     Sample.of("advdmd_reward_spread", 0.5, level=level),
                     Sample.of("advdmd_learner_discriminator_auc", 0.5 + cycle / 100, level=level),
+                    Sample.of("advdmd_learner_rl_gate_open", cycle % 10 > level, level=level),
                 ]
+                for side in ("real", "student"):
+                    place = {"level": level, "side": side}
+                    samples += [
+                        Sample.of("advdmd_learner_text_agreement", 0.5 + cycle * level / 400, **place),
+                        Sample.of("advdmd_learner_text_agreement_error", 0.5 / cycle**0.5, **place),
+                    ]
             for objective in ("dmd", "fake_score", "discriminator", "rl")[: 3 if phase == "warm" else 4]:
                 samples += [
                     Sample.of("advdmd_learner_loss", 1 / cycle, objective=objective),
@@ -95,16 +102,18 @@ def test_a_whole_run_and_an_empty_one_are_drawn(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     empty = plot_curves(tmp_path / "empty.jsonl", tmp_path / "empty.png")
     with Image.open(full) as one, Image.open(empty) as two:
-        assert one.size == two.size == (1320, 1650)
+        assert one.size == two.size == (1320, 2062)
         inked = [int((np.asarray(picture.convert("L")) < 250).sum()) for picture in (one, two)]
     assert inked[0] > 1.3 * inked[1]
 
 
-def test_the_gate_band_is_drawn_where_the_config_says(tmp_path: Path) -> None:
+def test_the_thresholds_of_the_gate_are_drawn_where_the_config_says(tmp_path: Path) -> None:
     path = record_run(tmp_path / "metrics.jsonl")
-    low = plot_curves(path, tmp_path / "low.png", gate=(0.55, 0.70)).read_bytes()
-    high = plot_curves(path, tmp_path / "high.png", gate=(0.55, 0.98)).read_bytes()
-    assert low != high
+    drawn = [
+        plot_curves(path, tmp_path / "curves.png", auc_high=high, text_errors=errors).read_bytes()
+        for high, errors in ((0.7, 3.0), (0.98, 3.0), (0.98, 2.0), (0.98, None))
+    ]
+    assert len(set(drawn)) == len(drawn)
 
 
 def record_judgements(path: Path, alarms: dict[int, int], frechet: float = 20.0) -> Path:
@@ -137,7 +146,7 @@ def _reds(path: Path) -> int:
 def test_a_run_that_was_judged_has_one_more_panel_for_it(tmp_path: Path) -> None:
     judged = plot_curves(record_judgements(tmp_path / "metrics.jsonl", {2: 0, 4: 0}), tmp_path / "judged.png")
     with Image.open(judged) as picture:
-        assert picture.size == (1320, 2062)
+        assert picture.size == (1320, 2475)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

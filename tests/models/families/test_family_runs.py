@@ -86,7 +86,7 @@ def _config(teacher: Path, images: Path, out: Path, backbone: str, rank: int, **
                 "batch_size": 2,
                 "blocks": (0, 1),
                 "mismatched_text": 0.5,
-                "auc_low": 0.0,
+                "text_errors": None,
                 "auc_high": 1.0,
             },
             "cadence": {"fake_score_updates": 1, "discriminator_updates": 1, "warm_dmd_updates": 0, "ramp_interval": 1},

@@ -43,7 +43,7 @@ def config(**sections: Mapping[str, Any]) -> Config:
         "learner": {"engine": "torch"},
         "dmd": {"batch_size": 4},
         "fake_score": {"batch_size": 6},
-        "discriminator": {"batch_size": 2, "auc_low": 0.0, "auc_high": 1.0, "blocks": (0, 2)},
+        "discriminator": {"batch_size": 2, "text_errors": None, "auc_high": 1.0, "blocks": (0, 2)},
         "cadence": {"warm_dmd_updates": 1, "ramp_interval": 1, "fake_score_updates": 2, "discriminator_updates": 2},
     }
     for name, values in sections.items():
@@ -93,6 +93,7 @@ def test_one_more_update_costs_more_and_never_less(plan: CyclePlan, kind: str) -
         ("discriminator", {"mismatched_text": 1.0}, "discriminator"),
         ("discriminator", {"blocks": (0, 3)}, "discriminator"),
         ("discriminator", {"auc_rows": 4}, "auc"),
+        ("discriminator", {"text_errors": 3.0}, "auc"),
         ("reward", {"final_levels": (0.1, 0.2, 0.3, 0.4)}, "reward"),
         ("rollout", {"group_size": 8}, "rollout"),
     ],
@@ -117,6 +118,10 @@ def test_known_counts_of_one_cycle() -> None:
     assert cost.rl == 8 * 2 * 3
     assert (cost.rollout, cost.reward) == (8 * 3, 8 * 4 * 0.75)
     assert cost.learner == cost.fake_score + cost.discriminator + cost.auc + cost.dmd + cost.rl
+    # Each of these states once more with a wrong text; nobody asks for it without RL.
+    gated = {"discriminator": {"text_errors": 3.0}, "reward": {"final_levels": (0.1, 0.2)}}
+    assert cost_of(config(**gated), plan).auc == 2 * cost.auc
+    assert cost_of(config(**gated, policy_gradient={"enabled": False}), plan).auc == cost.auc
 
 
 def test_a_guidance_scale_that_is_an_input_costs_no_second_forward() -> None:
@@ -239,6 +244,7 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
     "small groups before RL": {"rollout": {"group_size": 4, "warm_group_size": 2}, "discriminator": {"auc_rows": 3}},
     "no RL": {"policy_gradient": {"enabled": False}},
     "no discriminator": {"policy_gradient": {"enabled": False}, "cadence": {"discriminator_updates": 0}},
+    "a gate that compares texts": {"discriminator": {"text_errors": 3.0, "auc_rows": 3}},
     "no AUC": {"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0}},
     "an ODE": {"policy_gradient": {"enabled": False}, "diffusion": {"kernel": "ode"}},
     "RL on two rows of four": {"rollout": {"group_size": 4}, "policy_gradient": {"group_rows": 2}},
@@ -262,7 +268,7 @@ def test_the_count_is_what_the_networks_of_a_real_run_count(meter: Meter, tiny_p
         cost = cycle_cost(settings, report.plan, network, group_size=size, ratio_check=checked)
         assert meter.spent["learner"] - before["learner"] == pytest.approx(cost.learner), version
         assert meter.spent["actors"] - before["actors"] == pytest.approx(cost.actors), version
-    assert turns == (2 if settings.policy_gradient.enabled else 0)
+    assert turns == (2 if settings.policy_gradient.enabled and not settings.measures_text else 0)
     assert torch.is_grad_enabled()
 
 

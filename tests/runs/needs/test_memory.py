@@ -326,7 +326,7 @@ def test_the_estimate_is_what_a_learner_holds(rank: int, backbone: str) -> None:
         model={"path": "builtin:digits"},
         lora={"rank": rank},
         learner={"engine": "torch"},
-        discriminator={"backbone": backbone, "blocks": (1, 3), "width": 8, "auc_low": 0.0},
+        discriminator={"backbone": backbone, "blocks": (1, 3), "width": 8, "text_errors": None},
         cadence={"warm_dmd_updates": 0, "ramp_interval": 1},
     )
     run = SerialRun(config)
