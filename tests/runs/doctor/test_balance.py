@@ -19,7 +19,7 @@ def config(**sections: Mapping[str, Any]) -> Config:
         "rollout": {"actors": 1, "group_size": 16, "groups_per_cycle": 8},
         "fake_score": {"batch_size": 32},
         "dmd": {"batch_size": 16},
-        "discriminator": {"batch_size": 16},
+        "discriminator": {"batch_size": 16, "auc_rows": 1},
         "cadence": {"fake_score_updates": 1, "discriminator_updates": 1},
         "policy_gradient": {"group_rows": 2},
     }
