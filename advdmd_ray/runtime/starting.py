@@ -13,6 +13,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.controller.pulse import Pulse
 from advdmd_ray.controller.roster import LOSSES_IN_A_ROW
 from advdmd_ray.controller.staff import number_of, role_of
+from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime.calls import MORE_TIME, SILENCE_S, Handle, answer, silent
@@ -21,7 +22,6 @@ from advdmd_ray.runtime.dealing import LOOK_S
 from advdmd_ray.runtime.ray_gang import RayGang
 
 logger = logging.getLogger(__name__)
-LEARNER = "learner"
 
 
 class CrewLostError(WorkerLostError):
