@@ -24,7 +24,7 @@ RIVALS ?=
 # How long a storm is, and its seed: make chaos CHAOS="--minutes 10 --seed 7"
 CHAOS ?= --minutes 3 --seed 7
 
-.PHONY: help venv demo test schedules lint format types layers check pretrain bench bench-memory bench-profile bench-gpu chaos clean
+.PHONY: help venv demo test test-wide schedules lint format types layers check pretrain bench bench-memory bench-profile bench-gpu chaos clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ chaos: $(STAMP) ## Kill and stop a run's processes and nodes one after another, 
 
 test: $(STAMP) ## Run the test suite, two files at a time; the ten slowest tests are named
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+
+test-wide: $(STAMP) ## Run the same laws on further families, seeds and sizes, which the suite leaves out
+	@$(BIN)/python -m pytest -m wide -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 schedules: $(STAMP) ## Run the controller through 10,000 random schedules of faults (minutes; ARGS="--schedules 500 --seed 8")
 	@PYTHONPATH="$(CURDIR)/tests/support" $(BIN)/python -m schedules $(ARGS)
