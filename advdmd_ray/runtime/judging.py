@@ -1,10 +1,10 @@
 """The judge on Ray: what it is to see is drawn by many workers, at the end of a run by as many as that had room for."""
 
+from contextlib import closing
 from pathlib import Path
 
 import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config
 from advdmd_ray.provenance import usable_cores
@@ -15,7 +15,7 @@ from advdmd_ray.runs.judgement import Drawn, JudgeInputs, Piece, PieceDrawer, ca
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.needs.node_roles import ANY_ROLE
 from advdmd_ray.runs.verdict import drawing_threads, threads
-from advdmd_ray.runtime.aside import aside
+from advdmd_ray.runtime.aside import Aside
 from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.dealing import deal, hired
 from advdmd_ray.runtime.display import judge_progress
@@ -97,18 +97,18 @@ def encoded_inputs(config: Config, count: int | None) -> tuple[int, JudgeInputs]
 
 
 def scored(config: Config, pieces: list[Piece], *drawn: Drawn) -> Judged:
-    """`judged_run` in a process of its own."""
+    """`judged_run` with all cores, away from the driver."""
     with threads(usable_cores()):
         return judged_run(config, dict(zip(pieces, drawn, strict=True)))
 
 
-def judged_on_ray(config: Config, student: Path, here: NodeAffinitySchedulingStrategy, places: Places) -> Judged:
+def judged_on_ray(config: Config, student: Path, beside: Aside, places: Places) -> Judged:
     """Judges teacher and student with a team of actors; no image comes to the driver.
 
     Args:
         config: The run's.
         student: The exported student, in the run folder. A worker that does not see that is left out.
-        here: The driver's node, which writes into the run folder.
+        beside: A process on the driver's node, which writes into the run folder.
         places: Where the workers may be: where those of any role may, whose room they take.
 
     Raises:
@@ -122,8 +122,7 @@ def judged_on_ray(config: Config, student: Path, here: NodeAffinitySchedulingStr
     count = max(config.rollout.threads, int(ray.cluster_resources().get("CPU", 1)) // team.actors)
     mark = RunFolder(config.folder).mark()
     drawn = drawn_by(team, config, student, pieces, patience_s(config, pieces), count, mark, places)
-    what = "the judge's figures"
-    judged, _ = aside(scored, config, pieces, *drawn, what=what, limit_s=VERDICT_S, scheduling_strategy=here)
+    judged, _ = beside.do(scored, config, pieces, *drawn, what="the judge's figures", limit_s=VERDICT_S)
     return judged
 
 
@@ -159,16 +158,16 @@ def drawn_by(
         RayTaskError: for whatever a worker does not expect.
     """
     encodes, draws = ({} if places is None else places.options(role) for role in ("rollout", ANY_ROLE))
-    _, (inputs,) = aside(
-        encoded_inputs,
-        config,
-        None if count is None else ENCODING_THREADS,
-        what="the encoding of the judge's prompts",
-        limit_s=limit,
-        returns=2,
-        num_gpus=min(team.num_gpus, config.rollout.num_gpus),
-        **encodes,
-    )
+    gpus = min(team.num_gpus, config.rollout.num_gpus)
+    with closing(Aside(lambda: {"num_gpus": gpus, **encodes})) as encoder:
+        _, (inputs,) = encoder.do(
+            encoded_inputs,
+            config,
+            None if count is None else ENCODING_THREADS,
+            what="the encoding of the judge's prompts",
+            limit_s=limit,
+            returns=2,
+        )
     kind: Handle = JudgeActor
     room = {"num_cpus": team.num_cpus, "num_gpus": team.num_gpus}
     made = kind.options(**room, scheduling_strategy="SPREAD", **draws)

@@ -1,10 +1,9 @@
 """Ray as the place of a run: its workers are actors, on the cluster that the configuration names or a local Ray."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
@@ -22,7 +21,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.memory import sizes_of
 from advdmd_ray.runs.needs.spilling import ray_disk, spilling
 from advdmd_ray.runs.needs.texts import text_need
-from advdmd_ray.runtime.aside import aside
+from advdmd_ray.runtime.aside import Aside
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.image_encoding import encoded_on_ray
 from advdmd_ray.runtime.judging import judged_on_ray
@@ -55,7 +54,9 @@ def on_ray(config: Config, *, room: ClusterRequest | None) -> Iterator["RayPlace
     try:
         with metrics_hub(config) as hub:
             _say_what_spills(config, joined=room is not None)
-            yield RayPlace(config, hub, "started a local Ray" if room is None else "joined the Ray cluster", room)
+            note = "started a local Ray" if room is None else "joined the Ray cluster"
+            with closing(RayPlace(config, hub, note, room)) as place:
+                yield place
     except RayTaskError as error:
         raise worker_failed(RunFolder(config.folder), error.cause, str(error)) from error
 
@@ -82,6 +83,7 @@ class RayPlace:
     def __init__(self, config: Config, hub: RemoteHub, note: str, room: ClusterRequest | None = None) -> None:
         self._config, self.hub, self.note, self._room = located(config), hub, note, room
         self._places = Places(self._config)
+        self._beside = Aside(lambda: {"scheduling_strategy": _here()})
 
     def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
         """See `Place`: in the room of the run's workers."""
@@ -114,26 +116,28 @@ class RayPlace:
         """See `Place`: in a process beside the driver, which moves no tensors."""
         self.hub.flush()
         try:
-            return self._aside(export, self._config, what="the export of the student", limit_s=export_s(self._config))
+            limit = export_s(self._config)
+            student, _ = self._beside.do(export, self._config, what="the export of the student", limit_s=limit)
         except (DeadlineError, WorkerLostError) as error:
             raise type(error)(
                 f"{error}; the training is done and in its checkpoint, from which `advdmd export` writes the student"
             ) from None
+        return student
 
     def judge(self, student: Path) -> Judged:
         """See `Place`: on as many workers as the run had room for."""
         try:
-            return judged_on_ray(self._config, student, _here(), self._places)
+            return judged_on_ray(self._config, student, self._beside, self._places)
         except RayTaskError as error:
             raise worker_failed(RunFolder(self._config.folder), error.cause, str(error)) from error
 
     def report(self, phases: Phases, judged: Judged) -> None:
         """See `Place`: in a process beside the driver."""
-        self._aside(report_run, self._config, phases, judged, what="the report", limit_s=REPORT_S)
+        self._beside.do(report_run, self._config, phases, judged, what="the report", limit_s=REPORT_S)
 
-    def _aside(self, work: Callable[..., Any], *given: Any, what: str, limit_s: float) -> Any:
-        value, _ = aside(work, *given, what=what, limit_s=limit_s, scheduling_strategy=_here())
-        return value
+    def close(self) -> None:
+        """Ends the process beside the driver."""
+        self._beside.close()
 
 
 def located(config: Config) -> Config:

@@ -1,6 +1,7 @@
-"""Work of one piece away from the driver, with a stand-in for Ray whose actors are objects in this process."""
+"""Work away from the driver, with a stand-in for Ray whose actors are objects in this process."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from advdmd_ray.errors import UserError, WorkerLostError
 from advdmd_ray.runtime import aside as module
 from advdmd_ray.runtime import dealing
-from advdmd_ray.runtime.aside import AsideActor, aside
+from advdmd_ray.runtime.aside import Aside, AsideActor
 
 REMOTE: Any = AsideActor
 ACTOR = REMOTE.__ray_metadata__.modified_class
@@ -89,28 +90,43 @@ def test_it_is_done_once_more_for_each_process_that_is_lost_and_no_process_stays
     lost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = FakeRay(monkeypatch, lost)
-    assert aside(added, 1, 2, what="the sum", limit_s=9.0, num_gpus=0.5) == (3, [])
-    assert ray.given == {"num_cpus": 0, "num_gpus": 0.5}
-    assert ray.hired == ray.killed == lost + 1
+    with closing(Aside(lambda: {"num_gpus": 0.5})) as aside:
+        assert aside.do(added, 1, 2, what="the sum", limit_s=9.0) == (3, [])
+        assert ray.given == {"num_cpus": 0, "num_gpus": 0.5}
+        assert (ray.hired, ray.killed) == (lost + 1, lost)
+    assert ray.hired == ray.killed
+
+
+def test_the_next_piece_is_done_by_the_same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay(monkeypatch)
+    aside = Aside()
+    assert ray.hired == 0, "there is nothing to do yet"
+    for number in range(3):
+        assert aside.do(added, number, 2, what="the sum", limit_s=9.0) == (number + 2, [])
+    assert (ray.hired, ray.killed) == (1, 0)
+    aside.close()
+    assert ray.killed == 1
 
 
 def test_three_that_are_lost_are_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = FakeRay(monkeypatch, 99)
     with pytest.raises(WorkerLostError, match="the sum: its process died"):
-        aside(added, 1, 2, what="the sum", limit_s=9.0)
+        Aside().do(added, 1, 2, what="the sum", limit_s=9.0)
     assert ray.hired == ray.killed == 3
 
 
 def test_other_values_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeRay(monkeypatch, 1)
-    assert aside(both, 5, 2, what="the sum", limit_s=9.0, returns=2) == (7, [(3,)])
+    assert Aside().do(both, 5, 2, what="the sum", limit_s=9.0, returns=2) == (7, [(3,)])
 
 
-def test_what_the_work_finds_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_what_the_work_finds_wrong_another_process_does_the_next_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise UserError("no such folder")
 
-    ray = FakeRay(monkeypatch)
+    ray, aside = FakeRay(monkeypatch), Aside()
     with pytest.raises(UserError, match="no such folder"):
-        aside(refuse, what="the sum", limit_s=9.0)
+        aside.do(refuse, what="the sum", limit_s=9.0)
     assert ray.hired == ray.killed == 1
+    assert aside.do(added, 1, 2, what="the sum", limit_s=9.0) == (3, [])
+    assert (ray.hired, ray.killed) == (2, 1)

@@ -62,18 +62,24 @@ class Call:
         return [Ref(part) for part in value] if self._returns > 1 else Ref(value)
 
 
-def aside(
-    where: list[Any], work: Callable[..., Any], *given: Any, what: str, limit_s: float, returns: int = 1, **options: Any
-) -> Any:
-    """Work of one piece that is done at once, and written down where Ray was to have it done."""
-    where.append(options.get("label_selector"))
-    assert what.startswith("the ")
-    assert limit_s > 0
-    value = work(*(each.value if isinstance(each, Ref) else each for each in given))
-    if returns == 1:
-        return value, []
-    first, *others = value
-    return first, [Ref(other) for other in others]
+class DoneHere:
+    """Work that is done at once, and written down where Ray was to have it done."""
+
+    def __init__(self, where: list[Any], options: Callable[[], dict[str, Any]] = dict) -> None:
+        self._where, self._options = where, options
+
+    def do(self, work: Callable[..., Any], *given: Any, what: str, limit_s: float, returns: int = 1) -> Any:
+        self._where.append(self._options().get("label_selector"))
+        assert what.startswith("the ")
+        assert limit_s > 0
+        value = work(*(each.value if isinstance(each, Ref) else each for each in given))
+        if returns == 1:
+            return value, []
+        first, *others = value
+        return first, [Ref(other) for other in others]
+
+    def close(self) -> None:
+        self._where.append("closed")
 
 
 class FakeRay:
@@ -126,7 +132,7 @@ class FakeRay:
             patch.setattr(module, "ray", self)
         for module in (dealing, evaluating):
             patch.setattr(module, "answer", self.answer)
-        patch.setattr(judging, "aside", partial(aside, self.where))
+        patch.setattr(judging, "Aside", partial(DoneHere, self.where))
         patch.setattr(judging, "JudgeActor", HiredBy(self))
         patch.setattr(evaluating, "met", lambda *_: nullcontext(False))
         return self
@@ -231,12 +237,12 @@ def test_a_worker_that_does_not_see_the_run_folder_is_left_out_before_it_draws(
     RunFolder(config.folder).lock.write_text("a mark")
     nodes = [Node({}, {LABEL: "learner-rollout"}), Node({}, {LABEL: "rollout-reward"})]
     places = Places(config.model_copy(update={"ray": RaySection(placement="labelled")}), look=lambda: nodes)
-    drawn = judging.judged_on_ray(config, tiny_pipeline, None, places)  # type: ignore[arg-type]
+    drawn = judging.judged_on_ray(config, tiny_pipeline, DoneHere(ray.where), places)  # type: ignore[arg-type]
     assert told(config, drawn) == told(config, draw_here(config, tiny_pipeline))
     assert asked == ["a worker that judges"] * 2
     both = {role: naming(role) for role in ROLES}
-    here = [naming("rollout").selector, of_any_role(both).selector, None]
-    assert ray.where == here, "it encodes, they draw, and it counts beside the driver"
+    here = [naming("rollout").selector, "closed", of_any_role(both).selector, None]
+    assert ray.where == here, "one encodes and leaves, they draw, and it counts beside the driver"
     assert len(set(ray.drawn)) == 1
     assert f"does not see {config.folder}; the others go on" in caplog.text
 
