@@ -1,9 +1,10 @@
 """One job in this process: judged along its budget, and the same wherever it was interrupted."""
 
+import functools
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,34 @@ def result_of(job: Job) -> dict[str, Any]:
     return result
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A job that was done in one go, and what it told of its progress."""
+
+    job: Job
+    told: list[float]
+
+
+@pytest.fixture(scope="module")
+def whole_of(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Callable[[str], Whole]:
+    """The whole job of each rival, done once and only read."""
+
+    @functools.cache
+    def done(rival: str) -> Whole:
+        told: list[float] = []
+        job = job_of(tmp_path_factory.mktemp("whole") / rival, tiny_pipeline, rival)
+        assert do_job(job, told.append, never)
+        return Whole(job, told)
+
+    return done
+
+
 @pytest.mark.parametrize("rival", ["dmd", "advdmd", "twinflow", "toy"])
-def test_a_job_interrupted_twice_ends_like_one_that_never_was(rival: str, tmp_path: Path, tiny_pipeline: Path) -> None:
-    whole, parts = (job_of(tmp_path / name, tiny_pipeline, rival) for name in ("whole", "parts"))
-    told: list[float] = []
-    assert do_job(whole, told.append, never)
+def test_a_job_interrupted_twice_ends_like_one_that_never_was(
+    rival: str, tmp_path: Path, tiny_pipeline: Path, whole_of: Callable[[str], Whole]
+) -> None:
+    whole, told = whole_of(rival).job, whole_of(rival).told
+    parts = job_of(tmp_path / "parts", tiny_pipeline, rival)
     for steps in (1, 1):
         assert not do_job(parts, lambda _: None, after(steps))
         assert not parts.done
@@ -100,9 +124,8 @@ def test_a_rivals_update_holds_no_more_rows_than_the_learners_micro_batch(
     assert checkpointing == {True}
 
 
-def test_a_student_is_judged_at_every_share_of_its_budget(tmp_path: Path, tiny_pipeline: Path) -> None:
-    job = job_of(tmp_path, tiny_pipeline, "advdmd")
-    assert do_job(job, lambda _: None, never)
+def test_a_student_is_judged_at_every_share_of_its_budget(whole_of: Callable[[str], Whole]) -> None:
+    job = whole_of("advdmd").job
     result = result_of(job)
     assert [point["point"] for point in result["points"]] == [1, 2]
     for share, point in enumerate(result["points"], start=1):
@@ -123,10 +146,13 @@ def test_judgements_fall_due_by_shares_of_the_budget(
 
 @pytest.mark.parametrize("rival", ["advdmd", "twinflow"])
 def test_a_kill_between_checkpoint_and_judgement_loses_nothing(
-    rival: str, tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+    rival: str,
+    tmp_path: Path,
+    tiny_pipeline: Path,
+    whole_of: Callable[[str], Whole],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, killed = (job_of(tmp_path / name, tiny_pipeline, rival) for name in ("whole", "killed"))
-    do_job(whole, lambda _: None, never)
+    whole, killed = whole_of(rival).job, job_of(tmp_path / "killed", tiny_pipeline, rival)
     with monkeypatch.context() as patch:
         patch.setattr(Examiner, "student", kill)
         with pytest.raises(KeyboardInterrupt):

@@ -135,8 +135,19 @@ def full_size_backbone(recipe: str, folder: Path) -> Backbone:
 
 @pytest.mark.usefixtures("of_many_lengths")
 @pytest.mark.filterwarnings(BFLOAT16_IS_SLOW)
-@pytest.mark.parametrize(("dtype", "checkpointing"), [(torch.float32, False), (torch.bfloat16, True)])
-@pytest.mark.parametrize("recipe", ["sd3_medium", "sd35_medium_lora", "flux_dev_lora", "qwen_image_lora_2step"])
+@pytest.mark.parametrize(
+    ("recipe", "dtype", "checkpointing"),
+    [
+        ("sd3_medium", torch.float32, False),
+        ("flux_dev_lora", torch.bfloat16, True),
+        ("qwen_image_lora_2step", torch.float32, False),
+        pytest.param("sd3_medium", torch.bfloat16, True, marks=pytest.mark.wide),
+        pytest.param("sd35_medium_lora", torch.float32, False, marks=pytest.mark.wide),
+        pytest.param("sd35_medium_lora", torch.bfloat16, True, marks=pytest.mark.wide),
+        pytest.param("flux_dev_lora", torch.float32, False, marks=pytest.mark.wide),
+        pytest.param("qwen_image_lora_2step", torch.bfloat16, True, marks=pytest.mark.wide),
+    ],
+)
 def test_a_full_size_graph_is_bounded_from_above(
     recipe: str, dtype: torch.dtype, checkpointing: bool, tmp_path: Path
 ) -> None:
@@ -152,8 +163,17 @@ def test_a_full_size_graph_is_bounded_from_above(
 
 @pytest.mark.usefixtures("of_many_lengths")
 @pytest.mark.filterwarnings(BFLOAT16_IS_SLOW)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("recipe", ["sd3_medium", "flux_dev_lora", "qwen_image_lora_2step"])
+@pytest.mark.parametrize(
+    ("recipe", "dtype"),
+    [
+        ("sd3_medium", torch.float32),
+        ("flux_dev_lora", torch.bfloat16),
+        pytest.param("sd3_medium", torch.bfloat16, marks=pytest.mark.wide),
+        pytest.param("flux_dev_lora", torch.float32, marks=pytest.mark.wide),
+        pytest.param("qwen_image_lora_2step", torch.float32, marks=pytest.mark.wide),
+        pytest.param("qwen_image_lora_2step", torch.bfloat16, marks=pytest.mark.wide),
+    ],
+)
 def test_a_full_size_forward_is_bounded_from_above(recipe: str, dtype: torch.dtype, tmp_path: Path) -> None:
     backbone, product = full_size_backbone(recipe, tmp_path / "model"), FLOAT32 if dtype == torch.float32 else BFLOAT16
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
