@@ -1,4 +1,4 @@
-"""A run on a cluster of three nodes that loses its driver, a node and its learner, is stopped, and goes on to its end.
+"""A run on a cluster of three nodes that loses its learner and a node, is stopped, and goes on to its end.
 
 What else a storm does to a run is in docs/RELIABILITY.md.
 """
@@ -13,18 +13,18 @@ from ray_runs import workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SEED = 21842
-"""Whose first faults are these."""
-FAULTS = ["driver SIGKILL", "node loss", "learner rank SIGKILL"]
+SEED = 12354
+"""Whose first faults are these, the first while a checkpoint is being written."""
+FAULTS = ["learner rank SIGKILL", "node loss"]
 
 
-def test_a_run_that_loses_its_driver_a_node_and_its_learner_does_everything_once_and_leaves_nothing() -> None:
+def test_a_run_that_loses_its_learner_and_a_node_does_everything_once_and_leaves_nothing() -> None:
     with workplace() as place:
         out = place.folder / "storm"
         storm = place.start(
             [
                 *(sys.executable, "-m", "benchmarks.endurance.storm", "--seed", str(SEED), "--out", str(out)),
-                *("--faults", str(len(FAULTS))),
+                *("--faults", str(len(FAULTS)), "--actors", "1"),
             ]
         )
         assert storm.ended(500) == 0, storm.log()

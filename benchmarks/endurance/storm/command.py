@@ -16,7 +16,7 @@ from benchmarks.endurance.storm.evidence import gathered
 from benchmarks.endurance.storm.faults import KINDS, drawn
 from benchmarks.endurance.storm.hitting import END_S, TERMINATED, Hitting
 from benchmarks.endurance.storm.leftovers import Traces, all_processes, holding, listening, of_ray, run_processes
-from benchmarks.endurance.storm.lives import Lives, settings
+from benchmarks.endurance.storm.lives import ACTORS, Lives, settings
 from benchmarks.endurance.storm.place import Place
 from benchmarks.endurance.storm.storm import START_S, Storm
 from benchmarks.endurance.storm.table import lines, table
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made, broken = made_here(), ""
     left: dict[str, Any] = {}
     with Place() as place:
-        tree = settings(folder, place.address)
+        tree = settings(folder, place.address, args.actors)
         traces, lives = Traces(place.mark), Lives(folder, tree, place.mark)
         hitting = Hitting(place, lives, args.without)
         storm = Storm(place, lives, hitting, traces)
@@ -105,6 +105,8 @@ def _folder_of(args: argparse.Namespace) -> Path:
         raise UserError(f"--minutes must be above 0, got {args.minutes}")
     if args.faults is not None and args.faults < 1:
         raise UserError(f"--faults must be at least 1, got {args.faults}")
+    if not 1 <= args.actors <= ACTORS:
+        raise UserError(f"--actors must be 1 to {ACTORS}, got {args.actors}")
     if not {target for target, _ in KINDS} - set(args.without):
         raise UserError("--without spares all targets; leave one")
     return new_folder(args.out, "chaos")
@@ -115,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=3.0, help="for how long there are faults (3)")
     parser.add_argument("--faults", type=int, help="the most that there are (no limit)")
     parser.add_argument("--seed", type=int, default=0, help="which faults, when (0)")
+    parser.add_argument("--actors", type=int, default=ACTORS, help=f"rollout actors of the run ({ACTORS})")
     targets = sorted({target for target, _ in KINDS})
     parser.add_argument("--without", action="append", default=[], choices=targets, help="a target that is spared")
     parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (runs/bench/chaos-...)")

@@ -23,12 +23,18 @@ COUNTS = {"rollout": "actors", "reward": "workers", "learner": "ranks"}
 PAGE_S = 2.0
 
 
-def settings(folder: Path, address: str) -> dict[str, Any]:
-    """A tiny run in `folder/run` whose hangs are noticed soon and whose checkpoints are many; writes its teacher."""
+def settings(folder: Path, address: str, actors: int = ACTORS) -> dict[str, Any]:
+    """A tiny run whose hangs are noticed soon and whose checkpoints are many; writes its teacher.
+
+    Args:
+        folder: Takes the teacher and the run, `folder/run`.
+        address: Of the cluster.
+        actors: That generate.
+    """
     write_teacher(folder / "teacher")
     tree = tiny_settings(folder, 32)
     tree["run"]["cycles"] = MANY_CYCLES
-    tree["rollout"] |= {"actors": ACTORS, "groups_per_cycle": PER_CYCLE, "max_policy_age": AGE_CAP, "num_cpus": 1}
+    tree["rollout"] |= {"actors": actors, "groups_per_cycle": PER_CYCLE, "max_policy_age": AGE_CAP, "num_cpus": 0.5}
     tree["reward"] |= {"workers": REWARDS}
     for name in ("dmd", "fake_score", "discriminator"):
         tree[name] |= {"batch_size": PER_CYCLE}

@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.endurance.processes import MARK
 
-CPUS, NODES = 2, 2
+CPUS, NODES = 1, 2
 STORE = 80 * 2**20
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -26,7 +26,7 @@ ENVIRONMENT = {
 
 
 class Place:
-    """A head with two CPUs, on which the driver is, and two nodes with two CPUs each, which may be lost.
+    """A head with a CPU, on which the driver is, and two nodes with one each, which may be lost.
 
     Attributes:
         mark: What all processes have in their environment.
