@@ -1,6 +1,7 @@
-"""A node ends and takes scored groups with it, a rank ends in a collective: what the others say of it."""
+"""A node ends and takes scored groups with it, a rank ends in a collective, bytes differ: what is said of it."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -20,12 +21,15 @@ import time
 
 import numpy as np
 import ray
+from torch.nn import Linear
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayTaskError
 
 from advdmd_ray.config import Config
-from advdmd_ray.errors import BytesLostError, WorkerLostError
+from advdmd_ray.errors import BytesLostError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.weights.loading import ModuleLoader, load_verified
+from advdmd_ray.stations.weights.snapshot import Snapshot, pack
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.learner_rank import LearnerRank
 from advdmd_ray.runtime.ray_shell import RayShell
@@ -39,6 +43,9 @@ class Maker:
 
     def read(self, group):
         return group.nbytes
+
+    def load(self, manifest, payload):
+        load_verified(ModuleLoader(Linear(2, 2)), Snapshot(manifest, payload), "reward-0")
 
 
 @ray.remote(num_cpus=0)
@@ -84,6 +91,17 @@ try:
     answer(reader.read.remote(groups[0][1][0]), "reward-0")
 except BytesLostError as error:
     found["line"] = str(error)
+snapshot = pack("discriminator", 0, Linear(2, 2).state_dict())
+*others, last = (np.array(raw) for raw in snapshot.payload)
+last[-1] ^= 1
+load = Task("reward-0", (reader.load.remote(snapshot.manifest, ray.put((*others, last))),))
+shell._landing.watch(load)
+while not shell.wait(60.0):
+    pass
+try:
+    shell.outcome(load)
+except WeightsMismatchError as error:
+    found["differ"] = str(error)
 alive, dying = Rank.remote(), Rank.remote()
 together, alone = (alive.lose_the_other.remote(), dying.die.remote()), (alive.lose_the_other.remote(),)
 for job in (Task("learner", together), Task("learner", alone)):
@@ -100,7 +118,7 @@ cluster.shutdown()
 """
 
 
-def test_lost_groups_are_named_and_others_kept_and_the_death_of_a_rank_is_told_before_its_echo() -> None:
+def test_lost_groups_are_named_others_kept_other_bytes_found_and_a_rank_s_death_is_told_before_its_echo() -> None:
     with workplace() as place:
         script = place.folder / "cluster.py"
         script.write_text(SCRIPT)
@@ -118,6 +136,9 @@ def test_lost_groups_are_named_and_others_kept_and_the_death_of_a_rank_is_told_b
         assert found["kept"] == []
         # A worker that was to read such a group hears of it, and is not taken for dead.
         assert found["line"].startswith("reward-0: bytes are gone with the node that held them (Object")
+        # Weights that are not those published are told in the words of the worker that found them.
+        said = r"reward-0: discriminator version 0: the payload has digest [0-9a-f]{64}, published was [0-9a-f]{64}: .*"
+        assert re.fullmatch(said, found["differ"])
         # Of two ranks that fail, the one that died is the news, however late; an error of its own is told as it is.
         (lost, why), (own, trace) = found["ends"]
         assert lost == "WorkerLostError"
