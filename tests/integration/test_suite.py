@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.suites.layout import GenEval
@@ -26,6 +28,18 @@ def _images(out: Path) -> dict[str, bytes]:
     return {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(out.rglob("*.png"))}
 
 
+@pytest.fixture
+def _joined(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cluster for all that a test draws; each start of one takes seconds."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield
+    cluster.shutdown()
+
+
+@pytest.mark.usefixtures("_joined")
 def test_what_is_missing_is_drawn_again_and_is_what_it_was(tmp_path: Path) -> None:
     suite, out, told = _suite(tmp_path), tmp_path / "out", list[tuple[int, int]]()
     assert draw_suite(suite, out, SETTINGS, actors=2, progress=lambda done, of: told.append((done, of))) == 3
