@@ -36,11 +36,11 @@ def _written(folder: Path) -> Path:
         "data": {
             "source": "teacher_samples",
             "prompts": str(prompts),
-            "teacher_samples": 24,
+            "teacher_samples": 20,
             "teacher_steps": 2,
         },
         "diffusion": {"sigmas": [1.0, 0.6]},
-        "rollout": {"group_size": 4, "groups_per_cycle": 2},
+        "rollout": {"actors": 1, "group_size": 4, "groups_per_cycle": 2},
         "dmd": {"batch_size": 2},
         "fake_score": {"batch_size": 2},
         "discriminator": {"backbone": "own", "batch_size": 2, "blocks": [0, 1], "text_errors": None, "auc_high": 1.0},
@@ -85,9 +85,9 @@ def test_a_submitted_job_learns_a_familys_adapters_on_the_cluster_it_joins_and_s
         assert "started a local Ray" not in log
         assert "Traceback" not in log
         assert len(place.processes("raylet/raylet ")) == 1, "a second Ray was started"
-        assert re.search(r"images of the teacher: 48 of 48", log), log
+        assert re.search(r"images of the teacher: 40 of 40", log), log
         shards = [file.name for file in sorted((place.folder / "latents").rglob("*.arrow"))]
-        assert shards == ["00000000-00000032.arrow", "00000032-00000048.arrow"]
+        assert shards == ["00000000-00000032.arrow", "00000032-00000040.arrow"]
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["cycles"] == 2
         assert summary["updates"] == {"dmd": 2, "rl": 1, "fake_score": 2, "discriminator": 2}
