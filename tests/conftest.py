@@ -45,6 +45,13 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_runtest_logfinish() -> None:
+    """A run that a test made has thawed at its end what it froze, and the suite's modules with it."""
+    if gc.get_freeze_count() == 0:
+        gc.collect(1)
+        gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained pipeline folder; its larger weights make a comparison mean something."""

@@ -28,6 +28,9 @@ from benchmarks.timing import Stopwatch
 
 TERA = 10**12
 UNCHECKED = Settings(CPU, engine="torch", checkpointing=False, warm_up=1, repeats=1)
+OFTEN = ("tiny_sd3", "tiny_flux_lora")
+"""A whole network with joint blocks alone, and adapters of a network with single ones too."""
+SOME_NAMES = [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.wide]) for name in TINY_NAMES]
 
 
 def on_meta(subject: Subject) -> TransformerDenoiser:
@@ -122,14 +125,14 @@ def counted_updates(subject: Subject) -> dict[str, float]:
 # The discriminator's tiny heads, maps of one vector and first layers, whose input needs no gradient, are a larger part
 # of a tiny network than of a full one.
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch of its own speed, once a process
-@pytest.mark.parametrize("name", TINY_NAMES)
+@pytest.mark.parametrize("name", SOME_NAMES)
 def test_every_update_of_the_learner_has_the_flops_that_torch_counts(name: str, tmp_path: Path) -> None:
     shares = counted_updates(subject_of(name, tmp_path, UNCHECKED))
     assert set(shares) == {"fake_score", "discriminator", "dmd", "rl"}
     assert all(0.9 <= share <= 1.1 for share in shares.values()), shares
 
 
-@pytest.mark.parametrize("name", TINY_NAMES)
+@pytest.mark.parametrize("name", SOME_NAMES)
 def test_rollouts_of_both_contestants_have_the_flops_that_torch_counts(name: str, tmp_path: Path) -> None:
     subject = subject_of(name, tmp_path)
     teacher, table, shapes = random_teacher(subject), random_table(subject), subject.shapes

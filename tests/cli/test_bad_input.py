@@ -94,8 +94,8 @@ def test_the_table_is_about_every_command_and_has_no_case_twice() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        "model.path=p-weights-cut",
-        "run.output=circle",
+        pytest.param("model.path=p-weights-cut", marks=pytest.mark.wide),
+        pytest.param("run.output=circle", marks=pytest.mark.wide),
         "ray.address=127.0.0.1:1",
         "--resume runs/damaged",
         "run.name=..",

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
@@ -47,6 +47,7 @@ def stage_of(
     hand_over=st.sampled_from([0.25, 1.0, 2.5, 9.0]),
     groups=st.integers(3, 6),
 )
+@settings(max_examples=20)
 def test_an_actors_pace_is_that_of_its_network_or_of_its_hands(leases: int, hand_over: float, groups: int) -> None:
     costs = Costs(generate=1.0, hand_over=hand_over, score=0.0, cycle=0.0)
     stage = VirtualStage(costs, actors=1, groups=groups, cycles=60, age=2, leases=leases)
@@ -55,6 +56,7 @@ def test_an_actors_pace_is_that_of_its_network_or_of_its_hands(leases: int, hand
 
 
 @given(leases=st.integers(2, 4), actors=st.integers(1, 5), generate=st.floats(0.2, 5.0))
+@settings(max_examples=20)
 def test_groups_that_are_handed_over_at_once_have_the_ages_of_one_lease(
     leases: int, actors: int, generate: float
 ) -> None:

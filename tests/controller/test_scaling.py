@@ -75,6 +75,7 @@ def test_every_ordinal_settles_once_however_the_workers_come_and_go(
         assert stage.shell.replaced == []
 
 
+@settings(max_examples=20)
 @given(random=randoms, plan=plans)
 def test_the_run_comes_to_what_was_asked_for_last_under_the_lowest_names(random: Random, plan: list[Any]) -> None:
     stage = Stage(config(cycles=25), wishes=plan, random=random)
@@ -90,6 +91,7 @@ def test_the_run_comes_to_what_was_asked_for_last_under_the_lowest_names(random:
     assert up == {**asked, "learner": 1}
 
 
+@settings(max_examples=20)
 @given(random=randoms, plan=plans)
 def test_at_age_0_the_same_is_made_and_learned_as_by_a_fixed_number_of_workers(random: Random, plan: list[Any]) -> None:
     run = config(rollout={"max_policy_age": 0})

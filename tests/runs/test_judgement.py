@@ -3,6 +3,7 @@
 import gc
 import itertools
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +90,24 @@ def test_pieces_are_small_where_the_gpu_settles_what_fits_and_as_ever_on_a_cpu()
     )
 
 
-def test_who_draws_a_piece_and_after_which_one_changes_nothing(
-    tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(verdict, "usable_cores", torch.get_num_threads)  # sums depend on the number of threads
+@dataclass(frozen=True)
+class DrawnHere:
+    """Everything that is judged, as one process draws it, and what it told of its progress."""
+
+    images: dict[Piece, Drawn]
+    told: list[tuple[int, int]]
+
+
+@pytest.fixture(scope="module")
+def drawn_here(tiny_pipeline: Path) -> DrawnHere:
+    told: list[tuple[int, int]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdict, "usable_cores", torch.get_num_threads)  # sums depend on the number of threads
+        images = draw_here(config(tiny_pipeline), tiny_pipeline, lambda done, of: told.append((done, of)))
+    return DrawnHere(images, told)
+
+
+def test_who_draws_a_piece_and_after_which_one_changes_nothing(tiny_pipeline: Path, drawn_here: DrawnHere) -> None:
     run = config(tiny_pipeline)
     inputs = judge_inputs(run)
     pieces = [piece for piece in pieces_of(run, student=True) if piece.sampler.steps < 40]
@@ -101,7 +116,7 @@ def test_who_draws_a_piece_and_after_which_one_changes_nothing(
     team = [PieceDrawer(run, tiny_pipeline, inputs, "cpu") for _ in range(3)]
     for number, piece in enumerate(reversed(pieces)):
         assert same(team[number % 3].draw(piece), whole[piece])
-    drawn = {piece: draw for piece, draw in draw_here(run, tiny_pipeline).items() if piece.sampler.steps < 40}
+    drawn = {piece: draw for piece, draw in drawn_here.images.items() if piece.sampler.steps < 40}
     assert all(same(draw, whole[piece]) for piece, draw in drawn.items())
     first, second = verdict_of(run, drawn), verdict_of(run, whole)
     assert (first.teacher, first.student) == (second.teacher, second.student)
@@ -145,9 +160,10 @@ def test_of_a_piece_only_features_are_kept_and_the_images_that_are_shown(tiny_pi
     assert drawer.draw(Piece(hidden, 0, 6)).shown == {}
 
 
-def test_a_verdict_has_a_score_of_every_sampler_and_the_images_of_three(tiny_pipeline: Path) -> None:
-    run, told = config(tiny_pipeline), list[tuple[int, int]]()
-    drawn = draw_here(run, tiny_pipeline, lambda done, of: told.append((done, of)))
+def test_a_verdict_has_a_score_of_every_sampler_and_the_images_of_three(
+    tiny_pipeline: Path, drawn_here: DrawnHere
+) -> None:
+    run, drawn, told = config(tiny_pipeline), drawn_here.images, drawn_here.told
     assert told[0] == (0, 120)
     assert told[-1] == (120, 120)
     assert [done for done, _ in told] == sorted(done for done, _ in told)

@@ -72,7 +72,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> C
     return run
 
 
-@pytest.mark.parametrize("actors", [1, 2, 4])
+@pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.wide), 4])
 def test_with_age_cap_0_the_seed_decides_the_bytes_whatever_the_number_of_actors(
     actors: int, finished: Config, tmp_path: Path, tiny_pipeline: Path
 ) -> None:

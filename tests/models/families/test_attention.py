@@ -7,7 +7,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
 from advdmd_ray.config import Config
-from advdmd_ray.diffusion.denoiser import Denoiser
+from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
@@ -20,8 +20,7 @@ def _config(folder: Path, attention: str | None) -> Config:
     return Config.model_validate({"model": {"path": str(folder), "max_sequence_length": 300, "attention": attention}})
 
 
-def _velocity(folder: Path, denoiser: Denoiser) -> torch.Tensor:
-    prompts = encode_prompts(load_pipeline(folder), ["a red fox above the boat", "a fox"], 300)
+def _velocity(folder: Path, denoiser: Denoiser, prompts: Conditioning) -> torch.Tensor:
     x = torch.randn(2, *inspect_pipeline(folder).latent.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return denoiser(x, torch.tensor([0.3, 0.8]), prompts)
@@ -36,8 +35,9 @@ def test_the_backend_is_that_of_the_configuration_and_computes_the_same(family: 
     chosen = build_denoiser(config)
     used = {part.processor._attention_backend for part in chosen.transformer.modules() if hasattr(part, "processor")}
     assert used == {"_native_math"}
-    whole = _velocity(family_folder, build_denoiser(_config(family_folder, None)))
-    torch.testing.assert_close(_velocity(family_folder, chosen), whole, rtol=0, atol=1e-5)
+    prompts = encode_prompts(load_pipeline(family_folder), ["a red fox above the boat", "a fox"], 300)
+    whole = _velocity(family_folder, build_denoiser(_config(family_folder, None)), prompts)
+    torch.testing.assert_close(_velocity(family_folder, chosen, prompts), whole, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -326,8 +326,12 @@ def test_the_estimate_is_what_a_learner_holds(rank: int, backbone: str) -> None:
         model={"path": "builtin:digits"},
         lora={"rank": rank},
         learner={"engine": "torch"},
-        discriminator={"backbone": backbone, "blocks": (1, 3), "width": 8, "text_errors": None},
-        cadence={"warm_dmd_updates": 0, "ramp_interval": 1},
+        # Rows are no part of what is held between updates.
+        rollout={"group_size": 4, "groups_per_cycle": 2},
+        dmd={"batch_size": 4},
+        fake_score={"batch_size": 4},
+        discriminator={"batch_size": 4, "backbone": backbone, "blocks": (1, 3), "width": 8, "text_errors": None},
+        cadence={"warm_dmd_updates": 0, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
     )
     run = SerialRun(config)
     assert run.cycle().plan.policy_gradient == 1
