@@ -1,5 +1,7 @@
 """Set up before any test module is imported: shapes are checked, draws repeat, one thread per process."""
 
+import copy
+import functools
 import gc
 import os
 import signal
@@ -58,3 +60,12 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_digits import write_tiny_digits  # noqa: PLC0415 - only tests that run a pipeline load diffusers
 
     return write_tiny_digits(tmp_path_factory.mktemp("teacher") / "tiny")
+
+
+@pytest.fixture
+def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A YAML text that was parsed is not parsed again: a comparison reads its bases for every rival and seed."""
+    from advdmd_ray.config import reading  # noqa: PLC0415 - only tests of comparisons read so many
+
+    parse = functools.cache(reading.parse_yaml)
+    monkeypatch.setattr(reading, "parse_yaml", lambda text: copy.deepcopy(parse(text)))

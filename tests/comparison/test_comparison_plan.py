@@ -243,6 +243,7 @@ def test_results_hang_on_the_trainers_own_settings(tmp_path: Path) -> None:
         claim_settings([job])
 
 
+@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize("mode", ["whole", "quick"])
 @pytest.mark.parametrize("name", ["shapes", "oracle", "ablation"])
 def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path: Path) -> None:
@@ -257,6 +258,7 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
         assert any(cost.rl > 0 for cost in plan) == job.config.policy_gradient.enabled, job.name
 
 
+@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize(
     ("name", "without"), [("digits", set()), ("oracle", set()), ("shapes", set()), ("ablation", {"final_gan_levels"})]
 )

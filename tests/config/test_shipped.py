@@ -1,7 +1,6 @@
 """The configurations that ship: found by name, read alike from anywhere, and nothing in them can be left out."""
 
 import copy
-import functools
 import itertools
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 import yaml
 
 from advdmd_ray.comparison.rivals import trainer_class
-from advdmd_ray.config import Section, read_config, reading
+from advdmd_ray.config import Section, read_config
 from advdmd_ray.config.comparison import Comparison, Rival, read_comparison, rival_config
 from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.config.pretrain import read_pretrain
@@ -71,13 +70,6 @@ def without(tree: Any, place: tuple[Any, ...]) -> Any:
         node = node[key]
     del node[place[-1]]
     return left
-
-
-@pytest.fixture
-def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text that was parsed is not parsed again: bases are read for every rival of every probe."""
-    parse = functools.cache(reading.parse_yaml)
-    monkeypatch.setattr(reading, "parse_yaml", lambda text: copy.deepcopy(parse(text)))
 
 
 @pytest.mark.usefixtures("parsed_once")

@@ -108,7 +108,7 @@ def test_a_whole_run_and_an_empty_one_are_drawn(tmp_path: Path) -> None:
 
 
 def test_the_thresholds_of_the_gate_are_drawn_where_the_config_says(tmp_path: Path) -> None:
-    path = record_run(tmp_path / "metrics.jsonl")
+    path = record_run(tmp_path / "metrics.jsonl", cycles=3, levels=1)
     drawn = [
         plot_curves(path, tmp_path / "curves.png", auc_high=high, text_errors=errors).read_bytes()
         for high, errors in ((0.7, 3.0), (0.98, 3.0), (0.98, 2.0), (0.98, None))
