@@ -14,6 +14,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, JudgeInputs, Piece, PieceDrawer, calls, judge_inputs, pieces_of
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.needs.node_roles import ANY_ROLE
+from advdmd_ray.runs.parts.networks import import_networks
 from advdmd_ray.runs.verdict import drawing_threads, threads
 from advdmd_ray.runtime.aside import Aside
 from advdmd_ray.runtime.calls import PULSE, Handle
@@ -85,12 +86,14 @@ class JudgeActor(Pulsed):
     def draw(self, piece: Piece) -> tuple[int, Drawn]:
         """Draws a piece; returns the number of its images first."""
         if self._drawer is None:  # not in the constructor, whose errors Ray hands on as text only
+            import_networks(self._parts[0], whole=True)
             self._drawer = PieceDrawer(*self._parts, self._device)
         return len(piece.images), self._drawer.draw(piece)
 
 
 def encoded_inputs(config: Config, count: int | None) -> tuple[int, JudgeInputs]:
     """`judge_inputs` behind their number, in a process of its own, with which the text encoders leave."""
+    import_networks(config, whole=True)
     with threads(drawing_threads("cuda" if ray.get_gpu_ids() else "cpu") if count is None else count):
         inputs = judge_inputs(config)
     return len(inputs.prompts), inputs

@@ -21,6 +21,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.memory import sizes_of
 from advdmd_ray.runs.needs.spilling import ray_disk, spilling
 from advdmd_ray.runs.needs.texts import text_need
+from advdmd_ray.runs.parts.networks import import_networks
 from advdmd_ray.runtime.aside import Aside
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.image_encoding import encoded_on_ray
@@ -117,7 +118,7 @@ class RayPlace:
         self.hub.flush()
         try:
             limit = export_s(self._config)
-            student, _ = self._beside.do(export, self._config, what="the export of the student", limit_s=limit)
+            student, _ = self._beside.do(exported, self._config, what="the export of the student", limit_s=limit)
         except (DeadlineError, WorkerLostError) as error:
             raise type(error)(
                 f"{error}; the training is done and in its checkpoint, from which `advdmd export` writes the student"
@@ -138,6 +139,12 @@ class RayPlace:
     def close(self) -> None:
         """Ends the process beside the driver."""
         self._beside.close()
+
+
+def exported(config: Config) -> Path:
+    """`export` in a process that has imported nothing yet."""
+    import_networks(config, whole=True)
+    return export(config)
 
 
 def located(config: Config) -> Config:
