@@ -62,7 +62,7 @@ chaos: $(STAMP) ## Kill and stop a run's processes and nodes one after another, 
 	@$(BIN)/python -m benchmarks.endurance.storm $(CHAOS)
 
 test: $(STAMP) ## Run the test suite, two files at a time; the ten slowest tests are named
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 test-wide: $(STAMP) ## Run the same laws on further families, seeds and sizes, which the suite leaves out
 	@$(BIN)/python -m pytest -m wide -n 2 --dist loadfile --no-loadscope-reorder --durations 10
