@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from advdmd_ray.config import Config
 from advdmd_ray.metrics.history import entries_of, last_values
 from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.folder import RunFolder
@@ -119,6 +120,14 @@ def document(run: RunFolder, seen: Sequence[Harried]) -> dict[str, Any]:
     return {"actors": ACTORS, "sleep_s": SLEEP_S, "stretches": stretches, **what_became_of_groups(run)}
 
 
+def configured(folder: Path, address: str) -> Config:
+    """The run that loses actors, on the cluster at an address."""
+    networks = ("dmd", "fake_score", "discriminator")
+    rows = (f"{network}.batch_size={2 * PER_CYCLE}" for network in networks)
+    own = (f"rollout.actors={ACTORS}", f"rollout.groups_per_cycle={PER_CYCLE}", f"ray.address={address}")
+    return Loop("digits", 10_000, (*SETTINGS, *own, *rows)).config(folder)
+
+
 def main() -> None:
     """Runs the experiment and prints what was seen as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance.goodput", description=__doc__)
@@ -131,8 +140,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     os.environ[MARK] = uuid.uuid4().hex
     with cluster_of(*NODES) as cluster:
-        own = (f"rollout.actors={ACTORS}", f"rollout.groups_per_cycle={PER_CYCLE}", f"ray.address={cluster.address}")
-        config = Loop("digits", 10_000, (*SETTINGS, *own)).config(folder)
+        config = configured(folder, str(cluster.address))
         seen = trained(config, SLEEP_S, lambda run: Killer(run, args.seed, args.scale).work())
     text = json.dumps(made_here() | document(RunFolder(config.folder), seen), indent=1) + "\n"
     (folder / "goodput.json").write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
 from advdmd_ray.runs.folder import RunFolder
-from benchmarks.endurance.goodput import Harried, document, instants, mean_up
+from benchmarks.endurance.goodput import ACTORS, PER_CYCLE, Harried, configured, document, instants, mean_up
 from benchmarks.endurance.sleeping import Stretch
 
 
@@ -46,3 +46,9 @@ def test_the_pace_under_kills_is_told_as_a_share_of_the_pace_before(tmp_path: Pa
     assert (alone["goodput"], alone["actors_up"]) == (1.0, 10.0)
     assert (harried["goodput"], harried["actors_up"], harried["kills"]) == (pytest.approx(0.75), 8.0, 4)
     assert seen["groups_committed"] == 70
+
+
+def test_the_run_that_loses_actors_may_be_configured_so(tmp_path: Path) -> None:
+    config = configured(tmp_path, "10.0.0.1:6379")
+    assert (config.rollout.actors, config.rollout.groups_per_cycle) == (ACTORS, PER_CYCLE)
+    assert config.ray.address == "10.0.0.1:6379"
