@@ -17,6 +17,7 @@ from advdmd_ray.metrics.series import parse_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart with every common colour vision, and by lightness in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -107,10 +108,19 @@ def plot_curves(
     Returns:
         The path.
     """
+    figure = curves_figure(read_series(jsonl), auc_high=auc_high, text_errors=text_errors, title=title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return write_atomically(Path(path), buffer.getvalue())
+
+
+def curves_figure(
+    series: Mapping[str, Curve], *, auc_high: float, text_errors: float | None, title: str = ""
+) -> "Figure":
+    """What `plot_curves` draws, as matplotlib's figure."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    series = read_series(jsonl)
     panels = _panels(auc_high, text_errors)
     rows = len(panels) // 2
     judged = bool(by_label(series, "advdmd_run_judge", "figure"))
@@ -131,15 +141,13 @@ def plot_curves(
         axes.spines[["top", "right"]].set_visible(False)
         _shade_phases(axes, series, last)
         if draw(axes, series):
-            # Below the axes, where it covers no curve.
-            axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3)
+            # Below the axes, where it covers no curve; a wider one would make the axes narrower.
+            axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2)
         else:
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color="#777777")
     if title:
         figure.suptitle(title, fontsize=14)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return write_atomically(Path(path), buffer.getvalue())
+    return figure
 
 
 _Draw = Callable[["Axes", Mapping[str, Curve]], bool]
@@ -261,13 +269,14 @@ def _texts(axes: "Axes", series: Mapping[str, Curve], errors: float | None) -> b
     sides = {side: by_label(_of_side(series, side), _AGREEMENT, "level") for side in LABEL_VALUES["side"]}
     for (side, levels), style in zip(sides.items(), ("-", "--"), strict=True):
         for (level, curve), colour in zip(levels.items(), _COLOURS * len(levels), strict=False):
-            name = _level_name(level, list(levels))
-            axes.plot(curve.cycles, curve.values, color=colour, ls=style, lw=1.5, label=f"{name}, {side}")
+            label = _level_name(level, list(levels)) if style == "-" else None
+            axes.plot(curve.cycles, curve.values, color=colour, ls=style, lw=1.5, label=label)
+        axes.plot([], [], color="#777777", ls=style, lw=1.5, label=f"{side} states")
     known = [curve for key, curve in series.items() if parse_key(key)[0] == f"{_AGREEMENT}_error"]
     if known and errors is not None:
         cycles = np.unique(np.concatenate([curve.cycles for curve in known]))
         largest = np.nanmax([np.interp(cycles, curve.cycles, curve.values) for curve in known], axis=0)
-        label = f"less than {errors:g} standard errors above chance"
+        label = f"within {errors:g} standard errors"
         axes.fill_between(cycles, 0.5, 0.5 + errors * largest, color="#777777", alpha=0.15, lw=0, label=label)
     axes.axhline(0.5, color="#777777", lw=1, ls=":")
     axes.set_ylim(0.3, 1.01)

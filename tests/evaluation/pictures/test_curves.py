@@ -13,6 +13,7 @@ from advdmd_ray.evaluation.pictures.curves import (
     alarm_cycles,
     auc_while_rl,
     by_label,
+    curves_figure,
     moving_mean,
     plot_curves,
     read_series,
@@ -152,3 +153,15 @@ def test_a_run_that_was_judged_has_one_more_panel_for_it(tmp_path: Path) -> None
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_series(tmp_path / "none.jsonl")
+
+
+def test_panels_share_the_page_and_no_legend_is_wider_than_its_panel(tmp_path: Path) -> None:
+    series = read_series(record_run(tmp_path / "metrics.jsonl"))
+    figure = curves_figure(series, auc_high=0.98, text_errors=3.0)
+    figure.draw_without_rendering()
+    page = figure.bbox.width
+    for axes in figure.axes:
+        panel, legend = axes.get_window_extent(), axes.get_legend()
+        assert panel.width > 0.36 * page, axes.get_title(loc="left")
+        assert legend is not None
+        assert legend.get_window_extent().x1 < panel.x1 + 0.02 * page, axes.get_title(loc="left")
