@@ -1,6 +1,7 @@
 """`python -m benchmarks.endurance.scaling DIR`: a digits run on two nodes that is told other numbers of actors.
 
-It begins with 1 actor and is told 4, 2, and then 6, for which there is room once a third node is added.
+It begins with 1 actor and is told 4, 2, and then 6, for which there is room once a third node is added. With --itself
+nobody tells it anything: it finds its number by its section `autoscale`.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.scaling import ask
 from benchmarks.endurance.sleeping import (
+    LOOK_S,
     PATIENCE_S,
     SETTINGS,
     STORE_BYTES,
@@ -37,6 +40,10 @@ SLEEP_S, NO_ROOM_S = 2.0, 10.0
 HEAD_CPUS, NODE_CPUS = 2, 3
 """Of the first node: 1 actor, 1 rank and 1 reward worker; of the second: 3 actors."""
 COUNTS = (4, 2, 6)
+MOST = 4
+"""Actors that there is room for on both nodes."""
+ITSELF = ("autoscale.enabled=true", f"autoscale.rollout_max={MOST}", "autoscale.window_s=15", "autoscale.cool_down_s=5")
+ITSELF_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,8 @@ class Watched(Stretch):
 
     Attributes:
         actors: How many.
-        effect_s: Seconds from the command until it began; of 6 actors, from the new node.
+        effect_s: Seconds from the command until it began; of 6 actors, from the new node; of a run that scales itself,
+            from the first look.
     """
 
     actors: int
@@ -89,11 +97,44 @@ class Operator:
         return rollout["up"], rollout["leaving"]
 
 
+class Onlooker:
+    """Who only looks, beside the driver.
+
+    Args:
+        run: The run's folder.
+        watch_s: Seconds that are watched in all.
+    """
+
+    def __init__(self, run: RunFolder, watch_s: float) -> None:
+        self._run, self._watch_s = run, watch_s
+
+    def work(self) -> list[Watched]:
+        """What was seen with each number of actors."""
+        until(lambda: begun(self._run))
+        looks = []
+        end = time.time() + self._watch_s
+        while time.time() < end:
+            looks.append((time.time(), json.loads(self._run.staff.read_text())["staff"]["rollout"]["up"]))
+            time.sleep(LOOK_S)
+        return stretches(looks)
+
+
+def stretches(looks: Sequence[tuple[float, int]]) -> list[Watched]:
+    """What was seen with each number of actors.
+
+    Args:
+        looks: When, in Unix seconds, and how many there were; in order.
+    """
+    changes = [looks[0], *(later for before, later in pairwise(looks) if later[1] != before[1])]
+    ends = [*(at for at, _ in changes[1:]), looks[-1][0]]
+    return [Watched(at, end, count, at - looks[0][0]) for (at, count), end in zip(changes, ends, strict=True)]
+
+
 def document(run: RunFolder, seen: Sequence[Watched]) -> dict[str, Any]:
     """The paces, the seconds, and what became of the groups."""
     made = commits(run)
-    stretches = [asdict(each) | {"groups_per_s": pace(made, each)} for each in seen]
-    return {"stretches": stretches, **what_became_of_groups(run)}
+    told = [asdict(each) | {"groups_per_s": pace(made, each)} for each in seen]
+    return {"stretches": told, **what_became_of_groups(run)}
 
 
 def main() -> None:
@@ -101,14 +142,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance.scaling", description=__doc__)
     parser.add_argument("folder", type=Path, help="a new folder")
     parser.add_argument("--watch", type=float, default=40.0, help="seconds with each number of actors (40)")
+    parser.add_argument("--itself", action="store_true", help=f"the run finds its number, in {ITSELF_S:.0f} seconds")
     args = parser.parse_args()
     folder = args.folder.absolute()
     folder.mkdir(parents=True)
     logging.basicConfig(level=logging.INFO)
     with cluster_of(HEAD_CPUS, NODE_CPUS) as cluster:
         own = ("rollout.actors=1", "rollout.groups_per_cycle=8", f"ray.address={cluster.address}")
-        config = Loop("digits", 10_000, (*SETTINGS, *own)).config(folder)
-        seen = trained(config, SLEEP_S, lambda run: Operator(run, cluster, args.watch).work())
+        config = Loop("digits", 10_000, (*SETTINGS, *own, *(ITSELF if args.itself else ()))).config(folder)
+
+        def watched(run: RunFolder) -> list[Watched]:
+            return Onlooker(run, ITSELF_S).work() if args.itself else Operator(run, cluster, args.watch).work()
+
+        seen = trained(config, SLEEP_S, watched)
     text = json.dumps(made_here() | document(RunFolder(config.folder), seen), indent=1) + "\n"
     (folder / "scaling.json").write_text(text, encoding="utf-8")
     sys.stdout.write(text)

@@ -7,7 +7,7 @@ import pytest
 
 from advdmd_ray.config import Config
 from advdmd_ray.runs.folder import RunFolder
-from benchmarks.endurance.scaling import Watched, document
+from benchmarks.endurance.scaling import Watched, document, stretches
 from benchmarks.endurance.sleeping import Stretch, pace
 
 
@@ -17,6 +17,11 @@ def test_a_pace_is_that_of_its_stretch_alone() -> None:
     assert pace(looks, Stretch(12.5, 25.0)) == pytest.approx(4.0)
     with pytest.raises(ValueError, match=r"1 looks from 28\.5 to 40\.0 are too few"):
         pace(looks, Stretch(28.5, 40.0))
+
+
+def test_a_run_that_scales_itself_is_told_by_its_changes() -> None:
+    looks = [(10.0, 1), (11.0, 1), (12.0, 2), (13.0, 4), (14.0, 4)]
+    assert stretches(looks) == [Watched(10.0, 12.0, 1, 0.0), Watched(12.0, 13.0, 2, 2.0), Watched(13.0, 14.0, 4, 3.0)]
 
 
 def test_the_document_counts_groups_that_were_made_again_for_whatever_reason(tmp_path: Path) -> None:
