@@ -25,6 +25,7 @@ from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import WeightStore
 from schedules.command import Tally, look_through, main
+from schedules.processes import Node, Process
 
 SCHEDULES, SEED = 240, 5
 FAULTS = """bytes gone when fetched, bytes gone when scored, checkpoint refused, deadly (generate), dies (bring),
@@ -264,6 +265,15 @@ def test_a_controller_that_is_wrong_is_found_out(
 
 
 # The command --------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_is_stopped_again_has_been_silent_since_the_first_time() -> None:
+    process = Process("learner", Node())
+    process.hangs(10.0, 5.0)
+    process.hangs(12.0, 20.0)
+    assert (process.hushed, process.silent) == (10.0, 35.0)
+    process.hangs(40.0, 1.0)
+    assert (process.hushed, process.silent) == (40.0, 41.0)
 
 
 def test_the_command_says_how_many_runs_met_what(capsys: pytest.CaptureFixture[str]) -> None:

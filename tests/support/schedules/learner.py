@@ -75,7 +75,7 @@ class ScriptedLearner:
             if fault.kind == "dies":
                 self.processes.end(gang, fault.lasts)
             else:
-                gang.silent, gang.hushed = self._clock.now + fault.lasts, self._clock.now
+                gang.hangs(self._clock.now, fault.lasts)
         silent_s = max(0.0, gang.silent - self._clock.now)
         self._passes(min(silent_s, ANSWER_S))
         self._refuses = silent_s > ANSWER_S

@@ -57,6 +57,11 @@ class Process:
     at_hand: dict[Lease, Manifest] = field(default_factory=dict)
     at: Task | None = None
 
+    def hangs(self, now: float, seconds: float) -> None:
+        """It says nothing for so long; one that hangs already does so for longer, since it began to."""
+        self.hushed = self.hushed if self.silent > now else now
+        self.silent = max(self.silent, now) + seconds
+
 
 @dataclass(eq=False, slots=True)
 class Work:
@@ -209,7 +214,7 @@ class Processes:
                 if each.node is process.node:
                     self.end(each, fault.lasts)
         elif fault.kind == "hangs":
-            process.silent, process.hushed = self.now + fault.lasts, self.now
+            process.hangs(self.now, fault.lasts)
             for each in self._unfinished(process):
                 each.ends += fault.lasts
         elif fault.kind == "stuck":
