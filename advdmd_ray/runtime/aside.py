@@ -1,6 +1,7 @@
 """Work away from the driver, in a process of its own."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import ray
@@ -63,11 +64,10 @@ class Aside:
 
         if self._team is None:
             self._team = self._hired()
-        try:
+        with ExitStack() as unless_done:
+            unless_done.callback(self.close)  # it may still be at work
             ((_, value),) = deal(self._team, [work], begin, lambda _: what, limit_s, lambda actor: actor.ready.remote())
-        except BaseException:
-            self.close()  # it may still be at work
-            raise
+            unless_done.pop_all()
         return value, others
 
     def _hired(self) -> Hired:
