@@ -25,7 +25,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.node_roles import LABEL
 from advdmd_ray.runs.scaling import ask
 from benchmarks.endurance.fake_autoscaler import FakeCluster, NodeType, autoscaling, free_port
-from benchmarks.endurance.one_run import OneRun, running, value
+from benchmarks.endurance.one_run import OneRun, running, staff_of, value
 from benchmarks.endurance.processes import found
 from benchmarks.endurance.tiny import PER_CYCLE, tiny_settings, write_teacher
 
@@ -69,7 +69,7 @@ def _scaled_and_killed(folder: Path, cluster: FakeCluster) -> dict[str, Any]:
         its = RunFolder(folder / "run")
         ask(its.path, {"rollout": MORE}, PATIENCE_S)
         node = _seconds_until(lambda: _nodes() == ALL + 1)
-        up = node + _seconds_until(lambda: _up(its) == MORE)
+        up = node + _seconds_until(lambda: staff_of(its)["up"] == MORE)
         where = _places(cluster, run.process.pid)
         ask(its.path, {"rollout": 1}, PATIENCE_S)
         down = _seconds_until(lambda: _nodes() < ALL + 1)
@@ -89,11 +89,6 @@ def _scaled_and_killed(folder: Path, cluster: FakeCluster) -> dict[str, Any]:
 
 def _trains(run: OneRun) -> bool | None:
     return True if value(run.metrics(), "advdmd_run_cycle") else None
-
-
-def _up(folder: RunFolder) -> int:
-    """Rollout actors that are up, as the run says."""
-    return json.loads(folder.staff.read_text(encoding="utf-8"))["staff"]["rollout"]["up"]
 
 
 def _folder(folder: Path) -> Path:

@@ -1,5 +1,6 @@
-"""One run over Ray as a process of its own, and what its /metrics says."""
+"""One run over Ray as a process of its own, and what its /metrics and its folder say."""
 
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from advdmd_ray.runs.folder import RunFolder
 from benchmarks.endurance.processes import MARK
 
 Found = TypeVar("Found")
@@ -88,3 +90,8 @@ def begun(module: str, arguments: Sequence[str], log: Path, mark: str) -> OneRun
             env=os.environ | {MARK: mark},
         )
     return OneRun(process, log, mark)
+
+
+def staff_of(run: RunFolder) -> Mapping[str, int]:
+    """How many rollout actors are asked for, up, coming and leaving, as the run says."""
+    return json.loads(run.staff.read_text(encoding="utf-8"))["staff"]["rollout"]

@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.scaling import ask
+from benchmarks.endurance.one_run import staff_of
 from benchmarks.endurance.sleeping import (
     LOOK_S,
     PATIENCE_S,
@@ -41,7 +42,7 @@ HEAD_CPUS, NODE_CPUS = 2, 3
 """Of the first node: 1 actor, 1 rank and 1 reward worker; of the second: 3 actors."""
 COUNTS = (4, 2, 6)
 MOST = 4
-"""Actors that there is room for on both nodes."""
+"""Actors for which both nodes have CPUs, if what is left of each is whole."""
 ITSELF = ("autoscale.enabled=true", f"autoscale.rollout_max={MOST}", "autoscale.window_s=15", "autoscale.cool_down_s=5")
 ITSELF_S = 180.0
 
@@ -83,7 +84,7 @@ class Operator:
                 time.sleep(NO_ROOM_S)
                 asked = time.time()
                 self._cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES)
-            until(lambda count=count: self._staff() == (count, 0))
+            until(lambda count=count: self._settled_at(count))
             seen.append(self._watch(count, time.time() - asked))
         return seen
 
@@ -92,9 +93,9 @@ class Operator:
         time.sleep(self._watch_s)
         return Watched(began, time.time(), actors, effect_s)
 
-    def _staff(self) -> tuple[int, int]:
-        rollout = json.loads(self._run.staff.read_text())["staff"]["rollout"]
-        return rollout["up"], rollout["leaving"]
+    def _settled_at(self, count: int) -> bool:
+        there = staff_of(self._run)
+        return (there["up"], there["leaving"]) == (count, 0)
 
 
 class Onlooker:
@@ -114,7 +115,7 @@ class Onlooker:
         looks = []
         end = time.time() + self._watch_s
         while time.time() < end:
-            looks.append((time.time(), json.loads(self._run.staff.read_text())["staff"]["rollout"]["up"]))
+            looks.append((time.time(), staff_of(self._run)["up"]))
             time.sleep(LOOK_S)
         return stretches(looks)
 
@@ -148,13 +149,14 @@ def main() -> None:
     folder.mkdir(parents=True)
     logging.basicConfig(level=logging.INFO)
     with cluster_of(HEAD_CPUS, NODE_CPUS) as cluster:
-        own = ("rollout.actors=1", "rollout.groups_per_cycle=8", f"ray.address={cluster.address}")
-        config = Loop("digits", 10_000, (*SETTINGS, *own, *(ITSELF if args.itself else ()))).config(folder)
+        own = ["rollout.actors=1", "rollout.groups_per_cycle=8", f"ray.address={cluster.address}"]
+        own += ITSELF if args.itself else ()
+        config = Loop("digits", 10_000, (*SETTINGS, *own)).config(folder)
 
-        def watched(run: RunFolder) -> list[Watched]:
-            return Onlooker(run, ITSELF_S).work() if args.itself else Operator(run, cluster, args.watch).work()
+        def beside(run: RunFolder) -> Operator | Onlooker:
+            return Onlooker(run, ITSELF_S) if args.itself else Operator(run, cluster, args.watch)
 
-        seen = trained(config, SLEEP_S, watched)
+        seen = trained(config, SLEEP_S, lambda run: beside(run).work())
     text = json.dumps(made_here() | document(RunFolder(config.folder), seen), indent=1) + "\n"
     (folder / "scaling.json").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
