@@ -24,6 +24,9 @@ RIVALS ?=
 # How long a storm is, and its seed: make chaos CHAOS="--minutes 10 --seed 7"
 CHAOS ?= --minutes 3 --seed 7
 
+# Where the environment forbids bytecode, each of the many processes that tests start would compile the package.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+
 .PHONY: help venv demo test test-wide schedules lint format types layers check pretrain bench bench-memory bench-profile bench-gpu chaos clean
 
 help: ## List the targets
@@ -62,10 +65,10 @@ chaos: $(STAMP) ## Kill and stop a run's processes and nodes one after another, 
 	@$(BIN)/python -m benchmarks.endurance.storm $(CHAOS)
 
 test: $(STAMP) ## Run the test suite, two files at a time; the ten slowest tests are named
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+	@$(PYTEST)
 
 test-wide: $(STAMP) ## Run the same laws on further families, seeds and sizes, which the suite leaves out
-	@$(BIN)/python -m pytest -m wide -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+	@$(PYTEST) -m wide
 
 schedules: $(STAMP) ## Run the controller through 10,000 random schedules of faults (minutes; ARGS="--schedules 500 --seed 8")
 	@PYTHONPATH="$(CURDIR)/tests/support" $(BIN)/python -m schedules $(ARGS)

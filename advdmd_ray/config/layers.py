@@ -113,8 +113,8 @@ def settings_of(model: type[BaseModel]) -> list[str]:
 def unknown(key: str, model: type[BaseModel]) -> str:
     """What to say of a `section`, or `section.key`, that the model does not have."""
     section, dot, name = key.partition(".")
-    if key in _GONE or section in _ELSEWHERE:
-        return _GONE.get(key) or _ELSEWHERE[section]
+    if said := _GONE.get(key, _ELSEWHERE.get(section)):
+        return said
     if not model.model_fields:
         return f"unknown key {key}; no settings are taken here, remove it"
     settings = settings_of(model)

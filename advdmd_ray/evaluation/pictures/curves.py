@@ -269,7 +269,7 @@ def _texts(axes: "Axes", series: Mapping[str, Curve], errors: float | None) -> b
     sides = {side: by_label(_of_side(series, side), _AGREEMENT, "level") for side in LABEL_VALUES["side"]}
     for (side, levels), style in zip(sides.items(), ("-", "--"), strict=True):
         for (level, curve), colour in zip(levels.items(), _COLOURS * len(levels), strict=False):
-            label = _level_name(level, list(levels)) if style == "-" else None
+            label = _level_name(level, list(levels)) if side == "real" else None
             axes.plot(curve.cycles, curve.values, color=colour, ls=style, lw=1.5, label=label)
         axes.plot([], [], color="#777777", ls=style, lw=1.5, label=f"{side} states")
     known = [curve for key, curve in series.items() if parse_key(key)[0] == f"{_AGREEMENT}_error"]
