@@ -3,6 +3,7 @@
 What the package tells from headers, such as the memory that a role needs, it tells of these too; they take no room.
 """
 
+import functools
 import json
 import struct
 from collections.abc import Mapping
@@ -25,9 +26,7 @@ BESIDE = 1000
 def write_headers(model: Model, folder: Path) -> Path:
     """Writes the folder of a model's pipeline and gives it back."""
     (family,) = (family for family in FAMILIES if family.name == model.family)
-    with torch.device("meta"):
-        transformer = transformer_class(family).from_config(dict(model.transformer))
-    shapes = {key: tuple(tensor.shape) for key, tensor in transformer.state_dict().items()}
+    shapes = _shapes(family, json.dumps(dict(model.transformer)))
     _weights(folder, "transformer", model.transformer, shapes, "diffusion_pytorch_model")
     index: dict[str, Any] = {"_class_name": family.pipeline, "transformer": ["diffusers", family.transformer]}
     for component in (*family.components, *family.optional):
@@ -35,6 +34,14 @@ def write_headers(model: Model, folder: Path) -> Path:
             index[component] = _other(folder, family, component, model)
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+@functools.cache
+def _shapes(family: Family, transformer: str) -> Mapping[str, tuple[int, ...]]:
+    """Of a transformer's tensors, by its configuration as JSON; to make its modules takes seconds."""
+    with torch.device("meta"):
+        network = transformer_class(family).from_config(json.loads(transformer))
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
 
 
 def _other(folder: Path, family: Family, component: str, model: Model) -> list[str]:

@@ -5,6 +5,7 @@ import functools
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -21,12 +22,14 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Annotated shapes and types become run-time checks in the packages that do arithmetic.
+# Annotated shapes and types become run-time checks in the modules that do arithmetic. Those that read the files of
+# pipelines have none: a check of each entry of each header takes longer than the reading.
 jaxtyping.install_import_hook(
     [
         "advdmd_ray.diffusion",
         "advdmd_ray.losses",
-        "advdmd_ray.models",
+        *(f"advdmd_ray.models.{name}" for name in ("codec", "discriminator", "features", "lora", "merging", "tiny")),
+        *(f"advdmd_ray.models.families.{name}" for name in ("base", "flux", "qwen_image", "sd3", "z_image")),
         "advdmd_ray.stations.records",
         "advdmd_ray.stations.rollout",
         "advdmd_ray.stations.reward",
@@ -47,11 +50,17 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_runtest_logfinish() -> None:
-    """A run that a test made has thawed at its end what it froze, and the suite's modules with it."""
-    if gc.get_freeze_count() == 0:
-        gc.collect(1)
-        gc.freeze()
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """The suite's modules are among what the collector looks at, as in a process that froze nothing.
+
+    Whoever thaws the heap asks for this; to look after every test whether one did would take longer than most of them.
+    """
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
+    gc.collect(1)
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

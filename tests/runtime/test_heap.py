@@ -1,18 +1,12 @@
 """The frozen heap: whose it is, and for how long."""
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 
 from advdmd_ray.runtime.heap import frozen_heap
 
-
-@pytest.fixture(autouse=True)
-def _thawed() -> Iterator[None]:
-    gc.unfreeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("thawed")
 
 
 class Node:

@@ -431,6 +431,7 @@ def test_a_prompt_whose_groups_are_never_finite_goes_to_quarantine_and_the_run_o
     assert final_bytes(run) != final_bytes(finished), "another prompt was learned from"
 
 
+@pytest.mark.usefixtures("thawed")
 def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_its_end(
     tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -439,7 +440,6 @@ def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_
 
     run = config(tmp_path, tiny_pipeline, run={"cycles": 1}, metrics={"port": 0}, evaluation={"samples": 20})
     monkeypatch.setattr(local, "draw_here", broken)
-    gc.unfreeze()  # what the suite keeps away from its own collections
     with claim(Start(run.folder, None, None, "")), launched(run, in_this_process) as controller:
         assert gc.get_freeze_count() > 0  # the loops are not held up by what the start left behind
         controller.run()

@@ -1,9 +1,13 @@
-"""The tiny pipeline of each family as a folder, written once."""
+"""The tiny pipeline of each family: as a folder, written once, and in memory, loaded once."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from advdmd_ray.models.families.base import Pipeline
+from advdmd_ray.models.pipeline import load_pipeline
 from tiny_families import BUILDERS, write_family
 
 
@@ -14,6 +18,25 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def family_folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders by family, which stay when the next family has its turn."""
+    home = tmp_path_factory.mktemp("families")
+    return functools.cache(lambda name: write_family(name, home / name))
+
+
+@pytest.fixture(scope="session")
+def family_folder(family: str, folder_of: Callable[[str], Path]) -> Path:
     """The family's pipeline folder."""
-    return write_family(family, tmp_path_factory.mktemp("families") / family)
+    return folder_of(family)
+
+
+@pytest.fixture(scope="session")
+def pipeline_of(folder_of: Callable[[str], Path]) -> Callable[[str], Pipeline]:
+    """Loaded pipelines by family."""
+    return functools.cache(lambda name: load_pipeline(folder_of(name)))
+
+
+@pytest.fixture(scope="session")
+def family_pipeline(family: str, pipeline_of: Callable[[str], Pipeline]) -> Pipeline:
+    """The family's pipeline; a test that changes it loads one of its own."""
+    return pipeline_of(family)

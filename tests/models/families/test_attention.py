@@ -1,6 +1,8 @@
 """The choice of an attention backend."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,8 @@ from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.runs.parts.networks import build_denoiser
-from tiny_families import write_family
 
 
 def _config(folder: Path, attention: str | None) -> Config:
@@ -26,7 +26,9 @@ def _velocity(folder: Path, denoiser: Denoiser, prompts: Conditioning) -> torch.
         return denoiser(x, torch.tensor([0.3, 0.8]), prompts)
 
 
-def test_the_backend_is_that_of_the_configuration_and_computes_the_same(family: str, family_folder: Path) -> None:
+def test_the_backend_is_that_of_the_configuration_and_computes_the_same(
+    family: str, family_folder: Path, family_pipeline: Any
+) -> None:
     config = _config(family_folder, "_native_math")
     if family == "sd3":
         with pytest.raises(UserError, match=r"SD3Transformer2DModel always uses torch's own attention; leave"):
@@ -35,14 +37,14 @@ def test_the_backend_is_that_of_the_configuration_and_computes_the_same(family: 
     chosen = build_denoiser(config)
     used = {part.processor._attention_backend for part in chosen.transformer.modules() if hasattr(part, "processor")}
     assert used == {"_native_math"}
-    prompts = encode_prompts(load_pipeline(family_folder), ["a red fox above the boat", "a fox"], 300)
+    prompts = encode_prompts(family_pipeline, ["a red fox above the boat", "a fox"], 300)
     whole = _velocity(family_folder, build_denoiser(_config(family_folder, None)), prompts)
     torch.testing.assert_close(_velocity(family_folder, chosen, prompts), whole, rtol=0, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_family("flux", tmp_path_factory.mktemp("flux") / "teacher")
+@pytest.fixture
+def flux(folder_of: Callable[[str], Path]) -> Path:
+    return folder_of("flux")
 
 
 def test_the_choice_is_of_one_network_and_not_of_the_process(flux: Path) -> None:

@@ -1,6 +1,7 @@
 """In parts, with activations made again, or in bfloat16: what a network computes is the same but for rounding."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,17 +13,17 @@ from advdmd_ray.models.families.base import Adapter, Execution, TransformerDenoi
 from advdmd_ray.models.features import TokenReader
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, is_adapter
-from advdmd_ray.models.pipeline import load_denoiser, load_pipeline
+from advdmd_ray.models.pipeline import load_denoiser
 from advdmd_ray.models.text import encode_prompts
 
 Inputs = tuple[torch.Tensor, torch.Tensor, Conditioning]
 
 
-@pytest.fixture
-def inputs(family_folder: Path) -> Inputs:
-    info, pipeline = inspect_pipeline(family_folder, (32, 48)), load_pipeline(family_folder)
+@pytest.fixture(scope="module")
+def inputs(family_folder: Path, family_pipeline: Any) -> Inputs:
+    info = inspect_pipeline(family_folder, (32, 48))
     generator = torch.Generator().manual_seed(0)
-    prompts = encode_prompts(pipeline, ["a red fox above the boat", "a fox", "the boat"], 300)
+    prompts = encode_prompts(family_pipeline, ["a red fox above the boat", "a fox", "the boat"], 300)
     rows = torch.tensor([0, 1, 2, 0, 1])
     return (
         torch.randn(5, *info.latent.shape, generator=generator),
@@ -39,11 +40,20 @@ def _gradients(denoiser: TransformerDenoiser, inputs: Inputs) -> tuple[torch.Ten
     )
 
 
+@pytest.fixture(scope="module")
+def of_the_whole(family_folder: Path, inputs: Inputs) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Velocity and gradients of a network that does all at once and keeps its activations."""
+    return _gradients(load_denoiser(family_folder), inputs)
+
+
 @pytest.mark.parametrize("micro_batch", [1, 2, 5, None])
 def test_parts_give_the_velocities_and_gradients_of_the_whole(
-    family_folder: Path, inputs: Inputs, micro_batch: int | None
+    family_folder: Path,
+    inputs: Inputs,
+    of_the_whole: tuple[torch.Tensor, list[torch.Tensor]],
+    micro_batch: int | None,
 ) -> None:
-    whole, gradients = _gradients(load_denoiser(family_folder), inputs)
+    whole, gradients = of_the_whole
     parted = load_denoiser(family_folder, execution=Execution(micro_batch=micro_batch))
     sizes: list[int] = []
     parted.transformer.register_forward_pre_hook(lambda *_: sizes.append(1))
@@ -91,8 +101,10 @@ def test_both_halves_of_a_guided_image_are_in_one_part(micro_batch: int | None) 
         assert with_text.all()
 
 
-def test_activations_made_again_give_the_same_gradients(family_folder: Path, inputs: Inputs) -> None:
-    whole, gradients = _gradients(load_denoiser(family_folder), inputs)
+def test_activations_made_again_give_the_same_gradients(
+    family_folder: Path, inputs: Inputs, of_the_whole: tuple[torch.Tensor, list[torch.Tensor]]
+) -> None:
+    whole, gradients = of_the_whole
     frugal = load_denoiser(family_folder)
     frugal.transformer.enable_gradient_checkpointing()
     calls: list[int] = []

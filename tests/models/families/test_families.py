@@ -1,5 +1,7 @@
 """Every family's adapter against the loop of the family's own diffusers pipeline."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +74,9 @@ def _as_we_have_it(state: torch.Tensor, info: PipelineInfo) -> torch.Tensor:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("with_guidance", [False, True])
 def test_the_velocity_is_what_the_pipeline_computes_inside_its_own_loop(
-    family: str, family_folder: Path, size: tuple[int, int], with_guidance: bool
+    family: str, family_folder: Path, family_pipeline: Any, size: tuple[int, int], with_guidance: bool
 ) -> None:
-    info, pipeline = inspect_pipeline(family_folder, size), load_pipeline(family_folder)
+    info, pipeline = inspect_pipeline(family_folder, size), family_pipeline
     ways = adapter(info.family)
     loop = Loop(pipeline, info, GUIDED[family] if with_guidance else ways.unguided(1.0))
     conditioning = encode_prompts(pipeline, PROMPTS, LENGTH)
@@ -95,8 +97,8 @@ def test_a_call_with_guidance_is_what_a_user_of_the_pipeline_writes(family: str,
     assert adapter(inspect_pipeline(family_folder).family).guided_call(GUIDANCE, len(PROMPTS)) == GUIDED[family]
 
 
-def test_guidance_changes_the_velocity(family_folder: Path) -> None:
-    info, pipeline = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder)
+def test_guidance_changes_the_velocity(family_folder: Path, family_pipeline: Any) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 32)), family_pipeline
     conditioning, empty = encode_prompts(pipeline, PROMPTS, LENGTH), unconditional(pipeline, LENGTH)
     x, t = torch.randn(2, *info.latent.shape), torch.full((2,), 0.7)
     weak, strong = (adapter(info.family).guided(denoiser_of(pipeline, 1.0), empty, w) for w in (1.0, 5.0))
@@ -105,17 +107,18 @@ def test_guidance_changes_the_velocity(family_folder: Path) -> None:
 
 
 def test_levels_are_those_of_the_pipelines_scheduler(family: str, family_folder: Path) -> None:
+    pipeline = load_pipeline(family_folder)
+    pipeline.scheduler.register_to_config(shift_terminal=None)
     for size in SIZES:
-        info, pipeline = inspect_pipeline(family_folder, size), load_pipeline(family_folder)
-        pipeline.scheduler.register_to_config(shift_terminal=None)
+        info = inspect_pipeline(family_folder, size)
         loop = Loop(pipeline, info, adapter(info.family).unguided(1.0))
         expected = shift_sigmas(torch.tensor(SIGMAS), info.scheduler_shift)
         torch.testing.assert_close(torch.tensor([sigma for _, sigma, _ in loop.seen]), expected, rtol=0, atol=1e-5)
         assert (info.scheduler_shift == 3.0) == (family in {"sd3", "z_image"})
 
 
-def test_a_prompt_is_worth_the_same_in_any_company(family_folder: Path) -> None:
-    info, pipeline = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder)
+def test_a_prompt_is_worth_the_same_in_any_company(family_folder: Path, family_pipeline: Any) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 32)), family_pipeline
     together, alone = encode_prompts(pipeline, PROMPTS, LENGTH), encode_prompts(pipeline, PROMPTS[1:], LENGTH)
     x, t = torch.randn(1, *info.latent.shape), torch.tensor([0.7])
     denoiser = denoiser_of(pipeline)
@@ -128,8 +131,18 @@ def test_a_prompt_is_worth_the_same_in_any_company(family_folder: Path) -> None:
     assert summaries[0].shape[1] == denoiser.summary_width
 
 
-def test_a_table_of_longer_prompts_changes_nothing(family: str, family_folder: Path) -> None:
-    info, pipeline = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder)
+@contextmanager
+def watched(network: torch.nn.Module, watch: Callable[..., None]) -> Iterator[None]:
+    """What a network is given goes to `watch` first."""
+    handle = network.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def test_a_table_of_longer_prompts_changes_nothing(family: str, family_folder: Path, family_pipeline: Any) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 32)), family_pipeline
     rows, denoiser = encode_prompts(pipeline, PROMPTS, LENGTH), denoiser_of(pipeline)
     x, t = torch.randn(2, *info.latent.shape), torch.full((2,), 0.7)
     seen: list[torch.Size] = []
@@ -138,8 +151,7 @@ def test_a_table_of_longer_prompts_changes_nothing(family: str, family_folder: P
         if "encoder_hidden_states" in given:
             seen.append(given["encoder_hidden_states"].shape)
 
-    denoiser.transformer.register_forward_pre_hook(watch, with_kwargs=True)
-    with torch.no_grad():
+    with torch.no_grad(), watched(denoiser.transformer, watch):
         velocity = denoiser(x, t, rows)
         if rows.mask is None:  # the network takes all tokens: those, and no others, are what the pipeline gives it
             assert seen == [rows.embeds.shape]
@@ -153,9 +165,9 @@ def test_a_table_of_longer_prompts_changes_nothing(family: str, family_folder: P
 
 
 def test_attention_is_given_no_mask_where_prompts_are_alike_in_length(
-    family: str, family_folder: Path, monkeypatch: pytest.MonkeyPatch
+    family_folder: Path, family_pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info, pipeline = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder)
+    info, pipeline = inspect_pipeline(family_folder, (32, 32)), family_pipeline
     rows, masks = encode_prompts(pipeline, PROMPTS, LENGTH), []
     attention = torch.nn.functional.scaled_dot_product_attention
 
@@ -178,8 +190,10 @@ def test_attention_is_given_no_mask_where_prompts_are_alike_in_length(
     torch.testing.assert_close(parts, together, rtol=0, atol=1e-5)
 
 
-def test_features_are_those_inside_the_whole_network_and_later_blocks_do_not_run(family_folder: Path) -> None:
-    info, pipeline = inspect_pipeline(family_folder, (32, 64)), load_pipeline(family_folder)
+def test_features_are_those_inside_the_whole_network_and_later_blocks_do_not_run(
+    family_folder: Path, family_pipeline: Any
+) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 64)), family_pipeline
     conditioning, denoiser = encode_prompts(pipeline, PROMPTS, LENGTH), denoiser_of(pipeline)
     x, t = torch.randn(2, *info.latent.shape), torch.tensor([0.3, 0.7])
     wanted = [0, info.layers - 2]
@@ -211,11 +225,13 @@ def test_a_shortened_network_has_the_weights_of_the_whole_and_none_behind_its_la
     assert len(cut_after(short, 0).blocks) == 1
 
 
-def test_latents_and_images_are_turned_into_each_other_as_the_pipeline_does(family: str, family_folder: Path) -> None:
-    info, pipeline = inspect_pipeline(family_folder, (32, 64)), load_pipeline(family_folder)
+def test_latents_and_images_are_turned_into_each_other_as_the_pipeline_does(
+    family: str, family_folder: Path, family_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info, pipeline = inspect_pipeline(family_folder, (32, 64)), family_pipeline
     latents = torch.randn(1, *info.latent.shape)
     given = packed(latents) if info.family.packing == 4 else latents
-    pipeline.scheduler.step = lambda _velocity, _time, _state, **_: (given,)
+    monkeypatch.setattr(pipeline.scheduler, "step", lambda _velocity, _time, _state, **_: (given,))
     (image,) = pipeline(
         list(PROMPTS[:1]), sigmas=[1.0, 0.5], max_sequence_length=LENGTH, height=32, width=64, output_type="np",
         return_dict=False, **adapter(info.family).unguided(1.0),
@@ -258,10 +274,9 @@ def test_every_registered_family_has_an_adapter_and_diffusers_classes(known: Any
     assert hasattr(diffusers, known.transformer)
 
 
-def test_a_loaded_pipeline_finds_its_adapter(family: str, family_folder: Path) -> None:
-    pipeline = load_pipeline(family_folder)
-    assert adapter_of(pipeline) is adapter(inspect_pipeline(family_folder).family)
-    assert adapter_of(pipeline).__class__.__module__.endswith(f".{family}")
+def test_a_loaded_pipeline_finds_its_adapter(family: str, family_folder: Path, family_pipeline: Any) -> None:
+    assert adapter_of(family_pipeline) is adapter(inspect_pipeline(family_folder).family)
+    assert adapter_of(family_pipeline).__class__.__module__.endswith(f".{family}")
 
 
 @pytest.mark.parametrize("size", [(36, 32), (32, 8), (256, 256)])
@@ -274,9 +289,9 @@ def test_a_size_that_the_model_has_not_is_refused(family: str, family_folder: Pa
 
 
 def test_images_are_decoded_and_encoded_in_parts_as_in_one(
-    family_folder: Path, monkeypatch: pytest.MonkeyPatch
+    family_folder: Path, family_pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info, codec = inspect_pipeline(family_folder, (32, 32)), load_pipeline(family_folder, parts="codec")
+    info, codec = inspect_pipeline(family_folder, (32, 32)), family_pipeline
     latents, images = torch.randn(5, *info.latent.shape), torch.rand(5, 3, 32, 32) * 2 - 1
     whole = image_decoder(codec)(latents), image_encoder(codec)(images)
     monkeypatch.setattr(pipeline, "DECODED_AT_ONCE", 2 * info.latent.height * info.latent.width)
@@ -285,8 +300,14 @@ def test_images_are_decoded_and_encoded_in_parts_as_in_one(
         torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
 
 
-def test_parts_of_a_pipeline_are_what_is_needed_and_do_what_the_whole_does(family_folder: Path) -> None:
-    whole, text, codec = (load_pipeline(family_folder, parts=parts) for parts in ("all", "text", "codec"))
+def test_parts_of_a_pipeline_are_what_is_needed_and_do_what_the_whole_does(
+    family_folder: Path, family_pipeline: Any
+) -> None:
+    whole, text, codec = (
+        family_pipeline,
+        load_pipeline(family_folder, parts="text"),
+        load_pipeline(family_folder, parts="codec"),
+    )
     assert text.transformer is text.vae is codec.transformer is codec.text_encoder is None
     ours, theirs = (encode_prompts(one, PROMPTS, LENGTH) for one in (text, whole))
     assert torch.equal(ours.embeds, theirs.embeds)
@@ -295,8 +316,10 @@ def test_parts_of_a_pipeline_are_what_is_needed_and_do_what_the_whole_does(famil
 
 
 @pytest.mark.parametrize("steps", [2, 5])
-def test_a_teacher_is_sampled_at_the_levels_of_its_pipeline(family: str, family_folder: Path, steps: int) -> None:
-    info, loaded = inspect_pipeline(family_folder, SIZES[1]), load_pipeline(family_folder)
+def test_a_teacher_is_sampled_at_the_levels_of_its_pipeline(
+    family: str, family_folder: Path, family_pipeline: Any, steps: int
+) -> None:
+    info, loaded = inspect_pipeline(family_folder, SIZES[1]), family_pipeline
     # SD3's pipeline alone does not start from uniform levels by itself.
     uniform = {"sigmas": [1 - k / steps for k in range(steps)]} if family == "sd3" else {"num_inference_steps": steps}
     loaded(

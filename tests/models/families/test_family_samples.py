@@ -1,6 +1,7 @@
 """A teacher's images against those of its own pipeline, from the same noise."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,15 @@ from advdmd_ray.evaluation.place import place_of
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import packed
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import load_pipeline
 
 PROMPTS, SEEDS, STEPS, SIZE = ["a red fox above the boat", "a fox"], [1, 2], 4, (32, 64)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_a_teachers_images_are_those_of_its_pipeline(family: str, family_folder: Path, guidance: float) -> None:
-    info, pipeline = inspect_pipeline(family_folder, SIZE), load_pipeline(family_folder)
+def test_a_teachers_images_are_those_of_its_pipeline(
+    family: str, family_folder: Path, family_pipeline: Any, guidance: float
+) -> None:
+    info, pipeline = inspect_pipeline(family_folder, SIZE), family_pipeline
     ways, noise = adapter(info.family), group_noise(info.latent.shape, SEEDS, "initial")
     ours = FolderSampler(str(family_folder), place_of("cpu"), steps=STEPS, guidance=guidance, pixels=SIZE)
     levels = {"sigmas": [1 - k / STEPS for k in range(STEPS)]} if family == "sd3" else {"num_inference_steps": STEPS}

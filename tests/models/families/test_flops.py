@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from advdmd_ray.models.families.flops import Flops, count_flops, forward_flops
 from advdmd_ray.models.families.kept import backbone_of
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora
-from advdmd_ray.models.pipeline import load_denoiser, load_pipeline
+from advdmd_ray.models.pipeline import load_denoiser
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.runs.needs.memory import sizes_of
 from full_size import write_full_size
@@ -26,8 +27,8 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 class Counted:
     """A family's tiny network: the operations that we tell, and those that torch counts."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
-        self._prompts = encode_prompts(load_pipeline(folder), ["a red fox above the"] * ROWS, 64)
+    def __init__(self, folder: Path, pipeline: Any, rank: int) -> None:
+        self._prompts = encode_prompts(pipeline, ["a red fox above the"] * ROWS, 64)
         info, text = inspect_pipeline(folder, (128, 128)), self._prompts.embeds.shape[1]
         backbone = backbone_of(info, text - 16 if info.family.name == "sd3" else text)
         self.told = forward_flops(info, backbone, rank=rank, targets=TARGETS)
@@ -56,8 +57,10 @@ def back_to_image(image: Tensor, velocity: Tensor) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 4], ids=["whole", "adapters"])
-def test_passes_of_each_family_have_the_operations_that_torch_counts(family_folder: Path, rank: int) -> None:
-    counted = Counted(family_folder, rank)
+def test_passes_of_each_family_have_the_operations_that_torch_counts(
+    family_folder: Path, family_pipeline: Any, rank: int
+) -> None:
+    counted = Counted(family_folder, family_pipeline, rank)
     told = counted.told
     # The convolution that cuts SD3's image in patches, and maps of one vector, are a larger share of a tiny network.
     assert counted.made() == pytest.approx(told.forward, rel=0.05)

@@ -8,6 +8,7 @@ as GPUs have them under autocast; CPUs have SD3's in bfloat16.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from advdmd_ray.models.families.kept import ATTENTION, BFLOAT16, CLIP_TOKENS, FL
 from advdmd_ray.models.families.registry import FAMILIES
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora
-from advdmd_ray.models.pipeline import load_denoiser, load_pipeline
+from advdmd_ray.models.pipeline import load_denoiser
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.runs.needs.activations import forward_bytes, graph_bytes
+from benchmarks.headers import write_headers
+from benchmarks.models import Model
 from full_size import MODELS, write_full_size
 from held_tensors import Live, Saved, weights_of
 
@@ -52,8 +55,8 @@ def tiny(folder: Path, learns: str, *, checkpointing: bool = False) -> tuple[Tra
 
 
 @pytest.fixture(scope="module")
-def prompts(family_folder: Path) -> Conditioning:
-    return encode_prompts(load_pipeline(family_folder), ["a red fox above the"] * ROWS, LENGTH)
+def prompts(family_pipeline: Any) -> Conditioning:
+    return encode_prompts(family_pipeline, ["a red fox above the"] * ROWS, LENGTH)
 
 
 @pytest.fixture
@@ -105,13 +108,21 @@ TEXT = {"sd3": (333, 4096, 2048), "flux": (512, 4096, 768), "qwen_image": (256, 
 """Text tokens, their channels and those of the pooled prompt."""
 
 
-def without_data(recipe: str, dtype: torch.dtype, *, checkpointing: bool) -> tuple[TransformerDenoiser, Conditioning]:
-    """A full-size network and a prompt of fake tensors, which have shapes and storages of no memory."""
-    name = MODELS[recipe].family
+def with_fewer(recipe: str, times: int) -> Model:
+    """The recipe's model, of its own width, with so many times fewer blocks, which are alike and take time."""
+    model = MODELS[recipe]
+    blocks = ("num_layers", "num_single_layers")
+    few = {key: model.transformer[key] // times for key in blocks if key in model.transformer}
+    return replace(model, transformer={**model.transformer, **few})
+
+
+def without_data(model: Model, dtype: torch.dtype, *, checkpointing: bool) -> tuple[TransformerDenoiser, Conditioning]:
+    """A network of full width and a prompt of fake tensors, which have shapes and storages of no memory."""
+    name = model.family
     (family,) = (family for family in FAMILIES if family.name == name)
     torch.set_default_dtype(dtype)
     try:
-        transformer = transformer_class(family).from_config(dict(MODELS[recipe].transformer))
+        transformer = transformer_class(family).from_config(dict(model.transformer))
     finally:
         torch.set_default_dtype(torch.float32)
     if checkpointing:
@@ -128,32 +139,33 @@ def of_many_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Conditioning, "trimmed", lambda rows: rows)
 
 
-def full_size_backbone(recipe: str, folder: Path) -> Backbone:
-    info = inspect_pipeline(write_full_size(recipe, folder), (1024, 1024))
+def full_size_backbone(model: Model, folder: Path) -> Backbone:
+    info = inspect_pipeline(write_headers(model, folder), (1024, 1024))
     return backbone_of(info, TEXT[info.family.name][0] - (CLIP_TOKENS if info.family.name == "sd3" else 0))
 
 
 @pytest.mark.usefixtures("of_many_lengths")
 @pytest.mark.filterwarnings(BFLOAT16_IS_SLOW)
 @pytest.mark.parametrize(
-    ("recipe", "dtype", "checkpointing"),
+    ("recipe", "times", "dtype", "checkpointing"),
     [
-        ("sd3_medium", torch.float32, False),
-        ("flux_dev_lora", torch.bfloat16, True),
-        ("qwen_image_lora_2step", torch.float32, False),
-        pytest.param("sd3_medium", torch.bfloat16, True, marks=pytest.mark.wide),
-        pytest.param("sd35_medium_lora", torch.float32, False, marks=pytest.mark.wide),
-        pytest.param("sd35_medium_lora", torch.bfloat16, True, marks=pytest.mark.wide),
-        pytest.param("flux_dev_lora", torch.float32, False, marks=pytest.mark.wide),
-        pytest.param("qwen_image_lora_2step", torch.bfloat16, True, marks=pytest.mark.wide),
+        ("sd3_medium", 6, torch.float32, False),
+        ("flux_dev_lora", 4, torch.bfloat16, True),
+        ("qwen_image_lora_2step", 12, torch.float32, False),
+        *(
+            pytest.param(recipe, 1, dtype, checkpointing, marks=pytest.mark.wide)
+            for recipe in ("sd3_medium", "sd35_medium_lora", "flux_dev_lora", "qwen_image_lora_2step")
+            for dtype, checkpointing in ((torch.float32, False), (torch.bfloat16, True))
+        ),
     ],
 )
 def test_a_full_size_graph_is_bounded_from_above(
-    recipe: str, dtype: torch.dtype, checkpointing: bool, tmp_path: Path
+    recipe: str, times: int, dtype: torch.dtype, checkpointing: bool, tmp_path: Path
 ) -> None:
-    backbone, product = full_size_backbone(recipe, tmp_path / "model"), FLOAT32 if dtype == torch.float32 else BFLOAT16
+    model, product = with_fewer(recipe, times), FLOAT32 if dtype == torch.float32 else BFLOAT16
+    backbone = full_size_backbone(model, tmp_path / "model")
     with FakeTensorMode(allow_non_fake_inputs=True):
-        denoiser, prompt = without_data(recipe, dtype, checkpointing=checkpointing)
+        denoiser, prompt = without_data(model, dtype, checkpointing=checkpointing)
         x, live = torch.randn(1, 16, 128, 128).requires_grad_(True), Live(weights_of(denoiser))
         with live:
             torch.autograd.grad(denoiser(x, torch.rand(1), prompt).sum(), x)
@@ -164,20 +176,22 @@ def test_a_full_size_graph_is_bounded_from_above(
 @pytest.mark.usefixtures("of_many_lengths")
 @pytest.mark.filterwarnings(BFLOAT16_IS_SLOW)
 @pytest.mark.parametrize(
-    ("recipe", "dtype"),
+    ("recipe", "times", "dtype"),
     [
-        ("sd3_medium", torch.float32),
-        ("flux_dev_lora", torch.bfloat16),
-        pytest.param("sd3_medium", torch.bfloat16, marks=pytest.mark.wide),
-        pytest.param("flux_dev_lora", torch.float32, marks=pytest.mark.wide),
-        pytest.param("qwen_image_lora_2step", torch.float32, marks=pytest.mark.wide),
-        pytest.param("qwen_image_lora_2step", torch.bfloat16, marks=pytest.mark.wide),
+        ("sd3_medium", 6, torch.float32),
+        ("flux_dev_lora", 6, torch.bfloat16),
+        *(
+            pytest.param(recipe, 1, dtype, marks=pytest.mark.wide)
+            for recipe in ("sd3_medium", "flux_dev_lora", "qwen_image_lora_2step")
+            for dtype in (torch.float32, torch.bfloat16)
+        ),
     ],
 )
-def test_a_full_size_forward_is_bounded_from_above(recipe: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    backbone, product = full_size_backbone(recipe, tmp_path / "model"), FLOAT32 if dtype == torch.float32 else BFLOAT16
+def test_a_full_size_forward_is_bounded_from_above(recipe: str, times: int, dtype: torch.dtype, tmp_path: Path) -> None:
+    model, product = with_fewer(recipe, times), FLOAT32 if dtype == torch.float32 else BFLOAT16
+    backbone = full_size_backbone(model, tmp_path / "model")
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        denoiser, prompt = without_data(recipe, dtype, checkpointing=False)
+        denoiser, prompt = without_data(model, dtype, checkpointing=False)
         x, live = torch.randn(1, 16, 128, 128), Live(weights_of(denoiser))
         with live:
             denoiser(x, torch.rand(1), prompt)
@@ -190,7 +204,7 @@ def test_every_family_says_what_its_blocks_keep(family: str) -> None:
 
 
 def test_features_run_the_first_blocks_only(tmp_path: Path) -> None:
-    backbone = full_size_backbone("sd35_medium_lora", tmp_path / "model")
+    backbone = full_size_backbone(MODELS["sd35_medium_lora"], tmp_path / "model")
     assert (len(backbone.first(None)), len(backbone.first(17))) == (24, 17)
     # The first 13 blocks have a second attention.
     dual, plain = backbone.blocks[12].whole, backbone.blocks[13].whole

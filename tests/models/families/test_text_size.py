@@ -1,13 +1,13 @@
 """The size of an encoded text, told before anything is encoded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from advdmd_ray.models.families.text_size import text_elements
 from advdmd_ray.models.folder import inspect_pipeline
-from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.stations.encoded_texts import Shard, arrow_bytes
 from full_size import write_full_size
@@ -15,9 +15,11 @@ from full_size import write_full_size
 LENGTH = 300
 
 
-def test_it_is_that_of_the_row_that_the_pipeline_gives_or_of_the_longest(family_folder: Path) -> None:
+def test_it_is_that_of_the_row_that_the_pipeline_gives_or_of_the_longest(
+    family_folder: Path, family_pipeline: Any
+) -> None:
     texts = ["a fox", "a red fox above the boat " * 30]
-    rows = encode_prompts(load_pipeline(family_folder, parts="text"), texts, LENGTH)
+    rows = encode_prompts(family_pipeline, texts, LENGTH)
     short, long = Shard(arrow_bytes(texts, rows), "rows").sizes()
     told = text_elements(inspect_pipeline(family_folder), LENGTH) * torch.float32.itemsize
     assert long == told
