@@ -1,8 +1,8 @@
 """Set up before any test module is imported: shapes are checked, draws repeat, one thread per process."""
 
-import copy
 import functools
 import gc
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -63,6 +63,14 @@ def thawed() -> Iterator[None]:
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def unchecked_records() -> Iterator[None]:
+    """The records of fake workers go unchecked: they have no arrays, and there are thousands a second."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained pipeline folder; its larger weights make a comparison mean something."""
@@ -75,6 +83,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A YAML text that was parsed is not parsed again: a comparison reads its bases for every rival and seed."""
     from advdmd_ray.config import reading  # noqa: PLC0415 - only tests of comparisons read so many
+    from advdmd_ray.config.parsing import parse_yaml  # noqa: PLC0415
 
-    parse = functools.cache(reading.parse_yaml)
-    monkeypatch.setattr(reading, "parse_yaml", lambda text: copy.deepcopy(parse(text)))
+    parse = functools.cache(lambda text: json.dumps(parse_yaml(text)))
+    monkeypatch.setattr(reading, "parse_yaml", lambda text: json.loads(parse(text)))

@@ -20,6 +20,8 @@ from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.runs.needs.compute import cycles_within, expected_costs
 from comparison_files import ADVDMD, CONFIGS, DMD, RESULTS, TWINFLOW, write_comparison
 
+pytestmark = pytest.mark.usefixtures("parsed_once")
+
 
 def jobs_of(folder: Path, pipeline: Path, **values: Any) -> tuple[Job, ...]:
     return plan_jobs(read_comparison(write_comparison(folder, pipeline, **values)), folder / "out")
@@ -243,7 +245,6 @@ def test_results_hang_on_the_trainers_own_settings(tmp_path: Path) -> None:
         claim_settings([job])
 
 
-@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize("mode", ["whole", "quick"])
 @pytest.mark.parametrize("name", ["shapes", "oracle", "ablation"])
 def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path: Path) -> None:
@@ -258,7 +259,6 @@ def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path
         assert any(cost.rl > 0 for cost in plan) == job.config.policy_gradient.enabled, job.name
 
 
-@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize(
     ("name", "without"), [("digits", set()), ("oracle", set()), ("shapes", set()), ("ablation", {"final_gan_levels"})]
 )

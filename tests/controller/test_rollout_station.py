@@ -50,8 +50,8 @@ def stage_of(
 @settings(max_examples=20)
 def test_an_actors_pace_is_that_of_its_network_or_of_its_hands(leases: int, hand_over: float, groups: int) -> None:
     costs = Costs(generate=1.0, hand_over=hand_over, score=0.0, cycle=0.0)
-    stage = VirtualStage(costs, actors=1, groups=groups, cycles=60, age=2, leases=leases)
-    pace = stage.run() / (60 * groups)
+    stage = VirtualStage(costs, actors=1, groups=groups, cycles=25, age=2, leases=leases)
+    pace = stage.run() / (25 * groups)
     assert pace == pytest.approx(max(1.0, (1.0 + hand_over) / leases), rel=0.05)
 
 
@@ -62,7 +62,7 @@ def test_groups_that_are_handed_over_at_once_have_the_ages_of_one_lease(
 ) -> None:
     def ages(leases: int) -> list[float]:
         stage = VirtualStage(
-            Costs(generate=generate, score=0.1, cycle=1.0), actors=actors, groups=4, cycles=12, age=3, leases=leases
+            Costs(generate=generate, score=0.1, cycle=1.0), actors=actors, groups=4, cycles=8, age=3, leases=leases
         )
         stage.run()
         return [sample.value for sample in stage.hub.samples if sample.name == "advdmd_buffer_policy_age"]
