@@ -78,10 +78,13 @@ def policy_means(
     student: Denoiser, setting: Setting, batch: LearnerBatch, actions: Actions
 ) -> Float[Tensor, "g s m c h w"]:
     """The student's mean of every given action, through the same kernel that the rollout used."""
-    return _means(student, setting, batch, actions.rows()).unflatten(0, actions.advantages.shape)
+    return action_means(student, setting, batch, actions.rows()).unflatten(0, actions.advantages.shape)
 
 
-def _means(student: Denoiser, setting: Setting, batch: LearnerBatch, rows: ActionRows) -> Float[Tensor, "b c h w"]:
+def action_means(
+    student: Denoiser, setting: Setting, batch: LearnerBatch, rows: ActionRows
+) -> Float[Tensor, "b c h w"]:
+    """The same of actions one after the other."""
     conditioning = setting.table.rows(batch.prompt_ids[rows.group])
     velocity = student(rows.states, batch.sigmas[rows.step], conditioning)
     order, means = [], []
@@ -137,7 +140,7 @@ def _policy_loss(
     student: Denoiser, setting: Setting, batch: LearnerBatch, rows: ActionRows, of: int
 ) -> tuple[Float[Tensor, ""], PolicyReport]:
     config = setting.config.policy_gradient
-    new, old = _means(student, setting, batch, rows), rows.means
+    new, old = action_means(student, setting, batch, rows), rows.means
     numel, std = new[0].numel(), batch.stds[rows.step]
     kappa = kl_per_element(new, old, std)
     stale = stale_mask(kappa.detach(), numel, config.stale_nats)

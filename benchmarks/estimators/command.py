@@ -15,7 +15,8 @@ from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.learner.batch import LearnerBatch
 from advdmd_ray.runtime.display import counted
 from benchmarks.estimators.document import Row, document, table
-from benchmarks.estimators.estimators import ESTIMATORS, Estimator
+from benchmarks.estimators.estimator import Estimator
+from benchmarks.estimators.estimators import ESTIMATORS
 from benchmarks.estimators.field import Field, Forwards
 from benchmarks.estimators.measure import changes, mean_cosine, turn_of
 from benchmarks.estimators.opening import checkpoint_at, open_field
@@ -94,13 +95,19 @@ class _Turns:
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], tuple[LearnerBatch, Forwards]] = {}
 
-    def get(self, place: Field, number: int) -> tuple[LearnerBatch, Forwards]:
+    def get(self, estimator: Estimator, place: Field, number: int) -> tuple[LearnerBatch, Forwards]:
         """A turn, and what actors ran forward for it."""
         config = place.config
-        key = (number, config.rollout.groups_per_cycle, config.rollout.group_size, config.reward.final_levels)
+        key = (
+            estimator.draws,
+            number,
+            config.rollout.groups_per_cycle,
+            config.rollout.group_size,
+            config.reward.final_levels,
+        )
         if key not in self._made:
             before = place.forwards.so_far
-            batch = place.turn(number)
+            batch = estimator.turn(place, number)
             self._made[key] = batch, place.forwards.so_far - before
         return self._made[key]
 
@@ -110,7 +117,7 @@ def _row(
 ) -> Row:
     made, actors = [], Forwards()
     for number in range(max(asked.turns, 1)):
-        batch, actors = turns.get(place, number)
+        batch, actors = turns.get(estimator, place, number)
         made.append(turn_of(place, estimator, batch))
         if asked.turns:
             told()

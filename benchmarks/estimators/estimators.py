@@ -1,9 +1,7 @@
 """Estimators: from an RL turn to the losses of its updates. A new one is a class with `updates` and a line below."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -16,33 +14,12 @@ from advdmd_ray.learner.batch import LearnerBatch
 from advdmd_ray.learner.parts import LossPart, in_parts
 from advdmd_ray.learner.policy import policy_means, policy_parts
 from advdmd_ray.learner.signal import SMALLEST_STD, RewardSignal
-from advdmd_ray.losses.advantage import advantages, group_summary, nominal_scale, within_std
+from advdmd_ray.losses.advantage import advantages, nominal_scale
 from advdmd_ray.losses.fake_score import noised
 from advdmd_ray.losses.policy_gradient import step_weights
+from benchmarks.estimators.branches import Branches
+from benchmarks.estimators.estimator import Estimator, open_advantages, spread_of
 from benchmarks.estimators.field import Field
-
-
-@dataclass(frozen=True)
-class Estimator(ABC):
-    """One way from an RL turn to gradients of the student.
-
-    Attributes:
-        title: What it is, for the table.
-        overrides: `section.key: value` over the checkpoint's settings, of the sections policy_gradient, rollout and
-            reward.
-    """
-
-    title: str
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-
-    @abstractmethod
-    def updates(self, place: Field, batch: LearnerBatch) -> Iterator[list[LossPart]]:
-        """The losses of the turn's updates in parts, each made when the one before is done; none without a signal.
-
-        Args:
-            place: The networks, under this estimator's settings.
-            batch: The turn.
-        """
 
 
 class PolicyGradient(Estimator):
@@ -51,7 +28,7 @@ class PolicyGradient(Estimator):
     def updates(self, place: Field, batch: LearnerBatch) -> Iterator[list[LossPart]]:
         """See `Estimator`; as `Learner` makes them."""
         config = place.config.policy_gradient
-        scaled = _advantages(place, batch)
+        scaled = open_advantages(place, batch)
         if float(scaled.abs().max()) == 0:
             return
         actions = Actions.of(batch, scaled)
@@ -98,7 +75,7 @@ class ForwardProcess(Estimator):
 
     def updates(self, place: Field, batch: LearnerBatch) -> Iterator[list[LossPart]]:
         """See `Estimator`: one."""
-        whole = _advantages(place, batch)[..., :1]
+        whole = open_advantages(place, batch)[..., :1]
         if float(whole.abs().max()) == 0:
             return
         groups, levels = len(batch.prompt_ids), batch.steps - 1
@@ -120,26 +97,9 @@ class ForwardProcess(Estimator):
         yield in_parts(loss, len(t), place.setting.micro_batch)
 
 
-def _spread(batch: LearnerBatch) -> Float[Tensor, " k"]:
-    return within_std([group_summary(rewards) for rewards in batch.rewards])
-
-
-def _advantages(place: Field, batch: LearnerBatch) -> Float[Tensor, "g n m"]:
-    """With every level open: whether one should be is not what is measured."""
-    is_open = [True] * batch.steps
-    if place.config.reward.kind == "oracle":
-        truth = place.truth(batch).unsqueeze(2)
-        batch = replace(batch, rewards=torch.cat([torch.zeros_like(batch.rewards[..., 1:]), truth], dim=2))
-        is_open[:-1] = [False] * (batch.steps - 1)
-    signal = RewardSignal(place.config)
-    spread = _spread(batch)
-    signal.follow(spread, is_open)
-    return signal.advantages(batch, spread, is_open)[0]
-
-
 def _level_shares(place: Field, batch: LearnerBatch) -> Float[Tensor, "k m"]:
     """What one logit more at level j adds to the advantage of action k, clip aside: `advantages` is linear."""
-    config, spread = place.config.policy_gradient, _spread(batch)
+    config, spread = place.config.policy_gradient, spread_of(batch)
     scale = torch.maximum(spread, (config.std_floor * spread).clamp(min=SMALLEST_STD))
     weights = RewardSignal(place.config).level_weights
     unit = torch.eye(batch.steps).unsqueeze(0)
@@ -189,4 +149,12 @@ ESTIMATORS: Final[Mapping[str, Estimator]] = {
     "exact": ExactGradient("exact gradient of D, all levels", ALL_LEVELS),
     "exact_final": ExactGradient("exact gradient of D, final score alone", FINAL),
     "exact_own_step": ExactGradient("exact gradient of D at the state reached", OWN_STEP),
+    "branches": Branches("6 states of 4 children", ALL_LEVELS),
+    "branches_4x": Branches("6 states of 16 children", ALL_LEVELS, children=16),
+    "branches_16x": Branches("6 states of 64 children", ALL_LEVELS, children=64),
+    "branches_final": Branches("6 states of 4 children, final score alone", FINAL),
+    "branches_4x_final": Branches("6 states of 16 children, final score alone", FINAL, children=16),
+    "branches_16x_final": Branches("6 states of 64 children, final score alone", FINAL, children=64),
+    "branches_antithetic": Branches("the same of 16 in pairs", FINAL, children=16, antithetic=True),
+    "branches_own_later": Branches("the same of 16, later noise their own", FINAL, children=16, own_later=True),
 }

@@ -5,18 +5,19 @@ same noise.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.layers import Layer, layer_of, resolve
-from advdmd_ray.controller.prompt_order import work_of
+from advdmd_ray.controller.prompt_order import Work, work_of
+from advdmd_ray.diffusion.kernels import stochastic_steps
 from advdmd_ray.diffusion.sampling import rollout, sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.learner.batch import LearnerBatch
@@ -101,32 +102,58 @@ class Field:
         layers = [Layer("the checkpoint's settings", self.config.model_dump()), layer_of(source, overrides)]
         return dataclasses.replace(self, setting=dataclasses.replace(self.setting, config=resolve(Config, layers)))
 
+    @property
+    def actions(self) -> int:
+        """Steps that draw noise, m."""
+        return stochastic_steps(self.setting.kernel, self.setting.sigmas)
+
+    def works(self, number: int) -> list[Work]:
+        """The prompts and seeds of one turn's groups."""
+        groups = self.config.rollout.groups_per_cycle
+        seed, prompts = derive_seed(self.seed, "turns"), self.setting.table.rollouts
+        return [work_of(seed, prompts, number * groups + index) for index in range(groups)]
+
     @torch.no_grad()
     def turn(self, number: int) -> LearnerBatch:
         """The scored groups of one RL turn, made by the student as it is now."""
-        config, setting = self.config, self.setting
-        groups, size = config.rollout.groups_per_cycle, config.rollout.group_size
-        works = [
-            work_of(derive_seed(self.seed, "turns"), setting.table.rollouts, number * groups + index)
-            for index in range(groups)
-        ]
+        setting, works, size = self.setting, self.works(number), self.config.rollout.group_size
         seeds = [seed for work in works for seed in sample_seeds(work.seed, size)]
         prompt_ids = torch.tensor([work.prompt_id for work in works])
         conditioning = setting.table.rows(prompt_ids.repeat_interleave(size))
         made = rollout(self.student, conditioning, setting.kernel, setting.sigmas, shape=self.latent_shape, seeds=seeds)
-        latents = made.latents.unflatten(0, (groups, size))
-        firsts = tuple(seeds[::size])
+        shape = (len(works), size)
+        return self.scored(
+            prompt_ids, seeds[::size], made.latents.unflatten(0, shape), made.means.unflatten(0, shape), made.stds
+        )
+
+    @torch.no_grad()
+    def scored(
+        self,
+        prompt_ids: Int64[Tensor, " g"],
+        seeds: Sequence[int],
+        latents: Float[Tensor, "g n k1 c h w"],
+        means: Float[Tensor, "g n m c h w"],
+        stds: Float[Tensor, " m"],
+    ) -> LearnerBatch:
+        """Groups of the student as it is, with the scores of their states.
+
+        Args:
+            prompt_ids: Of each group.
+            seeds: Of each group, its first trajectory's.
+            latents: All states.
+            means: Of the actions.
+            stds: Of the actions.
+        """
+        each = zip(latents, prompt_ids.tolist(), seeds, strict=True)
         return LearnerBatch(
             prompt_ids=prompt_ids,
-            group_seeds=firsts,
-            policy_ages=torch.zeros(groups, dtype=torch.int64),
-            sigmas=setting.sigmas,
+            group_seeds=tuple(seeds),
+            policy_ages=torch.zeros(len(prompt_ids), dtype=torch.int64),
+            sigmas=self.setting.sigmas,
             latents=latents,
-            means=made.means.unflatten(0, (groups, size)),
-            stds=made.stds,
-            rewards=torch.stack(
-                [self.scores(*each) for each in zip(latents, prompt_ids.tolist(), firsts, strict=True)]
-            ),
+            means=means,
+            stds=stds,
+            rewards=torch.stack([self.scores(*group) for group in each]),
         )
 
     def scores(self, latents: Float[Tensor, "n k1 c h w"], prompt_id: int, seed: int) -> Float[Tensor, "n k"]:

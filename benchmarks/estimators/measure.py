@@ -11,7 +11,7 @@ from torch import Tensor
 from advdmd_ray.learner.batch import LearnerBatch
 from advdmd_ray.learner.engine import build_engine
 from advdmd_ray.learner.engine_state import trainable
-from benchmarks.estimators.estimators import Estimator
+from benchmarks.estimators.estimator import Estimator
 from benchmarks.estimators.field import Field, Forwards
 
 FULL_MARKS = 1 - 1e-6
@@ -142,7 +142,7 @@ def changes(
             max_grad_norm=learner.max_grad_norm,
         )
         while made < marks[-1]:
-            batch, at_start = place.turn(number), made
+            batch, at_start = estimator.turn(place, number), made
             for parts in estimator.updates(place, batch):
                 engine.step(parts, "rl")
                 done()

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.batch import collate
+from benchmarks.estimators.estimator import Estimator
 from benchmarks.estimators.estimators import (
     ALL_LEVELS,
     CHECKER,
     ESTIMATORS,
     FINAL,
     OWN_STEP,
-    Estimator,
     ExactGradient,
     ForwardProcess,
     PolicyGradient,
@@ -43,7 +43,7 @@ def many(size: int = 256, **policy_gradient: object) -> Config:
 
 def gradient(place: Field, estimator: Estimator, turn: int = 0) -> Tensor:
     own = place.under(estimator.overrides, "test")
-    return turn_of(own, estimator, own.turn(turn)).gradient
+    return turn_of(own, estimator, estimator.turn(own, turn)).gradient
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -177,8 +177,8 @@ def test_every_estimator_that_ships_makes_a_turn(name: str) -> None:
     settings = config(data={"source": "shapes"}, policy_gradient={"group_rows": 4, "minibatches": 2})
     estimator = ESTIMATORS[name]
     place = field(Mixer(1), Judge(2), settings).under(estimator.overrides, name)
-    turn = turn_of(place, estimator, place.turn(0))
-    assert turn.updates == (1 if name.startswith(("exact", "forward")) or name.endswith("all_rows") else 2)
+    turn = turn_of(place, estimator, estimator.turn(place, 0))
+    assert turn.updates == (1 if name.startswith(("exact", "forward", "branches")) or name.endswith("all_rows") else 2)
     assert 0 < float(turn.gradient.norm()) < 1e3
 
 
