@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from advdmd_ray import cli
 from ray_runs import Started, Workplace, workplace, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -29,7 +30,9 @@ def checkpoints(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
 
 
-def test_a_run_in_one_process_is_stopped_by_sigterm_resumed_and_ends_with_its_report() -> None:
+def test_a_run_in_one_process_is_stopped_by_sigterm_resumed_and_ends_with_its_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with workplace() as place:
         config, folder = write_config(place.folder, "here"), place.folder / "here"
 
@@ -42,9 +45,8 @@ def test_a_run_in_one_process_is_stopped_by_sigterm_resumed_and_ends_with_its_re
         assert "Traceback" not in run.log()
         assert place.left_after(5) == []
 
-        run = started(place, config, "run.cycles=500")
-        assert run.ended(60) == 2, run.log()
-        assert run.log().splitlines()[-1].startswith(f"advdmd: error: {folder} has a run already")
+        assert cli.main(["run", "--local", "--config", str(config), "run.cycles=500"]) == cli.BAD_INPUT
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"advdmd: error: {folder} has a run already")
 
         run = started(place, config, "--resume", "auto", f"run.cycles={newest + 1}")
         assert run.ended(300) == 0, run.log()
