@@ -97,7 +97,7 @@ def test_the_table_is_about_every_command_and_has_no_case_twice() -> None:
         pytest.param("model.path=p-weights-cut", marks=pytest.mark.wide),
         pytest.param("run.output=circle", marks=pytest.mark.wide),
         "ray.address=127.0.0.1:1",
-        "--resume runs/damaged",
+        pytest.param("--resume runs/damaged", marks=pytest.mark.wide),
         "run.name=..",
     ],
 )

@@ -27,30 +27,20 @@ SCRIPT = Path(scenario.__file__)
 ROOT = SCRIPT.parents[2]
 
 
-def launch(size: int, folder: Path) -> str:
-    """Runs the scenario on `size` ranks, warnings as errors; returns what they printed."""
-    port = free_port()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ranks = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-W", "error", str(SCRIPT)),
-                json.dumps({"rank": rank, "size": size, "port": port, "folder": str(folder)}),
-            ],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        outputs = [process.communicate(timeout=200)[0] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0] * size, "\n".join(outputs)
-    return "\n".join(outputs)
+def launch(folder: Path) -> str:
+    """Runs the scenario on two ranks and on one, warnings as errors; returns what they printed."""
+    job = json.dumps({"port": free_port(), "folder": str(folder)})
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(SCRIPT), job],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -70,8 +60,7 @@ class Outcome:
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("engines")
-    output = launch(2, folder)  # first: the single rank continues from what two saved
-    return Outcome(folder, output + launch(1, folder))
+    return Outcome(folder, launch(folder))
 
 
 @pytest.fixture(scope="module")
@@ -332,23 +321,41 @@ def test_importing_the_engines_and_building_one_in_torch_imports_no_deepspeed() 
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=60).returncode == 0
 
 
+# Each rank is a process, copied from one that has imported what they need; the first of each scene says how it ends.
 _GANG = """
-import os, sys, time
+import json, os, signal, sys, time
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.learner.gang import TorchDistributedGang
 import torch
-rank, port, timeout_s, scene = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
-try:
-    cpu = torch.device("cpu")
-    gang = TorchDistributedGang(rank, 2, device=cpu, address="127.0.0.1", port=port, timeout_s=timeout_s)
-    if rank == 1 and scene == "dead":
-        os._exit(0)
-    if rank == 1 and scene == "hung":
-        time.sleep(60)
-    gang.mean(torch.zeros(3))
-except (DeadlineError, WorkerLostError) as error:
-    print(type(error).__name__, error, flush=True)
-os._exit(0)  # see `leaving.leave`
+
+def play(scene, timeout_s, rank, port):
+    try:
+        cpu = torch.device("cpu")
+        gang = TorchDistributedGang(rank, 2, device=cpu, address="127.0.0.1", port=port, timeout_s=timeout_s)
+        if rank == 1 and scene == "dead":
+            os._exit(0)
+        if rank == 1 and scene == "hung":
+            time.sleep(60)
+        gang.mean(torch.zeros(3))
+    except (DeadlineError, WorkerLostError) as error:
+        return f"{type(error).__name__} {error}"
+
+started = []
+for number, (scene, timeout_s, ranks, port) in enumerate(json.loads(sys.argv[1])):
+    for rank in ranks:
+        if not (copy := os.fork()):
+            said = str(play(scene, timeout_s, rank, port))
+            if rank == ranks[0]:
+                os.write(1, f"{number} {said}\\n".encode())
+            os._exit(0)  # see `leaving.leave`
+        started.append((copy, rank == ranks[0]))
+for copy, is_first in started:
+    if is_first:
+        os.waitpid(copy, 0)
+for copy, is_first in started:
+    if not is_first:
+        os.kill(copy, signal.SIGKILL)
+        os.waitpid(copy, 0)
 """
 
 
@@ -359,28 +366,19 @@ def test_waiting_for_a_missing_rank_ends_at_the_deadline_and_says_so() -> None:
         ("hung", 5, [0, 1], "DeadlineError learner rank 0 of 2 waited"),
         ("dead", 60, [0, 1], "WorkerLostError learner rank 0 of 2 lost another rank"),
     ]
-    started = [
-        [
-            subprocess.Popen(
-                [sys.executable, "-c", _GANG, str(rank), port, str(timeout_s), scene],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            for rank in ranks
-        ]
-        for scene, timeout_s, ranks, _ in scenes
-        for port in [str(free_port())]
-    ]
-    try:
-        for processes, (scene, _, _, expected) in zip(started, scenes, strict=True):
-            said = processes[0].communicate(timeout=50)[0]
-            assert said.startswith(expected), (scene, said)
-    finally:
-        for process in (process for processes in started for process in processes):
-            process.kill()
-            process.communicate()
+    asked = [(scene, timeout_s, ranks, free_port()) for scene, timeout_s, ranks, _ in scenes]
+    done = subprocess.run(
+        [sys.executable, "-c", _GANG, json.dumps(asked)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line[:2] in {"0 ", "1 ", "2 ", "3 "})
+    for number, (scene, _, _, expected) in enumerate(scenes):
+        assert said[str(number)].startswith(expected), (scene, said)
 
 
 def test_a_rank_that_leaves_has_said_everything_and_does_not_go_through_the_end_of_its_interpreter() -> None:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import traceback
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 
@@ -15,3 +17,23 @@ def leave() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def all_done(works: Iterable[Callable[[], None]]) -> bool:
+    """Does each work in a copy of this process, side by side, and says whether all came to their ends.
+
+    What this process has imported, they have.
+    """
+    copies = []
+    for work in works:
+        if not (copy := os.fork()):
+            try:
+                work()
+                leave()
+            finally:  # it has not left, so there is an error
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+        copies.append(copy)
+    codes = [os.waitpid(copy, 0)[1] for copy in copies]
+    return not any(codes)

@@ -1,4 +1,4 @@
-"""Whole learners whose weights are spread over two ranks: `python partitioned_scenario.py JOB.json` is one rank.
+"""Whole learners whose weights are spread over two ranks: `python partitioned_scenario.py JOB`.
 
 Each rank makes the groups of every cycle with the published weights, which are the same everywhere, and learns from
 its share. What rank 0 says is compared with one process in plain torch.
@@ -7,6 +7,7 @@ its share. What rank 0 says is compared with one process in plain torch.
 import gc
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,17 +16,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advdmd_ray.config import Config
+from advdmd_ray.learner.deepspeed_engine import import_deepspeed
 from advdmd_ray.learner.gang import Gang, TorchDistributedGang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.runs.parts.inputs import encode_table
+from advdmd_ray.runs.parts.networks import import_networks
 from advdmd_ray.runs.parts.workers import build_learner, build_reward_worker, build_rollout_worker
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease
 from advdmd_ray.stations.reward import group_info
 from advdmd_ray.stations.weights.snapshot import Snapshot
 from held_tensors import Live
-from leaving import leave
+from leaving import all_done
 
 # The teacher is in no engine; its heads learn as those of the fake score's backbone do.
 CYCLES: dict[Literal["fake_score", "own"], int] = {"fake_score": 2, "own": 1}
@@ -149,5 +152,10 @@ def main(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
-    leave()
+    asked = json.loads(sys.argv[1])
+    import_networks(
+        Config.model_validate({"model": {"path": asked["pipeline"]}}), whole=True
+    )  # as a learner's rank does
+    import_deepspeed(torch.device("cpu"))
+    if not all_done(partial(main, {**asked, "rank": rank}) for rank in range(asked["size"])):
+        sys.exit("a rank failed")
