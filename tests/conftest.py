@@ -5,8 +5,10 @@ import gc
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import jaxtyping
@@ -44,10 +46,27 @@ hypothesis.settings.load_profile("repeatable")
 gc.disable()
 
 
+MANY = 100
+"""Modules that are worth a look through all objects; diffusers alone brings hundreds."""
+_frozen_with = [0]  # modules
+
+
+def _freeze() -> None:
+    gc.collect()
+    gc.freeze()
+    _frozen_with[0] = len(sys.modules)
+
+
 def pytest_collection_finish() -> None:
     """The modules of all tests are imported; from here on garbage is collected as always."""
-    gc.freeze()
+    _freeze()
     gc.enable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """What a test was the first to import stays too."""
+    if len(sys.modules) > _frozen_with[0] + MANY:
+        _freeze()
 
 
 @pytest.fixture
@@ -59,8 +78,7 @@ def thawed() -> Iterator[None]:
     gc.unfreeze()
     yield
     gc.unfreeze()
-    gc.collect(1)
-    gc.freeze()
+    _freeze()
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +95,23 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_digits import write_tiny_digits  # noqa: PLC0415 - only tests that run a pipeline load diffusers
 
     return write_tiny_digits(tmp_path_factory.mktemp("teacher") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def encoders_once() -> Iterator[None]:
+    """Text encoders are loaded once a process: in one folder they are the same for every run that begins."""
+    from advdmd_ray.runs.parts import inputs  # noqa: PLC0415 - only tests that run a pipeline load diffusers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "load_pipeline", _loaded_once)
+        yield
+
+
+@functools.cache
+def _loaded_once(path: str, dtype: torch.dtype, parts: Any) -> Any:
+    from advdmd_ray.models.pipeline import load_pipeline  # noqa: PLC0415
+
+    return load_pipeline(path, dtype, parts)
 
 
 @pytest.fixture

@@ -26,16 +26,21 @@ from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.pipeline import load_denoiser
 from comparison_files import ADVDMD, DMD, TWINFLOW, write_comparison
+from tiny_digits import write_tiny_digits
 from toy_rival import NAME
+
+pytestmark = pytest.mark.usefixtures("encoders_once")
 
 TOY = {"name": "toy", "trainer": NAME, "settings": {"stride": 0.002, "cost": 30.0}}
 """A trainer from outside the package."""
+SHALLOW = {"discriminator.blocks": [0, 1]}
 RIVALS = {rival["name"]: rival for rival in (DMD, ADVDMD, TWINFLOW, TOY)}
 
 
 def job_of(folder: Path, pipeline: Path, rival: str, budget: float = 180) -> Job:
     folder.mkdir(exist_ok=True)
-    comparison = read_comparison(write_comparison(folder, pipeline, rivals=[RIVALS[rival]], budget=budget, points=2))
+    settings = {"rivals": [RIVALS[rival]], "budget": budget, "points": 2, "overrides": SHALLOW}
+    comparison = read_comparison(write_comparison(folder, pipeline, **settings))
     return plan_jobs(comparison, folder / "out")[1]
 
 
@@ -63,6 +68,12 @@ class Whole:
 
     job: Job
     told: list[float]
+
+
+@pytest.fixture(scope="module")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two blocks: no law of a job depends on how deep its networks are."""
+    return write_tiny_digits(tmp_path_factory.mktemp("teacher") / "tiny", layers=2)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +211,7 @@ def kill(*_: object) -> None:
 def test_the_teacher_is_judged_at_each_number_of_steps_and_goes_on_where_it_stopped(
     tmp_path: Path, tiny_pipeline: Path
 ) -> None:
-    comparison = read_comparison(write_comparison(tmp_path, tiny_pipeline))
+    comparison = read_comparison(write_comparison(tmp_path, tiny_pipeline, overrides=SHALLOW))
     job = plan_jobs(comparison, tmp_path / "out")[0]
     assert not do_job(job, lambda _: None, after(1))
     assert do_job(job, lambda _: None, never)

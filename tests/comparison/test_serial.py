@@ -15,9 +15,18 @@ from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import SHAPES, build_tiny_pipeline
 from advdmd_ray.runs.needs.compute import Network, cycle_cost
 from local_runs import stored_tensors, train_here
+from tiny_digits import write_tiny_digits
+
+pytestmark = pytest.mark.usefixtures("encoders_once")
 
 CYCLES = 3
 ROUND_OFF = 2e-5
+
+
+@pytest.fixture(scope="module")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two blocks: both ways go through the same networks, however deep."""
+    return write_tiny_digits(tmp_path_factory.mktemp("teacher") / "tiny", layers=2)
 
 
 def config(output: Path, pipeline: Path, **run: Any) -> Config:
@@ -31,7 +40,7 @@ def config(output: Path, pipeline: Path, **run: Any) -> Config:
             "learner": {"engine": "torch", "checkpoint_cycles": CYCLES, "ema_decay": 0.0},
             "dmd": {"batch_size": 4, "learning_rate": 1e-3},
             "fake_score": {"batch_size": 4},
-            "discriminator": {"batch_size": 4, "text_errors": None, "auc_high": 1.0},
+            "discriminator": {"batch_size": 4, "blocks": (0, 1), "text_errors": None, "auc_high": 1.0},
             "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
         }
     )

@@ -1,5 +1,6 @@
 """A discriminator whose backbone learns: reward workers judge by the learner's own network, whole."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from advdmd_ray.learner.learner import Learner
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.networks import base_digest
 from advdmd_ray.runs.parts.workers import build_learner, build_reward_worker, build_rollout_worker
+from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import Lease, TrajectoryGroup
 from advdmd_ray.stations.reward import (
     RewardWorker,
@@ -24,6 +26,9 @@ from advdmd_ray.stations.reward import (
     score_states,
 )
 from advdmd_ray.stations.weights.snapshot import Snapshot, pack, unpack
+from tiny_digits import write_tiny_digits
+
+pytestmark = pytest.mark.usefixtures("encoders_once")
 
 
 def _config(pipeline: Path, backbone: str, **dmd: Any) -> Config:
@@ -35,17 +40,35 @@ def _config(pipeline: Path, backbone: str, **dmd: Any) -> Config:
             "learner": {"engine": "torch"},
             "dmd": {"batch_size": 4} | dmd,
             "fake_score": {"batch_size": 4, "learning_rate": 1e-2},
-            "discriminator": {"batch_size": 4, "backbone": backbone, "text_errors": None, "auc_high": 1.0},
+            "discriminator": {
+                "batch_size": 4,
+                "backbone": backbone,
+                "blocks": (0, 1),
+                "text_errors": None,
+                "auc_high": 1.0,
+            },
             "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1},
         }
     )
+
+
+@pytest.fixture(scope="module")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of three blocks: the last is read by no head."""
+    return write_tiny_digits(tmp_path_factory.mktemp("teacher") / "tiny", layers=3)
+
+
+@functools.cache
+def _table(pipeline: str) -> PromptTable:
+    """What the prompts say does not depend on who learns from them."""
+    return encode_table(Config.model_validate({"model": {"path": pipeline}}))
 
 
 class Play:
     """A learner, its actors, and one cycle after the other."""
 
     def __init__(self, settings: Config) -> None:
-        self.settings, self.table = settings, encode_table(settings)
+        self.settings, self.table = settings, _table(settings.model.path)
         self.learner: Learner = build_learner(settings, SoloGang(), self.table, None)
         self.actor = build_rollout_worker(settings, "rollout-0", self.table)
         self.judge = build_reward_worker(settings, "reward-0", self.table)

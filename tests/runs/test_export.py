@@ -17,6 +17,8 @@ from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
 from advdmd_ray.runs.export import export, export_adapter, student_of
 from local_runs import train_here
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 TRANSFORMER = "diffusion_pytorch_model.safetensors"
 
 

@@ -16,6 +16,8 @@ from advdmd_ray.runs.judgement import Drawn, Piece, samplers_of
 from advdmd_ray.runs.verdict import Verdict
 from local_runs import train_here
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 PHASES = Phases(1.0, 2.0)
 
 

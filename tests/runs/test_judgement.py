@@ -32,6 +32,8 @@ from advdmd_ray.runs.judgement import (
 from advdmd_ray.runs.parts.networks import denoiser_at
 from advdmd_ray.runs.verdict import draw_here, verdict_of
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 
 def config(pipeline: Path | str = "builtin:digits", **sections: dict[str, object]) -> Config:
     tree = {
@@ -39,7 +41,7 @@ def config(pipeline: Path | str = "builtin:digits", **sections: dict[str, object
         "model": {"path": str(pipeline), "max_sequence_length": 5},
         "diffusion": {"sigmas": (1.0, 0.6)},
         "evaluation": {"samples": 24},
-        "rollout": {"micro_batch": 3},
+        "rollout": {"micro_batch": 6},
     }
     return Config.model_validate({**tree, **sections})
 

@@ -22,6 +22,8 @@ from advdmd_ray.stations.buffer.quarantined import Quarantined, write_quarantine
 from advdmd_ray.stations.buffer.record_batch import encode_group
 from advdmd_ray.stations.records import Lease
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 
 @pytest.fixture
 def config(tmp_path: Path, tiny_pipeline: Path) -> Config:

@@ -31,6 +31,8 @@ from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.team import Team, team_that_fits
 from advdmd_ray.runtime.waiting import Node
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 REMOTE: Any = judging.JudgeActor
 ACTOR = REMOTE.__ray_metadata__.modified_class
 """The class that Ray has made remote."""
@@ -183,7 +185,7 @@ def test_the_figures_are_those_of_one_process_whoever_draws_what(
 ) -> None:
     config = config_of(tiny_pipeline, tmp_path)
     alone = told(config, draw_here(config, tiny_pipeline))
-    for workers in (1, 2, 3):
+    for workers in (1, 3):
         with monkeypatch.context() as patch:
             ray = FakeRay(workers).takes_over(patch)
             assert told(config, drawn_on_ray(config, tiny_pipeline, actors=workers)) == alone

@@ -36,8 +36,11 @@ from advdmd_ray.stations.weights.store import Published
 from damage import flipped
 from fake_shell import Clock, RecordingHub
 from local_runs import train_here
+from tiny_digits import write_tiny_digits
 
-CYCLES = 4
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
+CYCLES = 3
 
 
 def config(output: Path, pipeline: Path, **sections: Mapping[str, Any]) -> Config:
@@ -47,10 +50,10 @@ def config(output: Path, pipeline: Path, **sections: Mapping[str, Any]) -> Confi
         "model": {"path": str(pipeline)},
         "diffusion": {"sigmas": (1.0, 0.6, 0.3)},
         "rollout": {"actors": 1, "group_size": 4, "groups_per_cycle": 2, "max_policy_age": 0},
-        "learner": {"engine": "torch", "checkpoint_cycles": 3},
+        "learner": {"engine": "torch", "checkpoint_cycles": 2},
         "dmd": {"batch_size": 4},
         "fake_score": {"batch_size": 4},
-        "discriminator": {"batch_size": 4, "text_errors": None, "auc_high": 1.0},
+        "discriminator": {"batch_size": 4, "blocks": (0, 1), "text_errors": None, "auc_high": 1.0},
         "cadence": {"warm_dmd_updates": 0, "ramp_interval": 1, "fake_score_updates": 1, "discriminator_updates": 1},
     }
     for section, values in sections.items():
@@ -65,8 +68,14 @@ def final_bytes(run: Config) -> tuple[int, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two blocks: what is told here of a run does not depend on how deep its networks are."""
+    return write_tiny_digits(tmp_path_factory.mktemp("teacher") / "tiny", layers=2)
+
+
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Config:
-    """A run of four cycles with age cap 0, seed 7."""
+    """A run of three cycles with age cap 0, seed 7."""
     run = config(tmp_path_factory.mktemp("runs"), tiny_pipeline)
     assert train_here(run) == CYCLES
     return run
@@ -91,7 +100,7 @@ def test_another_seed_gives_another_student(finished: Config, tmp_path: Path, ti
 def test_a_run_that_is_stopped_and_resumed_ends_with_the_bytes_of_one_that_never_stopped(
     finished: Config, tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It is asked to stop in its second cycle, whose end saves it; a checkpoint was due a cycle later.
+    # It is asked to stop in its first cycle, whose end saves it; a checkpoint was due a cycle later.
     run, statuses = config(tmp_path, tiny_pipeline), list[Status]()
     cycle, begun = LocalShell.cycle, list[Sequence[GroupInfo]]()
 
@@ -100,12 +109,12 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_bytes_of_one_that_never
         return cycle(shell, infos)
 
     monkeypatch.setattr(LocalShell, "cycle", noted)
-    assert train_here(run, stopping=lambda: len(begun) == 2) == 2
+    assert train_here(run, stopping=lambda: len(begun) == 1) == 1
     left = run.folder / "checkpoints"
-    assert [path.name for path in left.iterdir()] == ["step-00000002"]
+    assert [path.name for path in left.iterdir()] == ["step-00000001"]
     assert train_here(run, resume=left, display=statuses.append) == CYCLES
     assert final_bytes(run) == final_bytes(finished)
-    assert statuses[0].updates["dmd"] == 2
+    assert statuses[0].updates["dmd"] == 1
     assert statuses[-1].updates["dmd"] == CYCLES
     # Every ordinal was settled once over both parts.
     frontier = latest_checkpoint(left).facts["controller"]["frontier"]
@@ -117,14 +126,14 @@ def test_a_run_that_is_resumed_with_other_numbers_of_workers_ends_with_the_same_
     finished: Config, tmp_path: Path, tiny_pipeline: Path
 ) -> None:
     shutil.copytree(finished.folder, (run := config(tmp_path, tiny_pipeline)).folder)
-    shutil.rmtree(run.folder / "checkpoints" / "step-00000004")
+    shutil.rmtree(run.folder / "checkpoints" / "step-00000003")
     other = config(tmp_path, tiny_pipeline, rollout={"actors": 3}, reward={"workers": 2})
     assert train_here(other, resume=run.folder / "checkpoints") == CYCLES
     assert final_bytes(other) == final_bytes(finished)
 
 
 class _MoreAndFewer:
-    """Asks for 3 actors and 2 reward workers in the second cycle, and for 2 and 1 in the last."""
+    """Asks for 3 actors and 2 reward workers in the first two cycles, and for 2 and 1 in the last."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -135,7 +144,7 @@ class _MoreAndFewer:
 
     def wanted(self) -> dict[str, int]:
         more, fewer = {"rollout": 3, "reward": 2}, {"rollout": 2, "reward": 1}
-        return [{}, more, more, fewer, fewer][self.version]
+        return [more, more, fewer, fewer][self.version]
 
     def tell(self, staff: Mapping[str, Staff]) -> None:
         now = staff["rollout"].up, staff["reward"].up
@@ -165,7 +174,7 @@ def test_work_that_a_resumed_run_does_again_is_counted_once(
 ) -> None:
     run = config(tmp_path, tiny_pipeline)
     shutil.copytree(finished.folder, run.folder)
-    shutil.rmtree(run.folder / "checkpoints" / "step-00000004")  # as if it had been killed before it
+    shutil.rmtree(run.folder / "checkpoints" / "step-00000003")  # as if it had been killed before it
     assert train_here(run, resume=run.folder / "checkpoints") == CYCLES
     theirs, ours = (last_values(entries_of(each.folder / "metrics.jsonl")) for each in (finished, run))
     for series in ("learner_updates", "learner_trajectories_trained", "rollout_groups", "buffer_commits"):
@@ -241,8 +250,8 @@ def _has_ratio(entry: dict[str, Any]) -> bool:
 
 def test_the_files_of_a_run_are_where_the_report_looks(finished: Config) -> None:
     assert [path.name for path in sorted((finished.folder / "checkpoints").iterdir())] == [
+        "step-00000002",
         "step-00000003",
-        "step-00000004",
     ]
     facts = latest_checkpoint(finished.folder / "checkpoints").facts
     assert facts["learner"]["version"] == CYCLES
@@ -265,7 +274,8 @@ def _gauges(run: Config, name: str) -> list[float]:
 
 
 def test_the_student_is_judged_while_it_learns_by_the_judge_of_its_data(tmp_path: Path, tiny_pipeline: Path) -> None:
-    run = config(tmp_path, tiny_pipeline, evaluation={"judge_cycles": 2, "judge_samples": 20})
+    evaluation = {"judge_cycles": 2, "judge_samples": 20}
+    run = config(tmp_path, tiny_pipeline, run={"cycles": 4}, evaluation=evaluation)
     train_here(run)
     for figure in ("frechet", "accuracy", "diversity", "coverage"):
         values = _gauges(run, f"advdmd_run_judge{{figure={figure}}}")
@@ -356,7 +366,7 @@ class _Slow(LocalShell):
 def test_work_that_is_slow_in_one_process_is_neither_made_again_nor_timed_out(
     tmp_path: Path, tiny_pipeline: Path
 ) -> None:
-    slow = {"actors": 8, "groups_per_cycle": 8, "max_policy_age": 1, "lease_s": 60}
+    slow = {"actors": 8, "groups_per_cycle": 8, "group_size": 2, "max_policy_age": 1, "lease_s": 60}
     batches = {name: {"batch_size": 8} for name in ("dmd", "fake_score", "discriminator")}
     run = config(tmp_path, tiny_pipeline, run={"cycles": 2}, rollout=slow, **batches)
     assert run.learner.cycle_timeout_s < 300 + 2 * 8 * 30

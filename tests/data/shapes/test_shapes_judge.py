@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -22,6 +23,12 @@ def judge() -> ShapesJudge:
 @pytest.fixture(scope="module")
 def scenes() -> torch.Tensor:
     return torch.from_numpy(real_scenes(judge_prompts(), seed=7))
+
+
+@pytest.fixture(scope="module")
+def figures(judge: ShapesJudge, scenes: torch.Tensor) -> Mapping[str, float]:
+    """Of the real scenes."""
+    return judge.score(scenes, ROWS).figures
 
 
 def test_there_are_as_many_prompts_of_each_skill() -> None:
@@ -85,25 +92,23 @@ def test_one_right_image_for_each_prompt_is_right_but_not_varied(judge: ShapesJu
 
 
 def test_four_images_of_each_prompt_cover_four_real_ones_only_if_they_differ(
-    judge: ShapesJudge, scenes: torch.Tensor
+    judge: ShapesJudge, scenes: torch.Tensor, figures: Mapping[str, float]
 ) -> None:
     rows = ROWS.repeat(4)
     varied = torch.from_numpy(real_scenes(judge_prompts() * 4, seed=7))
-    assert judge.score(varied, rows).figures["coverage"] == pytest.approx(
-        judge.score(scenes, ROWS).figures["coverage"], abs=0.02
-    )
+    assert judge.score(varied, rows).figures["coverage"] == pytest.approx(figures["coverage"], abs=0.02)
     assert judge.score(scenes.repeat(4, 1, 1, 1), rows).figures["coverage"] < 0.8
 
 
 def test_spoiling_one_skill_lowers_its_figure_and_the_mean_by_a_seventh(
-    judge: ShapesJudge, scenes: torch.Tensor
+    judge: ShapesJudge, scenes: torch.Tensor, figures: Mapping[str, float]
 ) -> None:
     spoilt = scenes.clone()
     spoilt[[prompt.skill == "counting" for prompt in judge_prompts()]] = -1.0
-    before, after = judge.score(scenes, ROWS).figures, judge.score(spoilt, ROWS).figures
+    after = judge.score(spoilt, ROWS).figures
     assert after["counting"] == 0
-    assert before["seen"] - after["seen"] == pytest.approx(1 / 7, abs=1e-6)
-    assert after["held_out"] == before["held_out"]
+    assert figures["seen"] - after["seen"] == pytest.approx(1 / 7, abs=1e-6)
+    assert after["held_out"] == figures["held_out"]
 
 
 def test_values_beyond_the_range_are_clipped(judge: ShapesJudge, scenes: torch.Tensor) -> None:

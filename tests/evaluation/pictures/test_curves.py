@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,12 +110,25 @@ def test_a_whole_run_and_an_empty_one_are_drawn(tmp_path: Path) -> None:
 
 
 def test_the_thresholds_of_the_gate_are_drawn_where_the_config_says(tmp_path: Path) -> None:
-    path = record_run(tmp_path / "metrics.jsonl", cycles=3, levels=1)
-    drawn = [
-        plot_curves(path, tmp_path / "curves.png", auc_high=high, text_errors=errors).read_bytes()
-        for high, errors in ((0.7, 3.0), (0.98, 3.0), (0.98, 2.0), (0.98, None))
-    ]
-    assert len(set(drawn)) == len(drawn)
+    series = read_series(record_run(tmp_path / "metrics.jsonl", cycles=3, levels=1))
+    for high, errors in ((0.7, 3.0), (0.98, 2.0), (0.98, None)):
+        panels = panels_of(curves_figure(series, auc_high=high, text_errors=errors))
+        (above,) = (
+            part for part in panels["Held-out AUC per level"].patches if str(part.get_label()).startswith("overpower")
+        )
+        assert (above.get_y(), above.get_y() + above.get_height()) == pytest.approx((high, 1.0))
+        within = [
+            float(part.get_paths()[0].vertices[:, 1].max())
+            for part in panels["Text agreement per level"].collections
+            if str(part.get_label()).startswith("within")
+        ]
+        # The standard error of the first cycle is 0.5, and falls.
+        assert within == ([] if errors is None else [pytest.approx(0.5 + 0.5 * errors)])
+
+
+def panels_of(figure: Any) -> dict[str, Any]:
+    """The panels by their headings."""
+    return {axes.get_title(loc="left"): axes for axes in figure.axes}
 
 
 def record_judgements(path: Path, alarms: dict[int, int], frechet: float = 20.0) -> Path:
@@ -132,22 +146,25 @@ def test_the_alarm_is_marked_at_the_judgements_at_which_it_fired(tmp_path: Path)
     assert alarm_cycles(read_series(quiet)) == []
     assert alarm_cycles(read_series(loud)) == [4, 6]
     assert alarm_cycles({}) == []
-    pictures = [plot_curves(path, path.with_suffix(".png")) for path in (quiet, loud)]
-    assert _reds(pictures[0]) < 50
-    assert _reds(pictures[1]) > 1000
+    assert marks_in(quiet) == {}
+    assert marks_in(loud) == {"Reward per level": [4, 6], "Judge of the student's moving average": [4, 6]}
 
 
-def _reds(path: Path) -> int:
-    """Pixels in the colour of the mark."""
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("RGB")).astype(int)
-    return int((abs(pixels - [200, 16, 46]).max(axis=2) < 30).sum())
+def marks_in(path: Path) -> dict[str, list[int]]:
+    """Where a panel's lines in the colour of the alarm stand, by its heading."""
+    panels = panels_of(curves_figure(read_series(path), auc_high=0.98, text_errors=3.0))
+    marks = {
+        heading: [int(line.get_xdata()[0]) for line in axes.lines if line.get_color() == "#c8102e"]
+        for heading, axes in panels.items()
+    }
+    return {heading: cycles for heading, cycles in marks.items() if cycles}
 
 
 def test_a_run_that_was_judged_has_one_more_panel_for_it(tmp_path: Path) -> None:
-    judged = plot_curves(record_judgements(tmp_path / "metrics.jsonl", {2: 0, 4: 0}), tmp_path / "judged.png")
-    with Image.open(judged) as picture:
-        assert picture.size == (1320, 2475)
+    series = read_series(record_judgements(tmp_path / "metrics.jsonl", {2: 0, 4: 0}))
+    figure = curves_figure(series, auc_high=0.98, text_errors=3.0)
+    assert figure.bbox.size.tolist() == pytest.approx([1320, 2475])
+    assert "Judge of the student's moving average" in panels_of(figure)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

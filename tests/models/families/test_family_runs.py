@@ -35,6 +35,8 @@ from advdmd_ray.models.text import encode_prompts
 from local_runs import stored_tensors
 from tiny_families import BUILDERS
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 PROMPTS = ["a red fox above the boat", "a fox"]
 LENGTH, GUIDANCE, SIGMAS, SIZE = 300, 2.0, (1.0, 0.6), (32, 48)
 
@@ -110,7 +112,7 @@ def _config(teacher: Path, images: Path, out: Path, backbone: str, rank: int, **
                 **model,
             },
             "lora": {"rank": rank},
-            "data": {"source": "files", "path": str(images)},
+            "data": {"source": "files", "path": str(images), "cache": str(images.parent / "latents")},
             "diffusion": {"sigmas": SIGMAS},
             "rollout": {"group_size": 4, "groups_per_cycle": 2},
             "learner": {"engine": "torch"},

@@ -21,6 +21,8 @@ from advdmd_ray.models import pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.runs.needs.compute import Cost, Network, cycle_cost, cycles_within, expected_costs, full_cycle_cost
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 NETWORK = Network(layers=4)
 COUNTS = st.integers(min_value=0, max_value=5)
 PLANS = st.builds(
@@ -233,7 +235,7 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
     "pairs and the direct GAN term": {"discriminator": {"pairing": "relativistic"}, "dmd": {"gan_weight": 0.5}},
     "features of the fake score": {"discriminator": {"backbone": "fake_score"}, "dmd": {"gan_weight": 0.5}},
     "a backbone of its own": {
-        "discriminator": {"backbone": "own", "mismatched_text": 0.5, "blocks": (0, 2)},
+        "discriminator": {"backbone": "own", "mismatched_text": 0.5},
         "dmd": {"gan_weight": 0.5},
     },
     "DMD2, the GAN term at the final levels": {
@@ -249,11 +251,24 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
     "an ODE": {"policy_gradient": {"enabled": False}, "diffusion": {"kernel": "ode"}},
     "RL on two rows of four": {"rollout": {"group_size": 4}, "policy_gradient": {"group_rows": 2}},
     "minibatches and two DMD updates": {"policy_gradient": {"minibatches": 2}, "cadence": {"dmd_updates": 2}},
+    "averaged rewards, minibatches and two DMD updates": {
+        "reward": {"ema_decay": 0.5},
+        "policy_gradient": {"minibatches": 2},
+        "cadence": {"dmd_updates": 2},
+    },
+    "an ODE without RL and AUC": {
+        "policy_gradient": {"enabled": False},
+        "discriminator": {"auc_rows": 0},
+        "diffusion": {"kernel": "ode"},
+    },
 }
 
 
-# Both together are among the others.
-APART = ("gradient penalty", "mismatched text")
+# Together they are among the others.
+APART = (
+    *("gradient penalty", "mismatched text", "averaged rewards", "minibatches and two DMD updates"),
+    *("no RL", "no AUC", "an ODE"),
+)
 
 
 @pytest.mark.parametrize(

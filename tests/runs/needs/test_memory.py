@@ -19,6 +19,8 @@ from advdmd_ray.runs.needs.memory import PROCESS_BYTES, Sizes
 from advdmd_ray.runs.parts.networks import build_denoiser, learning, loading
 from pipeline_folder import LAYERS, NETWORKS, WEIGHTS, write_pipeline
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 BACKBONE = Backbone(width=8, tokens=20, blocks=(PLAIN,) * 4)
 
 

@@ -14,6 +14,8 @@ from advdmd_ray.runs.parts.workers import build_rollout_worker
 from advdmd_ray.stations.weights.snapshot import pack
 from small_parts import lease
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_compiled_actor_runs_what_it_loaded_through_what_torch_made_of_it(

@@ -19,6 +19,8 @@ from advdmd_ray.runs.parts import micro_batch, workers
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.micro_batch import agreed, available_memory, tried
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 
 class Room:
     """A GPU with room for so many rows; notes what is tried."""
