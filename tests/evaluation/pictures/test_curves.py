@@ -163,7 +163,7 @@ def marks_in(path: Path) -> dict[str, list[int]]:
 def test_a_run_that_was_judged_has_one_more_panel_for_it(tmp_path: Path) -> None:
     series = read_series(record_judgements(tmp_path / "metrics.jsonl", {2: 0, 4: 0}))
     figure = curves_figure(series, auc_high=0.98, text_errors=3.0)
-    assert figure.bbox.size.tolist() == pytest.approx([1320, 2475])
+    assert tuple(figure.bbox.size) == pytest.approx((1320, 2475))
     assert "Judge of the student's moving average" in panels_of(figure)
 
 
