@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,17 +36,26 @@ def run_command(args: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as until_done:
         bar = Progress(*columns, console=Console(stderr=True))
-        task = bar.add_task("training the teacher", total=config.pretrain.steps)
 
-        def progress(step: int, loss: float) -> None:
-            if not bar.live.is_started:  # nothing is refused any more
-                until_done.enter_context(bar)
-            bar.update(task, completed=step, description=f"training the teacher, loss {loss:.4f}")
+        def told(what: str, total: int) -> Callable[[int, float], None]:
+            task = bar.add_task(what, total=total, visible=False)
+
+            def progress(step: int, loss: float) -> None:
+                if not bar.live.is_started:  # nothing is refused any more
+                    until_done.enter_context(bar)
+                bar.update(task, completed=step, visible=True, description=f"{what}, loss {loss:.4f}")
+
+            return progress
 
         command = shlex.join(["advdmd", "pretrain", "--config", args.config, *args.overrides])
         remedy = "make room; the same command goes on from the last checkpoint"
         with disk_told(f"{folder}, or a checkpoint beside it,", remedy):
-            card = pretrain_teacher(config, command=command, progress=progress)
+            card = pretrain_teacher(
+                config,
+                command=command,
+                progress=told("training the teacher", config.pretrain.steps),
+                reading=told("teaching the text encoder", config.pretrain.text_steps),
+            )
     sys.stdout.write(json.dumps(card, indent=2) + f"\n{folder}\n")
     return DONE
 

@@ -36,6 +36,12 @@ class PretrainSection(Section):
         description="Size of the text encoders' position embeddings beside word embeddings of size 1; null: 0.3 for "
         "digits and 0.7 for shapes.",
     )
+    text_steps: int = Field(
+        default=0,
+        ge=0,
+        description="shapes: batches of captions from which the first text encoder learns to say what they state; 0: "
+        "it stays random.",
+    )
     checkpoint_steps: Positive = Field(
         default=1000, description="Steps between checkpoints; a training that was stopped goes on from the last."
     )

@@ -1,10 +1,29 @@
 """What a small teacher is made of and trained on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
 
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.tiny import Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Captions and what they state, for a text encoder to learn from.
+
+    Attributes:
+        texts: n captions.
+        facts: `[n, k]` the same facts of each as numbers.
+        sizes: `[k]` standard deviation of each fact where it is said: the larger, the sooner it is learnt from.
+    """
+
+    texts: tuple[str, ...]
+    facts: Float[Tensor, "n k"]
+    sizes: Float[Tensor, " k"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +36,7 @@ class TeacherRecipe:
         codec: The image codec.
         architecture: Sizes of the networks.
         real: Real latents and the prompt id of each.
+        lessons: Draws what a text encoder may learn from, by a seed; None where captions state too little.
     """
 
     prompts: tuple[str, ...]
@@ -24,3 +44,4 @@ class TeacherRecipe:
     codec: PixelCodec | PatchCodec
     architecture: Architecture
     real: RealImages
+    lessons: Callable[[int], Lessons] | None = None

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,10 @@ from advdmd_ray.models.diffusers_classes import (
 HEADS = 4
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+
+
+TextEncoder: TypeAlias = CLIPTextModelWithProjection
+Tokenizer: TypeAlias = CLIPTokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.pretrain import PretrainConfig, PretrainSection
+from advdmd_ray.data.recipe import TeacherRecipe
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
@@ -28,6 +29,7 @@ from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import Architecture, build_tiny_pipeline
+from advdmd_ray.pretrain.reader import learn_to_say
 from advdmd_ray.pretrain.training import Checkpoints, pretrain
 from advdmd_ray.stations.weights.snapshot import digest_of
 
@@ -57,7 +59,11 @@ def _judged(pipeline: StableDiffusion3Pipeline, config: Config) -> dict[str, Any
 
 
 def pretrain_teacher(
-    config: PretrainConfig, *, command: str, progress: Callable[[int, float], None] | None = None
+    config: PretrainConfig,
+    *,
+    command: str,
+    progress: Callable[[int, float], None] | None = None,
+    reading: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Build, train, judge and write the teacher of `data.source` into `pretrain.folder`.
 
@@ -67,13 +73,15 @@ def pretrain_teacher(
         config: `run.seed` seeds the networks, the data and the training; it is judged with `judged_guidance`.
         command: The command line, for the record.
         progress: See `pretrain`.
+        reading: See `learn_to_say`.
 
     Returns:
         The record that is also written as `teacher.json`: command, settings, figures, the step this process began at
         and its seconds, machine, versions and the SHA-256 of each weight file.
 
     Raises:
-        UserError: `pretrain.folder` exists, or cannot be made, or a stopped training has other settings.
+        UserError: `pretrain.folder` exists or cannot be made, a stopped training has other settings, or captions
+            state nothing that a text encoder could learn.
     """
     folder, section, seed = Path(config.pretrain.folder), config.pretrain, config.run.seed
     _check_free(folder)
@@ -81,7 +89,7 @@ def pretrain_teacher(
     recipe = source_of(config).teacher_recipe(section.images, seed)
     _make_parent(folder)
     architecture = architecture_of(section, recipe.architecture)
-    pipeline = build_tiny_pipeline(recipe.words, recipe.codec, architecture, seed=seed)
+    pipeline = _built(recipe, architecture, section.text_steps, seed, reading)
     conditioning = encode_prompts(pipeline, [*recipe.prompts, ""], config.model.max_sequence_length)
     settings = _settings(config, len(recipe.real), architecture)
     inputs = {
@@ -119,6 +127,30 @@ def pretrain_teacher(
     return full
 
 
+def _built(
+    recipe: TeacherRecipe,
+    architecture: Architecture,
+    text_steps: int,
+    seed: int,
+    reading: Callable[[int, float], None] | None,
+) -> StableDiffusion3Pipeline:
+    """With random networks, but for a first text encoder that has learnt what captions state, if it is to."""
+    pipeline = build_tiny_pipeline(recipe.words, recipe.codec, architecture, seed=seed)
+    if not text_steps:
+        return pipeline
+    if recipe.lessons is None:
+        raise UserError("pretrain.text_steps: the captions of this data.source state nothing to learn; set it to 0")
+    lessons, encoder = recipe.lessons(seed), pipeline.text_encoder
+    width, stated = encoder.config.projection_dim, lessons.facts.shape[1]
+    if stated > width:
+        raise UserError(
+            f"pretrain.text_width is {width} and captions state {stated} facts; set it to as many or more, or "
+            "pretrain.text_steps to 0"
+        )
+    learn_to_say(encoder, pipeline.tokenizer, lessons, steps=text_steps, seed=seed, progress=reading)
+    return pipeline
+
+
 def architecture_of(section: PretrainSection, usual: Architecture) -> Architecture:
     """The sizes of the networks: those of the data source, but for what `section` says of the text encoders."""
     width, scale = section.text_width, section.text_position_scale
@@ -142,6 +174,7 @@ def _settings(config: PretrainConfig, images: int, architecture: Architecture) -
         "muon_learning_rate": section.muon_learning_rate,
         "text_width": architecture.text_width,
         "text_position_scale": architecture.position_scale,
+        "text_steps": section.text_steps,
         "max_sequence_length": config.model.max_sequence_length,
     }
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from advdmd_ray import cli
 from advdmd_ray.config import Config
-from advdmd_ray.config.pretrain import PretrainConfig, PretrainSection
+from advdmd_ray.config.pretrain import PretrainConfig, PretrainSection, read_pretrain
 from advdmd_ray.data.digits.judge import DigitsJudge
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.registry import source_of
+from advdmd_ray.data.shapes import recipe as shapes_recipe_module
 from advdmd_ray.data.shapes.checker import check
-from advdmd_ray.data.shapes.recipe import shapes_recipe
+from advdmd_ray.data.shapes.recipe import shapes_lessons, shapes_recipe
 from advdmd_ray.data.shapes.skills import all_prompts
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
@@ -31,6 +32,7 @@ from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.models.tiny import SHAPES, build_tiny_pipeline
+from advdmd_ray.pretrain.reader import learn_to_say
 from advdmd_ray.pretrain.teacher import TEACHER_CARD, architecture_of, pretrain_teacher, weight_hashes
 from advdmd_ray.pretrain.training import Checkpoints, learning_rate_factor, pretrain, stratified_times
 
@@ -196,9 +198,10 @@ def test_the_latents_of_the_shapes_are_scenes_of_their_prompts_and_none_is_held_
     assert not torch.equal(recipe.real.prompt_ids, other.real.prompt_ids)
 
 
-def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipeline(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_trains_on_the_scenes_and_captions_of_its_seed_and_writes_a_whole_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(shapes_recipe_module, "LESSONS", 300)
     folder = tmp_path / "teacher"
     sizes = [
         "pretrain.images=1000",
@@ -206,13 +209,16 @@ def test_the_command_trains_on_the_scenes_of_its_seed_and_writes_a_whole_pipelin
         "pretrain.batch_size=8",
         "pretrain.learning_rate=1e-3",
         "pretrain.muon_learning_rate=4e-3",
+        "pretrain.text_width=64",
+        "pretrain.text_steps=2",
         "evaluation.samples=20",
     ]
     arguments = ["pretrain", "--config", str(SHAPES_YAML), "run.seed=5", f"pretrain.folder={folder}", *sizes]
     assert cli.main(arguments) == cli.DONE
     assert str(folder) in capsys.readouterr().out
     recipe = shapes_recipe(1000, seed=5)
-    expected = build_tiny_pipeline(recipe.words, recipe.codec, recipe.architecture, seed=5)
+    expected = build_tiny_pipeline(recipe.words, recipe.codec, replace(recipe.architecture, text_width=64), seed=5)
+    learn_to_say(expected.text_encoder, expected.tokenizer, shapes_lessons(5), steps=2, seed=5)
     conditioning = encode_prompts(expected, [*recipe.prompts, ""], 1)
     pretrain(
         expected,
@@ -293,3 +299,25 @@ def test_the_shipped_teacher_draws_readable_digits() -> None:
     )
     assert many["accuracy"] >= 0.95
     assert many["frechet"] < few["frechet"] / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "line"),
+    [
+        ("digits", (), "pretrain.text_steps: the captions of this data.source state nothing to learn; set it to 0"),
+        (
+            "shapes",
+            ("pretrain.text_width=32",),
+            "pretrain.text_width is 32 and captions state 47 facts; set it to as many or more",
+        ),
+    ],
+)
+def test_a_text_encoder_that_cannot_learn_what_captions_state_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, overrides: tuple[str, ...], line: str
+) -> None:
+    monkeypatch.setattr(shapes_recipe_module, "LESSONS", 10)
+    more = ("pretrain.text_steps=5", "pretrain.images=1000", f"pretrain.folder={tmp_path / 'teacher'}")
+    with pytest.raises(UserError) as refused:
+        pretrain_teacher(read_pretrain(name, [*overrides, *more]), command="")
+    assert str(refused.value).startswith(line)
+    assert list(tmp_path.iterdir()) == []

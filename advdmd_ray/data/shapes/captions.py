@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.data.shapes.scene import RELATIONS, SHAPES
+from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, SIZES
 from advdmd_ray.data.shapes.skills import (
     HELD_OUT_PAIRS,
     ShapePrompt,
@@ -35,6 +35,44 @@ def sides(prompt: ShapePrompt) -> Float[np.ndarray, " 8"]:
         found[first] = RELATIONS[prompt.relation]
         found[second] = -found[first]
     return found.ravel()
+
+
+def facts(prompt: ShapePrompt) -> Float[np.ndarray, " 47"]:
+    """All that a caption states, 0 where it says nothing.
+
+    `sides`; the number of each shape; whether each shape has each colour, and each size; which background it is.
+    """
+    counts = np.zeros(len(SHAPES), dtype=np.float32)
+    coloured = np.zeros((len(SHAPES), len(COLOURS)), dtype=np.float32)
+    sized = np.zeros((len(SHAPES), len(SIZES)), dtype=np.float32)
+    for phrase in prompt.phrases:
+        shape = SHAPES.index(phrase.shape)
+        counts[shape] += 1
+        coloured[shape] += [colour == phrase.colour for colour in COLOURS]
+        sized[shape] += [size == phrase.size for size in SIZES]
+    ground = np.array([ground == prompt.background for ground in BACKGROUNDS], dtype=np.float32)
+    return np.concatenate([sides(prompt), counts, coloured.clip(max=1).ravel(), sized.clip(max=1).ravel(), ground])
+
+
+def draw_lessons(count: int, seed: int) -> tuple[ShapePrompt, ...]:
+    """Captions for a text encoder to learn from: `count` dense ones, and the table's others eight times each.
+
+    A dense caption with a relation is followed by `swapped` of it, which has the same words. Held-out combinations are
+    among them: it is scenes of them that nobody is shown. No caption is of a kind that `draw_exam` asks about.
+
+    Args:
+        count: About how many dense captions.
+        seed: Seeds the choice.
+    """
+    found: list[ShapePrompt] = []
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    while len(found) < count:
+        prompt = draw_dense(draw)
+        if prompt.relation is None:
+            found.append(prompt)
+        elif not _asked(prompt):
+            found += [prompt, swapped(prompt)]
+    return (*found, *[prompt for prompt in all_prompts() if prompt.skill != "dense"] * 8)
 
 
 def sides_of(prompts: Sequence[ShapePrompt]) -> Float[Tensor, "n 8"]:

@@ -1,14 +1,20 @@
 """What the teacher of the shapes is made of and trained on."""
 
+import numpy as np
 import torch
 
 from advdmd_ray.data.real import RealImages
-from advdmd_ray.data.recipe import TeacherRecipe
+from advdmd_ray.data.recipe import Lessons, TeacherRecipe
+from advdmd_ray.data.shapes.captions import draw_lessons, facts, sides
 from advdmd_ray.data.shapes.skills import all_prompts, prompt_words
 from advdmd_ray.data.shapes.training_set import draw_images, draw_rows
 from advdmd_ray.models.codec import PatchCodec
 from advdmd_ray.models.tiny import SHAPES
 
+LESSONS = 24_000
+"""Dense captions that a text encoder may learn from."""
+SIDES_SIZE = 1.5
+"""Of the sides beside the other facts; a denoiser learns them last."""
 FITTED_IMAGES = 5000
 """Images of the training set that the codec is fitted to."""
 PATCH, COMPONENTS, WHITENING = 8, 22, 0.5
@@ -27,4 +33,14 @@ def shapes_recipe(images: int, seed: int) -> TeacherRecipe:
     drawn = torch.from_numpy(draw_images(rows, seed))
     codec = PatchCodec.fit(drawn[:FITTED_IMAGES], patch=PATCH, components=COMPONENTS, whitening=WHITENING)
     real = RealImages(codec.encode(drawn, return_dict=False)[0].mode(), torch.from_numpy(rows))
-    return TeacherRecipe(tuple(prompt.text for prompt in all_prompts()), prompt_words(), codec, SHAPES, real)
+    texts = tuple(prompt.text for prompt in all_prompts())
+    return TeacherRecipe(texts, prompt_words(), codec, SHAPES, real, shapes_lessons)
+
+
+def shapes_lessons(seed: int) -> Lessons:
+    """Captions of shapes and what they state."""
+    prompts = draw_lessons(LESSONS, seed)
+    stated = torch.from_numpy(np.stack([facts(prompt) for prompt in prompts]))
+    sizes = torch.ones(stated.shape[1])
+    sizes[: len(sides(prompts[0]))] = SIDES_SIZE
+    return Lessons(tuple(prompt.text for prompt in prompts), stated, sizes)

@@ -6,8 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.data.shapes.captions import draw_exam, reversed_relation, sides, sides_of, swapped
-from advdmd_ray.data.shapes.scene import SHAPES
+from advdmd_ray.data.shapes.captions import (
+    draw_exam,
+    draw_lessons,
+    facts,
+    reversed_relation,
+    sides,
+    sides_of,
+    swapped,
+)
+from advdmd_ray.data.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES
 from advdmd_ray.data.shapes.scenes import draw_scene
 from advdmd_ray.data.shapes.skills import HELD_OUT_PAIRS, ShapePrompt, all_prompts
 
@@ -24,6 +32,34 @@ def test_sides_are_where_the_shapes_of_a_drawn_scene_stand(prompt: ShapePrompt, 
     assert said[first.shape] @ (first.x - second.x, first.y - second.y) > 0
     assert said[second.shape] @ (second.x - first.x, second.y - first.y) > 0
     assert all(not said[shape].any() for shape in SHAPES if shape not in {first.shape, second.shape})
+
+
+@given(st.sampled_from(PROMPTS), st.integers(0, 2**32 - 1))
+def test_facts_hold_in_every_scene_that_is_drawn_for_the_caption(prompt: ShapePrompt, seed: int) -> None:
+    scene = draw_scene(prompt, np.random.default_rng(seed), held_out=True)
+    stated = facts(prompt)
+    counts, coloured, sized, ground = np.split(stated[8:], np.cumsum([4, 24, 8]))
+    assert np.array_equal(stated[:8], sides(prompt))
+    assert counts.tolist() == [sum(item.shape == shape for item in scene.items) for shape in SHAPES]
+    drawn_colours = [[any((i.shape, i.colour) == (s, c) for i in scene.items) for c in COLOURS] for s in SHAPES]
+    drawn_sizes = [[any((i.shape, i.size) == (s, z) for i in scene.items) for z in SIZES] for s in SHAPES]
+    assert (coloured.reshape(4, 6) <= drawn_colours).all()
+    assert (sized.reshape(4, 2) <= drawn_sizes).all()
+    assert (ground <= [scene.background == ground for ground in BACKGROUNDS]).all()
+    assert coloured.sum() == len({(p.shape, p.colour) for p in prompt.phrases if p.colour})
+    assert sized.sum() == len({(p.shape, p.size) for p in prompt.phrases if p.size})
+    assert ground.sum() == (prompt.background is not None)
+
+
+def test_lessons_have_no_caption_of_an_exam_and_both_orders_of_every_relation() -> None:
+    lessons = draw_lessons(3000, 6)
+    texts = {prompt.text for prompt in lessons}
+    assert texts.isdisjoint(prompt.text for prompt in EXAM)
+    dense = [prompt for prompt in lessons if prompt.skill == "dense"]
+    assert 3000 <= len(dense) <= 3001
+    assert all(swapped(prompt).text in texts for prompt in dense if prompt.relation is not None)
+    assert {prompt.text for prompt in PROMPTS if prompt.skill != "dense"} <= texts
+    assert lessons == draw_lessons(3000, 6) != draw_lessons(3000, 7)
 
 
 def test_an_exam_asks_four_versions_of_each_caption_in_the_same_words_but_the_relation() -> None:
