@@ -92,21 +92,22 @@ def liked_shares(pipeline: "Pipeline") -> "dict[float, Share]":
     from advdmd_ray.data.shapes.captions import draw_exam  # noqa: PLC0415
     from advdmd_ray.data.shapes.render import render_all  # noqa: PLC0415
     from advdmd_ray.data.shapes.scenes import draw_scenes  # noqa: PLC0415
+    from advdmd_ray.losses.fake_score import noised  # noqa: PLC0415
     from advdmd_ray.models.pipeline import denoiser_of  # noqa: PLC0415
     from advdmd_ray.models.text import encode_prompts  # noqa: PLC0415
     from advdmd_ray.pretrain.probe import wilson  # noqa: PLC0415
 
     prompts, denoiser = draw_exam(ASKED, 2), denoiser_of(pipeline)
-    exchanged = [prompts[row ^ 1].text for row in range(len(prompts))]
-    captions = [encode_prompts(pipeline, texts, 1) for texts in ([prompt.text for prompt in prompts], exchanged)]
+    said = encode_prompts(pipeline, [prompt.text for prompt in prompts], 1)
+    captions = said, said.select(torch.arange(len(prompts)) ^ 1)
     scenes = torch.from_numpy(render_all(draw_scenes(prompts, 3)))
     generator, found = torch.Generator().manual_seed(4), {}
     with torch.no_grad():
         x0 = pipeline.vae.encode(scenes, return_dict=False)[0].mode()
         for level in LEVELS:
             eps, t = torch.randn(x0.shape, generator=generator), torch.full((len(x0),), level)
-            x = (1 - level) * x0 + level * eps
-            own, other = ((denoiser(x, t, said) - (eps - x0)).square().flatten(1).sum(dim=1) for said in captions)
+            x = noised(x0, eps, t)
+            own, other = ((denoiser(x, t, each) - (eps - x0)).square().flatten(1).sum(dim=1) for each in captions)
             found[level] = wilson(float((own < other).double().mean()), len(x0))
     return found
 
