@@ -42,6 +42,13 @@ class PretrainSection(Section):
         description="shapes: batches of captions from which the first text encoder learns to say what they state; 0: "
         "it stays random.",
     )
+    relation_captions: int = Field(
+        default=0,
+        ge=0,
+        le=20_000,
+        description="shapes: captions beyond the prompt table, each of which states a relation; two scenes of each are "
+        "trained on beside `images`.",
+    )
     checkpoint_steps: Positive = Field(
         default=1000, description="Steps between checkpoints; a training that was stopped goes on from the last."
     )

@@ -27,6 +27,19 @@ class Lessons:
 
 
 @dataclass(frozen=True, slots=True)
+class Captioned:
+    """Captions beyond the prompts, and images of them.
+
+    Attributes:
+        texts: The captions.
+        real: Real latents; the prompt id of each is the row of its caption in `texts`.
+    """
+
+    texts: tuple[str, ...]
+    real: RealImages
+
+
+@dataclass(frozen=True, slots=True)
 class TeacherRecipe:
     """What a teacher is made of and trained on.
 
@@ -37,6 +50,8 @@ class TeacherRecipe:
         architecture: Sizes of the networks.
         real: Real latents and the prompt id of each.
         lessons: Draws what a text encoder may learn from, by a seed; None where captions state too little.
+        captioned: Draws captions with a relation beyond the prompts, and their images, by how many and a seed; None
+            where there are none.
     """
 
     prompts: tuple[str, ...]
@@ -45,3 +60,4 @@ class TeacherRecipe:
     architecture: Architecture
     real: RealImages
     lessons: Callable[[int], Lessons] | None = None
+    captioned: Callable[[int, int], Captioned] | None = None

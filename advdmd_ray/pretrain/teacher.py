@@ -16,6 +16,7 @@ import torch
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.pretrain import PretrainConfig, PretrainSection
+from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.recipe import TeacherRecipe
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.diffusion.kernels import Kernel
@@ -80,13 +81,13 @@ def pretrain_teacher(
         and its seconds, machine, versions and the SHA-256 of each weight file.
 
     Raises:
-        UserError: `pretrain.folder` exists or cannot be made, a stopped training has other settings, or captions
-            state nothing that a text encoder could learn.
+        UserError: `pretrain.folder` exists or cannot be made, a stopped training has other settings, captions
+            state nothing that a text encoder could learn, or there are none beyond the prompts.
     """
     folder, section, seed = Path(config.pretrain.folder), config.pretrain, config.run.seed
     _check_free(folder)
     start = time.perf_counter()
-    recipe = source_of(config).teacher_recipe(section.images, seed)
+    recipe = _with_captions(source_of(config).teacher_recipe(section.images, seed), section.relation_captions, seed)
     _make_parent(folder)
     architecture = architecture_of(section, recipe.architecture)
     pipeline = _built(recipe, architecture, section.text_steps, seed, reading)
@@ -125,6 +126,18 @@ def pretrain_teacher(
     full = write_teacher(pipeline, folder, record)
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return full
+
+
+def _with_captions(recipe: TeacherRecipe, count: int, seed: int) -> TeacherRecipe:
+    """The recipe with so many captions, and their images, behind its prompts."""
+    if not count:
+        return recipe
+    if recipe.captioned is None:
+        raise UserError("pretrain.relation_captions: this data.source draws no captions; set it to 0")
+    more = recipe.captioned(count, seed)
+    latents = torch.cat([recipe.real.all(), more.real.all()])
+    ids = torch.cat([recipe.real.prompt_ids, more.real.prompt_ids + len(recipe.prompts)])
+    return replace(recipe, prompts=(*recipe.prompts, *more.texts), real=RealImages(latents, ids))
 
 
 def _built(
@@ -175,6 +188,7 @@ def _settings(config: PretrainConfig, images: int, architecture: Architecture) -
         "text_width": architecture.text_width,
         "text_position_scale": architecture.position_scale,
         "text_steps": section.text_steps,
+        "relation_captions": section.relation_captions,
         "max_sequence_length": config.model.max_sequence_length,
     }
 

@@ -19,8 +19,9 @@ from advdmd_ray.data.digits.judge import DigitsJudge
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.shapes import recipe as shapes_recipe_module
+from advdmd_ray.data.shapes.captions import draw_exam, draw_relations
 from advdmd_ray.data.shapes.checker import check
-from advdmd_ray.data.shapes.recipe import shapes_lessons, shapes_recipe
+from advdmd_ray.data.shapes.recipe import shapes_captioned, shapes_lessons, shapes_recipe
 from advdmd_ray.data.shapes.skills import all_prompts
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
@@ -35,6 +36,7 @@ from advdmd_ray.models.tiny import SHAPES, build_tiny_pipeline
 from advdmd_ray.pretrain.reader import learn_to_say
 from advdmd_ray.pretrain.teacher import TEACHER_CARD, architecture_of, pretrain_teacher, weight_hashes
 from advdmd_ray.pretrain.training import Checkpoints, learning_rate_factor, pretrain, stratified_times
+from advdmd_ray.seeding import derive_seed
 
 ASSETS = Path(str(resources.files("advdmd_ray"))) / "assets"
 SHIPPED = ASSETS / "digits"
@@ -198,6 +200,24 @@ def test_the_latents_of_the_shapes_are_scenes_of_their_prompts_and_none_is_held_
     assert not torch.equal(recipe.real.prompt_ids, other.real.prompt_ids)
 
 
+def test_captions_beyond_the_table_state_relations_that_their_scenes_show_and_none_is_held_out_or_asked_about() -> None:
+    codec = shapes_recipe(1000, seed=3).codec
+    prompts = draw_relations(60, seed=4)
+    captioned = shapes_captioned(codec, 60, seed=3)
+    assert len(set(captioned.texts)) == 60
+    assert captioned.texts != tuple(prompt.text for prompt in prompts)
+    known = {prompt.text for prompt in all_prompts()} | {prompt.text for prompt in draw_exam(200, seed=4)}
+    assert known.isdisjoint(captioned.texts)
+    assert known.isdisjoint(prompt.text for prompt in prompts)
+    assert all(prompt.relation is not None and not prompt.held_out for prompt in prompts)
+    of_text = {prompt.text: prompt for prompt in draw_relations(60, derive_seed(3, "shapes", "captions"))}
+    images = codec.decode(captioned.real.all(), return_dict=False)[0].numpy()
+    asked = [of_text[captioned.texts[int(row)]] for row in captioned.real.prompt_ids]
+    assert len(asked) == 2 * 60
+    assert sum(check(image, prompt).correct for image, prompt in zip(images, asked, strict=True)) >= 118
+    assert torch.equal(captioned.real.all(), shapes_captioned(codec, 60, seed=3).real.all())
+
+
 def test_the_command_trains_on_the_scenes_and_captions_of_its_seed_and_writes_a_whole_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,18 +231,21 @@ def test_the_command_trains_on_the_scenes_and_captions_of_its_seed_and_writes_a_
         "pretrain.muon_learning_rate=4e-3",
         "pretrain.text_width=64",
         "pretrain.text_steps=2",
+        "pretrain.relation_captions=20",
         "evaluation.samples=20",
     ]
     arguments = ["pretrain", "--config", str(SHAPES_YAML), "run.seed=5", f"pretrain.folder={folder}", *sizes]
     assert cli.main(arguments) == cli.DONE
     assert str(folder) in capsys.readouterr().out
     recipe = shapes_recipe(1000, seed=5)
+    more = shapes_captioned(recipe.codec, 20, seed=5)
     expected = build_tiny_pipeline(recipe.words, recipe.codec, replace(recipe.architecture, text_width=64), seed=5)
     learn_to_say(expected.text_encoder, expected.tokenizer, shapes_lessons(5), steps=2, seed=5)
-    conditioning = encode_prompts(expected, [*recipe.prompts, ""], 1)
+    conditioning = encode_prompts(expected, [*recipe.prompts, *more.texts, ""], 1)
+    shown = torch.cat([recipe.real.prompt_ids, more.real.prompt_ids + len(recipe.prompts)])
     pretrain(
         expected,
-        recipe.real,
+        RealImages(torch.cat([recipe.real.all(), more.real.all()]), shown),
         conditioning,
         steps=2,
         batch_size=8,
@@ -236,7 +259,7 @@ def test_the_command_trains_on_the_scenes_and_captions_of_its_seed_and_writes_a_
     record = json.loads((folder / TEACHER_CARD).read_text())
     assert (record["source"], record["seed"], record["max_sequence_length"]) == ("shapes", 5, 1)
     assert read_sampling(folder) == SamplingSettings(1)
-    assert record["images"] == len(recipe.real)
+    assert record["images"] == len(recipe.real) + len(more.real)
     assert set(record["judge"]["teacher"]) == {"40", "8", "4", "2"}
     assert record["judge"]["real"]["seen"] > 0.99
     assert record["sha256"] == weight_hashes(folder)
@@ -306,18 +329,23 @@ def test_the_shipped_teacher_draws_readable_digits() -> None:
     [
         ("digits", (), "pretrain.text_steps: the captions of this data.source state nothing to learn; set it to 0"),
         (
+            "digits",
+            ("pretrain.text_steps=0", "pretrain.relation_captions=5"),
+            "pretrain.relation_captions: this data.source draws no captions; set it to 0",
+        ),
+        (
             "shapes",
             ("pretrain.text_width=32",),
             "pretrain.text_width is 32 and captions state 47 facts; set it to as many or more",
         ),
     ],
 )
-def test_a_text_encoder_that_cannot_learn_what_captions_state_is_refused(
+def test_what_captions_cannot_teach_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, overrides: tuple[str, ...], line: str
 ) -> None:
     monkeypatch.setattr(shapes_recipe_module, "LESSONS", 10)
     more = ("pretrain.text_steps=5", "pretrain.images=1000", f"pretrain.folder={tmp_path / 'teacher'}")
     with pytest.raises(UserError) as refused:
-        pretrain_teacher(read_pretrain(name, [*overrides, *more]), command="")
+        pretrain_teacher(read_pretrain(name, [*more, *overrides]), command="")
     assert str(refused.value).startswith(line)
     assert list(tmp_path.iterdir()) == []

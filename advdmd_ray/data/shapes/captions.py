@@ -75,6 +75,24 @@ def draw_lessons(count: int, seed: int) -> tuple[ShapePrompt, ...]:
     return (*found, *[prompt for prompt in all_prompts() if prompt.skill != "dense"] * 8)
 
 
+def draw_relations(count: int, seed: int) -> tuple[ShapePrompt, ...]:
+    """Different dense captions that state a relation, beyond the prompt table, for a denoiser to learn relations from.
+
+    None asks for a held-out combination, and none is of a kind that `draw_exam` asks about.
+
+    Args:
+        count: How many.
+        seed: Seeds the choice.
+    """
+    found: dict[str, ShapePrompt] = {}
+    fresh = _fresh(random.Random(seed))  # noqa: S311 - no secret
+    while len(found) < count:
+        prompt = next(fresh)
+        if prompt.relation is not None and not prompt.held_out and not _asked(prompt):
+            found.setdefault(prompt.text, prompt)
+    return tuple(found.values())
+
+
 def sides_of(prompts: Sequence[ShapePrompt]) -> Float[Tensor, "n 8"]:
     """`sides` of each."""
     return torch.from_numpy(np.stack([sides(prompt) for prompt in prompts]))
