@@ -4,6 +4,7 @@
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import WeightStore
 from schedules.command import Tally, look_through, main
+from schedules.drawn import End, Schedule
+from schedules.lives import lived
 from schedules.processes import Node, Process
 
 SCHEDULES, SEED = 240, 5
@@ -56,6 +59,20 @@ def test_every_ordinal_settles_once_and_every_law_holds_whatever_happens_wheneve
     assert tally.runs >= SCHEDULES
     never = {name.strip() for name in FAULTS.replace("\n", " ").split(",")} - set(+tally.times)
     assert never == set(), "each fault happens"
+
+
+def test_a_life_may_end_before_its_first_cycle_at_a_checkpoint_behind_which_a_damaged_one_stands() -> None:
+    nothing: frozenset[Any] = frozenset()
+    schedule = Schedule(
+        actors=1, workers=1, leases=1, groups=2, cycles=3, age=0, room=0, warm=0, at_once=False, lease_s=60.0,
+        hang_s=10.0, checkpoints=1, keep=2, restarts=2, cycle_timeout_s=150.0, paces=(1.0,) * 5, spread=(1.0,),
+        order=(0,), faults=(), gang=(), ends=(End("stop", 12), End("stop", 0)), refused=nothing, damaged=frozenset({1}),
+        alike=False, gone=(), unread=nothing, not_finite=(), deadly=nothing, deaths=1, still=(), late=nothing,
+        wishes=(), wrong=(),
+    )  # fmt: skip
+    met: Counter[str] = Counter()
+    world = lived(schedule, met)
+    assert (met["stop"], met["checkpoint damaged"], world.lives) == (2, 1, 3)
 
 
 # Controllers that are wrong -----------------------------------------------------------------------------------------
