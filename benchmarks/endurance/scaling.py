@@ -38,11 +38,13 @@ from benchmarks.endurance.sleeping import (
 from benchmarks.host.rows.loop import Loop
 
 SLEEP_S, NO_ROOM_S = 2.0, 10.0
-HEAD_CPUS, NODE_CPUS = 2, 3
-"""Of the first node: 1 actor, 1 rank and 1 reward worker; of the second: 3 actors."""
+HEAD_CPUS, NODE_CPUS = 3, 3
+"""Together for 1 rank, 1 reward worker and 4 actors."""
+WHOLE = ("reward.num_cpus=1", "learner.num_cpus=1")
+"""With halves of CPUs on both nodes the last actor would find room on neither, now and then."""
 COUNTS = (4, 2, 6)
 MOST = 4
-"""Actors for which both nodes have CPUs, if what is left of each is whole."""
+"""Actors for which both nodes have CPUs."""
 ITSELF = ("autoscale.enabled=true", f"autoscale.rollout_max={MOST}", "autoscale.window_s=15", "autoscale.cool_down_s=5")
 ITSELF_S = 180.0
 
@@ -149,7 +151,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     logging.basicConfig(level=logging.INFO)
     with cluster_of(HEAD_CPUS, NODE_CPUS) as cluster:
-        own = ["rollout.actors=1", "rollout.groups_per_cycle=8", f"ray.address={cluster.address}"]
+        own = [*WHOLE, "rollout.actors=1", "rollout.groups_per_cycle=8", f"ray.address={cluster.address}"]
         own += ITSELF if args.itself else ()
         config = Loop("digits", 10_000, (*SETTINGS, *own)).config(folder)
 
