@@ -1,5 +1,6 @@
 """The recipes for real models, planned on the headers of the full-size models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,17 @@ from advdmd_ray.models.families.kept import FLOAT32
 from advdmd_ray.planning.cards import CARDS
 from advdmd_ray.planning.costs import Speeds, Work, computed
 from advdmd_ray.planning.report import plan
+from advdmd_ray.runs.doctor.kubernetes import cluster_spec
 from advdmd_ray.runs.needs.memory import memory, object_store_demand, placement, sizes_of
 from advdmd_ray.runs.needs.micro_batch import HEADROOM
 from full_size import MODELS, PUBLISHED, write_full_size
+from manifests import cluster, missing, rayjob, submitted
 from pictures import write_captioned
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GIB = 2**30
+BESIDE_SD35 = {"CLIP-L": 123_060_480, "CLIP-G": 694_659_840, "T5-XXL": 4_762_310_656, "codec": 83_819_683}
+"""Published weights of what stands beside the transformer in SD3.5."""
 
 
 @pytest.mark.parametrize("recipe", sorted(MODELS))
@@ -53,6 +58,15 @@ def test_a_recipe_is_planned_on_the_headers_of_its_model(
     for role, shares in made.own.planned.forecast.shares.items():
         assert shares["busy"] > 0.4, role
         assert made.own.needs.roles[role].used <= HEADROOM * made.own.needs.roles[role].card, role
+
+
+def test_the_pods_of_the_rayjob_on_gpus_are_what_the_doctor_prints_for_its_model(tmp_path: Path) -> None:
+    entrypoint = rayjob("rayjob-gpu.yaml")["spec"]["entrypoint"]
+    config = submitted(entrypoint, f"model.path={write_full_size('sd35_medium_lora', tmp_path / 'model')}")
+    sizes = replace(sizes_of(config), others=sum(BESIDE_SD35.values()))
+    assert missing(cluster_spec(config, sizes), cluster("rayjob-gpu.yaml")) == []
+    per_gpu = {row.role: row.gpu for row in memory(config, sizes)}
+    assert all(per_gpu[role] < HEADROOM * 40e9 for role in config.roles), "GPUs of 40 GB, as the manifest says"
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_names() if "/" not in name])
