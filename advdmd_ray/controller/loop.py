@@ -216,7 +216,7 @@ class Controller:
         # What is still under way belongs to cycles that will not come; a resumed run makes it again.
         self._save()
         self._learner.measure()
-        self._show(at_once=True)
+        self._show(over=True)
         return self._learner.version
 
     def _save(self) -> None:
@@ -290,12 +290,12 @@ class Controller:
         attempt = f" (attempt {begun.lease.attempt + 1})" if begun.lease.attempt else ""
         return f"ordinal {begun.lease.ordinal}{attempt} at {begun.task.worker} for {self._clock() - begun.at:.0f} s"
 
-    def _show(self, *, at_once: bool = False) -> None:
-        """Shows the status now and then: it is made only to be read."""
+    def _show(self, *, over: bool = False) -> None:
+        """Shows the status now and then, as it is made only to be read, and when the loops are over."""
         now = self._clock()
-        if at_once or now - self._shown >= REFRESH_S:
+        if over or now - self._shown >= REFRESH_S:
             self._shown = now
-            self._display(self._telemetry.status(self._waiting_for()))
+            self._display(self._telemetry.status("" if over else self._waiting_for(), over=over))
 
     def _expire(self) -> None:
         """Has the groups of overdue leases made again. A holder that may only be slow goes on, and may be first."""

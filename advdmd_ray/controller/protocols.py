@@ -150,7 +150,13 @@ class Hub(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a progress display shows; refreshed several times a second."""
+    """What a progress display shows; refreshed several times a second.
+
+    Attributes:
+        remaining_s: None before the first cycle of this process has ended: nothing says how long one takes.
+        waiting_for: What the run waits for; empty when the loops are over.
+        over: Whether the loops are.
+    """
 
     version: int
     cycles: int
@@ -163,3 +169,4 @@ class Status:
     waiting_for: str
     reward_hacking: bool = False
     start: str = ""
+    over: bool = False

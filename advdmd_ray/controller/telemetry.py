@@ -265,8 +265,8 @@ class Telemetry:
         )
         self.send()
 
-    def status(self, waiting_for: str) -> Status:
-        """What a display shows now."""
+    def status(self, waiting_for: str, *, over: bool = False) -> Status:
+        """What a display shows now, when the loops are over too."""
         return Status(
             version=self._version,
             cycles=self._config.run.cycles,
@@ -279,16 +279,20 @@ class Telemetry:
             waiting_for=waiting_for,
             reward_hacking=self._alarm.fires,
             start=self._start.text(),
+            over=over,
         )
 
     def _remaining_s(self) -> float | None:
-        """Time to the last cycle at the mean pace so far, or to the time limit if that comes first."""
+        """Time to the last cycle at the mean pace so far, or to the time limit if that comes first.
+
+        None before a cycle has ended: the limit alone would be a promise that most runs do not need.
+        """
         done, total = self._version - self._first, self._config.run.cycles - self._first
-        by_pace = (self._clock() - self._began) / done * (total - done) if done else None
-        if self._config.run.time_limit_s is None:
-            return by_pace
-        left = max(0.0, self._config.run.time_limit_s - self.elapsed_s)
-        return left if by_pace is None else min(left, by_pace)
+        if not done:
+            return None
+        by_pace = (self._clock() - self._began) / done * (total - done)
+        limit = self._config.run.time_limit_s
+        return by_pace if limit is None else min(by_pace, max(0.0, limit - self.elapsed_s))
 
     def tick(self, held: Callable[[], BufferStats], outstanding: Callable[[], int]) -> None:
         """Sends what was gathered if that is due, with the buffer's state: no cycle may come that would tell it."""

@@ -420,6 +420,8 @@ def test_the_display_sees_the_run_move_and_what_it_waits_for() -> None:
     assert all(a.elapsed_s <= b.elapsed_s for a, b in pairwise(statuses))
     assert any(status.waiting_for.startswith("ordinal 0") for status in statuses)
     assert statuses[-1].remaining_s == 0
+    assert [status.over for status in statuses] == [False] * (len(statuses) - 1) + [True]
+    assert [status.waiting_for for status in statuses if status.over or not status.waiting_for] == [""]
 
 
 def test_what_is_waited_for_is_not_a_worker_whose_ordinal_others_have_made() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.start_clock import StartClock
+from advdmd_ray.controller.start_clock import Phase, StartClock
 from advdmd_ray.metrics.catalogue import STAGES
 from fake_shell import Clock, Stage
 
@@ -53,6 +53,20 @@ def test_what_comes_after_the_first_cycle_is_no_start() -> None:
     start.ended("first_groups")
     start.ended("first_cycle")
     assert start.seconds == {"first_cycle": 0.0}
+
+
+def test_the_phases_follow_each_other_and_ready_comes_once_however_often_the_loops_begin() -> None:
+    clock, told = Clock(), list[Phase]()
+    start = StartClock(clock, age_s=1.0, told=told.append)
+    clock.now += 1.0
+    start.begins("starting Ray")
+    clock.now += 4.0
+    for _ in range(2):
+        start.loops_begin()
+        clock.now += 10.0
+    assert start.phases() == [("reading and checking", 2.0), ("starting Ray", 4.0), ("ready", 20.0)]
+    assert told == [Phase("starting Ray", 2.0), Phase("ready", 6.0)]
+    assert start.age_s == 26.0
 
 
 def test_another_stage_is_refused() -> None:
