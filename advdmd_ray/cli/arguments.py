@@ -1,9 +1,9 @@
 """What all commands share: how a command is described, its exit codes, and errors that are one line."""
 
 import argparse
+import logging
 import math
 import signal
-import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from advdmd_ray.config.texts import path_fault, shown, text_fault
+from advdmd_ray.console import END
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import write_atomically
 
@@ -39,12 +40,14 @@ class Command:
         text: What it does, in one sentence.
         add_arguments: Adds its own arguments to its parser.
         run: Does it, and returns the exit code.
+        long: Whether it takes minutes, or hours: then it says how far it is, in a form that can be chosen.
     """
 
     name: str
     text: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    long: bool = False
 
 
 def add_config(command: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -153,5 +156,5 @@ def end(line: str, code: int) -> int:
         f"\\x{ord(character):02x}" if unicodedata.category(character) in {"Cc", "Cs"} else character
         for character in " ".join(line.split())
     )
-    sys.stderr.write(f"advdmd: {plain}\n")
+    END.log(logging.ERROR if code in {FAILED, BAD_INPUT} else logging.WARNING, "%s", plain)
     return code

@@ -34,5 +34,9 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "compare", "Train rivals at equal learner compute, and write their table and figure.", add_arguments, run_command
+    "compare",
+    "Train rivals at equal learner compute, and write their table and figure.",
+    add_arguments,
+    run_command,
+    long=True,
 )

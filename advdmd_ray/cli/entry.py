@@ -13,6 +13,7 @@ from typing import cast
 from advdmd_ray import __version__, errors
 from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, replay, run, sample, scale
 from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, SIGNALLED, Parser, end
+from advdmd_ray.console import logging_to_stderr
 from advdmd_ray.files import disk_told
 from advdmd_ray.runtime.stopping import interrupting
 
@@ -42,9 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else argv)
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        if args.verbose:
-            logging.getLogger("advdmd_ray").setLevel(logging.DEBUG)
+    except errors.UserError as error:
+        return end(f"error: {error}", BAD_INPUT)
+    with logging_to_stderr(form=args.log_format, quiet=args.quiet, verbose=args.verbose):
+        return _code_of(args)
+
+
+def _code_of(args: argparse.Namespace) -> int:
+    """Runs the command; whatever ends it is one line."""
+    try:
         # What a command knows better how to tell, it tells itself.
         with interrupting(), disk_told(f"what `advdmd {args.command}` makes", "make room, and start it again"):
             code = cast("Callable[[argparse.Namespace], int]", args.function)(args)
@@ -91,6 +98,13 @@ def _build_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         own = commands.add_parser(command.name, help=command.text, description=command.text, allow_abbrev=False)
         own.set_defaults(function=command.run)
-        own.add_argument("-v", "--verbose", action="store_true", help="log details, and the whole of a failure")
+        own.set_defaults(quiet=False, log_format="text")
+        much = own.add_mutually_exclusive_group()
+        much.add_argument("-v", "--verbose", action="store_true", help="log details, and the whole of a failure")
+        if command.long:
+            much.add_argument("--quiet", action="store_true", help="only warnings, errors and the last summary")
+            own.add_argument(
+                "--log-format", choices=["text", "json"], help="text (default), or one JSON object a line on stderr"
+            )
         command.add_arguments(own)
     return parser

@@ -136,7 +136,7 @@ def _drawn(config: Config, args: argparse.Namespace) -> "Mapping[Piece, Drawn]":
     from advdmd_ray.runs.needs.memory import ray_address
     from advdmd_ray.runs.parts.networks import gpus_here
     from advdmd_ray.runs.verdict import draw_here
-    from advdmd_ray.runtime.display import judge_progress
+    from advdmd_ray.runtime.counting import judge_progress
 
     student, address = None if args.student is None else Path(args.student), ray_address(config)
     alone = address is None and gpus_here() < SEVERAL if args.actors is None else args.actors < SEVERAL
@@ -159,7 +159,7 @@ def _suite(args: argparse.Namespace) -> int:
     from advdmd_ray.evaluation.suites.layout import DpgBench, GenEval
 
     expect_token(os.environ.get("RAY_ADDRESS"))
-    from advdmd_ray.runtime.display import MOMENT_S, counted
+    from advdmd_ray.runtime.counting import MOMENT_S, counted
     from advdmd_ray.runtime.suite import SuiteSettings, default_gpus, draw_suite
 
     suite = GenEval(Path(args.metadata), args.images) if args.suite == "geneval" else DpgBench(Path(args.prompts))
@@ -218,5 +218,9 @@ def judge_table(verdict: Mapping[str, Any]) -> "Table":
 
 
 COMMAND = Command(
-    "evaluate", "Judge a teacher and a student, or draw and collect a benchmark.", add_arguments, run_command
+    "evaluate",
+    "Judge a teacher and a student, or draw and collect a benchmark.",
+    add_arguments,
+    run_command,
+    long=True,
 )

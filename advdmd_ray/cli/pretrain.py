@@ -21,29 +21,25 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    """Trains the teacher with a progress bar and prints its card."""
+    """Trains the teacher and prints its card."""
     config = read_pretrain(args.config, args.overrides)
     folder = Path(config.pretrain.folder)
     check_writable(folder, "set another pretrain.folder")
     if folder.exists():
         raise UserError(f"{folder} exists; move it away or set another pretrain.folder")
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from advdmd_ray.pretrain.teacher import pretrain_teacher
+    from advdmd_ray.runtime.counting import Counted, counted
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as until_done:
-        bar = Progress(*columns, console=Console(stderr=True))
 
         def told(what: str, total: int) -> Callable[[int, float], None]:
-            task = bar.add_task(what, total=total, visible=False)
+            shown: list[Counted] = []
 
             def progress(step: int, loss: float) -> None:
-                if not bar.live.is_started:  # nothing is refused any more
-                    until_done.enter_context(bar)
-                bar.update(task, completed=step, visible=True, description=f"{what}, loss {loss:.4f}")
+                if not shown:  # nothing is refused any more
+                    shown.append(until_done.enter_context(counted(what)))
+                shown[0](step, total, f", loss {loss:.4f}")
 
             return progress
 
@@ -61,5 +57,9 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "pretrain", "Train the small teacher of data.source and write its pipeline folder.", add_arguments, run_command
+    "pretrain",
+    "Train the small teacher of data.source and write its pipeline folder.",
+    add_arguments,
+    run_command,
+    long=True,
 )

@@ -53,5 +53,9 @@ def _age_s() -> float:
 
 
 COMMAND = Command(
-    "run", "Train a student: on a local Ray, on a cluster, or in this process.", add_arguments, run_command
+    "run",
+    "Train a student: on a local Ray, on a cluster, or in this process.",
+    add_arguments,
+    run_command,
+    long=True,
 )

@@ -34,7 +34,7 @@ def run_command(args: argparse.Namespace) -> int:
     from advdmd_ray.evaluation.place import place_of
     from advdmd_ray.evaluation.sample import sample_grid
     from advdmd_ray.runs.folder import check_writable
-    from advdmd_ray.runtime.display import drawing_progress
+    from advdmd_ray.runtime.counting import drawing_progress
 
     check_writable(Path(args.out).parent, "give another --out")
     place = place_of(args.device, args.precision)
@@ -55,5 +55,9 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "sample", "Draw images from a teacher's or a student's pipeline folder into a PNG grid.", add_arguments, run_command
+    "sample",
+    "Draw images from a teacher's or a student's pipeline folder into a PNG grid.",
+    add_arguments,
+    run_command,
+    long=True,
 )

@@ -1,16 +1,15 @@
 """Shows how the jobs of a comparison go on: a bar for each and one for all, or plain lines without a terminal."""
 
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from advdmd_ray.comparison.job import Job
 from advdmd_ray.comparison.runner import Watcher
+from advdmd_ray.console import drawing, say, warn
 
 PLAIN_EVERY_S = 10.0
 ETA_WINDOW_S = 300.0
@@ -25,8 +24,8 @@ def progress_of(name: str, jobs: Sequence[Job]) -> Iterator[Watcher]:
         name: Of the comparison.
         jobs: All jobs, finished ones too.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    console = drawing()
+    if console is None:
         yield PlainLines(name, jobs)
         return
     columns = (
@@ -127,7 +126,7 @@ class PlainLines:
     def failed(self, job: Job, reason: str) -> None:
         """See `Watcher`."""
         self._running.pop(job.name, None)
-        self._say(f"{job.name} failed: {reason}")
+        self._say(f"{job.name} failed: {reason}", warn)
 
     def tick(self) -> None:
         """See `Watcher`."""
@@ -148,8 +147,13 @@ class PlainLines:
         done, left = self._total() - had, sum(weight(job) for job in self._jobs) - self._total()
         return None if done <= 0 else left * (time.monotonic() - began) / done
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, through: Callable[..., None] = say) -> None:
         self._shown = time.monotonic()
         left = "?" if (remaining := self._remaining_s()) is None else str(timedelta(seconds=round(remaining)))
-        sys.stderr.write(f"{self._name}: {len(self._finished)} of {len(self._jobs)} jobs, {left} left | {text}\n")
-        sys.stderr.flush()
+        through(
+            f"{self._name}: {len(self._finished)} of {len(self._jobs)} jobs, {left} left | {text}",
+            comparison=self._name,
+            done=len(self._finished),
+            of=len(self._jobs),
+            remaining_s=remaining,
+        )

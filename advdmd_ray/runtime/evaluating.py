@@ -5,6 +5,7 @@ from pathlib import Path
 from ray.exceptions import RayTaskError
 
 from advdmd_ray.config import Config
+from advdmd_ray.console import say
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, Piece, pieces_of
 from advdmd_ray.runs.needs.memory import ray_address
@@ -12,7 +13,6 @@ from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.cluster import met
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.judging import VERDICT_S, drawn_by, patience_s
-from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.on_ray import located
 from advdmd_ray.runtime.team import team_here
 

@@ -18,8 +18,8 @@ from advdmd_ray.runs.parts.networks import import_networks
 from advdmd_ray.runs.verdict import drawing_threads, threads
 from advdmd_ray.runtime.aside import Aside
 from advdmd_ray.runtime.calls import PULSE, Handle
+from advdmd_ray.runtime.counting import judge_progress
 from advdmd_ray.runtime.dealing import deal, hired
-from advdmd_ray.runtime.display import judge_progress
 from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.pulsed import Pulsed
 from advdmd_ray.runtime.team import Team, team_of

@@ -1,7 +1,6 @@
 """A whole run, wherever its work is done: workers up, the loops to their end, workers down, the artifacts."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from advdmd_ray.config import Config, dump_config
-from advdmd_ray.controller.protocols import Hub, Shell
+from advdmd_ray.console import say
+from advdmd_ray.controller.protocols import Hub, Shell, Status
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Encoded, EncodingTask
@@ -21,7 +21,7 @@ from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runs.scaling import FolderWishes
-from advdmd_ray.runtime.display import encoding_progress, progress_display
+from advdmd_ray.runtime.counting import encoding_progress
 from advdmd_ray.runtime.heap import frozen_heap
 from advdmd_ray.runtime.training import Training, cut_back_to
 
@@ -88,6 +88,7 @@ def launched(
     resume: Path | None = None,
     start: StartClock | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    display: Callable[[Status], None] = lambda _: None,
 ) -> Iterator[Training]:
     """The training over workers that are up; once it is done, the workers end and the artifacts are made.
 
@@ -97,6 +98,7 @@ def launched(
         resume: A checkpoint to continue from, which pre-flight has found intact.
         start: Has counted the start so far; None: it begins now.
         stopping: Whether the run is asked to stop.
+        display: Called with the status several times a second.
 
     Raises:
         UserError: if the place cannot have the run.
@@ -109,7 +111,7 @@ def launched(
     with place(config) as here:
         start.ended("ray")
         say(here.note)
-        prepare_data(config, here)
+        prepare_data(config, here, start)
         start.ended("images")
         port = here.hub.serve(config.metrics.host, config.metrics.port)
         say(f"metrics at http://{config.metrics.host}:{port}/metrics")
@@ -120,7 +122,8 @@ def launched(
             up = time.monotonic()
             setup = sum(start.seconds.values()) - start.seconds["images"]
             say(f"{_workers(config)} are up after {setup:.0f} s")
-            with progress_display(config) as display, frozen_heap():
+            start.begins("first weights")
+            with frozen_heap():
                 yield Training(
                     config,
                     shell,
@@ -132,8 +135,7 @@ def launched(
                     rewind=here.rewind,
                     stopping=stopping,
                 )
-        finish(config, here, Phases(setup, time.monotonic() - up))
-    say(f"look at {folder.report}")
+        finish(config, here, Phases(setup, time.monotonic() - up), start)
 
 
 def _workers(config: Config) -> str:
@@ -144,26 +146,28 @@ def _workers(config: Config) -> str:
     return f"{actors} rollout actors, {workers} reward workers and {config.learner.ranks} learner ranks"
 
 
-def prepare_data(config: Config, here: Place) -> None:
+def prepare_data(config: Config, here: Place, start: StartClock) -> None:
     """Has the images encoded that are not, where everybody can see how far it is."""
     source = source_of(config)
     tasks = source.to_encode()
+    if tasks:
+        start.begins("encoding images")
     with encoding_progress(tasks) as followed, closing(here.encode(tasks)) as results:
         made = source.encoded(followed(results))
     if made:
         say(made)
 
 
-def finish(config: Config, here: Place, phases: Phases) -> None:
+def finish(config: Config, here: Place, phases: Phases, start: StartClock) -> None:
     """Exports the student and reports the run, at first without its judge: whatever ends that, the run is told.
 
     A judge that fails is a warning, in the log and in the report. The training is done, and the student can be judged
     later.
     """
-    say("exporting the student")
+    start.begins("exporting the student")
     student = here.export()
     here.report(phases, Judged())
-    say("judging teacher and student")
+    start.begins("judging teacher and student")
     began = time.monotonic()
     try:
         judged = here.judge(student)
@@ -171,9 +175,3 @@ def finish(config: Config, here: Place, phases: Phases) -> None:
         judged = Judged(missing=f"the judge failed: {error}")
         logger.warning("%s; the student is exported, and `%s` judges it", judged.missing, judge_command(config))
     here.report(phases, replace(judged, seconds=time.monotonic() - began))
-
-
-def say(line: str) -> None:
-    """Says one line on stderr, at once."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -29,7 +29,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
 from advdmd_ray.runs.verdict import draw_here, threads
-from advdmd_ray.runtime.display import judge_progress, samples_progress, texts_progress
+from advdmd_ray.runtime.counting import judge_progress, samples_progress, texts_progress
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.stations import work
 from advdmd_ray.stations.records import GroupInfo, Lease
@@ -43,10 +43,12 @@ class LocalShell:
     """All workers in this process."""
 
     def __init__(self, config: Config, checkpoint: Checkpoint | None = None, start: StartClock | None = None) -> None:
+        start = StartClock() if start is None else start
+        start.begins("encoding prompts")
         with texts_progress() as progress:
             table = encode_table(config, progress)
-        if start is not None:
-            start.ended("texts")
+        start.ended("texts")
+        start.begins("loading models")
         with samples_progress() as progress:
             make_shards_here(config, table, progress)
         self.prompts = table.rollouts

@@ -10,6 +10,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config, Resume
+from advdmd_ray.console import say
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.source import Encoded, EncodingTask
 from advdmd_ray.errors import DeadlineError, WorkerLostError
@@ -26,7 +27,6 @@ from advdmd_ray.runtime.aside import Aside
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.runtime.image_encoding import encoded_on_ray
 from advdmd_ray.runtime.judging import judged_on_ray
-from advdmd_ray.runtime.launch import say
 from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.remote_hub import RemoteHub, metrics_hub
@@ -98,6 +98,7 @@ class RayPlace:
         shell = RayShell(self._config, places=self._places)
         try:
             mark = RunFolder(self._config.folder).mark()
+            start.begins("placing workers")
             if self._room is not None:
                 # Held since the run met the cluster, unless images were encoded in it.
                 wait_for_room(self._config.at_start, self._config.ray.start_timeout_s, self._room)

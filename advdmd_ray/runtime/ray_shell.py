@@ -23,8 +23,8 @@ from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime.calls import answer
+from advdmd_ray.runtime.counting import samples_progress, texts_progress
 from advdmd_ray.runtime.crew import Crew
-from advdmd_ray.runtime.display import samples_progress, texts_progress
 from advdmd_ray.runtime.encoding import encoded, text_actor
 from advdmd_ray.runtime.landing import Landing
 from advdmd_ray.runtime.places import Places
@@ -81,7 +81,7 @@ class RayShell:
 
         Args:
             checkpoint: Where the learner goes on from.
-            clock: Is told when the texts are encoded.
+            clock: Is told when the texts are encoded, and what the start is at.
             mark: Of the run folder, which every rank must see.
 
         Raises:
@@ -100,14 +100,17 @@ class RayShell:
             among = text_actor(config, self._places)
         with among as (first, replace), texts_progress() as progress:
             starting.check_seen(sights)  # before the texts: they may take an hour
+            clock.begins("encoding prompts")
             facts, payloads = encoded(first, replace, config.ray.start_timeout_s, progress)
         clock.ended("texts")
         # Once, however many workers there are; held for replacements.
         self.prompts, table = facts.rollouts, (ray.put(facts), *payloads)
         if made_first is not None:
+            clock.begins("drawing the teacher's samples")
             with samples_progress() as progress:
                 make_shards(config, made_first, table, self._places, progress)
             starting.hire()
+        clock.begins("loading models")
         self.backend = starting.up(checkpoint, table, crew=True)
 
     def restart(self, checkpoint: Path | None) -> None:

@@ -1,6 +1,5 @@
 """A configuration from its checks to its report: what `advdmd run` and the library's `run` do."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -8,12 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from advdmd_ray.config import Config
+from advdmd_ray.console import say, sum_up
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.errors import FAILURES, DivergedError, Interrupted
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import RunFolder, claim, left_by
+from advdmd_ray.runs.folder import RunFolder, Start, claim, left_by
 from advdmd_ray.runs.needs.memory import ray_address
+from advdmd_ray.runs.summing_up import summed_up
 from advdmd_ray.runtime.authentication import expect_token
+from advdmd_ray.runtime.display import PhaseLines, Show, run_display
 from advdmd_ray.runtime.stopping import StopRequest, interrupting
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ def run(
 ) -> RunFolder:
     """Trains a student on the Ray cluster that the configuration names, on a local Ray or here, and judges it.
 
-    How far it is stands on stderr. A run folder is never overwritten.
+    How far it is stands on stderr, told by the logger `advdmd_ray.progress`, and what came of it, told by
+    `advdmd_ray.summary`. A run folder is never overwritten.
 
     Args:
         config: The configuration, from `read_config` or `Config.model_validate`.
@@ -50,15 +53,34 @@ def run(
         Interrupted: a KeyboardInterrupt that says what is saved, by SIGTERM or Ctrl-C. While the run trains, it comes
             once a cycle that is under way is done and saved, or `run.drain_s` later, or at a second signal.
     """
-    clock, stop = StartClock(age_s=age_s), StopRequest()
-    start = preflight.check(config, resume, fresh=fresh, local=local)
+    phases, stop = PhaseLines(config), StopRequest()
+    clock = StartClock(age_s=age_s, told=phases)
+    with run_display(config, clock) as display:
+        start = preflight.check(config, resume, fresh=fresh, local=local)
+        _train(config, start, clock, phases, stop, display, local=local)
+    lines, figures = summed_up(config, clock.age_s, local=local)
+    sum_up(lines, **figures)
+    return RunFolder(config.folder)
+
+
+def _train(
+    config: Config,
+    start: Start,
+    clock: StartClock,
+    phases: PhaseLines,
+    stop: StopRequest,
+    display: Show,
+    *,
+    local: bool,
+) -> None:
     at, trained = "before its training began", False
     try:
         with interrupting(), claim(start), _here(clock) if local else _on_ray(config, clock) as place:
-            sys.stderr.write(start.note + "\n")  # now that no cluster refuses
+            say(start.note)  # now that no cluster refuses
+            phases.taken()
             from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
-            with launched(config, place, start.checkpoint, clock, stop.asked) as training:
+            with launched(config, place, start.checkpoint, clock, stop.asked, display) as training:
                 try:
                     with stop.awaited(config.run.drain_s):
                         training.run()
@@ -71,11 +93,11 @@ def run(
         if not trained or isinstance(error, DivergedError):  # which names the checkpoint to go back to
             raise
         raise type(error)(f"{error}; {left_by(start)}") from error
-    return RunFolder(config.folder)
 
 
 @contextmanager
 def _here(clock: StartClock) -> "Iterator[MakePlace]":
+    clock.begins("importing torch and diffusers")
     from advdmd_ray.runtime.local import in_this_process  # noqa: PLC0415 - imports torch
 
     clock.ended("imports")
@@ -85,7 +107,8 @@ def _here(clock: StartClock) -> "Iterator[MakePlace]":
 @contextmanager
 def _on_ray(config: Config, clock: StartClock) -> "Iterator[MakePlace]":
     """Meets Ray, which waits for processes of its own, and imports meanwhile what needs no Ray: both take seconds."""
-    expect_token(ray_address(config))
+    clock.begins("starting Ray" if (address := ray_address(config)) is None else f"joining Ray at {address}")
+    expect_token(address)
     from advdmd_ray.runtime.cluster import connected  # noqa: PLC0415 - imports ray
 
     clock.ended("imports")

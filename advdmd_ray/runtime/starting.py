@@ -17,6 +17,7 @@ from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runtime.calls import MORE_TIME, SILENCE_S, Handle, answer, silent
+from advdmd_ray.runtime.counting import workers_progress
 from advdmd_ray.runtime.crew import Crew, may_start
 from advdmd_ray.runtime.dealing import LOOK_S
 from advdmd_ray.runtime.ray_gang import RayGang
@@ -124,17 +125,21 @@ class Starting:
         self._checkpoint, self._table = checkpoint, table
         if crew:
             self._expect(self._crew.open(table))
-        joined = False
-        while not (joined and may_start(self._config, self._waits)):
-            try:
+        joined, members = False, [*self._crew.of("rollout"), *self._crew.of("reward")] if crew else []
+        with workers_progress() as progress:
+            while not (joined and may_start(self._config, self._waits)):
+                try:
+                    if joined:
+                        self._turn()
+                    else:
+                        self._join()
+                        joined = True
+                except WorkerLostError as lost:
+                    joined = False
+                    self.check_seen(self._place_again(lost))
                 if joined:
-                    self._turn()
-                else:
-                    self._join()
-                    joined = True
-            except WorkerLostError as lost:
-                joined = False
-                self.check_seen(self._place_again(lost))
+                    asked = len(self._ranks()) + len(members)
+                    progress(asked - len(self._waits), asked)
         if self._waits:
             logger.warning("the run starts without %s, who are not up yet", ", ".join(self._waits))
         return self._backend

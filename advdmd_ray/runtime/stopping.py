@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from advdmd_ray.console import warn
 from advdmd_ray.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -60,8 +61,6 @@ class StopRequest:
             if self._number is None:
                 self._number = number
                 first.put(number)
-                line = f"{name_of(number)}: stopping within {bound_s:g} s; a second signal stops at once\n"
-                os.write(2, line.encode())
                 return
             first_name = name_of(self._number)
             how = f", {bound_s:g} s after" if late else f" by {name_of(number)}, a second signal after"
@@ -72,6 +71,7 @@ class StopRequest:
             number = first.get()
             if number is None:
                 return
+            warn(f"{name_of(number)}: stopping within {bound_s:g} s; a second signal stops at once")
             try:
                 first.get(timeout=bound_s)
             except queue.Empty:

@@ -1,6 +1,5 @@
 """Waiting until a cluster has room for a run's workers: for nodes that still come up, or that an autoscaler brings."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import ray
 
 from advdmd_ray.config import Config
+from advdmd_ray.console import say
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs.needs.node_roles import Nodes, nodes_of_roles
 from advdmd_ray.runtime.room import Bundle, ClusterRequest, bundles_of
@@ -56,8 +56,7 @@ def wait_for_room(config: Config, timeout_s: float, request: ClusterRequest) -> 
         if waited >= timeout_s:
             raise UserError(f"waited {timeout_s:.0f} s for room: {why}; {remedy}")
         if why != told and waited >= said + SAY_S:
-            sys.stderr.write(_line(bundles, why, waited, timeout_s))
-            sys.stderr.flush()
+            say(_line(bundles, why, waited, timeout_s))
             told, said = why, waited
 
 
@@ -66,7 +65,7 @@ def _line(bundles: Sequence[Bundle], why: str, waited: float, timeout_s: float) 
         f"{sum(bundle.role == role for bundle in bundles)} x {role} of {resources_text(each)}"
         for role, each in {bundle.role: bundle for bundle in bundles}.items()
     )
-    return f"{why}; asked the cluster for {asked}; waiting {waited:.0f} of {timeout_s:.0f} s\n"
+    return f"{why}; asked the cluster for {asked}; waiting {waited:.0f} of {timeout_s:.0f} s"
 
 
 def living_nodes() -> list[Node]:

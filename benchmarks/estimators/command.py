@@ -13,7 +13,7 @@ import torch
 from advdmd_ray.cli.arguments import Parser
 from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.learner.batch import LearnerBatch
-from advdmd_ray.runtime.display import counted
+from advdmd_ray.runtime.counting import counted
 from benchmarks.estimators.document import Row, document, table
 from benchmarks.estimators.estimator import Estimator
 from benchmarks.estimators.estimators import ESTIMATORS

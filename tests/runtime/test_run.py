@@ -16,10 +16,12 @@ import pytest
 from advdmd_ray.config import Config
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.errors import CheckpointError, DivergedError, Interrupted, WorkerLostError
+from advdmd_ray.evaluation.summary import write_summary
 from advdmd_ray.runs.folder import Start
 from advdmd_ray.runtime import cluster, launch, run
 from advdmd_ray.runtime.on_ray import on_ray
 from advdmd_ray.runtime.room import ClusterRequest
+from summaries import summary_with
 
 CONFIG = Config()
 
@@ -153,6 +155,19 @@ def test_a_run_that_is_stopped_says_by_what_and_where_and_what_there_is(
         run.run(config, local=True)
     assert stopped.value.number == next(iter(signals.values()))[-1]
     assert not training.finished
+
+
+def test_a_run_says_what_it_is_before_what_it_is_at_and_last_what_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config.model_validate({"run": {"name": "run", "output": str(tmp_path), "cycles": 9}})
+    monkeypatch.setattr(run.preflight, "check", lambda *_, **__: Start(config.folder, None, None, "a run"))
+    monkeypatch.setattr(launch, "launched", Training(config.folder).launched)
+    write_summary(config.folder / "summary.json", summary_with(cycles=9))
+    assert run.run(config, local=True, age_s=61.0).report == config.folder / "report.html"
+    first, phase, *_, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == ("a run", f"look at {config.folder / 'report.html'}")
+    assert phase == "run: 1:01 importing torch and diffusers"
 
 
 @pytest.mark.parametrize(
