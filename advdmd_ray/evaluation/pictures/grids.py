@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from advdmd_ray.evaluation.pictures.sheet import Row, Sheet, note, png_note
 from advdmd_ray.files import write_atomically
 
 _GAP = 4
@@ -111,7 +112,7 @@ def comparison_grid(
 ) -> Path:
     """Writes samplers below each other and prompts beside each other, labelled, as one picture.
 
-    Tiles that would be more than `MOST_PIXELS` are made smaller.
+    Tiles that would be more than `MOST_PIXELS` are made smaller. The file says where they lie, see `read_sheet`.
 
     Args:
         path: Where the PNG goes; a picture of more than `MOST_PNG_PIXELS` is a JPEG beside it, `.jpg`. The folder is
@@ -152,8 +153,9 @@ def comparison_grid(
         middle = left + column * (width + _GAP) + width / 2
         for number, line in enumerate(lines):
             draw.text((middle, _GAP + number * _LINE), line, fill=_INK, font=head_font, anchor="ma")
-    y = top
+    y, drawn = top, list[Row]()
     for label, images in samplers.items():
+        drawn.append(Row(label, y, len(images) // columns))
         block = len(images) // columns * (height + _GAP)
         draw.text((2 * _GAP, y + block / 2), label, fill=_INK, font=font, anchor="lm")
         for index in range(len(images)):
@@ -161,8 +163,9 @@ def comparison_grid(
             tile = _resized(to_pixels(images[index : index + 1], factor)[0], height, width)
             _place(board, tile, left + column * (width + _GAP), y + row * (height + _GAP))
         y += block + 2 * _GAP
+    sheet = Sheet(tuple(prompts), tuple(drawn), left, width, height, _GAP, factor)
     large = board.width * board.height > MOST_PNG_PIXELS
-    return _save_jpeg(path.with_suffix(".jpg"), board) if large else _save_png(path, board)
+    return _save_jpeg(path.with_suffix(".jpg"), board, sheet) if large else _save_png(path, board, sheet)
 
 
 def column_labels(prompts: Sequence[str]) -> list[str]:
@@ -232,13 +235,13 @@ def _cut(line: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     return kept
 
 
-def _save_png(path: Path, board: Image.Image) -> Path:
+def _save_png(path: Path, board: Image.Image, sheet: Sheet | None = None) -> Path:
     buffer = io.BytesIO()
-    board.save(buffer, format="PNG", optimize=True)
+    board.save(buffer, format="PNG", optimize=True, pnginfo=None if sheet is None else png_note(sheet))
     return write_atomically(Path(path), buffer.getvalue())
 
 
-def _save_jpeg(path: Path, board: Image.Image) -> Path:
+def _save_jpeg(path: Path, board: Image.Image, sheet: Sheet) -> Path:
     buffer = io.BytesIO()
-    board.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+    board.save(buffer, format="JPEG", quality=_JPEG_QUALITY, comment=note(sheet))
     return write_atomically(path, buffer.getvalue())
