@@ -11,7 +11,20 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from advdmd_ray import __version__, errors
-from advdmd_ray.cli import compare, configs, doctor, evaluate, export, plan, pretrain, replay, run, sample, scale
+from advdmd_ray.cli import (
+    compare,
+    configs,
+    dashboard,
+    doctor,
+    evaluate,
+    export,
+    plan,
+    pretrain,
+    replay,
+    run,
+    sample,
+    scale,
+)
 from advdmd_ray.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, SIGNALLED, Parser, end
 from advdmd_ray.console import logging_to_stderr
 from advdmd_ray.files import disk_told
@@ -25,6 +38,7 @@ COMMANDS = (
     export.COMMAND,
     compare.COMMAND,
     configs.COMMAND,
+    dashboard.COMMAND,
     doctor.COMMAND,
     plan.COMMAND,
     replay.COMMAND,

@@ -12,7 +12,7 @@ from advdmd_ray.comparison.figure import compute_text, draw_figure, draw_signals
 from advdmd_ray.comparison.job import TABLE
 from advdmd_ray.comparison.results import Results, Spread
 from advdmd_ray.evaluation.judges.contract import Figure
-from advdmd_ray.evaluation.pictures.report import duration, figure_text
+from advdmd_ray.evaluation.words import duration, figure_text
 from advdmd_ray.files import write_atomically
 
 JSON, PICTURE, SIGNALS, PAGE = "results.json", "figure.png", "signals.png", "RESULTS.md"

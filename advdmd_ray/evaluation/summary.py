@@ -41,7 +41,7 @@ class JudgeSummary(_Part):
     labels: tuple[FigureLabel, ...] = Field(min_length=1, description="The figures, in the order to show.")
     teacher: dict[int, Score] = Field(min_length=1, description="By number of ODE steps: 40, 8, 4, 2.")
     student: StudentScore
-    real: Score = Field(description="Held-out real images: what a perfect generator could reach.")
+    real: Score = Field(description="Held-out real images, a reference: of fewer images a distance reads higher.")
 
     @model_validator(mode="after")
     def _every_score_has_every_figure(self) -> Self:

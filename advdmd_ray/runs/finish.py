@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from advdmd_ray.config import Config, dump_config
-from advdmd_ray.evaluation.pictures.curves import auc_while_rl, plot_curves, read_series
+from advdmd_ray.config import Config
+from advdmd_ray.evaluation.pictures.curves import plot_curves
 from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid
-from advdmd_ray.evaluation.pictures.report import write_report
+from advdmd_ray.evaluation.pictures.series import auc_while_rl, read_series
 from advdmd_ray.evaluation.summary import (
     AucRange,
     DiscriminatorSummary,
@@ -28,6 +28,8 @@ from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, Piece
+from advdmd_ray.runs.page.page import write_page
+from advdmd_ray.runs.page.record import read_record
 from advdmd_ray.runs.verdict import Verdict, verdict_of
 
 
@@ -51,7 +53,7 @@ class Judged:
     Attributes:
         seconds: How long it took.
         verdict: What the judge says, without the images; None if there is no verdict.
-        comparison: Picture of teacher and student side by side.
+        comparison: Picture of teacher and student side by side, for the page.
         missing: Why there is no verdict, one line.
     """
 
@@ -80,17 +82,10 @@ def report_run(config: Config, phases: Phases, judged: Judged) -> Path:
     """
     folder = RunFolder(config.folder)
     high, errors = config.discriminator.auc_high, config.discriminator.text_errors
-    curves = plot_curves(folder.metrics, folder.curves, auc_high=high, text_errors=errors, title=config.run.name)
-    summary = summarise(config, phases, judged)
-    write_summary(folder.summary, summary)
-    return write_report(
-        folder.report,
-        summary,
-        config_text=dump_config(config),
-        comparison=judged.comparison,
-        curves=curves,
-        grids=folder.grids(),
-    )
+    plot_curves(folder.metrics, folder.curves, auc_high=high, text_errors=errors, title=config.run.name)
+    write_summary(folder.summary, summarise(config, phases, judged))
+    record = read_record(config.folder, config.run.name)
+    return write_page(folder.report, [replace(record, config=config, trouble="", state="finished")])
 
 
 def judge_command(config: Config) -> str:

@@ -115,6 +115,7 @@ def launched(
         start.ended("images")
         port = here.hub.serve(config.metrics.host, config.metrics.port)
         say(f"metrics at http://{config.metrics.host}:{port}/metrics")
+        say(f"see it live: advdmd dashboard {folder.path}")
         with here.workers(checkpoint, start) as shell:
             start.ended("workers")
             # Not before: a start that is refused leaves nothing.

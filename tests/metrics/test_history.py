@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.evaluation.pictures.curves import read_series
+from advdmd_ray.evaluation.pictures.series import read_series
 from advdmd_ray.metrics.history import (
     LEAST_BYTES,
     History,

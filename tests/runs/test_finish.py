@@ -95,7 +95,7 @@ def test_the_report_of_a_run_that_is_not_judged_has_all_the_rest(run: Config) ->
     assert "The student is trained and exported, and not judged." in page
     assert "the judge failed: no room; `advdmd evaluate" in page
     assert "No comparison picture was made." in page
-    assert page.count("data:image/png") == 1  # the curves
+    assert "data:image/png" not in page
     assert "images from" not in page
 
 

@@ -1,18 +1,17 @@
-"""Curves of a run, read from metrics.jsonl and drawn as one PNG."""
+"""Curves of a run, drawn as one PNG."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
+from advdmd_ray.evaluation.pictures.series import Curve, by_label, read_series
 from advdmd_ray.files import write_atomically
 from advdmd_ray.metrics.catalogue import LABEL_VALUES
-from advdmd_ray.metrics.history import entries_of
 from advdmd_ray.metrics.series import parse_key
 
 if TYPE_CHECKING:
@@ -24,70 +23,6 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _PHASES = (("warm", "#faf1dc"), ("ramp", "#e8f1f8"), ("full", "#ffffff"))
 _LARGEST_RATIO = 3.0
 _AGREEMENT = "advdmd_learner_text_agreement"
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One series over the learner cycles.
-
-    Attributes:
-        cycles: `[n]` learner cycles, rising.
-        times: `[n]` Unix seconds at which each value was recorded.
-        values: `[n]` the last value of each cycle; NaN where it was not finite. For a histogram the mean of the last
-            call's observations.
-    """
-
-    cycles: Int[np.ndarray, " n"]
-    times: Float[np.ndarray, " n"]
-    values: Float[np.ndarray, " n"]
-
-
-def read_series(jsonl: Path) -> dict[str, Curve]:
-    """All series of a metrics.jsonl by their key, `name{label=value}`.
-
-    Where a cycle was recorded more than once (several calls, or a resumed run that made it again) the last value
-    stands. A torn line is passed over with a warning.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
-    points: dict[str, dict[int, tuple[float, float]]] = {}
-    for entry in entries_of(Path(jsonl)):
-        for key, value in entry["values"].items():
-            number = np.mean(value) if isinstance(value, list) else np.nan if value is None else value
-            points.setdefault(key, {})[entry["cycle"]] = (entry["time"], float(number))
-    series: dict[str, Curve] = {}
-    for key, by_cycle in points.items():
-        cycles = sorted(by_cycle)
-        times, values = zip(*(by_cycle[cycle] for cycle in cycles), strict=True)
-        series[key] = Curve(np.array(cycles), np.array(times, dtype=np.float64), np.array(values, dtype=np.float64))
-    return series
-
-
-def by_label(series: Mapping[str, Curve], name: str, label: str) -> dict[str, Curve]:
-    """The curves of one name by the value of one label; numbers in numeric order, words as they came."""
-    found = {dict(labels)[label]: curve for key, curve in series.items() for n, labels in [parse_key(key)] if n == name}
-    if all(text.isdigit() for text in found):
-        return {text: found[text] for text in sorted(found, key=int)}
-    return found
-
-
-def auc_while_rl(series: Mapping[str, Curve]) -> dict[int, tuple[float, float]]:
-    """Mean and minimum of each level's held-out AUC over the cycles in which RL updates were made.
-
-    A cycle counts if `advdmd_learner_updates_total{objective=rl}` rose in it. Empty if none did.
-    """
-    updates = series.get("advdmd_learner_updates_total{objective=rl}")
-    if updates is None:
-        return {}
-    rose = np.diff(updates.values, prepend=0.0) > 0
-    active = updates.cycles[rose]
-    result: dict[int, tuple[float, float]] = {}
-    for level, curve in by_label(series, "advdmd_learner_discriminator_auc", "level").items():
-        values = curve.values[np.isin(curve.cycles, active) & np.isfinite(curve.values)]
-        if len(values):
-            result[int(level)] = (float(values.mean()), float(values.min()))
-    return result
 
 
 def plot_curves(

@@ -1,15 +1,16 @@
-"""Pictures in a page: small ones as they are, of large ones a thumbnail, each with the way to the file beside it."""
+"""Pictures in a page: small ones as they are, of large ones a thumbnail, of a comparison its tiles."""
 
 import base64
+import functools
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
 from PIL import Image
+
+from advdmd_ray.evaluation.pictures.sheet import Box
 
 Item = TypeVar("Item")
 _KINDS = {".png": "png", ".jpg": "jpeg"}
@@ -18,42 +19,76 @@ _SHRINK = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class PagePicture:
-    """A picture as a page shows it.
+class Shown:
+    """A picture, or a part of one, as a page shows it.
 
     Attributes:
-        shown: Data URI of the picture, or of its thumbnail: a page that is moved still shows it.
-        whole: Where the file is, relative to the page.
+        path: PNG or JPEG (`.jpg`).
+        most_bytes: What takes more is shown as a JPEG of at most so many, at least 1,000.
+        width: Most pixels of such a JPEG's width.
+        box: The part, in pixels; None: all of it.
+        enlarged: Times that each pixel was repeated in both directions; it is shown without.
     """
 
-    shown: str
-    whole: str
+    path: Path
+    most_bytes: int
+    width: int
+    box: Box | None = None
+    enlarged: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels before anything is made smaller, without the enlargement."""
+        if self.box is None:
+            with Image.open(self.path) as picture:
+                return picture.size
+        left, upper, right, lower = self.box
+        return (right - left) // self.enlarged, (lower - upper) // self.enlarged
 
 
-def page_picture(path: Path, page: Path, *, most_bytes: int, width: int) -> PagePicture:
-    """A picture for a page.
+def encode(shown: Shown) -> tuple[str, bytes]:
+    """A picture as a browser takes it.
 
-    Args:
-        path: PNG or JPEG (`.jpg`).
-        page: The page that shows it.
-        most_bytes: A file of more is shown as a JPEG of at most so many, at least 1,000.
-        width: Most pixels of such a JPEG's width.
+    Returns:
+        Its media type and its bytes.
 
     Raises:
         FileNotFoundError: if it is not there.
     """
-    data, kind = path.read_bytes(), _KINDS[path.suffix]
-    if len(data) > most_bytes:
-        data, kind = thumbnail(path, most_bytes, width), "jpeg"
-    whole = Path(os.path.relpath(path, page.parent)).as_posix()
-    return PagePicture(f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}", quote(whole))
+    kind = _KINDS[shown.path.suffix]
+    if shown.box is None:
+        data = shown.path.read_bytes()
+        if len(data) <= shown.most_bytes:
+            return f"image/{kind}", data
+        with Image.open(shown.path) as picture:
+            picture.draft("RGB", (shown.width, shown.width))  # a JPEG need not be decoded at full size
+            return "image/jpeg", thumbnail(picture.convert("RGB"), shown.most_bytes, shown.width)
+    tile = _board(shown.path, shown.path.stat().st_mtime_ns).crop(shown.box)
+    if shown.enlarged > 1:
+        tile = tile.resize(shown.size, Image.Resampling.NEAREST)
+    if kind == "png":
+        buffer = io.BytesIO()
+        tile.save(buffer, format="PNG", optimize=True)
+        if buffer.tell() <= shown.most_bytes:
+            return "image/png", buffer.getvalue()
+    return "image/jpeg", thumbnail(tile, shown.most_bytes, shown.width)
 
 
-def thumbnail(path: Path, most_bytes: int, width: int) -> bytes:
-    """A picture as a JPEG of at most so many bytes and so wide, and narrower where that is needed."""
+@functools.lru_cache(maxsize=1)
+def _board(path: Path, changed_ns: int) -> Image.Image:  # noqa: ARG001 - another file by this name has another time
+    """A picture whose tiles are taken out one after the other."""
     with Image.open(path) as picture:
-        picture.draft("RGB", (width, width))  # a JPEG need not be decoded at full size
-        board = picture.convert("RGB")
+        return picture.convert("RGB")
+
+
+def data_uri(shown: Shown) -> str:
+    """A picture that is in the page itself."""
+    kind, data = encode(shown)
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def thumbnail(board: Image.Image, most_bytes: int, width: int) -> bytes:
+    """A picture as a JPEG of at most so many bytes and so wide, and narrower where that is needed."""
     side = min(width, board.width)
     while True:
         size = (side, max(1, round(board.height * side / board.width)))

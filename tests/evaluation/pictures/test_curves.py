@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from advdmd_ray.evaluation.pictures.curves import (
-    alarm_cycles,
-    auc_while_rl,
-    by_label,
-    curves_figure,
-    moving_mean,
-    plot_curves,
-    read_series,
-)
+from advdmd_ray.evaluation.pictures.curves import alarm_cycles, curves_figure, moving_mean, plot_curves
+from advdmd_ray.evaluation.pictures.series import auc_while_rl, by_label, read_series
 from advdmd_ray.metrics.catalogue import phase_samples
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
