@@ -34,6 +34,8 @@ RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 RAY_TMPDIR=${TMPDIR:-/tmp}/ray-$SLURM_JOB_ID
 export RAY_AUTH_MODE RAY_AUTH_TOKEN RAY_TMPDIR
 
+# A step that says nothing gets one core.
+whole_node=(--overlap --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" --cpu-bind=none --mem=0)
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 head_address=$(srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" hostname --ip-address)
 head_address=${head_address%% *}
@@ -48,14 +50,14 @@ end_ray() {
 }
 trap end_ray EXIT
 
-srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" \
+srun --nodes=1 --ntasks=1 "${whole_node[@]}" --nodelist="$head" \
   ray start --head --block --node-ip-address="$head_address" --port="$gcs_port" --num-cpus="$SLURM_CPUS_ON_NODE" \
   --dashboard-host="$head_address" --dashboard-port="$dashboard_port" --ray-client-server-port=$((first_port + 9)) \
   --temp-dir="$RAY_TMPDIR" --disable-usage-stats "${node_ports[@]}" &
 steps+=($!)
 if ((SLURM_JOB_NUM_NODES > 1)); then
   others=$((SLURM_JOB_NUM_NODES - 1))
-  srun --nodes="$others" --ntasks="$others" --overlap --exclude="$head" \
+  srun --nodes="$others" --ntasks="$others" "${whole_node[@]}" --exclude="$head" \
     ray start --block --address="$head_address:$gcs_port" --num-cpus="$SLURM_CPUS_ON_NODE" \
     --disable-usage-stats "${node_ports[@]}" &
   steps+=($!)

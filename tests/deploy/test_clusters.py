@@ -19,7 +19,7 @@ from advdmd_ray.config.sections import RunSection
 from advdmd_ray.runs.needs.node_roles import LABEL, ROLES
 from manifests import DEPLOY, groups
 
-JOB, WAIT_S = 1234567, 20.0
+JOB, CPUS, WAIT_S = 1234567, 16, 60.0
 PORTS = range(20000 + 567 * 10, 20000 + 568 * 10)
 FAKES = {
     "scontrol": 'if [ "$1" = show ]; then printf "node-a\\nnode-b\\n"; fi',
@@ -43,7 +43,7 @@ class Rehearsal:
             fake = folder / name
             fake.write_text(f'#!/bin/sh\necho "{name} $* $RAY_AUTH_TOKEN" >> "$LOG"\n{does}\n')
             fake.chmod(0o755)
-        slurm = {"JOB_ID": JOB, "JOB_NODELIST": "node-[a-b]", "JOB_NUM_NODES": 2, "CPUS_ON_NODE": 16}
+        slurm = {"JOB_ID": JOB, "JOB_NODELIST": "node-[a-b]", "JOB_NUM_NODES": 2, "CPUS_ON_NODE": CPUS}
         self.job = subprocess.Popen(
             [DEPLOY / "slurm.sh", "--config", "digits", "run.output=/shared/runs"],
             env={
@@ -75,6 +75,9 @@ def test_a_job_starts_ray_on_all_nodes_and_submits_the_run_with_ports_and_a_toke
     head, other = sorted(rehearsal.commands("ray start"), key=lambda line: "--head" not in line)
     assert f"--port={PORTS[0]} " in head
     assert f"--address=10.0.0.7:{PORTS[0]} " in other
+    steps = [line for line in rehearsal.commands("srun") if " ray start " in line]
+    assert [f"--cpus-per-task={CPUS} " in line for line in steps] == [True, True], "else Slurm gives a step one core"
+    assert all(f"--num-cpus={CPUS} " in line for line in (head, other))
     (submit,) = rehearsal.commands("ray job submit")
     token = submit.split()[-1]
     assert re.fullmatch(r"[0-9a-f]{64}", token)
