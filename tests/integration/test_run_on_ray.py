@@ -219,7 +219,7 @@ def test_a_scrape_during_the_run_shows_rewards_per_level_the_buffer_and_the_weig
 
 def test_the_log_of_a_run_is_free_of_traces_and_of_noise(run: Run) -> None:
     expected = re.compile(
-        r"new run in |started a local Ray|metrics at http|2 rollout actors, |two: (cycle |\d+:\d\d \w)"
+        r"new run in |started a local Ray|metrics at http|see it live: |2 rollout actors, |two: (cycle |\d+:\d\d \w)"
         r"|first update after |the learner's ranks reduce over cpu:gloo$|images for the judge: \d+ of 100"
         r"|workers that are up: \d of 5$|two: \d+ of \d+ cycles in |.* is better\): student \d"
         r"|student: |to train on: advdmd run |look at "
