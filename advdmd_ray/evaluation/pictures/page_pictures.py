@@ -89,6 +89,7 @@ def data_uri(shown: Shown) -> str:
 
 def thumbnail(board: Image.Image, most_bytes: int, width: int) -> bytes:
     """A picture as a JPEG of at most so many bytes and so wide, and narrower where that is needed."""
+    board.info.clear()  # what is noted of the whole picture does not hold for this one
     side = min(width, board.width)
     while True:
         size = (side, max(1, round(board.height * side / board.width)))

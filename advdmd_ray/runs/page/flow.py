@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from advdmd_ray.evaluation.words import duration, figure, size_text
-from advdmd_ray.runs.page.names import counted
 from advdmd_ray.runs.page.record import Record
 
 
@@ -95,18 +94,14 @@ def _learner(record: Record) -> Station:
 
 def _weights(record: Record) -> Station:
     figures = record.figures
-    published = figures.by("advdmd_weights_published_version", "stream")
     sizes = figures.by("advdmd_weights_snapshot_bytes", "stream")
     verified = sum(figures.by("advdmd_weights_verified_total", "stream").values())
     mismatched = sum(figures.by("advdmd_weights_mismatched_total", "stream").values())
     facts = _known(
-        *(
-            (stream, f"version {version:,.0f}, {size_text(sizes.get(stream, 0))}")
-            for stream, version in published.items()
-        ),
+        *((stream, size_text(size)) for stream, size in sizes.items()),
         ("loads verified", f"{verified:,.0f}" if verified else ""),
         ("loads that differ", f"{mismatched:,.0f}" if verified else ""),
-        ("workers have", _oldest(record)),
+        ("oldest in use", _oldest(record)),
     )
     return Station("Weights", "back to actors and reward workers", None, facts)
 
@@ -119,7 +114,7 @@ def _oldest(record: Record) -> str:
         for labels, value in record.figures.rows("advdmd_weights_worker_version")
         if labels["stream"] in published
     ]
-    return (f"{counted(max(behind), 'version')} behind" if max(behind) else "the newest") if behind else ""
+    return (f"{max(behind):.0f} behind" if max(behind) else "newest") if behind else ""
 
 
 def _alive(record: Record, role: str) -> tuple[str, str]:

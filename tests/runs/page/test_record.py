@@ -79,7 +79,7 @@ def test_the_flow_says_rates_ages_and_shares_of_time(tmp_path: Path) -> None:
     assert buffer.onward == ("0 / 1", "versions old: policy, reward")
     assert ("bytes", "250 kB of 256 MB") in buffer.facts
     assert ("a cycle takes", "2.0 s") in learner.facts
-    assert ("workers have", "1 version behind") in weights.facts
+    assert ("oldest in use", "1 behind") in weights.facts
 
 
 def test_runs_beside_each_other_show_the_settings_that_differ(tmp_path: Path) -> None:
