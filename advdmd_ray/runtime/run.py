@@ -1,7 +1,7 @@
 """A configuration from its checks to its report: what `advdmd run` and the library's `run` do."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -74,10 +74,18 @@ def _train(
     local: bool,
 ) -> None:
     at, trained = "before its training began", False
+
+    def taken() -> None:
+        say(start.note)
+        phases.taken()
+
     try:
-        with interrupting(), claim(start), _here(clock) if local else _on_ray(config, clock) as place:
-            say(start.note)  # now that no cluster refuses
-            phases.taken()
+        with interrupting(), claim(start), ExitStack() as until_done:
+            if local:
+                taken()
+            place = until_done.enter_context(_here(clock) if local else _on_ray(config, clock))
+            if not local:
+                taken()  # now that no cluster refuses
             from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
             with launched(config, place, start.checkpoint, clock, stop.asked, display) as training:
