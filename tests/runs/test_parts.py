@@ -184,6 +184,6 @@ def test_the_shapes_recipe_passes_the_checks_before_a_run(
     assert shapes.latent_shape == (22, 3, 3)
 
 
-@pytest.mark.skipif(not (ROOT / "advdmd_ray" / "assets" / "shapes").is_dir(), reason="no shapes teacher ships")
-def test_the_shapes_recipe_names_the_teacher_that_ships(tmp_path: Path) -> None:
-    assert cli.main(["run", "--config", SHAPES_YAML, "--dry-run", f"run.output={tmp_path}"]) == cli.DONE
+@pytest.mark.parametrize("name", ["shapes", "shapes_v2"])
+def test_a_recipe_of_the_shapes_names_a_teacher_that_ships(tmp_path: Path, name: str) -> None:
+    assert cli.main(["run", "--config", name, "--dry-run", f"run.output={tmp_path}"]) == cli.DONE
