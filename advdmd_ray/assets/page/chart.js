@@ -36,7 +36,7 @@ class Chart {
     const several = panel.runs.filter((run) => run.lines.length).length > 1;
     for (const line of this.lines) {
       line.name = several ? `${this.board.facts.runs[line.run]}: ${line.label}` : line.label;
-      line.paint = several ? line.run : line.own % 7;
+      line.paint = several ? line.run : (line.hue ?? line.own) % 7;
       line.several = several;
       line.dash = line.dashed ? [6, 4] : [];
       if (panel.key === "texts" && !several) line.paint = line.own % (this.lines.length / 2 || 1);
@@ -96,7 +96,7 @@ class Chart {
       scales: { x: { time: false, range: () => this.board.range() }, y: this.scale() },
       axes: [
         { stroke, grid: { show: false }, ticks: { ...grid, size: 4 }, font, size: 26, gap: 4, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6] },
-        { stroke, grid, ticks: { show: false }, font, size: (u, values) => 14 + 7 * Math.max(3, ...(values || []).map((text) => (text || "").length)), gap: 4, values: (u, splits) => this.ticks(splits) },
+        { stroke, grid: this.panel.log ? { ...grid, filter: decades } : grid, ticks: { show: false }, font, ...(this.panel.bars ? { incrs: [1], space: 8 } : {}), size: (u, values) => 14 + 7 * Math.max(3, ...(values || []).map((text) => (text || "").length)), gap: 4, values: (u, splits) => this.ticks(splits) },
       ],
       hooks: { drawClear: [(u) => this.behind(u)], draw: [(u) => this.before(u)], setCursor: [(u) => this.moved(u)], setSelect: [(u) => this.selected(u)] },
     };
@@ -105,7 +105,7 @@ class Chart {
   ticks(splits) {
     if (this.panel.bars) return splits.map((value) => (Number.isInteger(value) ? String(value) : ""));
     if (!this.panel.log) return splits.map((value) => number(value, this.panel.form));
-    return splits.map((value) => (value && Math.abs(Math.log10(value) % 1) < 1e-6 ? number(value) : ""));
+    return decades(null, splits).map((value) => (value === null ? "" : number(value)));
   }
 
   series(line, alpha, width) {
@@ -171,11 +171,16 @@ class Chart {
     u.ctx.rect(left, top, width, height);
     u.ctx.clip();
     u.ctx.fillStyle = theme.series(line.paint);
+    const edge = (place) => {
+      const { cycles } = line, own = cycles[place] ?? cycles[place - 1] + 1, before = cycles[place - 1] ?? own - 1;
+      return u.valToPos((own + before) / 2, "x", true);
+    };
     line.values.forEach((value, place) => {
-      if (value === null) return;
-      const own = line.cycles[place], before = line.cycles[place - 1] ?? own - 1, after = line.cycles[place + 1] ?? own + 1;
-      const from = u.valToPos((own + before) / 2, "x", true), to = u.valToPos((own + after) / 2, "x", true);
-      u.ctx.fillRect(from, u.valToPos(value, "y", true) - half, Math.max(1, to - from + 0.5), 2 * half);
+      if (value === null || known([line.values[place - 1]]).length) return; // in the midst of one
+      let end = place;
+      while (known([line.values[end]]).length) end += 1;
+      const from = edge(place);
+      u.ctx.fillRect(from, u.valToPos(value, "y", true) - half, Math.max(1, edge(end) - from), 2 * half);
     });
     u.ctx.restore();
   }
@@ -264,6 +269,9 @@ class Chart {
     this.numbers.replaceChildren(this.numbers.firstElementChild, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows)));
   }
 }
+
+// Of a logarithmic scale the powers of ten alone.
+function decades(u, splits) { return splits.map((value) => (value && Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-6 ? value : null)); }
 
 function known(values) { return values.filter((value) => value !== null && value !== undefined); }
 

@@ -65,7 +65,7 @@ def _drawn(lines: Sequence[Line]) -> dict[str, Any]:
     return {
         "cycles": points.cycles,
         "lines": [
-            {"label": line.label, "dashed": line.dashed, "main": line.main, "values": values}
+            {"label": line.label, "dashed": line.dashed, "main": line.main, "hue": line.hue, "values": values}
             for line, values in zip(lines, points.values, strict=True)
         ],
     }

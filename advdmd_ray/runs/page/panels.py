@@ -29,12 +29,14 @@ class Line:
         curve: Its points.
         dashed: Whether it is broken.
         main: Whether it is shown at first where several runs are compared.
+        hue: Place of its colour, where it has the same in several panels; None: its place among the lines.
     """
 
     label: str
     curve: Curve
     dashed: bool = False
     main: bool = True
+    hue: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,11 @@ def _levels(name: str) -> Callable[[Series], list[Line]]:
 
 
 def _objectives(name: str, *wanted: str) -> Callable[[Series], list[Line]]:
+    hues = list(OBJECTIVES)
+
     def lines(series: Series) -> list[Line]:
         found = by_label(series, name, "objective")
-        return [Line(OBJECTIVES[key], found[key]) for key in wanted if key in found]
+        return [Line(OBJECTIVES[key], found[key], hue=hues.index(key)) for key in wanted if key in found]
 
     return lines
 

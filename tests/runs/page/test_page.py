@@ -103,6 +103,8 @@ def test_the_curves_are_those_of_metrics_jsonl(tmp_path: Path) -> None:
     assert panels["judge-distance"]["runs"][0]["lines"][0]["values"] == [40.0, 30.0, 20.0, 10.0]
     assert "200 images" in panels["judge-distance"]["what"]
     assert panels["gates"]["runs"][0]["lines"][1]["values"][:3] == [None, None, 2.0]
+    hues = {line["label"]: line["hue"] for line in panels["losses"]["runs"][0]["lines"]}
+    assert hues == {"student, distribution matching": 0, "fake score": 2, "discriminator": 3}, "as beside RL's"
     assert facts["phases"] == [
         {"name": "warm", "from": 1, "to": 10},
         {"name": "ramp", "from": 10, "to": 20},
