@@ -277,21 +277,6 @@ class LearnerSection(Resources):
         return self
 
 
-class MetricsSection(Section):
-    """Prometheus endpoint and metrics.jsonl."""
-
-    host: Free[str] = Field(default="127.0.0.1", min_length=1, description="Address /metrics listens on.")
-    port: Free[int] = Field(
-        default=9464, ge=0, le=65535, description="Port of /metrics; 0 picks a free one and prints it."
-    )
-    history_bytes: Free[int] = Field(
-        default=64 * 2**20,
-        ge=2**20,
-        description="Most of metrics.jsonl. A longer file is thinned to half of this: one line for each cycle, or each "
-        "2, 4, 8, ... cycles, with the last value of every series.",
-    )
-
-
 class EvaluationSection(Section):
     """The judge, the grids and the report."""
 

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from advdmd_ray.config.base import Resume, Section
 from advdmd_ray.config.faults import GuardSection, QuarantineSection
 from advdmd_ray.config.inputs import DataSection, LoraSection, ModelSection
+from advdmd_ray.config.metrics import MetricsSection
 from advdmd_ray.config.objectives import (
     CadenceSection,
     DiscriminatorSection,
@@ -22,7 +23,6 @@ from advdmd_ray.config.sections import (
     DiffusionSection,
     EvaluationSection,
     LearnerSection,
-    MetricsSection,
     RaySection,
     Resources,
     RewardSection,

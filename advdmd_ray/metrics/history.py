@@ -143,14 +143,20 @@ def entries_of(path: Path, *, told: bool = True) -> Iterator[Entry]:
         for number, line in enumerate(file, start=1):
             if line.isspace():
                 continue
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                entry = None
-            if _is_entry(entry):
+            entry = entry_in(line)
+            if entry is not None:
                 yield entry
             elif told:
                 _log.warning("%s: line %d is torn and is passed over", path, number)
+
+
+def entry_in(line: str | bytes) -> Entry | None:
+    """The entry that a line is; None if it is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if _is_entry(entry) else None
 
 
 def _is_entry(line: Any) -> TypeGuard[Entry]:

@@ -103,6 +103,11 @@ class MetricsHub:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def cycle(self) -> int:
+        """Of the last record."""
+        return self._cycle
+
     def record(self, samples: Sequence[Sample], cycle: int | None = None, number: int | None = None) -> None:
         """Takes the samples over into /metrics and appends one line to metrics.jsonl, all or nothing.
 

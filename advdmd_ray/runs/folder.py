@@ -91,12 +91,13 @@ class RunFolder:
         """The numbers of workers that it has."""
         return self.path / "staff.json"
 
+    def sink(self, name: str) -> Path:
+        """Folder of one of `metrics.sinks`."""
+        return self.path / name
+
     @property
     def lock(self) -> Path:
-        """Held locked by a running run; the kernel lets go of it when the process ends, however it ends.
-
-        It says which node and process that was, and a number that no other start has.
-        """
+        """Held locked by a running run until its process ends, however that is; says which node, process and start."""
         return self.path / "run.lock"
 
     def mark(self) -> Mark:
@@ -274,8 +275,7 @@ def is_live(folder: Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        # No such file, or a file system without locks, which cannot tell.
+    except OSError:  # no such file, or a file system without locks, which cannot tell
         return False
     return False
 

@@ -21,6 +21,7 @@ from advdmd_ray.runs.lasting import check_places
 from advdmd_ray.runs.needs.disk import check_disk
 from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, reserved
 from advdmd_ray.runs.same_run import check_same_run
+from advdmd_ray.runs.sinks import check_sinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,13 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("buffer", "holds the groups of a cycle", lambda: check_buffer(config, info())),
         Check("data", config.data.source, lambda: check_data(config)),
         Check("run folder", str(config.folder), lambda: check_folder(config)),
+        Check("sinks", ", ".join(config.metrics.sinks), lambda: check_sinks(config)),
         Check("embeddings", str(model.embeddings), lambda: check_embeddings(config)),
     ]
     unused = {
         "adapters": not lora.rank,
         "attention": model.attention is None,
+        "sinks": not config.metrics.sinks,
         "embeddings": model.embeddings is None,
     }
     return tuple(one for one in found if not unused.get(one.subject, False))

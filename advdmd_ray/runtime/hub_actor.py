@@ -1,8 +1,9 @@
 """The Ray actor around `MetricsHub`, and one process of it as the driver has it."""
 
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +13,15 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from advdmd_ray.errors import DeadlineError
+from advdmd_ray.config import Config
+from advdmd_ray.errors import DeadlineError, WorkerLostError
 from advdmd_ray.metrics.history import Standing, mend, standing_of
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.ledger import Record
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.lasting import Mark
+from advdmd_ray.runs.sinks import Sinks, environment
 from advdmd_ray.runtime.calls import MORE_TIME, PULSE, Handle, answer
 
 WHO = "the metrics hub"
@@ -30,7 +33,7 @@ LOOK_S = 0.2
 # Ray does not type the groups.
 @ray.remote(num_cpus=0, concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
 class HubActor:
-    """Serves /metrics and writes metrics.jsonl, on the driver's node, where the run folder is."""
+    """Serves /metrics, writes metrics.jsonl and has sinks follow it, on the driver's node, where the run folder is."""
 
     def meet(self, mark: Mark) -> tuple[int, float]:
         """The number of this process and when it began; before anything else.
@@ -46,9 +49,11 @@ class HubActor:
         mend(jsonl)
         return standing_of(jsonl)
 
-    def open(self, jsonl: Path, most_bytes: int, standing: Standing) -> None:
+    def open(self, config: Config, folder: RunFolder, standing: Standing, environment: Mapping[str, str]) -> None:
         """Opens the file; not in the constructor, whose errors Ray hands on as text only."""
-        self._hub = MetricsHub(jsonl, most_bytes=most_bytes, standing=standing)
+        os.environ.update(environment)
+        self._hub = MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes, standing=standing)
+        self._sinks = Sinks(config, folder, standing.cycle)
 
     def serve(self, host: str, port: int) -> int:
         """See `MetricsHub`."""
@@ -57,6 +62,10 @@ class HubActor:
     def record(self, samples: Sequence[Sample], cycle: int | None, number: int) -> None:
         """See `MetricsHub`."""
         self._hub.record(samples, cycle, number)
+
+    def close_sinks(self, within_s: float) -> None:
+        """See `Sinks`; nothing more is recorded."""
+        self._sinks.close(within_s)
 
     @ray.method(concurrency_group=PULSE)
     def ping(self) -> None:
@@ -69,17 +78,16 @@ class HubProcess:
     Every wait raises DeadlineError when it takes too long, and WorkerLostError when the process is gone.
 
     Args:
+        config: The run's; `ray.start_timeout_s` bounds each wait for an answer.
         folder: Of the run, by an absolute path; this process holds it.
-        most_bytes: Bound of metrics.jsonl.
-        limit_s: Longest wait for an answer, seconds; longer than a process takes to start.
         over: Set once nobody needs the hub any more: then no wait goes on.
 
     Raises:
         UserError: if it does not see the folder.
     """
 
-    def __init__(self, folder: RunFolder, most_bytes: int, limit_s: float, over: threading.Event) -> None:
-        self._jsonl, self._most_bytes, self._limit_s, self._over = folder.metrics, most_bytes, limit_s, over
+    def __init__(self, config: Config, folder: RunFolder, over: threading.Event) -> None:
+        self._config, self._folder, self._over = config, folder, over
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         kind: Handle = HubActor
         self._actor: Handle = kind.options(scheduling_strategy=here).remote()
@@ -97,11 +105,12 @@ class HubProcess:
 
     def standing(self) -> Standing:
         """What metrics.jsonl says; no other process may write to it any more."""
-        return self._answer(self._actor.standing.remote(self._jsonl))
+        return self._answer(self._actor.standing.remote(self._folder.metrics))
 
     def open(self, standing: Standing) -> None:
         """Opens metrics.jsonl; the figures go on from where they stand."""
-        self._answer(self._actor.open.remote(self._jsonl, self._most_bytes, standing))
+        known = environment() if self._config.metrics.sinks else {}
+        self._answer(self._actor.open.remote(self._config, self._folder, standing, known))
 
     def serve(self, host: str, port: int) -> int:
         """See `MetricsHub`."""
@@ -110,6 +119,16 @@ class HubProcess:
     def record(self, record: Record) -> Future[None]:
         """Sends a record; done when it is written."""
         return self._actor.record.remote(list(record.samples), record.cycle, record.number).future()
+
+    def close_sinks(self, within_s: float) -> None:
+        """Waits until all sinks have what is written, so many seconds for each; nothing is recorded after it.
+
+        A process that ends instead takes them with it: they lack the last of it until the run is resumed.
+        """
+        count = len(self._config.metrics.sinks)
+        if count:
+            with suppress(WorkerLostError, DeadlineError):
+                self._answer(self._actor.close_sinks.remote(within_s), count * within_s + END_S)
 
     def ping(self) -> Future[None]:
         """Asks for a sign of life."""
@@ -138,11 +157,12 @@ class HubProcess:
             time.sleep(seconds / 50)
         return self.gone()
 
-    def _answer(self, reference: ray.ObjectRef) -> Any:
-        end = time.monotonic() + self._limit_s
+    def _answer(self, reference: ray.ObjectRef, limit_s: float | None = None) -> Any:
+        limit = self._config.ray.start_timeout_s if limit_s is None else limit_s
+        end = time.monotonic() + limit
         while not ray.wait([reference], timeout=LOOK_S)[0]:
             if self._over.is_set():
                 raise DeadlineError(f"{WHO} is needed no more")
             if time.monotonic() > end:
-                raise DeadlineError(f"waited {self._limit_s:.0f} s for {WHO}; {MORE_TIME}")
+                raise DeadlineError(f"waited {limit:.0f} s for {WHO}; {MORE_TIME}")
         return answer(reference, WHO)

@@ -28,6 +28,7 @@ from advdmd_ray.runs.finish import Judged, Phases, judged_run, report_run
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
+from advdmd_ray.runs.sinks import following
 from advdmd_ray.runs.verdict import draw_here, threads
 from advdmd_ray.runtime.counting import judge_progress, samples_progress, texts_progress
 from advdmd_ray.runtime.failure import worker_failed
@@ -189,7 +190,10 @@ def in_this_process(config: Config) -> Iterator["LocalPlace"]:
     folder = RunFolder(config.folder)
     with threads(config.learner.threads):
         try:
-            with MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes) as hub:
+            with (
+                MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes) as hub,
+                following(config, folder, hub.cycle),
+            ):
                 yield LocalPlace(config, hub)
         except (UserError, *FAILURES):
             raise

@@ -22,6 +22,7 @@ from advdmd_ray.errors import DeadlineError, UserError, WorkerLostError
 from advdmd_ray.metrics.history import Standing
 from advdmd_ray.metrics.ledger import Ledger, Record
 from advdmd_ray.metrics.series import Sample
+from advdmd_ray.metrics.sinks.follower import CLOSE_S
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runtime.calls import ANSWER_S, landed
 from advdmd_ray.runtime.hub_actor import WHO, HubProcess
@@ -45,6 +46,7 @@ class Process(Protocol):
     def open(self, standing: Standing) -> None: ...  # noqa: D102
     def serve(self, host: str, port: int) -> int: ...  # noqa: D102
     def record(self, record: Record) -> Future[None]: ...  # noqa: D102
+    def close_sinks(self, within_s: float) -> None: ...  # noqa: D102
     def ping(self) -> Future[None]: ...  # noqa: D102
     def end(self) -> None: ...  # noqa: D102
     def gone(self) -> bool: ...  # noqa: D102
@@ -124,6 +126,7 @@ class RemoteHub:
     def flush_after_failure(self) -> None:
         """Gives the last records a moment; raises nothing, as the failure that ends the run must stay the one seen."""
         self._left_after(LAST_RECORDS_S)
+        self._close_sinks(LAST_RECORDS_S)
 
     def reopen(self, change: Callable[[], None]) -> None:
         """Waits until everything recorded is written, and has another hub go on from the file as it is changed then.
@@ -139,6 +142,7 @@ class RemoteHub:
         """Ends /metrics and metrics.jsonl when everything is written."""
         try:
             self.flush()
+            self._close_sinks(CLOSE_S)
         finally:
             self.stop()
 
@@ -150,6 +154,11 @@ class RemoteHub:
             wait([self._running], JOIN_S)
         if self._process is not None:
             self._process.end()
+
+    def _close_sinks(self, within_s: float) -> None:
+        process = self._process
+        if process is not None:
+            process.close_sinks(within_s)
 
     def _left_after(self, within_s: float) -> int:
         """Records that are not written after so many seconds, or after one more hub that ended in vain."""
@@ -330,10 +339,7 @@ def metrics_hub(config: Config) -> Iterator[RemoteHub]:
     """
     folder, over = RunFolder(config.folder.absolute()), threading.Event()
 
-    def make() -> HubProcess:
-        return HubProcess(folder, config.metrics.history_bytes, config.ray.start_timeout_s, over)
-
-    hub = RemoteHub(make, config.ray.hang_s, over)
+    hub = RemoteHub(lambda: HubProcess(config, folder, over), config.ray.hang_s, over)
     hub.start()
     try:
         yield hub

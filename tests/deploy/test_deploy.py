@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from advdmd_ray.config import Config
+from advdmd_ray.config.metrics import MetricsSection
 from advdmd_ray.config.objectives import DiscriminatorSection
-from advdmd_ray.config.sections import MetricsSection
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, Station
 
 ROOT = Path(__file__).parents[2]

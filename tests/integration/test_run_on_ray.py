@@ -14,7 +14,9 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from psutil import Process
 
+from advdmd_ray.runs.folder import RunFolder
 from ray_runs import Started, Workplace, workplace, write_config
+from tensorboard_files import file_says, read_back, scalars
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -107,6 +109,7 @@ def run() -> Iterator[Run]:
             "learner.checkpoint_cycles=4",
             "evaluation.grid_cycles=5",
             "ray.hang_s=6",
+            "metrics.sinks=[tensorboard]",
             # Two CPUs in all, for which two workers judge.
             "rollout.num_cpus=0.5",
             "learner.num_cpus=0.375",
@@ -183,6 +186,15 @@ def test_the_figures_of_a_run_whose_hub_is_killed_are_whole_and_counted_once(run
     assert run.last("advdmd_rollout_groups_total")[""] == seen >= CYCLES * GROUPS
     # It was killed before this scrape, which is of another process at the same place.
     assert cycle_of(run.scrape) >= 4
+
+
+def test_tensorboard_has_each_cycle_of_a_run_whose_hub_is_killed_once_and_the_pictures(run: Run) -> None:
+    read = read_back(run.folder / "tensorboard")
+    assert scalars(read) == file_says(run.folder / "metrics.jsonl")
+    assert [each.step for each in read.Images("samples/grid")] == [
+        version for version, _ in RunFolder(run.folder).grids()
+    ]
+    assert len(read.Images("samples/comparison")) == 1
 
 
 def test_no_group_is_dropped_for_age(run: Run) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from advdmd_ray.config.sections import MetricsSection
+from advdmd_ray.config.metrics import MetricsSection
 from advdmd_ray.errors import UserError
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, PHASES, Kind, Station, phase_samples
 from advdmd_ray.metrics.history import Standing

@@ -18,8 +18,9 @@ from advdmd_ray.metrics.history import LEAST_BYTES, Standing, mend, standing_of
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.ledger import MOST_UNDER_WAY, MOST_WAITING, Record
 from advdmd_ray.metrics.series import Sample
+from advdmd_ray.metrics.sinks.follower import CLOSE_S
 from advdmd_ray.runtime.calls import ANSWER_S
-from advdmd_ray.runtime.remote_hub import AGAIN_S, IN_VAIN, PORT_S, TICK_S, RemoteHub
+from advdmd_ray.runtime.remote_hub import AGAIN_S, IN_VAIN, LAST_RECORDS_S, PORT_S, TICK_S, RemoteHub
 
 HANG_S = 10.0
 GROUPS, SECONDS, CYCLE = "advdmd_rollout_groups_total", "advdmd_rollout_seconds", "advdmd_run_cycle"
@@ -65,6 +66,8 @@ class Hub:
         self._own: MetricsHub | None = None
         self.exists, self.stays = True, False
         self.served: list[tuple[str, int]] = []
+        self.closed_sinks: list[tuple[float, int]] = []
+        """For how long that might take, and the lines that were written then."""
 
     @property
     def own(self) -> MetricsHub:
@@ -92,6 +95,9 @@ class Hub:
         elif self._machine.diligent:
             self.work()
         return task
+
+    def close_sinks(self, within_s: float) -> None:
+        self.closed_sinks.append((within_s, len(self._machine.lines())))
 
     def ping(self) -> Future[None]:
         self._pings.append(Future())
@@ -445,3 +451,22 @@ def test_a_file_that_cannot_be_changed_is_gone_on_with(machine: Machine, caplog:
     hub.turn()
     assert written_once(machine, 2)
     assert "stays as it is" in caplog.text
+
+
+def test_sinks_have_all_that_is_written_before_a_hub_ends(machine: Machine) -> None:
+    machine.diligent = True
+    hub = driven(machine)
+    hub.start()
+    measured(hub, 1, 2, 3)
+    hub.close()
+    assert machine.hub.closed_sinks == [(CLOSE_S, 3)]
+
+
+def test_a_run_that_failed_does_not_wait_for_its_sinks_for_long(machine: Machine) -> None:
+    machine.diligent = True
+    hub = driven(machine)
+    hub.start()
+    measured(hub, 1)
+    hub.flush_after_failure()
+    hub.stop()
+    assert machine.hub.closed_sinks == [(LAST_RECORDS_S, 1)]

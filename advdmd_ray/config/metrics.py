@@ -1,0 +1,36 @@
+"""Where the figures of a run go."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from advdmd_ray.config.base import Free, Section
+
+Sink = Literal["tensorboard", "wandb"]
+
+
+class MetricsSection(Section):
+    """Prometheus endpoint, metrics.jsonl and other sinks."""
+
+    host: Free[str] = Field(default="127.0.0.1", min_length=1, description="Address /metrics listens on.")
+    port: Free[int] = Field(
+        default=9464, ge=0, le=65535, description="Port of /metrics; 0 picks a free one and prints it."
+    )
+    history_bytes: Free[int] = Field(
+        default=64 * 2**20,
+        ge=2**20,
+        description="Most of metrics.jsonl. A longer file is thinned to half of this: one line for each cycle, or each "
+        "2, 4, 8, ... cycles, with the last value of every series.",
+    )
+    sinks: Free[tuple[Sink, ...]] = Field(
+        default=(),
+        description="Where else all series and the sample grids go, by cycle: tensorboard, a folder of that name in "
+        "the run folder; wandb, Weights & Biases, which WANDB_MODE and its other variables direct.",
+    )
+
+    @field_validator("sinks")
+    @classmethod
+    def _sinks_differ(cls, sinks: tuple[Sink, ...]) -> tuple[Sink, ...]:
+        if len({*sinks}) < len(sinks):
+            raise ValueError("names a sink twice; name each once")
+        return sinks
