@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from advdmd_ray.cli import parse_arguments
-from advdmd_ray.config.sections import MetricsSection
+from advdmd_ray.config.metrics import MetricsSection
 
 ROOT = Path(__file__).parents[1]
 SAID = " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split())

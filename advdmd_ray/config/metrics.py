@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from advdmd_ray.config.base import Free, Section
+from advdmd_ray.config.base import Free, Place, Section
+from advdmd_ray.config.texts import PathText
 
 Sink = Literal["tensorboard", "wandb"]
 
@@ -21,6 +22,19 @@ class MetricsSection(Section):
         ge=2**20,
         description="Most of metrics.jsonl. A longer file is thinned to half of this: one line for each cycle, or each "
         "2, 4, 8, ... cycles, with the last value of every series.",
+    )
+    targets: Place[PathText | None] = Field(
+        default=None,
+        min_length=1,
+        description="Folder in which each run that goes on has a file for Prometheus (file_sd_configs), beside the one "
+        "in its run folder. Made if it is missing; of runs on several nodes, on a file system that they share.",
+    )
+    linger_s: Free[float] = Field(
+        default=15.0,
+        ge=0,
+        le=600,
+        description="Longest that a run serves /metrics after its end, until its outcome was scraped; not at all if "
+        "nobody ever scraped.",
     )
     sinks: Free[tuple[Sink, ...]] = Field(
         default=(),

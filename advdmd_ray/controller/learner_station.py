@@ -5,6 +5,7 @@ judgement), else the groups of the next cycle to fetch; once it has their bytes,
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -95,6 +96,8 @@ class LearnerStation:
             raise self.lost(error) from error
         self._publish(student, payloads[0])
         self._publish(discriminator, payloads[1])
+        for newest in self._watch.checkpoints[:1]:
+            self._telemetry.checkpointed(newest.version)
 
     def start(self) -> None:
         """Gives the gang its next work, if it can have any.
@@ -151,7 +154,7 @@ class LearnerStation:
         self._frontier.settle(ordinals)
         self.version = outcome.report.version
         self._free()
-        self._telemetry.cycled(outcome.report, outcome.resident_bytes)
+        self._telemetry.cycled(outcome)
         try:
             self._watch.cycled(outcome.report)
         finally:
@@ -216,6 +219,7 @@ class LearnerStation:
             return
         logger.info("checkpoint %s", outcome.path)
         self._watch.saved(Saved(self.version, outcome.path))
+        self._telemetry.checkpointed(self.version, time.time())
         self._checkpointed = self.version
 
     def _start_grid(self) -> None:

@@ -7,17 +7,18 @@ from typing import Literal
 
 from advdmd_ray.config import Config
 from advdmd_ray.controller.alarm import HackAlarm
+from advdmd_ray.controller.footprint import Footprint
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.protocols import Hub, Status
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.station_clock import StationClock
 from advdmd_ray.evaluation.judges.contract import Judgement
-from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
 from advdmd_ray.metrics.batch import Batch
 from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.buffer.index import BufferStats, CommitResult
-from advdmd_ray.stations.records import GroupInfo, LoadReport, WorkReport
+from advdmd_ray.stations.records import GpuUse, GroupInfo, LoadReport, WorkReport
 from advdmd_ray.stations.weights.snapshot import Manifest
 
 LEARNER = "learner"
@@ -56,9 +57,8 @@ class Telemetry:
         self._config, self._hub, self._clock, self._start = config, hub, clock, start
         self.stations = StationClock(workers, clock)
         self._roles = {worker: role for role, names in workers.items() for worker in names}
-        self._resident: dict[str, int] = {}
         self._told_up: dict[str, int] = {}
-        self._resident_of_role: Counter[str] = Counter()
+        self._footprint = Footprint()
         self._batch = Batch()
         self._sent = clock()
         self._first = self._version = version
@@ -84,7 +84,7 @@ class Telemetry:
     def left(self, worker: str) -> None:
         """A worker was dismissed; what its process is late to say of its memory does not count."""
         self.stations.remove(worker)
-        self._resident_of_role[self._roles[worker]] -= self._resident.pop(worker, 0)
+        self._footprint.left(worker)
 
     def _tell_who_is_up(self) -> None:
         """Records how many workers are up where that has changed."""
@@ -107,7 +107,7 @@ class Telemetry:
 
     def generated(self, report: WorkReport, trajectories: int) -> None:
         """A group of so many trajectories was generated; it is still with its actor."""
-        self._resides(report.worker, report.resident_bytes)
+        self._resides(report.worker, report.resident_bytes, report.gpu)
         self._record(
             [
                 Sample.of("advdmd_rollout_trajectories_total", trajectories),
@@ -118,12 +118,12 @@ class Telemetry:
 
     def handed_over(self, report: WorkReport, seconds: float) -> None:
         """A group was handed over by its actor, in so many seconds."""
-        self._resides(report.worker, report.resident_bytes)
+        self._resides(report.worker, report.resident_bytes, report.gpu)
         self._record([Sample.of("advdmd_rollout_hand_over_seconds", seconds)])
 
     def scored(self, report: WorkReport, result: CommitResult) -> None:
         """A group was scored and offered to the buffer."""
-        self._resides(report.worker, report.resident_bytes)
+        self._resides(report.worker, report.resident_bytes, report.gpu)
         self._record(
             [
                 Sample.of("advdmd_reward_groups_total", 1),
@@ -203,11 +203,12 @@ class Telemetry:
         """A worker loaded other bytes than were published."""
         self._record([Sample.of("advdmd_weights_mismatched_total", 1, stream=stream)])
 
-    def cycled(self, report: CycleReport, resident_bytes: int) -> None:
+    def cycled(self, outcome: CycleOutcome) -> None:
         """A learner cycle is over."""
+        report = outcome.report
         self.send()  # what was gathered belongs to the cycle before
         self._report, self._version = report, report.version
-        self._resides(LEARNER, resident_bytes)
+        self._resides(LEARNER, outcome.resident_bytes, outcome.gpu)
         if self._config.evaluation.judge_cycles:
             self._final_rewards.append(report.reward_mean[-1])
         for objective, update in report.updates.items():
@@ -223,6 +224,17 @@ class Telemetry:
     def watched(self, guard: Guard) -> None:
         """The guard looked at a cycle."""
         self._record([Sample.of("advdmd_run_series_out", len(guard.out))])
+
+    def checkpointed(self, cycle: int, at: float | None = None) -> None:
+        """The newest checkpoint is of this cycle.
+
+        Args:
+            cycle: The cycle.
+            at: Unix time at which it was written; None: by an earlier start of the run.
+        """
+        self._record([Sample.of("advdmd_learner_checkpoint_cycle", cycle)])
+        if at is not None:
+            self._record([Sample.of("advdmd_learner_checkpoint_timestamp_seconds", at)])
 
     def checkpoint_refused(self) -> None:
         """The disk did not take a checkpoint."""
@@ -253,10 +265,7 @@ class Telemetry:
                 Sample.of("advdmd_rollout_trajectories_per_second", self._throughput),
                 *_buffer_gauges(held, outstanding),
                 Sample.of("advdmd_buffer_capacity_bytes", self._config.buffer.max_bytes),
-                *(
-                    Sample.of("advdmd_run_resident_memory_bytes", size, role=role)
-                    for role, size in self._resident_of_role.items()
-                ),
+                *self._footprint.samples(),
                 *(
                     Sample.of("advdmd_run_role_seconds_total", seconds, role=role, state=state)
                     for (role, state), seconds in self.stations.drain().items()
@@ -323,11 +332,9 @@ class Telemetry:
         for sample in samples:
             self._batch.add(sample)
 
-    def _resides(self, worker: str, size: int) -> None:
-        if not self.stations.knows(worker):
-            return
-        self._resident_of_role[self._roles[worker]] += size - self._resident.get(worker, 0)
-        self._resident[worker] = size
+    def _resides(self, worker: str, resident_bytes: int, gpu: GpuUse | None) -> None:
+        if self.stations.knows(worker):
+            self._footprint.told(worker, self._roles[worker], resident_bytes, gpu)
 
 
 def _buffer_gauges(held: BufferStats, outstanding: int) -> tuple[Sample, ...]:

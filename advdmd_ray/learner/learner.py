@@ -32,6 +32,7 @@ from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.health import Health, initial_health, smoothed_health
 from advdmd_ray.learner.heldout import HeldOut
+from advdmd_ray.learner.laps import Laps
 from advdmd_ray.learner.networks import Networks, carried_weights
 from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, fake_score_parts
 from advdmd_ray.learner.outcome import CycleReport, PolicyCycleReport, mean_agreement
@@ -76,14 +77,14 @@ class Learner:
             teacher=networks.guide(networks.teacher.eval(), table.unconditional, config.model.guidance),
             micro_batch=networks.micro_batch,
         )
-        self._device = networks.device
+        self.device = networks.device
         # Rank 0 samples alone, so not with weights that are spread over the ranks; the teacher's have the same names.
         self._sampler = networks.teacher if config.learner.partitions_weights else networks.student
         self._carried = carried_weights(networks)
         self._base_digest = networks.base_digest
         self._engines = self._build_engines(networks)
         decays = {"student": config.learner.ema_decay, "discriminator": config.reward.ema_decay}
-        self._averages = Averages(gang, self._engines, decays, self._device)
+        self._averages = Averages(gang, self._engines, decays, self.device)
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
         self._heldout = HeldOut(self._setting)
@@ -115,7 +116,7 @@ class Learner:
                 offload_optimizer=config.learner.offload_optimizer,
                 offload_activations=config.learner.offload_activations,
                 gang=self._gang,
-                device=self._device,
+                device=self.device,
             )
             for name, module in modules.items()
         }
@@ -131,7 +132,7 @@ class Learner:
             RatioError: if a fresh group's importance ratio is not 1 within 1e-6 before the student's first
                 update of the cycle.
         """
-        began, setting = time.monotonic(), self._setting
+        began, laps, setting = time.monotonic(), Laps(), self._setting
         batch = collate(groups, self.version)
         summaries = [GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos]
         moments, spread = merge(summaries), within_std(summaries)
@@ -142,24 +143,24 @@ class Learner:
         advantages, advantage_spread = self._signal.advantages(batch, spread, open_levels)
         plan = self._cadence.plan(self._health, self._signal.used_levels, heard=self._heard(advantages))
         student, fake_score, discriminator = self._engines.values()
+        laps.ended("measure")
         clean = clean_predictions(batch, setting.kernel)
         fake_score_updates = self._updates("fake_score", "fake_score", plan.fake_score)
-        for path in fake_score_updates:
-            fake_score_updates.step(fake_score_parts(fake_score, setting, batch, clean, path))
+        fake_score_updates.all(lambda path: fake_score_parts(fake_score, setting, batch, clean, path), laps)
         discriminator_updates = self._updates("discriminator", "discriminator", plan.discriminator)
-        for path in discriminator_updates:
-            discriminator_updates.step(discriminator_parts(discriminator, setting, batch, clean, path))
+        discriminator_updates.all(lambda path: discriminator_parts(discriminator, setting, batch, clean, path), laps)
         turns, policy, deviation = [], None, math.nan
         if plan.policy_gradient:
             turn, policy, deviation = self._policy_turn(batch, advantages, advantage_spread)
             turns.append(turn)
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
+        laps.ended("rl")
         dmd_updates = self._updates("student", "dmd", plan.dmd)
         critics, gan_ratios = (fake_score.module, discriminator.module), list[Tensor]()
-        for path in dmd_updates:
-            dmd_updates.step(dmd_parts(student, *critics, setting, batch, path, gan_ratios.append))
+        dmd_updates.all(lambda path: dmd_parts(student, *critics, setting, batch, path, gan_ratios.append), laps)
         self._gathered = self._averages.update(keep="student")
+        laps.ended("average")
         self.version += 1
         made = (fake_score_updates, discriminator_updates, *turns, dmd_updates)
         return CycleReport(
@@ -176,6 +177,7 @@ class Learner:
             fresh_deviation=deviation,
             trajectories=moments.count,
             seconds=time.monotonic() - began,
+            parts=laps.seconds,
             agreement=mean_agreement(infos),
             gan_ratio=float(self._gang.mean(torch.cat(gan_ratios).mean())) if gan_ratios else math.nan,
         )
@@ -288,7 +290,7 @@ class Learner:
     @torch.no_grad()
     def sample_ema(self, conditioning: Conditioning, seeds: Sequence[int]) -> Float[Tensor, "b c h w"]:
         """Final latents of the student's EMA, with the kernel and levels it is trained with. Rank 0 does it alone."""
-        average = {name: weight.to(self._device) for name, weight in self._averages.of("student").items()}
+        average = {name: weight.to(self.device) for name, weight in self._averages.of("student").items()}
 
         def averaged(
             x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning

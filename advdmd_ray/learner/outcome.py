@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.health import SIDES, TextEvidence
 from advdmd_ray.metrics.catalogue import phase_samples
 from advdmd_ray.metrics.series import Sample
-from advdmd_ray.stations.records import GroupInfo
+from advdmd_ray.stations.records import GpuUse, GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
 
 
@@ -84,6 +84,7 @@ class CycleReport:
             the oracle tells none apart, empty if it is not asked.
         gan_ratio: Norm of the weighted direct GAN term by that of the DMD gradient, mean over groups and updates; nan
             if there is no such term.
+        parts: Wall time of the cycle's parts on rank 0, seconds, by `catalogue.PARTS`; without what is between them.
         texts: How well the discriminator tells right from wrong texts on each of `health.SIDES`; empty if no level
             has to show it.
     """
@@ -103,6 +104,7 @@ class CycleReport:
     agreement: tuple[float, ...] = ()
     gan_ratio: float = math.nan
     texts: tuple[TextEvidence, ...] = ()
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def samples(self) -> list[Sample]:
         """The report as samples for the metrics hub."""
@@ -112,6 +114,7 @@ class CycleReport:
             Sample.of("advdmd_learner_gated_turns_total", self.plan.gated),
             Sample.of("advdmd_learner_silent_turns_total", self.plan.silent),
             *phase_samples(self.plan.phase),
+            *(Sample.of("advdmd_learner_part_seconds_total", spent, part=part) for part, spent in self.parts.items()),
         ]
         for objective, report in self.updates.items():
             samples.append(Sample.of("advdmd_learner_updates_total", report.updates, objective=objective))
@@ -165,12 +168,14 @@ class CycleOutcome:
         student: Manifest of the new student snapshot.
         discriminator: Manifest of the new discriminator snapshot.
         resident_bytes: Resident memory of rank 0's process.
+        gpu: What it has of its GPU; None: it has none.
     """
 
     report: CycleReport
     student: Manifest
     discriminator: Manifest
     resident_bytes: int
+    gpu: GpuUse | None = None
 
 
 def mean_agreement(infos: Sequence[GroupInfo]) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.learner.batch import Path
 from advdmd_ray.learner.engine import Engine
 from advdmd_ray.learner.gang import Gang
+from advdmd_ray.learner.laps import Laps
 from advdmd_ray.learner.outcome import UpdateReport
 from advdmd_ray.learner.parts import LossPart
 
@@ -55,6 +56,12 @@ class Updates:
         step = self._engine.step([functools.partial(noted, part) for part in parts], self.objective, self._rate)
         self._losses.append(torch.stack(values).sum())
         self._norm, self._skipped = step.grad_norm, self._skipped + step.skipped
+
+    def all(self, parts: Callable[[Path], Sequence[LossPart]], laps: Laps) -> None:
+        """Every update, with the loss of its path; a clock is told when they are over. Collective."""
+        for path in self:
+            self.step(parts(path))
+        laps.ended(self.objective)
 
     def report(self, gang: Gang) -> UpdateReport:
         """What the steps did, averaged over the ranks. Collective, unless there were none."""

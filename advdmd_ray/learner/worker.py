@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from advdmd_ray.evaluation.judges.draws import StudentJudge
 from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid, tiles_that_fit
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.learner.gang import Gang
+from advdmd_ray.learner.laps import Laps
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome
 from advdmd_ray.learner.tensor_file import TensorStream
 from advdmd_ray.stations.buffer.record_batch import decode_scored
+from advdmd_ray.stations.gpu import gpu_use
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, ScoredGroup
 from advdmd_ray.stations.weights.snapshot import Manifest, Payload
@@ -119,11 +122,15 @@ class LearnerWorker:
         _check_share(share, infos[self._gang.rank :: self._gang.size])
         self._share = ()
         report = self.learner.cycle(share, infos)
+        laps = Laps()
         publication = self.publication()
+        laps.ended("publish")
         if publication[0] is None:
             return NOTHING
         manifests, student, discriminator = publication
-        return CycleOutcome(report, *manifests, psutil.Process().memory_info().rss), student, discriminator
+        report = replace(report, parts={**report.parts, **laps.seconds})
+        resident, gpu = psutil.Process().memory_info().rss, gpu_use(self.learner.device)
+        return CycleOutcome(report, *manifests, resident, gpu), student, discriminator
 
     def checkpoint(self, facts: Mapping[str, Any]) -> CheckpointOutcome:
         """Saves the learner and the controller's facts as one checkpoint, if the disk takes it.

@@ -45,6 +45,7 @@ class Series:
         unit: Unit of the value; empty for plain numbers.
         labels: Names of the labels, in order.
         buckets: Upper bounds of a histogram; empty for the other kinds.
+        reasons: Values of the label `reason`.
     """
 
     name: str
@@ -53,11 +54,16 @@ class Series:
     unit: str = ""
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    reasons: tuple[str, ...] = ()
 
     @property
     def station(self) -> Station:
         """The station in the name."""
         return Station(self.name.split("_")[1])
+
+    def values_of(self, label: str) -> tuple[str, ...] | None:
+        """The values that a label can have; None: any plain word."""
+        return self.reasons if label == "reason" else LABEL_VALUES.get(label)
 
 
 PHASES = ("warm", "ramp", "full")
@@ -66,7 +72,14 @@ PHASES = ("warm", "ramp", "full")
 STAGES = ("imports", "ray", "images", "texts", "workers", "first_groups", "first_cycle")
 """The stages of a run's start, in their order; a run passes through those that it has."""
 
-# Labels with a closed set of values. The others (worker, reason, level, figure) are open, but must be one plain word.
+OUTCOMES = ("completed", "stopped", "diverged", "failed")
+"""How a run ends: its cycles or its time are done; it was asked to stop; its guard stopped it; anything else."""
+
+PARTS = ("measure", "fake_score", "discriminator", "rl", "dmd", "average", "publish")
+"""The parts of a learner cycle, in their order; see `Learner.cycle`."""
+
+# Labels with a closed set of values, beside `reason`, whose values hang on the series. The others (worker, level,
+# figure) are open, but must be one plain word. No counter has one of them, so all its series are there from the start.
 LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "objective": ("dmd", "rl", "fake_score", "discriminator"),
     "stream": ("student", "discriminator"),
@@ -75,14 +88,17 @@ LABEL_VALUES: dict[str, tuple[str, ...]] = {
     "phase": PHASES,
     "stage": STAGES,
     "side": ("real", "student"),
+    "outcome": OUTCOMES,
+    "part": PARTS,
 }
 
 _WORK_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _AGES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
-def _counter(name: str, text: str, *labels: str, unit: str = "") -> Series:
-    return Series(f"advdmd_{name}_total", Kind.COUNTER, text, unit, labels)
+def _counter(name: str, text: str, *labels: str, unit: str = "", reasons: tuple[str, ...] = ()) -> Series:
+    labels = (*labels, "reason") if reasons else labels
+    return Series(f"advdmd_{name}_total", Kind.COUNTER, text, unit, labels, reasons=reasons)
 
 
 def _gauge(name: str, text: str, *labels: str, unit: str = "") -> Series:
@@ -102,15 +118,15 @@ _ROLLOUT = (
     _counter("rollout_leases_issued", "Leases issued, first issues and re-issues.", unit="leases"),
     _counter(
         "rollout_leases_reissued",
-        "Leases issued again, by reason (expired, lost, not_finite).",
-        "reason",
+        "Leases issued again, by reason.",
         unit="leases",
+        reasons=("expired", "lost", "not_finite"),
     ),
     _counter(
         "rollout_quarantined",
-        "Attempts that came to nothing, by reason (not_finite, process_ended).",
-        "reason",
+        "Attempts that came to nothing, by reason.",
         unit="groups",
+        reasons=("not_finite", "process_ended"),
     ),
     _counter("rollout_prompts_substituted", "Ordinals whose prompt was replaced by another.", unit="ordinals"),
     _gauge("rollout_leases_outstanding", "Leases issued and not yet committed.", unit="leases"),
@@ -130,9 +146,9 @@ _BUFFER = (
     _counter("buffer_duplicates", "Commits refused because the ordinal was there before.", unit="groups"),
     _counter(
         "buffer_dropped_groups",
-        "Groups dropped unused and issued again, by reason (age, lost).",
-        "reason",
+        "Groups dropped unused and issued again, by reason.",
         unit="groups",
+        reasons=("age", "lost"),
     ),
     _histogram("buffer_policy_age", "Learner version minus policy version at take.", _AGES, "versions"),
     _gauge("buffer_policy_age_last", "Largest policy age of the last take.", unit="versions"),
@@ -166,6 +182,9 @@ _LEARNER = (
     _counter("learner_trajectories_trained", "Trajectories consumed by a cycle.", unit="trajectories"),
     _counter("learner_checkpoints_refused", "Checkpoints that the disk refused; tried again."),
     _gauge("learner_restarts", "Gangs that were lost since the run's process began, and started again."),
+    _gauge("learner_checkpoint_cycle", "Cycle of the newest checkpoint; less the run's: its age.", unit="cycles"),
+    _gauge("learner_checkpoint_timestamp_seconds", "Unix time of the newest checkpoint of this start.", unit="s"),
+    _counter("learner_part_seconds", "Time of the parts of learner cycles, rank 0's.", "part", unit="s"),
     _histogram("learner_cycle_seconds", "Time of one learner cycle, without the wait for groups.", _WORK_SECONDS, "s"),
 )
 _WEIGHTS = (
@@ -193,11 +212,16 @@ _RUN = (
         unit="s",
     ),
     _gauge("run_resident_memory_bytes", "Resident memory, summed over the workers of a role.", "role", unit="bytes"),
+    _gauge("run_gpu_memory_bytes", "GPU memory that torch holds; learner: rank 0's.", "role", unit="bytes"),
+    _gauge("run_gpu_utilisation", "Share of time the workers' GPUs compute, seen as work ends.", "role"),
+    _gauge("run_object_store_bytes", "Ray's object store in use, all nodes.", unit="bytes"),
+    _gauge("run_object_store_capacity_bytes", "Ray's object store, all nodes.", unit="bytes"),
     _gauge("run_judge", "The judge's figures of the student's moving average, by figure.", "figure"),
     _gauge("run_reward_hack_alarm", "1 while the reward rises and the judge's headline falls, else 0."),
     _gauge("run_series_out", "Losses, gradient norms and spreads outside the range of their past.", unit="series"),
     _gauge("run_workers", "Workers alive.", "role", unit="workers"),
     _counter("run_workers_lost", "Workers that died or became unreachable.", "role", unit="workers"),
+    _gauge("run_finished", "1 once the run has ended like this; served until it was scraped.", "outcome"),
 )
 
 CATALOGUE: dict[str, Series] = {
@@ -217,6 +241,11 @@ def phase_samples(phase: str) -> list[Sample]:
     return [Sample.of("advdmd_run_phase", PHASES.index(phase)), *active]
 
 
+def finished_sample(outcome: str) -> Sample:
+    """The sample that says how a run ended, with one of `OUTCOMES`."""
+    return Sample.of("advdmd_run_finished", 1, outcome=outcome)
+
+
 def closed_label_sets(series: Series) -> Iterable[tuple[str, ...]]:
     """All label values of a series whose labels are closed sets; nothing if one of its labels is open.
 
@@ -224,7 +253,8 @@ def closed_label_sets(series: Series) -> Iterable[tuple[str, ...]]:
     """
     rows: list[tuple[str, ...]] = [()]
     for label in series.labels:
-        if label not in LABEL_VALUES:
+        values = series.values_of(label)
+        if values is None:
             return []
-        rows = [(*row, text) for row in rows for text in LABEL_VALUES[label]]
+        rows = [(*row, text) for row in rows for text in values]
     return rows

@@ -19,14 +19,15 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app, start_http_server
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, closed_label_sets
+from advdmd_ray.metrics.catalogue import CATALOGUE, Kind, closed_label_sets, finished_sample
+from advdmd_ray.metrics.exposition import Identity, OfRun, Scrapes
 from advdmd_ray.metrics.history import HISTORY_BYTES, History, Standing, standing_of
 from advdmd_ray.metrics.series import Sample, parse_key
 
@@ -70,9 +71,10 @@ class MetricsHub:
         registry: The Prometheus registry; a new one of its own unless given.
         most_bytes: Bound of metrics.jsonl, see `History`.
         standing: Where the figures stand; None: where the file ends.
+        identity: Of the run, which `serve` tells with every series; None: it tells no run.
 
     Attributes:
-        registry: What `serve` exposes.
+        registry: All series, without the run's label. Counters are there from the start, gauges once they have a value.
     """
 
     def __init__(
@@ -81,13 +83,17 @@ class MetricsHub:
         registry: CollectorRegistry | None = None,
         most_bytes: int = HISTORY_BYTES,
         standing: Standing | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         self._lock = threading.Lock()
         self._collectors: dict[str, Counter | Gauge | Histogram] = {}
+        self._set: set[str] = set()  # gauges that have a value
         self._totals: dict[str, float] = {}
         self._cycle = self._number = 0
+        self._exposed = self.registry if identity is None else OfRun(self.registry, identity).registry()
         self._server: WSGIServer | None = None
+        self._scrapes: Scrapes | None = None
         self._thread: threading.Thread | None = None
         for name in CATALOGUE:
             self._make(name)
@@ -135,8 +141,13 @@ class MetricsHub:
                 entry = {"time": round(time.time(), 3), "cycle": self._cycle, "record": self._number, "values": values}
                 self._history.append(entry)
 
-    def serve(self, host: str = "127.0.0.1", port: int = 0) -> int:
+    def serve(self, host: str = "127.0.0.1", port: int = 0, found: Callable[[int], None] = lambda _: None) -> int:
         """Starts /metrics in a thread of its own and returns the port it listens on (the free one chosen for 0).
+
+        Args:
+            host: Address to listen on.
+            port: Port, or 0.
+            found: Is told the port too.
 
         Raises:
             UserError: if the port is occupied or the host is not an address of this machine.
@@ -145,8 +156,27 @@ class MetricsHub:
         if self._server is not None:
             raise RuntimeError("this hub is being served; close it first")
         check_port_free(host, port)
-        self._server, self._thread = start_http_server(port, addr=host, registry=self.registry)
-        return self._server.server_port
+        server, self._thread = start_http_server(port, addr=host, registry=self._exposed)
+        self._scrapes = Scrapes(make_wsgi_app(self._exposed))
+        server.set_app(self._scrapes)
+        self._server = server
+        found(server.server_port)
+        return server.server_port
+
+    def finish(self, outcome: str, linger_s: float) -> None:
+        """Says how the run ended, and waits until that was scraped.
+
+        Args:
+            outcome: One of `catalogue.OUTCOMES`.
+            linger_s: Longest wait; none if nobody has ever scraped.
+        """
+        self.record([finished_sample(outcome)])
+        self.linger(linger_s)
+
+    def linger(self, most_s: float) -> None:
+        """Waits for the next scrape, so long at most; not at all if nobody has ever scraped."""
+        if self._scrapes is not None:
+            self._scrapes.await_next(most_s)
 
     def close(self) -> None:
         """Stops /metrics and closes metrics.jsonl. Closing twice does no harm."""
@@ -167,7 +197,8 @@ class MetricsHub:
             histogram = Histogram(name, text, series.labels, buckets=series.buckets, registry=self.registry)
             self._collectors[name] = histogram
         elif series.kind is Kind.GAUGE:
-            self._collectors[name] = Gauge(name, text, series.labels, registry=self.registry)
+            # A gauge without labels has the value 0 as soon as it is registered.
+            self._collectors[name] = Gauge(name, text, series.labels, registry=None)
         else:
             counter = Counter(name, text, series.labels, registry=self.registry)
             self._collectors[name] = counter
@@ -186,6 +217,9 @@ class MetricsHub:
             child.observe(sample.value)
             return [sample.value]
         child.set(sample.value)
+        if sample.name not in self._set:
+            self._set.add(sample.name)
+            self.registry.register(collector)
         return sample.value if math.isfinite(sample.value) else None
 
     def _go_on_from(self, standing: Standing) -> None:
@@ -205,7 +239,7 @@ def _check(sample: Sample) -> None:
     if given != series.labels:
         raise ValueError(f"{sample.name} has the labels {list(series.labels)}, got {list(given)}")
     for label, text in sample.labels:
-        allowed = LABEL_VALUES.get(label)
+        allowed = series.values_of(label)
         if allowed is not None and text not in allowed:
             raise ValueError(f"{sample.name}: {label} must be one of {', '.join(allowed)}, got {text!r}")
         if not _WORD.fullmatch(text):

@@ -15,7 +15,8 @@ from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.pipeline import export_adapters, export_student, load_denoiser
 from advdmd_ray.models.sampling_settings import SamplingSettings
-from advdmd_ray.runs.folder import RunFolder, check_free
+from advdmd_ray.runs.folder import RunFolder
+from advdmd_ray.runs.outputs import check_free
 from advdmd_ray.runs.parts.networks import learning
 from advdmd_ray.runs.same_run import check_made_with
 

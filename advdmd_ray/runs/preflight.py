@@ -57,12 +57,14 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("run folder", str(config.folder), lambda: check_folder(config)),
         Check("sinks", ", ".join(config.metrics.sinks), lambda: check_sinks(config)),
         Check("embeddings", str(model.embeddings), lambda: check_embeddings(config)),
+        Check("targets", str(config.metrics.targets), lambda: check_targets_folder(config)),
     ]
     unused = {
         "adapters": not lora.rank,
         "attention": model.attention is None,
         "sinks": not config.metrics.sinks,
         "embeddings": model.embeddings is None,
+        "targets": config.metrics.targets is None,
     }
     return tuple(one for one in found if not unused.get(one.subject, False))
 
@@ -222,6 +224,16 @@ def check_embeddings(config: Config) -> None:
     """
     if config.model.embeddings is not None:
         check_writable(Path(config.model.embeddings), "choose another model.embeddings")
+
+
+def check_targets_folder(config: Config) -> None:
+    """Make sure that the folder in which Prometheus looks for runs can be written.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if config.metrics.targets is not None:
+        check_writable(Path(config.metrics.targets), "choose another metrics.targets")
 
 
 def check_data(config: Config) -> None:

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advdmd_ray.config import Config
 from advdmd_ray.errors import DeadlineError, WorkerLostError
+from advdmd_ray.metrics.exposition import Identity
 from advdmd_ray.metrics.history import Standing, mend, standing_of
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.ledger import Record
@@ -22,6 +23,7 @@ from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.sinks import Sinks, environment
+from advdmd_ray.runs.targets import identity_of
 from advdmd_ray.runtime.calls import MORE_TIME, PULSE, Handle, answer
 
 WHO = "the metrics hub"
@@ -49,10 +51,13 @@ class HubActor:
         mend(jsonl)
         return standing_of(jsonl)
 
-    def open(self, config: Config, folder: RunFolder, standing: Standing, environment: Mapping[str, str]) -> None:
+    def open(
+        self, config: Config, folder: RunFolder, standing: Standing, identity: Identity, environment: Mapping[str, str]
+    ) -> None:
         """Opens the file; not in the constructor, whose errors Ray hands on as text only."""
         os.environ.update(environment)
-        self._hub = MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes, standing=standing)
+        most = config.metrics.history_bytes
+        self._hub = MetricsHub(folder.metrics, most_bytes=most, standing=standing, identity=identity)
         self._sinks = Sinks(config, folder, standing.cycle)
 
     def serve(self, host: str, port: int) -> int:
@@ -62,6 +67,10 @@ class HubActor:
     def record(self, samples: Sequence[Sample], cycle: int | None, number: int) -> None:
         """See `MetricsHub`."""
         self._hub.record(samples, cycle, number)
+
+    def linger(self, most_s: float) -> None:
+        """See `MetricsHub`."""
+        self._hub.linger(most_s)
 
     def close_sinks(self, within_s: float) -> None:
         """See `Sinks`; nothing more is recorded."""
@@ -110,7 +119,8 @@ class HubProcess:
     def open(self, standing: Standing) -> None:
         """Opens metrics.jsonl; the figures go on from where they stand."""
         known = environment() if self._config.metrics.sinks else {}
-        self._answer(self._actor.open.remote(self._config, self._folder, standing, known))
+        told = self._config, self._folder, standing, identity_of(self._config)
+        self._answer(self._actor.open.remote(*told, known))
 
     def serve(self, host: str, port: int) -> int:
         """See `MetricsHub`."""
@@ -119,6 +129,10 @@ class HubProcess:
     def record(self, record: Record) -> Future[None]:
         """Sends a record; done when it is written."""
         return self._actor.record.remote(list(record.samples), record.cycle, record.number).future()
+
+    def linger(self, most_s: float) -> Future[None]:
+        """See `MetricsHub`; records wait meanwhile."""
+        return self._actor.linger.remote(most_s).future()
 
     def close_sinks(self, within_s: float) -> None:
         """Waits until all sinks have what is written, so many seconds for each; nothing is recorded after it.

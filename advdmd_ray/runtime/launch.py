@@ -14,13 +14,14 @@ from advdmd_ray.controller.protocols import Hub, Shell, Status
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Encoded, EncodingTask
-from advdmd_ray.errors import FAILURES, UserError
+from advdmd_ray.errors import FAILURES, DivergedError, UserError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
 from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
 from advdmd_ray.runs.scaling import FolderWishes
+from advdmd_ray.runs.targets import targets_told
 from advdmd_ray.runtime.counting import encoding_progress
 from advdmd_ray.runtime.heap import frozen_heap
 from advdmd_ray.runtime.training import Training, cut_back_to
@@ -31,8 +32,12 @@ logger = logging.getLogger(__name__)
 class ServingHub(Hub, Protocol):
     """A hub that can serve /metrics."""
 
-    def serve(self, host: str, port: int) -> int:
-        """Starts to, and returns the port."""
+    def serve(self, host: str, port: int, found: Callable[[int], None]) -> int:
+        """Starts to, and returns the port; `found` is told it, now and whenever it is served anew."""
+        ...
+
+    def finish(self, outcome: str, linger_s: float) -> None:
+        """Says how the run ended, and waits until that was scraped, so long at most, if anybody ever scraped."""
         ...
 
 
@@ -48,6 +53,10 @@ class Place(Protocol):
 
     @property
     def hub(self) -> ServingHub: ...  # noqa: D102
+
+    def address(self) -> str:
+        """Of the node whose hub serves /metrics, as other machines reach it."""
+        ...
 
     def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
         """Encodes images on disk; no worker of the run is up yet."""
@@ -113,30 +122,57 @@ def launched(
         say(here.note)
         prepare_data(config, here, start)
         start.ended("images")
-        port = here.hub.serve(config.metrics.host, config.metrics.port)
-        say(f"metrics at http://{config.metrics.host}:{port}/metrics")
-        say(f"see it live: advdmd dashboard {folder.path}")
-        with here.workers(checkpoint, start) as shell:
-            start.ended("workers")
-            # Not before: a start that is refused leaves nothing.
-            write_atomically(folder.config, dump_config(config).encode())
-            up = time.monotonic()
-            setup = sum(start.seconds.values()) - start.seconds["images"]
-            say(f"{_workers(config)} are up after {setup:.0f} s")
-            start.begins("first weights")
-            with frozen_heap():
-                yield Training(
-                    config,
-                    shell,
-                    here.hub,
-                    checkpoint,
-                    loops=lambda last: build_controller(
-                        config, shell, here.hub, last, display, start=start, stopping=stopping, wishes=wishes
-                    ),
-                    rewind=here.rewind,
-                    stopping=stopping,
-                )
-        finish(config, here, Phases(setup, time.monotonic() - up), start)
+        with served(config, here):
+            say(f"see it live: advdmd dashboard {folder.path}")
+            with here.workers(checkpoint, start) as shell:
+                start.ended("workers")
+                # Not before: a start that is refused leaves nothing.
+                write_atomically(folder.config, dump_config(config).encode())
+                up = time.monotonic()
+                setup = sum(start.seconds.values()) - start.seconds["images"]
+                say(f"{_workers(config)} are up after {setup:.0f} s")
+                start.begins("first weights")
+                with frozen_heap():
+                    yield Training(
+                        config,
+                        shell,
+                        here.hub,
+                        checkpoint,
+                        loops=lambda last: build_controller(
+                            config, shell, here.hub, last, display, start=start, stopping=stopping, wishes=wishes
+                        ),
+                        rewind=here.rewind,
+                        stopping=stopping,
+                    )
+            finish(config, here, Phases(setup, time.monotonic() - up), start)
+
+
+@contextmanager
+def served(config: Config, here: Place) -> Iterator[None]:
+    """Serves /metrics where Prometheus finds it, until it was scraped how the run has ended.
+
+    Raises:
+        UserError: if the port is occupied or the host is not an address of this machine.
+    """
+    host, linger_s = config.metrics.host, config.metrics.linger_s
+    with targets_told(config, here.address) as found:
+        port = here.hub.serve(host, config.metrics.port, found)
+        say(f"metrics at http://{host}:{port}/metrics")
+        try:
+            yield
+        except BaseException as error:
+            began = RunFolder(config.folder).config.exists()
+            if began or not isinstance(error, UserError):  # a start that is refused leaves nothing
+                here.hub.finish(outcome_of(error), linger_s)
+            raise
+        here.hub.finish("completed", linger_s)
+
+
+def outcome_of(error: BaseException) -> str:
+    """Which of `OUTCOMES` a run has that ends with an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    return "diverged" if isinstance(error, DivergedError) else "failed"
 
 
 def _workers(config: Config) -> str:

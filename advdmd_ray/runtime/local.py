@@ -29,6 +29,7 @@ from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
 from advdmd_ray.runs.sinks import following
+from advdmd_ray.runs.targets import identity_of, own_address
 from advdmd_ray.runs.verdict import draw_here, threads
 from advdmd_ray.runtime.counting import judge_progress, samples_progress, texts_progress
 from advdmd_ray.runtime.failure import worker_failed
@@ -190,8 +191,9 @@ def in_this_process(config: Config) -> Iterator["LocalPlace"]:
     folder = RunFolder(config.folder)
     with threads(config.learner.threads):
         try:
+            most, identity = config.metrics.history_bytes, identity_of(config)
             with (
-                MetricsHub(folder.metrics, most_bytes=config.metrics.history_bytes) as hub,
+                MetricsHub(folder.metrics, most_bytes=most, identity=identity) as hub,
                 following(config, folder, hub.cycle),
             ):
                 yield LocalPlace(config, hub)
@@ -208,6 +210,10 @@ class LocalPlace:
 
     def __init__(self, config: Config, hub: MetricsHub) -> None:
         self._config, self.hub = config, hub
+
+    def address(self) -> str:
+        """See `Place`."""
+        return own_address()
 
     def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
         """See `Place`; images are decoded in threads."""

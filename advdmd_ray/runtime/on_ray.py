@@ -31,6 +31,7 @@ from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.ray_shell import RayShell
 from advdmd_ray.runtime.remote_hub import RemoteHub, metrics_hub
 from advdmd_ray.runtime.room import ClusterRequest
+from advdmd_ray.runtime.store_watch import store_watched
 from advdmd_ray.runtime.training import cut_back_to
 from advdmd_ray.runtime.waiting import wait_for_room
 
@@ -86,6 +87,10 @@ class RayPlace:
         self._places = Places(self._config)
         self._beside = Aside(lambda: {"scheduling_strategy": _here()})
 
+    def address(self) -> str:
+        """See `Place`: this node's, as Ray has it."""
+        return ray.util.get_node_ip_address()
+
     def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
         """See `Place`: in the room of the run's workers."""
         if tasks and self._room is not None:
@@ -106,7 +111,8 @@ class RayPlace:
             shell.start(None if checkpoint is None else checkpoint.path.absolute(), start, mark)
             if self._config.learner.ranks > 1:
                 say(f"the learner's ranks reduce over {shell.backend}")
-            yield shell
+            with store_watched(self.hub):
+                yield shell
         finally:
             shell.stop()
 

@@ -19,6 +19,7 @@ from ray.exceptions import RayTaskError
 from advdmd_ray.config import Config
 from advdmd_ray.controller.pulse import Pulse
 from advdmd_ray.errors import DeadlineError, UserError, WorkerLostError
+from advdmd_ray.metrics.catalogue import finished_sample
 from advdmd_ray.metrics.history import Standing
 from advdmd_ray.metrics.ledger import Ledger, Record
 from advdmd_ray.metrics.series import Sample
@@ -26,6 +27,7 @@ from advdmd_ray.metrics.sinks.follower import CLOSE_S
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runtime.calls import ANSWER_S, landed
 from advdmd_ray.runtime.hub_actor import WHO, HubProcess
+from advdmd_ray.runtime.serving import Serving
 
 TICK_S = 0.25
 LAST_RECORDS_S = 5.0
@@ -34,8 +36,6 @@ IN_VAIN = 3
 """Hubs in a row that wrote nothing, after which the next waits."""
 AGAIN_S = 60.0
 """Seconds between two tries then."""
-PORT_S = 10.0
-"""Seconds that a port may be occupied before that is told; the process before may hold it for a moment."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +46,7 @@ class Process(Protocol):
     def open(self, standing: Standing) -> None: ...  # noqa: D102
     def serve(self, host: str, port: int) -> int: ...  # noqa: D102
     def record(self, record: Record) -> Future[None]: ...  # noqa: D102
+    def linger(self, most_s: float) -> Future[None]: ...  # noqa: D102
     def close_sinks(self, within_s: float) -> None: ...  # noqa: D102
     def ping(self) -> Future[None]: ...  # noqa: D102
     def end(self) -> None: ...  # noqa: D102
@@ -80,9 +81,7 @@ class RemoteHub:
         self._ending: Process | None = None  # not seen to be gone yet
         self._under_way: deque[tuple[int, float, Future[None]]] = deque()  # number, time and answer, in their order
         self._ping: Future[None] | None = None
-        self._place: tuple[str, int] | None = None
-        self._port: Future[int] | None = None
-        self._serves = self._told_of_port = False
+        self._serving = Serving()
         self._began, self._down_since = False, clock()
         self._next_try, self._in_vain = clock(), 0
         self._running: Future[None] | None = None
@@ -106,12 +105,12 @@ class RemoteHub:
             self._ledger.add(list(samples), cycle)
         self._stir.set()
 
-    def serve(self, host: str, port: int) -> int:
-        """See `MetricsHub`. Every later hub serves at the same port, as soon as it is free."""
-        self._port, self._place = Future(), (host, port)
+    def serve(self, host: str, port: int, found: Callable[[int], None] = lambda _: None) -> int:
+        """See `MetricsHub`. Every later hub serves at the same port, once it is free, and `found` is told again."""
+        answer = self._serving.ask(host, port, found)
         self._stir.set()
         try:
-            return self._port.result(ANSWER_S)
+            return answer.result(ANSWER_S)
         except TimeoutError:
             self._raise_failure()
             raise DeadlineError(f"waited {ANSWER_S:.0f} s for {WHO} to serve at {host}:{port}") from None
@@ -127,6 +126,15 @@ class RemoteHub:
         """Gives the last records a moment; raises nothing, as the failure that ends the run must stay the one seen."""
         self._left_after(LAST_RECORDS_S)
         self._close_sinks(LAST_RECORDS_S)
+
+    def finish(self, outcome: str, linger_s: float) -> None:
+        """See `MetricsHub`. Raises nothing: of a run that failed, its own failure must stay the one seen."""
+        with self._changed:
+            self._ledger.add([finished_sample(outcome)], None)
+        self._left_after(LAST_RECORDS_S)
+        process = self._process
+        if process is not None and self._serving.on:
+            wait([process.linger(linger_s)], linger_s + TICK_S)
 
     def reopen(self, change: Callable[[], None]) -> None:
         """Waits until everything recorded is written, and has another hub go on from the file as it is changed then.
@@ -204,7 +212,7 @@ class RemoteHub:
             try:
                 self._hear()
                 self._send(self._process)
-                self._serve(self._process)
+                self._serving.turn(self._process, self._clock() - self._down_since)
                 self._look(self._process)
             except (WorkerLostError, DeadlineError) as error:
                 self._lost(self._process, str(error))
@@ -273,23 +281,6 @@ class RemoteHub:
             self._under_way.append((record.number, self._clock(), answer))
             answer.add_done_callback(lambda _: self._stir.set())
 
-    def _serve(self, process: Process) -> None:
-        if self._place is None or self._port is None or self._serves:
-            return
-        try:
-            port = process.serve(*self._place)
-        except UserError as error:
-            if not self._port.done():
-                place, self._place = self._port, None
-                place.set_exception(error)
-            elif not self._told_of_port and self._clock() - self._down_since > PORT_S:
-                self._told_of_port = True
-                _log.error("/metrics is off until its port is free: %s", error)
-            return
-        self._serves, self._told_of_port, self._place = True, False, (self._place[0], port)
-        if not self._port.done():
-            self._port.set_result(port)
-
     def _look(self, process: Process) -> None:
         """Whether the hub lives, which it is asked when it has said nothing for a while."""
         ask, hang = self._pulse.look()
@@ -305,7 +296,7 @@ class RemoteHub:
         if self._process is not None:
             self._down_since = now
         self._process, self._ending, self._ping = None, process, None
-        self._serves = False
+        self._serving.on = False
         self._under_way.clear()
         self._pulse.forget(WHO)
         self._next_try = now
@@ -338,7 +329,6 @@ def metrics_hub(config: Config) -> Iterator[RemoteHub]:
         UserError: if it does not see the folder.
     """
     folder, over = RunFolder(config.folder.absolute()), threading.Event()
-
     hub = RemoteHub(lambda: HubProcess(config, folder, over), config.ray.hang_s, over)
     hub.start()
     try:

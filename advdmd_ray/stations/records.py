@@ -159,6 +159,20 @@ class LoadReport:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuUse:
+    """What a worker's process has of its GPU.
+
+    Attributes:
+        memory_bytes: What torch's allocator holds of the GPU's memory for this process.
+        utilisation: Share of the last moments, up to a second, in which the GPU computed for whatever process, in
+            [0, 1]; None where that is not known.
+    """
+
+    memory_bytes: int
+    utilisation: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkReport:
     """Timing and weights of one unit of work.
 
@@ -168,6 +182,7 @@ class WorkReport:
         load: The weights in use, reported when this call loaded them, else None.
         resident_bytes: Resident memory of the worker's process after the work.
         fault: Which values of what was made are not finite; empty if all are.
+        gpu: What the process has of its GPU after the work; None: it has none, or the work was not there.
     """
 
     worker: str
@@ -175,3 +190,4 @@ class WorkReport:
     load: LoadReport | None
     resident_bytes: int
     fault: str = ""
+    gpu: GpuUse | None = None

@@ -126,6 +126,10 @@ class RewardWorker:
         agreement: Whether to measure how far discriminator and oracle order a group alike, whoever gives the rewards.
         base_digest: Digest of the teacher on this worker's disk.
 
+    Attributes:
+        name: As given.
+        device: Where the network is.
+
     Raises:
         ValueError: if the oracle is needed and there is none.
     """
@@ -148,6 +152,7 @@ class RewardWorker:
         self._source, self._agreement = source, agreement
         self._oracle = oracle if source == "oracle" or agreement else None
         self._network = VersionedModule(name, discriminator, base_digest)
+        self.device = next(discriminator.parameters()).device
         self._table = table
         self._final_levels = tuple(final_levels)
 

@@ -35,6 +35,10 @@ class RolloutWorker:
         latent_shape: (c, h, w).
         group_size_of: Trajectories of the group with an ordinal.
         base_digest: Digest of the teacher on this worker's disk.
+
+    Attributes:
+        name: As given.
+        device: Where the network is.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class RolloutWorker:
     ) -> None:
         self.name = name
         self._network = VersionedModule(name, student, base_digest)
-        self._device = next(student.parameters()).device
+        self.device = next(student.parameters()).device
         self._table = table
         self._kernel = kernel
         self._sigmas = sigmas
@@ -96,7 +100,7 @@ class RolloutWorker:
         sizes = [self._group_size_of(lease.ordinal) for lease in leases]
         seeds = [seed for lease, size in zip(leases, sizes, strict=True) for seed in sample_seeds(lease.seed, size)]
         prompts = torch.tensor([lease.prompt_id for lease in leases])
-        conditioning = self._table.rows(prompts.repeat_interleave(torch.tensor(sizes))).on(self._device)
+        conditioning = self._table.rows(prompts.repeat_interleave(torch.tensor(sizes))).on(self.device)
         result = rollout(
             self._network.module, conditioning, self._kernel, self._sigmas, shape=self._latent_shape, seeds=seeds
         )

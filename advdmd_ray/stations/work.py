@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from advdmd_ray.errors import NotFiniteError
 from advdmd_ray.stations.buffer.record_batch import decode_group, encode_group, encode_scores
-from advdmd_ray.stations.records import GroupInfo, Lease, LoadReport, TrajectoryGroup, WorkReport
+from advdmd_ray.stations.gpu import gpu_use
+from advdmd_ray.stations.records import GpuUse, GroupInfo, Lease, LoadReport, TrajectoryGroup, WorkReport
 from advdmd_ray.stations.reward import RewardWorker, group_info
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import Snapshot
@@ -25,7 +26,7 @@ def generate(worker: RolloutWorker, lease: Lease, student: Snapshot) -> tuple[Wo
     began = time.monotonic()
     load = worker.load(student)
     group = worker.generate(lease)
-    return _report(worker.name, began, load), group
+    return _report(worker.name, began, load, gpu=gpu_use(worker.device)), group
 
 
 def hand_over(worker: RolloutWorker, group: TrajectoryGroup) -> tuple[WorkReport, pa.RecordBatch]:
@@ -52,7 +53,8 @@ def score(
     load = worker.load(discriminator)
     scored = worker.score(decode_group(group))
     scores, fault = _encoded(partial(encode_scores, scored))
-    return (_report(worker.name, began, load, fault), group_info(scored, group.nbytes + scores.nbytes)), scores
+    report = _report(worker.name, began, load, fault, gpu_use(worker.device))
+    return (report, group_info(scored, group.nbytes + scores.nbytes)), scores
 
 
 def _encoded(encode: Callable[..., pa.RecordBatch]) -> tuple[pa.RecordBatch, str]:
@@ -63,5 +65,7 @@ def _encoded(encode: Callable[..., pa.RecordBatch]) -> tuple[pa.RecordBatch, str
         return encode(finite=False), str(error)
 
 
-def _report(worker: str, began: float, load: LoadReport | None, fault: str = "") -> WorkReport:
-    return WorkReport(worker, time.monotonic() - began, load, psutil.Process().memory_info().rss, fault)
+def _report(
+    worker: str, began: float, load: LoadReport | None, fault: str = "", gpu: GpuUse | None = None
+) -> WorkReport:
+    return WorkReport(worker, time.monotonic() - began, load, psutil.Process().memory_info().rss, fault, gpu)

@@ -61,8 +61,9 @@ class OneRun:
 
 
 def value(page: str | None, series: str) -> float | None:
-    """The value of a series, its labels written as there, on a page of /metrics, if it is there."""
-    line = re.search(rf"^{re.escape(series)} (\S+)$", page or "", re.MULTILINE)
+    """The value of a series on a page of /metrics of one run, if it is there; its labels as there, but for `run`."""
+    bare = re.sub(r'run="[^"]*",|,?run="[^"]*"', "", page or "").replace("{}", "")
+    line = re.search(rf"^{re.escape(series)} (\S+)$", bare, re.MULTILINE)
     return None if line is None else float(line[1])
 
 

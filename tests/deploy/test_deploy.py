@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from advdmd_ray.config import Config
-from advdmd_ray.config.metrics import MetricsSection
 from advdmd_ray.config.objectives import DiscriminatorSection
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind, Station
+from advdmd_ray.runs.targets import targets_told
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -90,7 +90,7 @@ def test_every_station_has_a_row_and_nearly_every_series_a_panel() -> None:
     names = exposed_names()
     shown = {names[name] for expression in expressions() for name in re.findall(r"advdmd_[a-z_]+", expression)}
     # What another panel says better: counts behind the rates shown, the phase as a number, the elapsed time. The
-    # start is told by the log. The actions of an RL update follow from the settings.
+    # start is told by the log. The actions of an RL update follow from the settings. The rest has no panel yet.
     assert set(CATALOGUE) - shown == {
         "advdmd_rollout_groups_total",
         "advdmd_rollout_leases_issued_total",
@@ -100,6 +100,14 @@ def test_every_station_has_a_row_and_nearly_every_series_a_panel() -> None:
         "advdmd_run_phase",
         "advdmd_run_elapsed_seconds",
         "advdmd_run_start_seconds",
+        "advdmd_run_finished",
+        "advdmd_run_gpu_memory_bytes",
+        "advdmd_run_gpu_utilisation",
+        "advdmd_run_object_store_bytes",
+        "advdmd_run_object_store_capacity_bytes",
+        "advdmd_learner_checkpoint_cycle",
+        "advdmd_learner_checkpoint_timestamp_seconds",
+        "advdmd_learner_part_seconds_total",
     }
 
 
@@ -121,7 +129,16 @@ def test_the_auc_threshold_is_the_configured_one() -> None:
     assert steps == [None, DiscriminatorSection().auc_high]
 
 
-def test_prometheus_scrapes_the_port_of_the_config() -> None:
+def test_prometheus_finds_the_runs_that_are_told_of_its_folder_and_lets_them_say_their_own_names(
+    tmp_path: Path,
+) -> None:
     jobs = {job["job_name"]: job for job in yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]}
-    assert jobs["advdmd"]["static_configs"] == [{"targets": [f"{MetricsSection().host}:{MetricsSection().port}"]}]
+    ((pattern,),) = [places["files"] for places in jobs["advdmd"]["file_sd_configs"]]
+    folder = pattern.rpartition("/")[0]
+    assert f"metrics.targets=deploy/{folder}" in (DEPLOY / "README.md").read_text()
+    run = {"run": {"output": str(tmp_path)}, "metrics": {"targets": str(tmp_path / folder)}}
+    with targets_told(Config.model_validate(run), str) as write:
+        write(9464)
+        assert len([*tmp_path.glob(pattern)]) == 1
+    assert jobs["advdmd"]["honor_labels"], "or a run's own label becomes exported_run"
     assert jobs["ray"]["file_sd_configs"] == [{"files": ["/tmp/ray/prom_metrics_service_discovery.json"]}]  # noqa: S108

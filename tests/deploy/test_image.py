@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advdmd_ray import __version__
-from advdmd_ray.config.sections import MetricsSection
+from advdmd_ray.config.metrics import MetricsSection
 from manifests import DEPLOY, ROOT, submitted
 
 

@@ -14,7 +14,7 @@ from kubernetes_validate.utils import schema_contents
 
 from advdmd_ray import __version__
 from advdmd_ray.config import Config
-from advdmd_ray.config.sections import MetricsSection
+from advdmd_ray.config.metrics import MetricsSection
 from advdmd_ray.runs.doctor.kubernetes import cluster_spec
 from advdmd_ray.runs.needs.memory import sizes_of
 from advdmd_ray.runs.needs.node_roles import LABEL, nodes_of_roles, of_any_role

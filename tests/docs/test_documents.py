@@ -15,6 +15,7 @@ from advdmd_ray.config import Config, read_config
 from advdmd_ray.config.pretrain import read_pretrain
 from advdmd_ray.config.shipped import shipped_names
 from advdmd_ray.metrics.catalogue import CATALOGUE
+from advdmd_ray.metrics.exposition import INFO
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -61,7 +62,7 @@ def keys_of(section: str) -> set[str]:
 @pytest.mark.parametrize(("text", "path"), texts())
 def test_series_in_code_marks_are_in_the_catalogue(text: str, path: Path) -> None:
     named = {name for name in re.findall(r"`(advdmd_[a-z_]+)`", text) if name != "advdmd_ray"}
-    assert named <= set(CATALOGUE), path
+    assert named <= {*CATALOGUE, INFO}, path
 
 
 @pytest.mark.parametrize(("text", "path"), texts())

@@ -71,8 +71,8 @@ def scraped(run: Started) -> dict[str, Metric]:
 
 
 def cycle_of(families: dict[str, Metric]) -> float:
-    samples = families["advdmd_run_cycle"].samples if families else []
-    return samples[0].value if samples else 0.0
+    family = families.get("advdmd_run_cycle")  # not there before it has a value
+    return 0.0 if family is None else family.samples[0].value
 
 
 def scraped_at_cycle(run: Started, cycle: int) -> dict[str, Metric]:

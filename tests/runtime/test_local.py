@@ -22,6 +22,7 @@ from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import WeightsMismatchError, WorkerFailedError
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, whole_images
 from advdmd_ray.learner.checkpoint import latest_checkpoint
+from advdmd_ray.metrics.catalogue import PARTS
 from advdmd_ray.metrics.history import entries_of, last_values
 from advdmd_ray.runs.folder import RunFolder, Start, claim
 from advdmd_ray.runs.parts.controller import build_controller
@@ -228,6 +229,13 @@ def test_the_metrics_of_a_run_tell_its_story(finished: Config) -> None:
     ratios = [entry["values"]["advdmd_learner_ratio_deviation"] for entry in entries if _has_ratio(entry)]
     assert len(ratios) == CYCLES
     assert max(ratios) <= 1e-6
+    parts = {part: values[f"advdmd_learner_part_seconds_total{{part={part}}}"] for part in PARTS}
+    assert min(parts.values()) > 0
+    cycles = sum(_observations(finished, "advdmd_learner_cycle_seconds"))
+    assert 0.5 * cycles < sum(spent for part, spent in parts.items() if part != "publish") <= cycles
+    assert values["advdmd_learner_checkpoint_cycle"] == CYCLES
+    assert abs(jsonl.stat().st_mtime - values["advdmd_learner_checkpoint_timestamp_seconds"]) < 60
+    assert not [key for key in values if "gpu" in key], "there is none"
 
 
 def test_the_stages_of_a_start_in_one_process_are_recorded_once(finished: Config) -> None:
@@ -452,7 +460,10 @@ def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_
     monkeypatch.setattr(local, "draw_here", broken)
     with claim(Start(run.folder, None, None, "")), launched(run, in_this_process) as controller:
         assert gc.get_freeze_count() > 0  # the loops are not held up by what the start left behind
+        assert RunFolder(run.folder).targets.exists()
         controller.run()
+    assert not RunFolder(run.folder).targets.exists()
+    assert _gauges(run, "advdmd_run_finished{outcome=completed}") == [1]
     assert gc.get_freeze_count() == 0
     page = (run.folder / "report.html").read_text()
     assert "the judge failed: ZeroDivisionError: no images; see " in page

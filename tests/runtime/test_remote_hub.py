@@ -3,8 +3,9 @@
 import json
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from advdmd_ray.metrics.ledger import MOST_UNDER_WAY, MOST_WAITING, Record
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.metrics.sinks.follower import CLOSE_S
 from advdmd_ray.runtime.calls import ANSWER_S
-from advdmd_ray.runtime.remote_hub import AGAIN_S, IN_VAIN, LAST_RECORDS_S, PORT_S, TICK_S, RemoteHub
+from advdmd_ray.runtime.remote_hub import AGAIN_S, IN_VAIN, LAST_RECORDS_S, TICK_S, RemoteHub
+from advdmd_ray.runtime.serving import PORT_S
 
 HANG_S = 10.0
 GROUPS, SECONDS, CYCLE = "advdmd_rollout_groups_total", "advdmd_rollout_seconds", "advdmd_run_cycle"
@@ -36,6 +38,8 @@ class Machine:
         """So many of the next hubs end before they begin."""
         self.occupied = self.diligent = False
         """Whether somebody else has the port, and whether hubs answer at once."""
+        self.free = iter([4321])
+        """Ports for whom any will do."""
 
     def make(self) -> "Hub":
         assert not any(hub.exists for hub in self.hubs), "two hubs would write to one file"
@@ -68,6 +72,7 @@ class Hub:
         self.served: list[tuple[str, int]] = []
         self.closed_sinks: list[tuple[float, int]] = []
         """For how long that might take, and the lines that were written then."""
+        self.lingers: list[tuple[float, Future[None]]] = []
 
     @property
     def own(self) -> MetricsHub:
@@ -82,10 +87,10 @@ class Hub:
         self._own = MetricsHub(self._machine.path, most_bytes=LEAST_BYTES, standing=standing)
 
     def serve(self, host: str, port: int) -> int:
-        if self._machine.occupied:
+        if self._machine.occupied and port:
             raise UserError(f"/metrics cannot listen on {host}:{port}: address already in use")
         self.served.append((host, port))
-        return port or 4321
+        return port or next(self._machine.free)
 
     def record(self, record: Record) -> Future[None]:
         self._tasks.append((record, Future()))
@@ -98,6 +103,10 @@ class Hub:
 
     def close_sinks(self, within_s: float) -> None:
         self.closed_sinks.append((within_s, len(self._machine.lines())))
+
+    def linger(self, most_s: float) -> Future[None]:
+        self.lingers.append((most_s, Future()))
+        return self.lingers[-1][1]
 
     def ping(self) -> Future[None]:
         self._pings.append(Future())
@@ -134,7 +143,7 @@ class Hub:
     def die(self) -> None:
         """SIGKILL, of which Ray hears."""
         self.exists = False
-        for future in (*(task for _, task in self._tasks), *self._pings):
+        for future in (*(task for _, task in self._tasks), *self._pings, *(linger for _, linger in self.lingers)):
             if not future.done():
                 future.set_exception(ActorDiedError())
 
@@ -239,9 +248,9 @@ def test_a_hub_that_is_killed_with_so_many_of_its_records_written_is_replaced_an
     hub.flush()
 
 
-def assert_served(hub: RemoteHub, machine: Machine) -> None:
-    """Serves at a port that the hub chooses."""
-    serving = threading.Thread(target=hub.serve, args=("127.0.0.1", 0))
+def assert_served(hub: RemoteHub, machine: Machine, port: int = 0, found: Callable[[int], None] = print) -> None:
+    """Serves at a port, or at one that the hub chooses."""
+    serving = threading.Thread(target=hub.serve, args=("127.0.0.1", port, found))
     serving.start()
     while not machine.hub.served:
         hub.turn()
@@ -340,13 +349,9 @@ def test_a_run_whose_hubs_write_nothing_goes_on_is_told_once_and_loses_no_total_
 def test_a_port_that_is_still_occupied_is_waited_for_and_told_if_it_takes_long(
     machine: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub = driven(machine)
-    assert_served(hub, machine)
-    machine.occupied = True
-    measured(hub, 1)
-    hub.turn()
-    machine.hub.die()
-    machine.diligent = True
+    hub, found = driven(machine), list[int]()
+    assert_served(hub, machine, 4321, found.append)
+    lost_while_its_port_is_occupied(hub, machine)
     turns(hub, machine, PORT_S - 0.5)
     assert len(machine.hubs) == 2
     assert "/metrics is off" not in caplog.text
@@ -355,6 +360,31 @@ def test_a_port_that_is_still_occupied_is_waited_for_and_told_if_it_takes_long(
     machine.occupied = False
     turns(hub, machine, TICK_S)
     assert machine.hub.served == [("127.0.0.1", 4321)]
+    assert found == [4321, 4321], "what was written of the place may be gone too"
+
+
+def test_of_a_run_that_asked_for_any_port_another_hub_takes_another_one_and_that_is_told(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, found = driven(machine), list[int]()
+    machine.free = iter([4321, 8765])
+    assert_served(hub, machine, 0, found.append)
+    lost_while_its_port_is_occupied(hub, machine)
+    turns(hub, machine, PORT_S - 0.5)
+    assert found == [4321], "it may only be the hub before, which is about to end"
+    turns(hub, machine, 2.0)
+    assert machine.hub.served == [("127.0.0.1", 0)]
+    assert found == [4321, 8765]
+    assert "/metrics is off" not in caplog.text
+
+
+def lost_while_its_port_is_occupied(hub: RemoteHub, machine: Machine) -> None:
+    """Loses a hub whose port somebody takes."""
+    machine.occupied = True
+    measured(hub, 1)
+    hub.turn()
+    machine.hub.die()
+    machine.diligent = True
 
 
 def test_a_port_that_is_occupied_at_the_start_is_the_users_to_mend(machine: Machine) -> None:
@@ -396,6 +426,46 @@ def test_what_is_recorded_is_written_when_a_flush_returns_and_a_closed_hub_has_e
     hub.close()
     assert written_once(machine, 50)
     assert not machine.hub.exists
+
+
+def test_the_end_of_a_run_is_written_and_waits_for_the_hub_to_be_scraped(machine: Machine) -> None:
+    hub, ended = driven(machine), "advdmd_run_finished{outcome=stopped}"
+    assert_served(hub, machine)
+    machine.diligent = True
+    hub.start()
+    finishing = threading.Thread(target=hub.finish, args=("stopped", 60.0))
+    finishing.start()
+    while not machine.hub.lingers:
+        time.sleep(0.001)
+    ((most_s, scraped),) = machine.hub.lingers
+    assert machine.values(ended) == [1], "before anybody is to scrape it"
+    assert most_s == 60.0
+    finishing.join(0.05)
+    assert finishing.is_alive()
+    scraped.set_result(None)
+    finishing.join()
+    hub.close()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_end_of_a_run_whose_hub_serves_nothing_or_is_lost_raises_nothing_and_is_soon(
+    machine: Machine, lost: bool
+) -> None:
+    hub = driven(machine)
+    if lost:
+        assert_served(hub, machine)
+    machine.diligent = True
+    hub.start()
+    finishing = threading.Thread(target=hub.finish, args=("failed", 60.0))
+    finishing.start()
+    while lost and not machine.hub.lingers:
+        time.sleep(0.001)
+    if lost:
+        machine.hub.die()
+    finishing.join(30.0)
+    assert not finishing.is_alive()
+    assert lost or machine.hub.lingers == []
+    hub.stop()
 
 
 def test_a_flush_ends_and_says_what_is_missing_where_no_hub_lives(
