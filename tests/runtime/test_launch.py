@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from advdmd_ray.config import Config
+from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.errors import (
     CheckpointError,
     DeadlineError,
@@ -60,7 +61,7 @@ class FakePlace:
 
 
 def finish(place: FakePlace) -> None:
-    launch.finish(CONFIG, place, PHASES)  # type: ignore[arg-type]
+    launch.finish(CONFIG, place, PHASES, StartClock())  # type: ignore[arg-type]
 
 
 def test_a_run_is_reported_before_its_judge_begins_and_again_with_the_verdict() -> None:
