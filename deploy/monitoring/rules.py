@@ -11,7 +11,7 @@ def prometheus_rule(alerts: Path) -> str:
     rule: dict[str, Any] = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": {"name": "advdmd-ray"},
+        "metadata": {"name": "advdmd-ray", "namespace": "advdmd"},
         "spec": yaml.safe_load(alerts.read_text(encoding="utf-8")),
     }
     head = "# Written from alerts.yml by `make monitoring`: the alerts for the Prometheus operator.\n"

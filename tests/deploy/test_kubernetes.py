@@ -220,7 +220,7 @@ def test_secrets_are_references_that_the_readme_makes_and_no_file_holds_one() ->
     secret = container(model_pod())["env"][1]["valueFrom"]["secretKeyRef"]
     assert f"--namespace={NAMESPACE} create secret generic {secret['name']} --from-literal={secret['key']}=" in readme
     for path in DEPLOY.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.suffix != ".pyc":
             assert not re.search(r"(?i)(token|password|secret)\s*[:=]\s*[\"']?[0-9a-f]{16}", path.read_text()), path
 
 

@@ -1,4 +1,4 @@
-"""What is generated for Grafana and the operator is what is committed, and asks for what the catalogue has."""
+"""Prometheus, its alerts and the dashboard ask for what the catalogue has; what is generated is what is committed."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from advdmd_ray.config import Config
 from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind
 from advdmd_ray.metrics.exposition import INFO
+from advdmd_ray.runs.targets import targets_told
 from deploy.monitoring.dashboard import RUNS
 from deploy.monitoring.panel import Row
 from deploy.monitoring.queries import CHOSEN, SERIES, at_most, increase, mean, quantiles, rate, value
@@ -157,3 +158,20 @@ def test_each_alert_is_seen_to_fire_and_beside_a_run_that_is_well() -> None:
         assert not any('run="well"' in labels for labels in said), case["name"]
         fired |= {name for labels in said for name in re.findall(r'alertname="(\w+)"', labels)}
     assert fired == {rule["alert"] for rule in alerts()}
+
+
+def test_prometheus_finds_the_runs_that_are_told_of_its_folder_and_lets_them_say_their_own_names(
+    tmp_path: Path,
+) -> None:
+    prometheus = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    assert prometheus["rule_files"] == ["alerts.yml"]
+    jobs = {job["job_name"]: job for job in prometheus["scrape_configs"]}
+    ((pattern,),) = [places["files"] for places in jobs["advdmd"]["file_sd_configs"]]
+    folder = pattern.rpartition("/")[0]
+    assert f"metrics.targets=deploy/{folder}" in (DEPLOY / "README.md").read_text()
+    run = {"run": {"output": str(tmp_path)}, "metrics": {"targets": str(tmp_path / folder)}}
+    with targets_told(Config.model_validate(run), str) as write:
+        write(9464)
+        assert len([*tmp_path.glob(pattern)]) == 1
+    assert jobs["advdmd"]["honor_labels"], "or a run's own label becomes exported_run"
+    assert jobs["ray"]["file_sd_configs"] == [{"files": ["/tmp/ray/prom_metrics_service_discovery.json"]}]  # noqa: S108
