@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from advdmd_ray.metrics.catalogue import CATALOGUE, LABEL_VALUES, Kind
+from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
 from advdmd_ray.metrics.history import cut_back, entries_of
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
@@ -44,13 +44,13 @@ class Drawn:
 
 def every_series(number: int) -> list[Sample]:
     """One of each of the catalogue; some gauges are not finite now and then."""
-    labels = {"level": "3", "worker": "rollout-0", "reason": "age", "figure": "accuracy"}
-    labels |= {label: values[0] for label, values in LABEL_VALUES.items()}
+    open_labels = {"level": "3", "worker": "rollout-0", "figure": "accuracy"}
     found = []
     for place, series in enumerate(CATALOGUE.values()):
         odd = series.kind is Kind.GAUGE and (place + number) % 5 == 0
         value = math.nan if odd else place + number / 3
-        found.append(Sample(series.name, value, tuple((label, labels[label]) for label in series.labels)))
+        labels = ((label, (series.values_of(label) or (open_labels[label],))[0]) for label in series.labels)
+        found.append(Sample(series.name, value, tuple(labels)))
     return found
 
 
