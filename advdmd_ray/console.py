@@ -88,7 +88,7 @@ class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the record, at once. Nobody's work ends because a line of it cannot be written any more."""
         stream = sys.stderr if self.fixed is None else self.fixed
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the latter of a stream that is closed
             stream.write(self.format(record) + "\n")
             stream.flush()
 

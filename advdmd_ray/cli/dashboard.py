@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from advdmd_ray.cli.arguments import DONE, PATH, Command, words
+from advdmd_ray.cli.arguments import DONE, PATH, Command, words, write_out
 from advdmd_ray.cli.arguments import whole as whole_number
 from advdmd_ray.config.texts import MOST_PORT
 from advdmd_ray.errors import UserError
@@ -33,9 +33,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Serves the page until it is stopped, or writes it."""
-    from advdmd_ray.runs.folder import check_file
-    from advdmd_ray.runs.page.page import write_page
+    from advdmd_ray.runs.outputs import check_file
+    from advdmd_ray.runs.page.page import page_text
     from advdmd_ray.runs.page.record import read_record
+    from advdmd_ray.runs.page.samples import InPage
     from advdmd_ray.runs.page.server import Served, Server
     from advdmd_ray.runs.page.several import names_of
 
@@ -43,7 +44,8 @@ def run_command(args: argparse.Namespace) -> int:
     runs = list(zip(folders, names_of(folders), strict=True))
     if args.out is not None:
         check_file(out := Path(args.out), "--out")
-        write_page(out, [read_record(folder, name) for folder, name in runs])
+        records = [read_record(folder, name) for folder, name in runs]
+        write_out(out, page_text(records, InPage(out), live=False))
         sys.stdout.write(f"{out}\n")
         return DONE
     with Server(args.host, args.port, Served(runs)) as server:

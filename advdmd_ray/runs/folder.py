@@ -4,15 +4,19 @@ import fcntl
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.files import missing_folders, remove_empty
 from advdmd_ray.runs.lasting import Mark, check_not_of_ray, mark_text
 
+LOOK_S = 1.0
+"""Longest that a process holds the lock of a folder that it only looks at."""
 logger = logging.getLogger(__name__)
 
 
@@ -272,6 +276,24 @@ def left_by(start: Start) -> str:
     return "nothing is saved; --fresh begins again"
 
 
+def _lock(lock: IO[bytes], folder: Path) -> None:
+    """Locks it for this process alone. Whoever only looks, see `is_live`, has it for a moment: that is waited for.
+
+    Raises:
+        UserError: if another process keeps it.
+    """
+    end = time.monotonic() + LOOK_S
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise UserError(f"{folder}: another process has just started here; set another run.name") from None
+        except OSError as error:
+            return logger.warning("%s: no locks on this file system (%s); do not start this run twice", folder, error)
+        time.sleep(LOOK_S / 20)
+
+
 @contextmanager
 def claim(start: Start) -> Iterator[Path]:
     """Hold the run folder as this process's own: move an earlier run aside, create the folder, lock it.
@@ -296,12 +318,7 @@ def claim(start: Start) -> Iterator[Path]:
     start.folder.mkdir(parents=True, exist_ok=True)
     # Not emptied when it is opened: another process may hold it.
     with RunFolder(start.folder).lock.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{start.folder}: another process has just started here; set another run.name") from None
-        except OSError as error:
-            logger.warning("%s: no locks on this file system (%s); do not start this run twice", start.folder, error)
+        _lock(lock, start.folder)
         lock.truncate(0)
         lock.write(mark_text().encode())
         lock.flush()

@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import ray
@@ -57,13 +56,10 @@ def store_watched(
             if over.wait(every_s):
                 return
 
-    thread = ThreadPoolExecutor(1, "store-watch")
-    watching = thread.submit(watch)
-    thread.shutdown(wait=False)
+    watching = threading.Thread(target=watch, name="store-watch", daemon=True)
+    watching.start()
     try:
         yield
     finally:
         over.set()
-        wait([watching], JOIN_S)  # Ray may end next
-    if watching.done():
-        watching.result()
+        watching.join(JOIN_S)  # Ray may end next

@@ -263,8 +263,7 @@ def test_objects_and_pods_fit_the_schemas_of_kubernetes_and_claims_are_made(monk
 def test_the_rayjobs_fit_the_definitions_of_kuberay() -> None:
     if not DEFINITIONS.is_file():
         pytest.skip(f"{DEFINITIONS} is not here")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    definition = yaml.load(DEFINITIONS.read_text(), Loader=loader)  # noqa: S506 - both loaders are safe ones
+    definition = yaml.load(DEFINITIONS.read_text(), Loader=yaml.CSafeLoader)
     (schema,) = [
         version["schema"]["openAPIV3Schema"] for version in definition["spec"]["versions"] if version["name"] == "v1"
     ]

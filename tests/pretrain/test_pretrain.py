@@ -17,11 +17,12 @@ from advdmd_ray.config import Config
 from advdmd_ray.config.pretrain import PretrainConfig, PretrainSection, read_pretrain
 from advdmd_ray.data.digits.judge import DigitsJudge
 from advdmd_ray.data.real import RealImages
+from advdmd_ray.data.recipe import Captioned, TeacherRecipe
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.shapes import recipe as shapes_recipe_module
 from advdmd_ray.data.shapes.captions import draw_exam, draw_relations
 from advdmd_ray.data.shapes.checker import check
-from advdmd_ray.data.shapes.recipe import shapes_captioned, shapes_lessons, shapes_recipe
+from advdmd_ray.data.shapes.recipe import shapes_lessons, shapes_recipe
 from advdmd_ray.data.shapes.skills import SKILLS, all_prompts
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
@@ -199,10 +200,15 @@ def test_the_latents_of_the_shapes_are_scenes_of_their_prompts_and_none_is_held_
     assert not torch.equal(recipe.real.prompt_ids, other.real.prompt_ids)
 
 
+def captioned_of(recipe: TeacherRecipe, count: int, seed: int) -> Captioned:
+    assert recipe.captioned is not None
+    return recipe.captioned(count, seed)
+
+
 def test_captions_beyond_the_table_state_relations_that_their_scenes_show_and_none_is_held_out_or_asked_about() -> None:
-    codec = shapes_recipe(1000, seed=3).codec
+    recipe = shapes_recipe(1000, seed=3)
     prompts = draw_relations(60, seed=4)
-    captioned = shapes_captioned(codec, 60, seed=3)
+    captioned = captioned_of(recipe, 60, seed=3)
     assert len(set(captioned.texts)) == 60
     assert captioned.texts != tuple(prompt.text for prompt in prompts)
     known = {prompt.text for prompt in all_prompts()} | {prompt.text for prompt in draw_exam(200, seed=4)}
@@ -210,11 +216,11 @@ def test_captions_beyond_the_table_state_relations_that_their_scenes_show_and_no
     assert known.isdisjoint(prompt.text for prompt in prompts)
     assert all(prompt.relation is not None and not prompt.held_out for prompt in prompts)
     of_text = {prompt.text: prompt for prompt in draw_relations(60, derive_seed(3, "shapes", "captions"))}
-    images = codec.decode(captioned.real.all(), return_dict=False)[0].numpy()
+    images = recipe.codec.decode(captioned.real.all(), return_dict=False)[0].numpy()
     asked = [of_text[captioned.texts[int(row)]] for row in captioned.real.prompt_ids]
     assert len(asked) == 2 * 60
     assert sum(check(image, prompt).correct for image, prompt in zip(images, asked, strict=True)) >= 118
-    assert torch.equal(captioned.real.all(), shapes_captioned(codec, 60, seed=3).real.all())
+    assert torch.equal(captioned.real.all(), captioned_of(recipe, 60, seed=3).real.all())
 
 
 def test_the_command_trains_on_the_scenes_and_captions_of_its_seed_and_writes_a_whole_pipeline(
@@ -237,7 +243,7 @@ def test_the_command_trains_on_the_scenes_and_captions_of_its_seed_and_writes_a_
     assert cli.main(arguments) == cli.DONE
     assert str(folder) in capsys.readouterr().out
     recipe = shapes_recipe(1000, seed=5)
-    more = shapes_captioned(recipe.codec, 20, seed=5)
+    more = captioned_of(recipe, 20, seed=5)
     expected = build_tiny_pipeline(recipe.words, recipe.codec, replace(recipe.architecture, text_width=64), seed=5)
     learn_to_say(expected.text_encoder, expected.tokenizer, shapes_lessons(5), steps=2, seed=5)
     conditioning = encode_prompts(expected, [*recipe.prompts, *more.texts, ""], 1)

@@ -1,6 +1,8 @@
 """Whatever writes proves that it sees the folder, and nothing is written where Ray deletes it."""
 
+import fcntl
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import RunFolder, Start, check_writable, claim
+from advdmd_ray.runs.folder import RunFolder, Start, check_writable, claim, is_live
 from advdmd_ray.runs.lasting import SUBMITTED, Mark, check_places, marked
 
 HERE = socket.gethostname()
@@ -57,6 +59,17 @@ def test_who_comes_too_late_does_not_change_the_mark(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="another process"), claim(held(tmp_path / "r")):
             pass
         assert RunFolder(folder).mark() == before
+
+
+def test_who_looks_whether_a_folder_is_held_keeps_nobody_from_it(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    lock = RunFolder(tmp_path / "r").lock
+    lock.touch()
+    with lock.open("rb") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        threading.Timer(0.1, lambda: fcntl.flock(looked_at, fcntl.LOCK_UN)).start()
+        with claim(held(tmp_path / "r")):
+            assert is_live(tmp_path / "r")
 
 
 def test_a_file_that_shows_up_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ class TensorboardSink:
         self.first = first
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads them in the order of their names.
-        number = len(list(folder.glob("events.out.tfevents.*")))
+        numbers = [int(file.suffix[1:]) for file in folder.glob("events.out.tfevents.*") if file.suffix[1:].isdigit()]
+        number = max(numbers, default=-1) + 1
         self._file = (folder / f"events.out.tfevents.{number:010d}").open("xb")
         self._writer = RecordWriter(self._file)
         start = self._events.SessionLog(status=self._events.SessionLog.START)

@@ -111,7 +111,7 @@ def charts(records: Sequence[Record], chosen: int = 0) -> dict[str, Any]:
 
 def last_cycle(record: Record) -> int:
     """Where its scale of cycles ends, at least 1: as far as it has come."""
-    return max(1, record.cycle, *(int(curve.cycles[-1]) for curve in record.series.values()), 1)
+    return max(1, record.cycle, *(int(curve.cycles[-1]) for curve in record.series.values()))
 
 
 def _lanes(record: Record) -> list[tuple[str, list[tuple[float, str]]]]:

@@ -1,6 +1,7 @@
 """The samples of a run: teacher beside student, and the student through time, tile by tile."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -150,15 +151,13 @@ class Samples:
 
 
 def samples(folder: RunFolder, pictures: Pictures) -> Samples:
-    """The pictures in a run folder. One that is taken away meanwhile is left out."""
+    """The pictures in a run folder. One that is taken away meanwhile, or cannot be read, is left out."""
     comparison = None
     for path in (folder.comparison, folder.comparison.with_suffix(".jpg")):
-        if path.is_file():
+        with suppress(OSError):
             comparison = gallery(path, pictures, COMPARISON_BYTES, "teacher and student, a row each")
     grids, shown = folder.grids(), list[tuple[int, Gallery]]()
     for cycle, path in evenly_spaced(grids, SHOWN_GRIDS):
-        try:
+        with suppress(OSError):  # a run that is going removes some as others come
             shown.append((cycle, gallery(path, pictures, GRID_BYTES, f"the student after {counted(cycle, 'cycle')}")))
-        except FileNotFoundError:  # a run that is going removes some as others come
-            continue
     return Samples(comparison, tuple(shown), len(grids))

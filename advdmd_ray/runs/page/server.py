@@ -171,8 +171,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers with the page, its facts or a picture."""
-        asked, served = urlsplit(self.path), self._pages.served
-        path = self._allowed(asked.path)
+        try:
+            asked, host = urlsplit(self.path), urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        except ValueError:
+            self._refuse(HTTPStatus.BAD_REQUEST)
+            return
+        served = self._pages.served
+        path = self._allowed(asked.path, host)
         if path is None:
             return
         chosen = self._chosen(asked.query)
@@ -191,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815 - the library's name
 
-    def _allowed(self, path: str) -> str | None:
+    def _allowed(self, path: str, host: str | None) -> str | None:
         """The path behind the token; None, and a refusal, for whoever has not got it.
 
         Without a token the page is this machine's alone: a name of another host means that a foreign page has sent the
@@ -204,7 +209,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(HTTPStatus.FORBIDDEN)
                 return None
             return rest
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
         if host not in _HOSTS and not (host and is_loopback(host)):
             self._refuse(HTTPStatus.FORBIDDEN)
             return None

@@ -229,7 +229,7 @@ def test_a_sink_that_hangs_keeps_neither_the_run_nor_its_end(place: Place, caplo
             record(hub, cycle, 1.0)
         began = time.monotonic()
         following.close(0.05)
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 30.0
     place.board.hangs.set()
     following.close()
     assert "board has not taken all after 0 s and is left; metrics.jsonl has everything" in caplog.text
