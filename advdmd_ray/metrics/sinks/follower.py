@@ -138,7 +138,7 @@ class Follower:
             self._look()
         point = self._gathering.point()
         if self._sink is not None and point is not None:
-            last = self._pictures.last(point.time)
+            last = self._pictures.last(point.began)  # its last record says how the run ended, after all pictures
             self._write(self._sink, replace(point, pictures={**self._pictures.of(point.cycle), **last}))
         if self._sink is not None:
             self._sink.close()

@@ -16,6 +16,7 @@ class Point:
 
     Attributes:
         cycle: Its number, the step of the sinks.
+        began: Of its first record, Unix seconds.
         time: Of its last record, Unix seconds.
         scalars: The last value of each gauge and the last total of each counter, by tag.
         observations: Of each histogram, by tag; at least one.
@@ -23,6 +24,7 @@ class Point:
     """
 
     cycle: int
+    began: float
     time: float
     scalars: Mapping[str, float]
     observations: Mapping[str, Sequence[float]]
@@ -40,7 +42,7 @@ class Gathering:
         self._begin(first)
 
     def _begin(self, cycle: int) -> None:
-        self._cycle, self._time = cycle, 0.0
+        self._cycle, self._began, self._time = cycle, 0.0, 0.0
         self._values: dict[str, float | None] = {}
         self._observations: dict[str, list[float]] = {}
 
@@ -53,6 +55,7 @@ class Gathering:
             ended = self.point()
             self._begin(entry["cycle"])
         self._time = entry["time"]
+        self._began = self._began or self._time
         for key, value in entry["values"].items():
             if isinstance(value, list):
                 self._observations.setdefault(tag_of(key), []).extend(value)
@@ -65,7 +68,7 @@ class Gathering:
         if not self._time:
             return None
         scalars = {tag: value for tag, value in self._values.items() if value is not None}
-        return Point(self._cycle, self._time, scalars, self._observations)
+        return Point(self._cycle, self._began, self._time, scalars, self._observations)
 
 
 def tag_of(key: str) -> str:

@@ -221,6 +221,23 @@ def test_a_state_that_somebody_spoiled_costs_the_sink_only(place: Place, caplog:
     assert "board gets nothing more (JSONDecodeError" in caplog.text
 
 
+def test_what_was_drawn_at_the_end_is_given_though_a_last_record_says_how_the_run_ended(place: Place) -> None:
+    class DrawnAtTheEnd(NoPictures):
+        at = 0.0
+
+        def last(self, since: float) -> Mapping[str, bytes]:
+            return {"samples/comparison": b"png"} if self.at >= since else {}
+
+    place.pictures = pictures = DrawnAtTheEnd()
+    with MetricsHub(place.path) as hub:
+        following = place.follow(hub)
+        record(hub, 0, 1.0)
+        pictures.at = time.time()
+        record(hub, 0, 2.0)
+        following.close()
+    assert place.board.points[0].pictures == {"samples/comparison": b"png"}
+
+
 def test_a_sink_that_hangs_keeps_neither_the_run_nor_its_end(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.board.hangs.clear()
     with MetricsHub(place.path) as hub:

@@ -116,7 +116,7 @@ def test_a_run_that_goes_back_to_a_checkpoint_has_each_cycle_once_as_it_was_made
 def test_a_file_that_ends_within_a_point_hides_none_of_the_next(tmp_path: Path) -> None:
     for first in (0, 1):
         sink = TensorboardSink(tmp_path, "mine", FACTS, first)
-        sink.write(Point(first, 1.0, {"run/advdmd_run_cycle": float(first)}, {}))
+        sink.write(Point(first, 1.0, 1.0, {"run/advdmd_run_cycle": float(first)}, {}))
         sink.close()
         if first == 0:
             (file,) = tmp_path.glob("events*")

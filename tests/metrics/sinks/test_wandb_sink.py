@@ -102,7 +102,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> Wandb:
 def test_a_point_is_one_row_of_its_step(package: Wandb, tmp_path: Path) -> None:
     sink = WandbSink(tmp_path / "wandb", "mine", FACTS)
     pictures = {"samples/grid": picture("PNG"), "samples/comparison": picture("JPEG")}
-    sink.write(Point(4, 1.0, {"learner/loss": 0.5}, {"rollout/seconds": [1.0, 2.0]}, pictures))
+    sink.write(Point(4, 1.0, 1.0, {"learner/loss": 0.5}, {"rollout/seconds": [1.0, 2.0]}, pictures))
     sink.close()
     assert package.runs[0].server == {
         4: {
