@@ -1,26 +1,30 @@
 """`python -m benchmarks.endurance.hanging DIR`: a run over Ray of whose two rollout actors one is stopped for good.
 
-SIGSTOP leaves a process that is not dead and says nothing. Digits in large groups, so that the actors have much to do.
+SIGSTOP leaves a process that is not dead and says nothing. Digits, whose actors sleep before each group.
 """
 
 import argparse
 import json
+import logging
+import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import psutil
 
 from advdmd_ray.provenance import made_here
-from benchmarks.endurance.one_run import OneRun, running, value
-from benchmarks.endurance.processes import having
+from advdmd_ray.runs.folder import RunFolder
+from benchmarks.endurance.processes import MARK, having
+from benchmarks.endurance.sleeping import SETTINGS, begun, cluster_of, commits, trained, until
 from benchmarks.host.rows.loop import Loop
-from benchmarks.plan_check import LARGE_GROUPS
 
-CYCLES, WARM, LOOK_S = 10_000, 5, 0.25
+CPUS, SLEEP_S, LOOK_S = 3, 0.5, 0.25
 WINDOW_S = 10.0
 """Over which a pace is taken: several cycles."""
 RECOVERED = 0.9
@@ -71,56 +75,78 @@ def recovery(seen: Sequence[Seen], stopped: float) -> tuple[float, float, float 
     return before, min(now for _, now in after), min(back, default=None)
 
 
-def experiment(folder: Path, before_s: float, after_s: float, overrides: Sequence[str]) -> dict[str, Any]:
-    """Runs, stops one of two actors and watches; what was seen."""
-    config = Loop("digits", CYCLES, ("rollout.actors=2", *LARGE_GROUPS, *overrides)).config(folder)
-    with running(folder, config.model_dump(mode="json")) as run:
-        run.until(lambda: True if (value(run.metrics(), "advdmd_run_cycle") or 0.0) >= WARM else None, LOOK_S)
-        seen = watched(run, before_s)
-        actors = _actors(run)
-        actors[0].send_signal(signal.SIGSTOP)
-        stopped = time.monotonic()
-        while len(set(_actors(run)) - set(actors)) == 0:
-            seen += watched(run, LOOK_S)
-        up = time.monotonic() - stopped
-        seen += watched(run, after_s)
-    before, least, back = recovery(seen, stopped)
-    return {
-        "groups_per_s_before": before,
-        "least_groups_per_s_after": least,
-        "next_process_s": up,
-        "recovered_s": back,
-        "stopped_process_left": actors[0].is_running(),
-    }
+class Stopped(NamedTuple):
+    """What was done to the run.
+
+    Attributes:
+        at: When an actor was stopped, Unix seconds.
+        up_s: Seconds until the process in its place was there.
+        left: Whether the stopped one was there at the end.
+    """
+
+    at: float
+    up_s: float
+    left: bool
 
 
-def watched(run: OneRun, seconds: float) -> list[Seen]:
-    """Looks at the run for so many seconds."""
-    seen: list[Seen] = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        groups = value(run.metrics(), "advdmd_buffer_commits_total")
-        if groups is not None:
-            seen.append(Seen(time.monotonic(), groups))
-        time.sleep(LOOK_S)
-    return seen
+def stopped(run: RunFolder, before_s: float, after_s: float) -> Stopped:
+    """Stops one of two actors and waits, beside the driver.
+
+    Args:
+        run: The run's folder.
+        before_s: Seconds from its first cycle.
+        after_s: Seconds from when the next process is there.
+    """
+    until(lambda: begun(run))
+    time.sleep(before_s)
+    actors = _actors()
+    actors[0].send_signal(signal.SIGSTOP)
+    at = time.time()
+    until(lambda: bool(set(_actors()) - set(actors)))
+    up_s = time.time() - at
+    time.sleep(after_s)
+    return Stopped(at, up_s, actors[0].is_running())
 
 
-def _actors(run: OneRun) -> list[psutil.Process]:
-    return having(run.mark, run.process.pid, "rollout actor")
+def looks(entries: Sequence[tuple[float, float]]) -> list[Seen]:
+    """Looks at regular times at what was told at others; between two of these the groups came evenly.
+
+    Args:
+        entries: When, in Unix seconds, and how many groups were committed until then.
+    """
+    times, groups = zip(*entries, strict=True)
+    grid = np.arange(times[0], times[-1], LOOK_S)
+    return [Seen(float(at), float(count)) for at, count in zip(grid, np.interp(grid, times, groups), strict=True)]
+
+
+def _actors() -> list[psutil.Process]:
+    return having(os.environ[MARK], os.getpid(), "rollout actor")
 
 
 def main() -> None:
     """Runs the experiment and prints what was seen as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance.hanging", description=__doc__)
     parser.add_argument("folder", type=Path, help="a new folder")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the run")
     parser.add_argument("--before", type=float, default=30.0, help="seconds that are watched before (30)")
     parser.add_argument("--after", type=float, default=60.0, help="and after the next process is there (60)")
     args = parser.parse_args()
     folder = args.folder.absolute()
     folder.mkdir(parents=True)
-    document = {**made_here(), **experiment(folder, args.before, args.after, args.overrides)}
+    logging.basicConfig(level=logging.INFO)
+    os.environ[MARK] = uuid.uuid4().hex
+    with cluster_of(CPUS) as cluster:
+        own = ("rollout.actors=2", "rollout.groups_per_cycle=4", f"ray.address={cluster.address}")
+        config = Loop("digits", 10_000, (*SETTINGS, *own)).config(folder)
+        done = trained(config, SLEEP_S, lambda run: stopped(run, args.before, args.after))
+    before, least, back = recovery(looks(commits(RunFolder(config.folder))), done.at)
+    document = {
+        **made_here(),
+        "groups_per_s_before": before,
+        "least_groups_per_s_after": least,
+        "next_process_s": done.up_s,
+        "recovered_s": back,
+        "stopped_process_left": done.left,
+    }
     (folder / "hanging.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
