@@ -20,6 +20,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def clock_text(seconds: float) -> str:
+    """Seconds as minutes:seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
 def figure_text(value: float, *, share: bool) -> str:
     """One of the judge's figures: a share as a percentage, anything else to three digits."""
     return f"{value:.1%}".replace("%", " %") if share else figure(value)

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -124,7 +125,7 @@ def standing_of(path: Path) -> Standing:
     for entry in entries_of(path) if path.exists() else ():
         number, cycle = entry.get("record", number), entry["cycle"]
         values |= entry["values"]
-    return Standing(number, cycle, {key: value for key, value in values.items() if _is_counter(parse_key(key)[0])})
+    return Standing(number, cycle, {key: value for key, value in values.items() if is_counter(key)})
 
 
 def entries_of(path: Path, *, told: bool = True) -> Iterator[Entry]:
@@ -189,11 +190,14 @@ def cut_back(path: Path, cycle: int, counted: Mapping[str, float] | None) -> Non
 
 
 def _above(values: Mapping[str, Any], counted: Mapping[str, float]) -> bool:
-    counters = ((key, value) for key, value in values.items() if _is_counter(parse_key(key)[0]))
+    counters = ((key, value) for key, value in values.items() if is_counter(key))
     return any(value > counted.get(key, 0.0) for key, value in counters)
 
 
-def _is_counter(name: str) -> bool:
+@lru_cache(maxsize=4096)
+def is_counter(key: str) -> bool:
+    """Whether a key of an entry is a counter's."""
+    name, _ = parse_key(key)
     return name in CATALOGUE and CATALOGUE[name].kind is Kind.COUNTER
 
 

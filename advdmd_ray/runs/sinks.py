@@ -113,7 +113,7 @@ def following(config: Config, folder: RunFolder, last: int) -> Iterator[None]:
     sinks = Sinks(config, folder, last)
     try:
         yield
-    except BaseException:
+    except BaseException:  # Ctrl-C too: what was recorded until then is shown
         sinks.close(FAILED_S)
         raise
     sinks.close()

@@ -4,6 +4,7 @@ import shlex
 
 from advdmd_ray.config import Config
 from advdmd_ray.evaluation.summary import JudgeSummary, Summary
+from advdmd_ray.evaluation.words import clock_text
 from advdmd_ray.runs.folder import RunFolder
 
 
@@ -28,9 +29,11 @@ def summed_up(config: Config, total_s: float, *, local: bool) -> tuple[list[str]
         "student": str(folder.student),
         "resume": on,
     }
-    parts = f"start {_text(seconds.setup)}, training {_text(seconds.train)}, judge {_text(seconds.judge)}"
+    parts = (
+        f"start {clock_text(seconds.setup)}, training {clock_text(seconds.train)}, judge {clock_text(seconds.judge)}"
+    )
     lines = [
-        f"{summary.run}: {summary.cycles} of {config.run.cycles} cycles in {_text(total_s)} ({parts})",
+        f"{summary.run}: {summary.cycles} of {config.run.cycles} cycles in {clock_text(total_s)} ({parts})",
         f"not judged: {summary.not_judged}" if summary.judge is None else _verdict(summary.judge),
         f"student: {folder.student}",
         f"to train on: {on}",  # in a line of its own, to be copied
@@ -64,8 +67,3 @@ def _verdict(judge: JudgeSummary) -> str:
     teacher = ", ".join(f"{judge.teacher[each].figures[label.key]:.3f} at {each}" for each in shown)
     student = f"{judge.student.figures[label.key]:.3f} at {steps}"
     return f"{label.label} ({label.better} is better): student {student} steps, teacher {teacher}"
-
-
-def _text(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from advdmd_ray import console as stderr
+from advdmd_ray.evaluation.words import clock_text
 
 if TYPE_CHECKING:  # torch, which takes seconds
     from advdmd_ray.data.source import Encoded, EncodingTask
@@ -136,9 +137,3 @@ def texts_progress() -> AbstractContextManager[Counted]:
 def workers_progress() -> AbstractContextManager[Counted]:
     """How many of the awaited workers are up, if that takes longer than a moment."""
     return counted("workers that are up", MOMENT_S)
-
-
-def clock_text(seconds: float) -> str:
-    """Seconds as minutes:seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

@@ -15,7 +15,8 @@ from advdmd_ray import console as stderr
 from advdmd_ray.config import Config
 from advdmd_ray.controller.start_clock import READY, Phase, StartClock
 from advdmd_ray.errors import UserError
-from advdmd_ray.runtime.counting import EVERY_S, clock_text
+from advdmd_ray.evaluation.words import clock_text
+from advdmd_ray.runtime.counting import EVERY_S
 
 if TYPE_CHECKING:  # torch, which takes seconds, and the panel is to be there at once
     from advdmd_ray.controller.protocols import Status

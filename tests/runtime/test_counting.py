@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from advdmd_ray.evaluation.words import clock_text
 from advdmd_ray.runtime import counting
-from advdmd_ray.runtime.counting import Counted, clock_text, counted, texts_progress
+from advdmd_ray.runtime.counting import Counted, counted, texts_progress
 
 
 @given(st.integers(0, 10**5), st.floats(-0.49, 0.49))

@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +13,7 @@ from advdmd_ray.config import Config, dump_config, read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.pictures.series import Curve, SeriesReader
 from advdmd_ray.evaluation.summary import Summary
-from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
-from advdmd_ray.metrics.history import Entry, entries_of
-from advdmd_ray.metrics.series import parse_key
+from advdmd_ray.metrics.history import Entry, entries_of, is_counter
 from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.folder import RunFolder, is_live
 from advdmd_ray.runs.page.faults import Fault, FaultReader
@@ -85,7 +82,7 @@ class _Rates:
         """Takes one line."""
         if "record" not in entry:  # the totals of a run that goes on: what lies before it is no pace
             self._times.clear()
-        self._now |= {key: value for key, value in entry["values"].items() if _counts(key)}
+        self._now |= {key: value for key, value in entry["values"].items() if is_counter(key)}
         self.ended = float(entry["time"])
         if self._first is None:
             self.began, self._first = self.ended, (self.ended, dict(self._now))
@@ -101,12 +98,6 @@ class _Rates:
             return {}
         seconds = self.ended - since[0]
         return {key: max(0.0, value - since[1].get(key, 0.0)) / seconds for key, value in self._now.items()}
-
-
-@lru_cache(maxsize=4096)
-def _counts(key: str) -> bool:
-    name, _ = parse_key(key)
-    return name in CATALOGUE and CATALOGUE[name].kind is Kind.COUNTER
 
 
 def read_record(folder: Path, name: str) -> Record:

@@ -232,7 +232,9 @@ def test_what_was_drawn_at_the_end_is_given_though_a_last_record_says_how_the_ru
     with MetricsHub(place.path) as hub:
         following = place.follow(hub)
         record(hub, 0, 1.0)
+        time.sleep(0.01)  # lines have milliseconds
         pictures.at = time.time()
+        time.sleep(0.01)
         record(hub, 0, 2.0)
         following.close()
     assert place.board.points[0].pictures == {"samples/comparison": b"png"}
