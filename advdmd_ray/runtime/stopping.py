@@ -16,6 +16,8 @@ from advdmd_ray.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Handler = Callable[[int, FrameType | None], None]
+# Seconds after which a signal that nobody has answered is sent again.
+AGAIN_S = 0.2
 
 
 @contextmanager
@@ -55,15 +57,17 @@ class StopRequest:
         """
         # What a handler may touch while the main thread is at anything: no lock, no buffered stream.
         first: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        late = False
+        late = told = False
 
         def hear(number: int, _: FrameType | None) -> None:
+            nonlocal told
             if self._number is None:
                 self._number = number
                 first.put(number)
                 return
             first_name = name_of(self._number)
             how = f", {bound_s:g} s after" if late else f" by {name_of(number)}, a second signal after"
+            told = True
             raise Interrupted(number, f"stopped at once{how} {first_name}")
 
         def watch() -> None:
@@ -72,11 +76,17 @@ class StopRequest:
             if number is None:
                 return
             warn(f"{name_of(number)}: stopping within {bound_s:g} s; a second signal stops at once")
-            try:
-                first.get(timeout=bound_s)
-            except queue.Empty:
-                late = True
-                os.kill(os.getpid(), number)
+            wait_s = bound_s
+            # More than once: a signal between Python's last look at its signals and a system call does not interrupt
+            # that call, and is heard only after it.
+            while not told:
+                try:
+                    first.get(timeout=wait_s)
+                except queue.Empty:
+                    late, wait_s = True, AGAIN_S
+                    os.kill(os.getpid(), number)
+                else:
+                    return
 
         watcher = threading.Thread(target=watch, name="stop-request", daemon=True)
         watcher.start()

@@ -1,5 +1,6 @@
 """Signals: what they end at once, what they only ask to stop, and that they are nobody's afterwards."""
 
+import _thread
 import os
 import signal
 import threading
@@ -88,6 +89,25 @@ def test_what_does_not_end_within_the_bound_is_stopped_at_once(bound_s: float) -
     with pytest.raises(Interrupted, match=line), StopRequest().awaited(bound_s):
         send(signal.SIGTERM, then_s=LONG_S)
     assert bound_s <= time.monotonic() - began < LONG_S / 2
+
+
+def test_a_signal_that_came_just_before_a_long_call_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    kill, sent = os.kill, list[int]()
+
+    def unheard_once(process: int, number: int) -> None:
+        """The second signal is noted for Python's handlers and wakes nobody, as one that came just before the call."""
+        sent.append(number)
+        if len(sent) == 2:
+            _thread.interrupt_main(number)
+        else:
+            kill(process, number)
+
+    monkeypatch.setattr(os, "kill", unheard_once)
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match=r"^stopped at once, 0\.1 s after SIGTERM$"), StopRequest().awaited(0.1):
+        send(signal.SIGTERM, then_s=LONG_S)
+    assert time.monotonic() - began < LONG_S / 2
+    assert sent == [signal.SIGTERM] * 3
 
 
 def test_a_failure_is_told_and_not_the_signal_before_it() -> None:
