@@ -98,7 +98,7 @@ def test_a_signal_that_came_just_before_a_long_call_is_sent_again(monkeypatch: p
         """The second signal is noted for Python's handlers and wakes nobody, as one that came just before the call."""
         sent.append(number)
         if len(sent) == 2:
-            _thread.interrupt_main(number)
+            _thread.interrupt_main(signal.Signals(number))
         else:
             kill(process, number)
 
