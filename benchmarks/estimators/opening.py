@@ -23,8 +23,9 @@ from advdmd_ray.runs.parts.networks import base_digest, build_denoiser, build_ne
 from advdmd_ray.runs.parts.workers import build_oracle
 from benchmarks.estimators.field import Counter, Field
 
-RL: Mapping[str, Any] = {"policy_gradient.enabled": True}
-"""Of runs that have made no RL turn, or never do, the estimators ask for one all the same."""
+RL: Mapping[str, Any] = {"policy_gradient.enabled": True, "discriminator.auc_rows": 1}
+"""Of runs that have made no RL turn, or never do, the estimators ask for one all the same. No level is shut here, so a
+gate measures any number of rows that settings with RL may have."""
 MANIFEST = "manifest.json"
 
 
