@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -40,16 +39,22 @@ def drafted_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def drafted_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that is to become `folder`, readable by everyone, and is gone if it does not come to that.
+    """An empty folder that is to become `folder`, and is gone if it does not come to that.
+
+    All that is in it gets the modes that the process's umask gives new files and folders: some libraries write files
+    for their owner alone, and copies have the modes of what was copied.
 
     Args:
         folder: Must not exist; its parents are made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    draft.mkdir()
+    mode = draft.stat().st_mode & 0o777  # the umask, which can be asked for in no other way without being changed
     try:
         yield draft
-        draft.chmod(0o755)
+        for path in draft.rglob("*"):
+            path.chmod(mode if path.is_dir() else mode & 0o666)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # not there if it was renamed
@@ -110,12 +115,10 @@ def write_atomically(path: Path, data: bytes | memoryview) -> Path:
     The folder is made if it is missing. A reader sees the old file or the new one, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with drafted_file(path) as draft:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.chmod(0o644)  # a report is meant to be read
+    with drafted_file(path) as draft, draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     return path
 
 

@@ -51,14 +51,32 @@ def test_whatever_goes_wrong_leaves_the_old_file_and_no_draft(tmp_path: Path, er
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_there_when_it_is_whole_and_everyone_may_read_it(tmp_path: Path) -> None:
+def test_a_folder_is_there_when_it_is_whole(tmp_path: Path) -> None:
     folder = tmp_path / "above" / "folder"
     with drafted_folder(folder) as draft:
         (draft / "file").write_text("new")
         assert not folder.exists()
     assert (folder / "file").read_text() == "new"
-    assert folder.stat().st_mode & 0o777 == 0o755
     assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o027, 0o077])
+def test_the_umask_says_who_may_read_what_is_written_whatever_a_library_or_a_copy_says(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        with drafted_folder(tmp_path / "folder") as draft:
+            (draft / "inner").mkdir(0o700)
+            (draft / "inner" / "weights").touch(0o600)  # as safetensors does
+            (draft / "copied").touch(0o444)
+            (draft / "script").touch(0o777)
+        written = write_atomically(tmp_path / "report", b"x")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (*tmp_path.rglob("*"), written)}
+    folders = dict.fromkeys(("folder", "inner"), 0o777 & ~umask)
+    assert modes == folders | dict.fromkeys(("weights", "copied", "script", "report"), 0o666 & ~umask)
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

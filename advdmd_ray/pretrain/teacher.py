@@ -209,9 +209,6 @@ def write_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, record: Mapp
     with drafted_folder(folder) as draft:
         save_pipeline(pipeline, draft)
         write_sampling(draft, SamplingSettings(record["max_sequence_length"]))
-        for file in draft.rglob("*"):
-            # safetensors writes files that only their owner can read; a shipped folder is for everyone.
-            file.chmod(0o755 if file.is_dir() else 0o644)
         full = {**record, "sha256": weight_hashes(draft)}
         (draft / TEACHER_CARD).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
     return full
