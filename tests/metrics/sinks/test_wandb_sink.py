@@ -5,6 +5,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -195,7 +196,7 @@ class Drawn:
 
 def history(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a run that was written offline; the file is a LevelDB log behind a head of 7 bytes."""
-    records = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    records: Any = import_module("wandb.proto.wandb_internal_pb2")
     data, place, parts = file.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
     while place < len(data):
@@ -213,9 +214,17 @@ def history(file: Path) -> Iterator[dict[str, Any]]:
                 yield {"/".join(item.nested_key): item.value_json for item in record.history.item}
 
 
-def test_what_was_written_offline_is_what_metrics_jsonl_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb", reason="W&B is not installed: pip install wandb")
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package itself; the process that it starts beside this one is ended."""
     monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb: Any = import_module("wandb")
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("offline")
+def test_what_was_written_offline_is_what_metrics_jsonl_says(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     follow_a_run(path, 0, 6)
     cut_back(path, 3, {})
