@@ -96,6 +96,15 @@ def record(hub: MetricsHub, cycle: int, loss: float, *seconds: float) -> None:
     hub.record([*samples, *(Sample.of(SECONDS, each) for each in seconds)], cycle)
 
 
+def followed(place: Place, cycles: int) -> None:
+    """A run of so many cycles, with a sink until its end."""
+    with MetricsHub(place.path) as hub:
+        following = place.follow(hub)
+        for cycle in range(cycles):
+            record(hub, cycle, 1.0)
+        following.close()
+
+
 def wait_until(true: Callable[[], Any]) -> None:
     end = time.monotonic() + WAIT_S
     while not true():
@@ -200,11 +209,7 @@ def test_half_a_line_waits_for_its_rest(place: Place, monkeypatch: pytest.Monkey
 
 def test_a_sink_that_fails_is_told_once_and_records_go_on(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.board.fails_after = 1
-    with MetricsHub(place.path) as hub:
-        following = place.follow(hub)
-        for cycle in range(5):
-            record(hub, cycle, 1.0)
-        following.close()
+    followed(place, 5)
     (told,) = caplog.records
     assert told.levelno == logging.WARNING
     assert "board gets nothing more (RuntimeError: no room); the run goes on" in told.message
@@ -214,10 +219,7 @@ def test_a_sink_that_fails_is_told_once_and_records_go_on(place: Place, caplog: 
 def test_a_state_that_somebody_spoiled_costs_the_sink_only(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.state.parent.mkdir()
     place.state.write_text("[")
-    with MetricsHub(place.path) as hub:
-        following = place.follow(hub)
-        record(hub, 0, 1.0)
-        following.close()
+    followed(place, 1)
     assert "board gets nothing more (JSONDecodeError" in caplog.text
 
 
@@ -258,11 +260,7 @@ def test_a_sink_that_is_slow_is_told_once(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(follower, "SLOW_S", -1.0)
-    with MetricsHub(place.path) as hub:
-        following = place.follow(hub)
-        for cycle in range(3):
-            record(hub, cycle, 1.0)
-        following.close()
+    followed(place, 3)
     (told,) = caplog.records
     assert "its points come late, the run goes on" in told.message
 
