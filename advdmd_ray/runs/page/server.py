@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.pictures.page_pictures import Shown, encode
+from advdmd_ray.runs.addresses import EVERYWHERE, in_url, own_address
 from advdmd_ray.runs.page.page import charts, page_text, sections
 from advdmd_ray.runs.page.record import Record, read_record
 
@@ -49,7 +51,8 @@ class Served:
         self._records: list[Record] = []
         self._due = 0.0
         self._facts: dict[int, tuple[list[Record], bytes]] = {}
-        self._pictures: dict[str, Shown] = {}
+        self._told = threading.Lock()
+        self._pictures: OrderedDict[str, Shown] = OrderedDict()  # the last told last
 
     def records(self) -> list[Record]:
         """The runs as they are, or were a moment ago."""
@@ -80,7 +83,8 @@ class Served:
 
     def picture(self, name: str) -> tuple[str, bytes] | None:
         """Media type and bytes of a picture that a page was told of; None: of none, or one that is gone."""
-        shown = self._pictures.get(name)
+        with self._told:
+            shown = self._pictures.get(name)
         if shown is None:
             return None
         try:
@@ -92,9 +96,11 @@ class Served:
         """See `Pictures`: another file by the same name has another address."""
         told = f"{shown} {shown.path.stat().st_mtime_ns}"
         name = hashlib.sha256(told.encode()).hexdigest()[:32]
-        self._pictures[name] = shown
-        while len(self._pictures) > MOST_PICTURES:
-            self._pictures.pop(next(iter(self._pictures)), None)  # the oldest; another thread may have been faster
+        with self._told:
+            self._pictures[name] = shown
+            self._pictures.move_to_end(name)
+            if len(self._pictures) > MOST_PICTURES:
+                self._pictures.popitem(last=False)
         return f"picture/{name}"
 
     def whole(self, path: Path) -> str:
@@ -134,9 +140,9 @@ class Server(ThreadingHTTPServer):
 
     @property
     def page_address(self) -> str:
-        """Where the page is, with the token if there is one."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.server_address[1]}/" + (f"{self.token}/" if self.token else "")
+        """Where others find the page, with the token if there is one."""
+        host = own_address() if self._host in EVERYWHERE else self._host
+        return f"http://{in_url(host)}:{self.server_address[1]}/" + (f"{self.token}/" if self.token else "")
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Takes a connection, or closes it if there are too many."""

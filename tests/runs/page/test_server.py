@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from advdmd_ray.errors import UserError
+from advdmd_ray.runs.addresses import own_address
 from advdmd_ray.runs.page import server as module
 from advdmd_ray.runs.page.server import MOST_CONNECTIONS, Served, Server, is_loopback
 from page_runs import line_of, write_lines, write_run
@@ -148,6 +150,32 @@ def test_a_foreign_page_that_sends_a_browser_here_gets_nothing(server: Server) -
     assert asked(server, "/", Host="")[0] == 403
     for name in ("localhost", "127.0.0.1:8420", "[::1]:8420", "LOCALHOST:1"):
         assert asked(server, "/", Host=name)[0] == 200
+
+
+def test_of_too_many_pictures_those_that_no_page_was_told_of_for_longest_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_PICTURES", 3)
+    served, files = Served([]), [tmp_path / f"{number}.png" for number in range(4)]
+    for file in files:
+        file.write_bytes(file.name.encode())
+
+    def told(*numbers: int) -> list[str]:
+        return [served.whole(files[number]).removeprefix("picture/") for number in numbers]
+
+    names = told(0, 1, 2)
+    assert told(0, 3) == [names[0], *told(3)], "the first page's is told again, with a new one"
+    shown = [served.picture(name) for name in (*names, *told(3))]
+    assert [None if picture is None else picture[1] for picture in shown] == [b"0.png", None, b"2.png", b"3.png"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::1"])  # noqa: S104 - every interface
+def test_the_address_that_is_told_can_be_opened(run: Path, host: str) -> None:
+    with serving(run, host=host) as server:
+        address = urllib.parse.urlsplit(server.page_address)
+        with urllib.request.urlopen(f"{server.page_address}facts.json", timeout=60) as answer:  # noqa: S310 - it is http
+            assert json.load(answer)["charts"]["last"] == 10
+        assert address.hostname == (own_address() if host == "0.0.0.0" else host)  # noqa: S104
 
 
 def test_on_another_host_only_the_address_with_the_token_answers(run: Path) -> None:
