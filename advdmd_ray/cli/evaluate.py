@@ -26,8 +26,8 @@ from advdmd_ray.config import Config, read_config
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import disk_told
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import RunFolder, check_writable
-from advdmd_ray.runs.outputs import check_file
+from advdmd_ray.runs.folder import RunFolder
+from advdmd_ray.runs.outputs import check_file, check_writable
 from advdmd_ray.runtime.authentication import expect_token
 
 if TYPE_CHECKING:

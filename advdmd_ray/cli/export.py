@@ -9,8 +9,8 @@ from advdmd_ray.config import read_config
 from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.files import disk_told
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import RunFolder, check_writable
-from advdmd_ray.runs.outputs import check_free
+from advdmd_ray.runs.folder import RunFolder
+from advdmd_ray.runs.outputs import check_free, check_writable
 
 _WHICH = "say by run.output and run.name which run it is"
 

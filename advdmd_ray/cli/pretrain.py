@@ -12,7 +12,7 @@ from advdmd_ray.cli.arguments import DONE, Command, add_config
 from advdmd_ray.config.pretrain import read_pretrain
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import disk_told
-from advdmd_ray.runs.folder import check_writable
+from advdmd_ray.runs.outputs import check_writable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

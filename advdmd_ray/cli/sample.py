@@ -33,7 +33,7 @@ def run_command(args: argparse.Namespace) -> int:
     """Writes the grid and prints its path."""
     from advdmd_ray.evaluation.place import place_of
     from advdmd_ray.evaluation.sample import sample_grid
-    from advdmd_ray.runs.folder import check_writable
+    from advdmd_ray.runs.outputs import check_writable
     from advdmd_ray.runtime.counting import drawing_progress
 
     check_writable(Path(args.out).parent, "give another --out")

@@ -15,7 +15,8 @@ from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import disk_told
 from advdmd_ray.provenance import usable_cores
-from advdmd_ray.runs.folder import Start, check_writable, claim
+from advdmd_ray.runs.folder import Start, claim
+from advdmd_ray.runs.outputs import check_writable
 
 __all__ = ["COMPARISONS", "TABLE", "Prepared", "prepare", "run_comparison"]
 

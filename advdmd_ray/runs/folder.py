@@ -2,8 +2,6 @@
 
 import fcntl
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ from typing import IO
 
 from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.files import missing_folders, remove_empty
-from advdmd_ray.runs.lasting import Mark, check_not_of_ray, mark_text
+from advdmd_ray.runs.lasting import Mark, mark_text
 
 LOOK_S = 1.0
 """Longest that a process holds the lock of a folder that it only looks at."""
@@ -46,6 +44,11 @@ class RunFolder:
         return self.path / "targets.json"
 
     @property
+    def shared_target(self) -> Path:
+        """Which file in `metrics.targets` says so too, by an absolute path; gone with it."""
+        return self.path / "targets.txt"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -67,7 +70,7 @@ class RunFolder:
 
     @property
     def comparison(self) -> Path:
-        """Teacher and student side by side; of large images a JPEG of this name."""
+        """Teacher and student side by side; see `drawn`."""
         return self.path / "comparison.png"
 
     @property
@@ -115,8 +118,14 @@ class RunFolder:
         return Mark(lock, lock.read_text(encoding="utf-8"), "run.output")
 
     def grid(self, version: int) -> Path:
-        """Samples of the student's EMA after `version` cycles; of large images a JPEG of this name."""
+        """Samples of the student's EMA after `version` cycles; see `drawn`."""
         return self.path / "grids" / f"version-{version:06d}.png"
+
+    @staticmethod
+    def drawn(picture: Path) -> Path | None:
+        """The file of one of the pictures, the newer of two; None: not drawn. One of large images is a JPEG."""
+        written = [(file.stat().st_mtime_ns, file) for file in (picture, picture.with_suffix(".jpg")) if file.exists()]
+        return max(written)[1] if written else None
 
     def grids(self) -> list[tuple[int, Path]]:
         """Version and path of every grid that was drawn, in order."""
@@ -146,33 +155,6 @@ class Start:
     checkpoint: Path | None
     aside: Path | None
     note: str
-
-
-def check_writable(folder: Path, remedy: str = "choose another run.output") -> None:
-    """Make sure that a folder can be created and written, by a probe file where its first parent stands.
-
-    Asking for permission bits would not do: they do not bind root, and a read-only file system ignores them.
-
-    Args:
-        folder: A run's, or another.
-        remedy: What to do if it cannot, for the error.
-
-    Raises:
-        UserError: if it cannot, or is a folder of Ray's, which Ray deletes.
-    """
-    check_not_of_ray(folder, remedy)
-    try:
-        places = (folder, *folder.absolute().parents)
-        standing = next(path for path in places if os.path.lexists(path))  # a link to nowhere is no place either
-        if not standing.exists():
-            raise UserError(f"folder {folder}: {standing} is a link that leads nowhere; {remedy}")
-        if not standing.is_dir():
-            raise UserError(f"folder {folder}: {standing} is a file, not a folder; {remedy}")
-        with tempfile.TemporaryFile(dir=standing):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"folder {folder} cannot be written: {reason}; {remedy}") from None
 
 
 def plan_start(folder: Path, resume: str | None, *, fresh: bool) -> Start:

@@ -16,10 +16,11 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.sampling_settings import SAMPLING
 from advdmd_ray.models.targets import linear_layers, targeted
-from advdmd_ray.runs.folder import Start, check_writable, plan_start
+from advdmd_ray.runs.folder import Start, plan_start
 from advdmd_ray.runs.lasting import check_places
 from advdmd_ray.runs.needs.disk import check_disk
 from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, reserved
+from advdmd_ray.runs.outputs import check_writable
 from advdmd_ray.runs.same_run import check_same_run
 from advdmd_ray.runs.sinks import check_sinks
 

@@ -49,24 +49,18 @@ class DrawnPictures:
 
     def of(self, cycle: int) -> Mapping[str, bytes]:
         """See `Pictures`: the grid of that version, if one was drawn."""
-        return _read("samples/grid", _drawn(self._folder.grid(cycle)))
+        return self._read("samples/grid", self._folder.grid(cycle))
 
     def last(self, since: float) -> Mapping[str, bytes]:
         """See `Pictures`: teacher and student side by side."""
-        path = _drawn(self._folder.comparison)
-        return _read("samples/comparison", path) if path.exists() and path.stat().st_mtime >= since else {}
+        return self._read("samples/comparison", self._folder.comparison, since)
 
-
-def _drawn(path: Path) -> Path:
-    """Where a picture is, if it was drawn: a large one is a JPEG."""
-    return path if path.exists() else path.with_suffix(".jpg")
-
-
-def _read(tag: str, path: Path) -> Mapping[str, bytes]:
-    try:
-        return {tag: path.read_bytes()}
-    except FileNotFoundError:  # not drawn, or not kept
-        return {}
+    def _read(self, tag: str, picture: Path, since: float = 0.0) -> Mapping[str, bytes]:
+        try:
+            path = self._folder.drawn(picture)
+            return {tag: path.read_bytes()} if path is not None and path.stat().st_mtime >= since else {}
+        except FileNotFoundError:  # not kept
+            return {}
 
 
 class Sinks:

@@ -17,8 +17,8 @@ from advdmd_ray.learner.checkpoint import verified_checkpoint
 from advdmd_ray.learner.deepspeed_engine import import_deepspeed
 from advdmd_ray.learner.gang import Gang, SoloGang, TorchDistributedGang, meeting_point
 from advdmd_ray.learner.worker import LearnerWorker
-from advdmd_ray.runs.folder import check_writable
 from advdmd_ray.runs.lasting import Mark
+from advdmd_ray.runs.outputs import check_writable
 from advdmd_ray.runs.parts.networks import device_of, import_networks
 from advdmd_ray.runs.parts.workers import learner_parts
 from advdmd_ray.runtime.calls import PULSE, answer

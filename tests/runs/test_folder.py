@@ -1,6 +1,7 @@
 """The run folder: which sample grids stay in it."""
 
 import itertools
+import os
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -40,3 +41,15 @@ def test_a_grid_is_listed_by_its_version_whatever_its_format(tmp_path: Path) -> 
     assert folder.grids() == []
     assert drawn(folder, range(10, 31, 10), 5) == [10, 20, 30]
     assert [path.suffix for _, path in folder.grids()] == [".jpg", ".png", ".jpg"]
+
+
+def test_of_a_picture_in_two_formats_the_newer_is_the_one_that_was_drawn(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.drawn(folder.comparison) is None
+    png, jpeg = folder.comparison, folder.comparison.with_suffix(".jpg")
+    for newer, older in ((png, jpeg), (jpeg, png)):
+        for file in (newer, older):
+            file.write_bytes(b"")
+            assert folder.drawn(folder.comparison) in {newer, older}
+        os.utime(older, (1, 1))
+        assert folder.drawn(folder.comparison) == newer

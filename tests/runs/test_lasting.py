@@ -10,8 +10,9 @@ import pytest
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.runs import preflight
-from advdmd_ray.runs.folder import RunFolder, Start, check_writable, claim, is_live
+from advdmd_ray.runs.folder import RunFolder, Start, claim, is_live
 from advdmd_ray.runs.lasting import SUBMITTED, Mark, check_places, marked
+from advdmd_ray.runs.outputs import check_writable
 
 HERE = socket.gethostname()
 

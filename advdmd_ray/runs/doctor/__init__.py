@@ -23,10 +23,11 @@ from advdmd_ray.runs.doctor.machine import (
 )
 from advdmd_ray.runs.doctor.nodes import Node, ask_cluster, examine_sight, this_machine
 from advdmd_ray.runs.doctor.roles import examine_memory, examine_placement, examine_roles, examine_store, examine_texts
-from advdmd_ray.runs.folder import check_writable, plan_start
+from advdmd_ray.runs.folder import plan_start
 from advdmd_ray.runs.lasting import marked
 from advdmd_ray.runs.needs.disk import check_disk
 from advdmd_ray.runs.needs.memory import placement, ray_address, reserved, sizes_of
+from advdmd_ray.runs.outputs import check_writable
 from advdmd_ray.runs.preflight import checks
 
 RAY_DEADLINE_S = 60.0

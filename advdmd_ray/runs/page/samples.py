@@ -153,8 +153,9 @@ class Samples:
 def samples(folder: RunFolder, pictures: Pictures) -> Samples:
     """The pictures in a run folder. One that is taken away meanwhile, or cannot be read, is left out."""
     comparison = None
-    for path in (folder.comparison, folder.comparison.with_suffix(".jpg")):
-        with suppress(OSError):
+    with suppress(OSError):
+        path = folder.drawn(folder.comparison)
+        if path is not None:
             comparison = gallery(path, pictures, COMPARISON_BYTES, "teacher and student, a row each")
     grids, shown = folder.grids(), list[tuple[int, Gallery]]()
     for cycle, path in evenly_spaced(grids, SHOWN_GRIDS):
