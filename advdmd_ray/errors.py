@@ -1,5 +1,7 @@
 """Errors that a user or an operator meets, each one clear line."""
 
+import time
+
 
 class UserError(ValueError):
     """Bad input: says what came, what is allowed and what to do. The command line exits with code 2."""
@@ -35,11 +37,14 @@ class Interrupted(KeyboardInterrupt):
     Args:
         number: The signal's.
         text: One line: what stopped, and what there is of it.
+        since: When the process was first told to, by the monotonic clock; None: now.
+        at_once: Whether it was told again, and so no wait is left.
     """
 
-    def __init__(self, number: int, text: str) -> None:
+    def __init__(self, number: int, text: str, *, since: float | None = None, at_once: bool = False) -> None:
         super().__init__(text)
-        self.number = number
+        self.number, self.at_once = number, at_once
+        self.since = time.monotonic() if since is None else since
 
 
 class BytesLostError(WorkerLostError):

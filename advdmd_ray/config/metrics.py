@@ -33,8 +33,8 @@ class MetricsSection(Section):
         default=15.0,
         ge=0,
         le=600,
-        description="Longest that a run serves /metrics after its end, until its outcome was scraped; not at all if "
-        "nobody ever scraped.",
+        description="Longest that a run serves /metrics after its end, until Prometheus scraped its outcome; not at "
+        "all if it never scraped. A run that is told to stop does it within run.drain_s.",
     )
     sinks: Free[tuple[Sink, ...]] = Field(
         default=(),

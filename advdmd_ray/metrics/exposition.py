@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 INFO = "advdmd_run_info"
 """A series that is always 1: its labels say what the run is."""
 
+SCRAPER = "HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS"
+"""Header, as WSGI names it, which Prometheus and the collectors that speak its protocol send with each scrape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -65,7 +68,9 @@ class OfRun:
 
 
 class Scrapes:
-    """A WSGI application that knows when another one was read.
+    """A WSGI application that knows when Prometheus, or what collects like it, has read another one.
+
+    A health check, and a person who looks, have no end of a run to see: nobody waits for them.
 
     Args:
         app: The other one.
@@ -76,7 +81,9 @@ class Scrapes:
         self._begun = self._read = 0  # numbers of the last that began, and of the last that was read to its end
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """One scrape."""
+        """Answers one request."""
+        if SCRAPER not in environ:
+            return self._app(environ, start_response)
         with self._changed:
             self._begun += 1
             number = self._begun

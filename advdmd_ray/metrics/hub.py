@@ -168,13 +168,13 @@ class MetricsHub:
 
         Args:
             outcome: One of `catalogue.OUTCOMES`.
-            linger_s: Longest wait; none if nobody has ever scraped.
+            linger_s: Longest wait; none if Prometheus has never scraped.
         """
         self.record([finished_sample(outcome)])
         self.linger(linger_s)
 
     def linger(self, most_s: float) -> None:
-        """Waits for the next scrape, so long at most; not at all if nobody has ever scraped."""
+        """Waits for the next scrape, so long at most; not at all if Prometheus has never done so."""
         if self._scrapes is not None:
             self._scrapes.await_next(most_s)
 

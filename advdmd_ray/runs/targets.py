@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,10 +16,9 @@ from advdmd_ray.config import Config, dump_config
 from advdmd_ray.files import write_atomically
 from advdmd_ray.metrics.exposition import Identity
 from advdmd_ray.provenance import git_commit
+from advdmd_ray.runs.addresses import in_url
 from advdmd_ray.runs.folder import RunFolder
 
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what is compared with
-"""Where /metrics listens on every interface, which is no address to scrape."""
 _log = logging.getLogger(__name__)
 _commit = cache(git_commit)
 
@@ -29,57 +30,74 @@ def identity_of(config: Config) -> Identity:
 
 
 @contextmanager
-def targets_told(config: Config, address: Callable[[], str]) -> Iterator[Callable[[int], None]]:
+def targets_told(config: Config, host: str) -> Iterator[Callable[[int], None]]:
     """Yields what writes, for a port of /metrics, the files that `file_sd_configs` reads; at the end they are gone.
 
     One is in the run folder, and one in `metrics.targets` if that is set. A disk that refuses one is a warning: a run
     is worth its weights. A run that is killed leaves them, so Prometheus goes on to say that it is down; resumed, it
-    replaces them.
+    replaces them, also from another node. What is told after the end, by a thread that has not heard of it, is not
+    written.
 
     Args:
         config: The run's.
-        address: Of this node, as others reach it; asked if /metrics listens on every interface.
+        host: Of /metrics, as others reach it.
     """
-    files = [RunFolder(config.folder).targets, *_shared(config)]
-    host = address() if config.metrics.host in EVERYWHERE else config.metrics.host
-    bracketed = f"[{host}]" if ":" in host else host
+    folder, shared = RunFolder(config.folder), _shared(config)
+    lock, over = threading.Lock(), False
 
     def write(port: int) -> None:
-        groups = [{"targets": [f"{bracketed}:{port}"], "labels": {"run": config.run.name}}]
+        groups = [{"targets": [f"{in_url(host)}:{port}"], "labels": {"run": config.run.name}}]
         text = json.dumps(groups, indent=2) + "\n"
-        for file in files:
-            try:
-                write_atomically(file, text.encode())
-            except OSError as error:
-                _log.warning("%s: Prometheus is not told of the run there (%s)", file, error.strerror or error)
+        with lock:
+            if over:
+                return
+            _written(folder.targets, text)
+            _clear(folder, shared)
+            if shared is not None:
+                _written(folder.shared_target, str(shared))  # first: what a process that is killed leaves is known
+                _written(shared, text)
 
     try:
         yield write
     finally:
-        for file in files:
-            try:
-                file.unlink(missing_ok=True)
-            except OSError as error:
-                _log.warning("%s: still names a run that is over; remove it (%s)", file, error.strerror or error)
+        with lock:
+            over = True
+            for file in (folder.targets, shared, folder.shared_target):
+                if file is not None:
+                    _removed(file)
 
 
-def _shared(config: Config) -> list[Path]:
+def _written(file: Path, text: str) -> None:
+    try:
+        write_atomically(file, text.encode())
+    except OSError as error:
+        _log.warning("%s: Prometheus is not told of the run there (%s)", file, error.strerror or error)
+
+
+def _removed(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s: still names a run that is over; remove it (%s)", file, error.strerror or error)
+
+
+def _clear(folder: RunFolder, shared: Path | None) -> None:
+    """Removes the file that a process of this run wrote elsewhere and left when it was killed, by the folder's note."""
+    try:
+        left = Path(folder.shared_target.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        _log.warning("%s: cannot be read (%s)", folder.shared_target, error)
+        return
+    if left != shared and re.fullmatch(r".+-[0-9a-f]{12}\.json", left.name):  # nothing but such a file
+        _removed(left)
+
+
+def _shared(config: Config) -> Path | None:
     """The file in `metrics.targets`, if that is set: of any two run folders, on whatever nodes, not the same."""
     if config.metrics.targets is None:
-        return []
+        return None
     place = f"{socket.gethostname()} {config.folder.resolve()}"
     name = f"{config.run.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.json"
-    return [Path(config.metrics.targets) / name]
-
-
-def own_address() -> str:
-    """The address of this machine on the interface that its packets leave by; nothing is sent.
-
-    Without a network it is this machine's own loopback, from which alone it can be scraped then.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address (RFC 5737)
-        except OSError:
-            return "127.0.0.1"
-        return probe.getsockname()[0]
+    return Path(config.metrics.targets).absolute() / name

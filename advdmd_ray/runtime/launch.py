@@ -14,9 +14,10 @@ from advdmd_ray.controller.protocols import Hub, Shell, Status
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Encoded, EncodingTask
-from advdmd_ray.errors import FAILURES, DivergedError, UserError
+from advdmd_ray.errors import FAILURES, DivergedError, Interrupted, UserError
 from advdmd_ray.files import write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
+from advdmd_ray.runs.addresses import EVERYWHERE, in_url
 from advdmd_ray.runs.finish import Judged, Phases, judge_command
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.controller import build_controller
@@ -37,7 +38,7 @@ class ServingHub(Hub, Protocol):
         ...
 
     def finish(self, outcome: str, linger_s: float) -> None:
-        """Says how the run ended, and waits until that was scraped, so long at most, if anybody ever scraped."""
+        """Says how the run ended, and waits until that was scraped, so long at most, if Prometheus ever did."""
         ...
 
 
@@ -154,18 +155,27 @@ def served(config: Config, here: Place) -> Iterator[None]:
     Raises:
         UserError: if the port is occupied or the host is not an address of this machine.
     """
-    host, linger_s = config.metrics.host, config.metrics.linger_s
-    with targets_told(config, here.address) as found:
+    host = config.metrics.host
+    reached = here.address() if host in EVERYWHERE else host
+    with targets_told(config, reached) as found:
         port = here.hub.serve(host, config.metrics.port, found)
-        say(f"metrics at http://{host}:{port}/metrics")
+        say(f"metrics at http://{in_url(reached)}:{port}/metrics")
         try:
             yield
         except BaseException as error:
             began = RunFolder(config.folder).config.exists()
             if began or not isinstance(error, UserError):  # a start that is refused leaves nothing
-                here.hub.finish(outcome_of(error), linger_s)
+                here.hub.finish(outcome_of(error), linger_s(config, error))
             raise
-        here.hub.finish("completed", linger_s)
+        here.hub.finish("completed", config.metrics.linger_s)
+
+
+def linger_s(config: Config, error: BaseException) -> float:
+    """Longest wait for a scrape of a run that an error ends; one that is told to stop keeps to `run.drain_s` in all."""
+    if not isinstance(error, Interrupted):
+        return config.metrics.linger_s
+    left = 0.0 if error.at_once else error.since + config.run.drain_s - time.monotonic()
+    return max(0.0, min(config.metrics.linger_s, left))
 
 
 def outcome_of(error: BaseException) -> str:

@@ -23,13 +23,14 @@ from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.worker import LearnerWorker
 from advdmd_ray.metrics.hub import MetricsHub
+from advdmd_ray.runs.addresses import own_address
 from advdmd_ray.runs.export import export
 from advdmd_ray.runs.finish import Judged, Phases, judged_run, report_run
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
 from advdmd_ray.runs.sinks import following
-from advdmd_ray.runs.targets import identity_of, own_address
+from advdmd_ray.runs.targets import identity_of
 from advdmd_ray.runs.verdict import draw_here, threads
 from advdmd_ray.runtime.counting import judge_progress, samples_progress, texts_progress
 from advdmd_ray.runtime.failure import worker_failed

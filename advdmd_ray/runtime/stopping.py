@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -40,6 +41,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._since = 0.0
 
     def asked(self) -> bool:
         """Whether one has."""
@@ -62,13 +64,13 @@ class StopRequest:
         def hear(number: int, _: FrameType | None) -> None:
             nonlocal told
             if self._number is None:
-                self._number = number
+                self._number, self._since = number, time.monotonic()
                 first.put(number)
                 return
             first_name = name_of(self._number)
             how = f", {bound_s:g} s after" if late else f" by {name_of(number)}, a second signal after"
             told = True
-            raise Interrupted(number, f"stopped at once{how} {first_name}")
+            raise Interrupted(number, f"stopped at once{how} {first_name}", since=self._since, at_once=True)
 
         def watch() -> None:
             nonlocal late
@@ -97,7 +99,7 @@ class StopRequest:
                 first.put(None)
                 watcher.join()
         if self._number is not None:
-            raise Interrupted(self._number, f"stopped by {name_of(self._number)}")
+            raise Interrupted(self._number, f"stopped by {name_of(self._number)}", since=self._since)
 
 
 def name_of(number: int) -> str:

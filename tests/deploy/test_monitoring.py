@@ -170,7 +170,7 @@ def test_prometheus_finds_the_runs_that_are_told_of_its_folder_and_lets_them_say
     folder = pattern.rpartition("/")[0]
     assert f"metrics.targets=deploy/{folder}" in (DEPLOY / "README.md").read_text()
     run = {"run": {"output": str(tmp_path)}, "metrics": {"targets": str(tmp_path / folder)}}
-    with targets_told(Config.model_validate(run), str) as write:
+    with targets_told(Config.model_validate(run), "127.0.0.1") as write:
         write(9464)
         assert len([*tmp_path.glob(pattern)]) == 1
     assert jobs["advdmd"]["honor_labels"], "or a run's own label becomes exported_run"

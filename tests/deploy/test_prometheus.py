@@ -121,7 +121,7 @@ def test_every_query_of_the_dashboard_finds_the_run_that_is_chosen_and_no_other(
     config = Config.model_validate(
         {"run": {"name": "demo", "output": str(tmp_path)}, "metrics": {"targets": str(tmp_path / "targets")}}
     )
-    with targets_told(config, str) as tell, MetricsHub(identity=identity_of(config)) as hub:
+    with targets_told(config, "127.0.0.1") as tell, MetricsHub(identity=identity_of(config)) as hub:
         hub.record(every_series())
         tell(hub.serve())
         with started(tmp_path) as server:

@@ -1,8 +1,9 @@
 """/metrics: every series says whose it is, what has not happened is 0, and the end of a run waits to be read."""
 
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,12 +18,14 @@ from advdmd_ray.metrics.series import Sample
 from ports import free_port
 
 IDENTITY = Identity("first", "0.1.0", "unknown", "0123456789ab", 'a "quoted" \\ folder')
-LONG_S = 30.0
+LONG_S = 60.0
+PROMETHEUS = {"X-Prometheus-Scrape-Timeout-Seconds": "10"}
 Scraped = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scrape(port: int, query: str = "") -> Scraped:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics{query}", timeout=5) as answer:
+def scrape(port: int, query: str = "", headers: Mapping[str, str] = PROMETHEUS) -> Scraped:
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/metrics{query}", headers=dict(headers))
+    with urllib.request.urlopen(asked, timeout=LONG_S) as answer:  # noqa: S310 - it is http
         families = [*text_string_to_metric_families(answer.read().decode())]
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -92,11 +95,10 @@ def test_the_end_waits_for_the_next_scrape_and_no_longer(beside: Executor) -> No
 
 
 @pytest.mark.parametrize("scraped", [False, True])
-def test_the_end_waits_at_most_so_long_and_not_at_all_if_nobody_has_ever_scraped(scraped: bool) -> None:
+def test_the_end_waits_at_most_so_long_and_not_at_all_if_only_a_health_check_has_looked(scraped: bool) -> None:
     with MetricsHub(identity=IDENTITY) as hub:
         port = hub.serve()
-        if scraped:
-            scrape(port)
+        scrape(port, headers=PROMETHEUS if scraped else {})
         began = time.monotonic()
         hub.finish("failed", 0.2 if scraped else LONG_S)
         spent = time.monotonic() - began
@@ -104,24 +106,50 @@ def test_the_end_waits_at_most_so_long_and_not_at_all_if_nobody_has_ever_scraped
     assert (spent >= 0.2) == scraped
 
 
-def test_a_scrape_that_had_begun_before_the_end_does_not_count_as_one_that_saw_it(beside: Executor) -> None:
-    scrapes = Scrapes(lambda *_: [b"text"])
-    begun(scrapes).close()
-    before = begun(scrapes)
-    over = beside.submit(scrapes.await_next, LONG_S)
-    time.sleep(0.05)
+class Waited(threading.Condition):
+    """Says that somebody waits, who lets go of it only then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        self.begun.set()
+        return super().wait_for(predicate, timeout)
+
+
+@pytest.mark.parametrize("headers", [PROMETHEUS, {}])
+def test_only_a_scrape_that_prometheus_begins_after_the_end_counts_as_one_that_saw_it(
+    beside: Executor, headers: Mapping[str, str]
+) -> None:
+    scrapes = Scrapes(lambda *_: Answer())
+    scrapes._changed = waited = Waited()
+    request(scrapes).close()
+    before = request(scrapes)
+    over = beside.submit(scrapes.await_next, LONG_S if headers else 0.1)
+    assert waited.begun.wait(LONG_S)
     before.close()
-    after = begun(scrapes)
+    after = request(scrapes, headers)
     assert [*after] == [b"text"]
-    time.sleep(0.02)
     assert not over.done(), "one had begun before, the other is not sent yet"
     after.close()
-    assert over.result(LONG_S / 2)
+    assert over.result(LONG_S / 2) == bool(headers)
 
 
-def begun(scrapes: Scrapes) -> Any:
-    """A scrape that the server has not sent yet."""
-    return scrapes({}, lambda *_: lambda _: None)
+class Answer(list[bytes]):
+    """What the server sends, and then closes."""
+
+    def __init__(self) -> None:
+        super().__init__([b"text"])
+
+    def close(self) -> None:
+        self.clear()
+
+
+def request(scrapes: Scrapes, headers: Mapping[str, str] = PROMETHEUS) -> Any:
+    """An answer that the server has not sent yet."""
+    names = {f"HTTP_{name.upper().replace('-', '_')}": text for name, text in headers.items()}
+    return scrapes(names, lambda *_: lambda _: None)
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ Prometheus hears of it, and finds the run as long as it goes on.
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,7 +114,7 @@ class FakeHub:
         self.ends: list[tuple[str, float]] = []
 
     def serve(self, host: str, port: int, found: Callable[[int], None]) -> int:
-        assert (host, port) == ("0.0.0.0", 0)  # noqa: S104 - every interface
+        assert port == 0
         found(4321)
         return 4321
 
@@ -122,13 +124,18 @@ class FakeHub:
 
 
 class ServedPlace:
-    """A node with a hub."""
+    """A node with a hub, which is asked for its address only where /metrics has none of its own."""
 
-    def __init__(self, hub: FakeHub) -> None:
-        self.hub = hub
+    def __init__(self, hub: FakeHub, address: str | None = "10.0.0.7") -> None:
+        self.hub, self._address = hub, address
 
     def address(self) -> str:
-        return "10.0.0.7"
+        assert self._address is not None, "/metrics listens on one address, which is the one to scrape"
+        return self._address
+
+
+def place(hub: FakeHub, address: str | None = "10.0.0.7") -> Any:
+    return ServedPlace(hub, address)
 
 
 def ended_by(error: BaseException | None) -> None:
@@ -156,7 +163,7 @@ def test_a_run_is_found_while_it_goes_on_and_its_outcome_is_told_before_it_is_fo
     hub = FakeHub(target)
     config.folder.mkdir()
     RunFolder(config.folder).config.touch()
-    with suppress(type(error or RuntimeError())), launch.served(config, ServedPlace(hub)):  # type: ignore[arg-type]
+    with suppress(type(error or RuntimeError())), launch.served(config, place(hub)):
         assert json.loads(target.read_text()) == [{"targets": ["10.0.0.7:4321"], "labels": {"run": "one"}}]
         ended_by(error)
     assert hub.ends == [(outcome, 3.0)]
@@ -167,7 +174,46 @@ def test_a_start_that_is_refused_leaves_nothing_not_even_how_it_ended(tmp_path: 
     metrics = {"host": "0.0.0.0", "port": 0}  # noqa: S104 - every interface
     config = Config.model_validate({"run": {"name": "one", "output": str(tmp_path)}, "metrics": metrics})
     hub = FakeHub(config.folder / "targets.json")
-    with pytest.raises(UserError), launch.served(config, ServedPlace(hub)):  # type: ignore[arg-type]
+    with pytest.raises(UserError), launch.served(config, place(hub)):
         ended_by(UserError("the cluster has no room"))
     assert hub.ends == []
     assert [*config.folder.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "expected"),
+    [
+        ("0.0.0.0", "10.0.0.7", "10.0.0.7:4321"),  # noqa: S104 - every interface
+        ("::", "fd00::7", "[fd00::7]:4321"),
+        ("::1", None, "[::1]:4321"),
+        ("10.1.2.3", None, "10.1.2.3:4321"),
+    ],
+)
+def test_user_and_prometheus_are_told_an_address_that_can_be_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str, address: str | None, expected: str
+) -> None:
+    config = Config.model_validate(
+        {"run": {"name": "one", "output": str(tmp_path)}, "metrics": {"host": host, "port": 0}}
+    )
+    target = config.folder / "targets.json"
+    with caplog.at_level(logging.INFO), launch.served(config, place(FakeHub(target), address)):
+        assert json.loads(target.read_text())[0]["targets"] == [expected]
+    assert f"metrics at http://{expected}/metrics" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "least", "most"),
+    [
+        (Interrupted(15, "just now"), 15.0, 15.0),
+        (Interrupted(15, "its cycle took 110 of 120 s", since=-110.0), 9.0, 10.0),
+        (Interrupted(15, "after all of them", since=-121.0), 0.0, 0.0),
+        (Interrupted(2, "twice", at_once=True), 0.0, 0.0),
+        (WorkerLostError("a rank died"), 15.0, 15.0),
+    ],
+)
+def test_a_run_that_is_told_to_stop_keeps_to_its_bound_with_all_that_it_waits_for(
+    error: BaseException, least: float, most: float
+) -> None:
+    if isinstance(error, Interrupted) and error.since < 0:
+        error.since += time.monotonic()
+    assert least <= launch.linger_s(Config(), error) <= most

@@ -62,6 +62,14 @@ def test_the_first_signal_is_a_request_that_is_answered_at_the_end(
     assert capfd.readouterr().err == f"{name}: stopping within 60 s; a second signal stops at once\n"
 
 
+def test_a_stop_says_since_when_it_was_asked_for() -> None:
+    began = time.monotonic()
+    with pytest.raises(Interrupted) as stopped, awaited():
+        send(signal.SIGTERM, then_s=0.1)
+    assert began <= stopped.value.since < time.monotonic() - 0.1
+    assert not stopped.value.at_once
+
+
 def test_without_a_signal_nothing_is_asked_and_nobody_waits() -> None:
     stop, before = StopRequest(), threading.active_count()
     with stop.awaited(LONG_S):
@@ -81,6 +89,7 @@ def test_a_second_signal_stops_at_once_whichever_it_is(first: int, second: int, 
     with pytest.raises(Interrupted, match=f"^{line}$") as stopped, awaited():
         send(first, second, then_s=LONG_S)
     assert stopped.value.number == second
+    assert stopped.value.at_once
 
 
 @pytest.mark.parametrize("bound_s", [0.0, 0.2])
