@@ -16,7 +16,7 @@ from advdmd_ray.models.families.registry import (
     noise_terminal,
     scheduler_fault,
 )
-from advdmd_ray.models.headers import check_safetensors, read_json, weight_files
+from advdmd_ray.models.headers import check_safetensors, read_json, weight_files, weight_variant
 from advdmd_ray.models.location import resolve_model_path
 from advdmd_ray.models.sampling_settings import MAX_PIXELS, SamplingSettings, read_sampling
 
@@ -56,6 +56,7 @@ class ComponentInfo:
         weight_files: Its safetensors files.
         parameters: Number of weights; 0 for tokenizers and schedulers.
         size_bytes: Bytes of its weight files.
+        variant: What diffusers calls so, such as `fp16`; None: the files have none in their names.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ComponentInfo:
     weight_files: tuple[Path, ...]
     parameters: int
     size_bytes: int
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,11 @@ class PipelineInfo:
     sampling: SamplingSettings | None
 
     @property
+    def variant(self) -> str | None:
+        """That of the components' weights which have one; `from_pretrained` must be given it."""
+        return next((part.variant for part in self.components if part.variant is not None), None)
+
+    @property
     def pixels(self) -> tuple[int, int]:
         """Height and width of an image."""
         return self.latent.height * self.pixels_per_latent, self.latent.width * self.pixels_per_latent
@@ -108,7 +115,8 @@ class PipelineInfo:
     def files(self, name: str) -> tuple[Path, ...]:
         """What a component's work hangs on: its configurations, vocabularies and weights, in a fixed order."""
         part = self.component(name)
-        described = (file for file in (self.folder / name).iterdir() if file.suffix in _DESCRIPTIONS)
+        inside = (self.folder / name).iterdir()  # a Mac keeps files of its own there, with a dot before the name
+        described = (file for file in inside if file.suffix in _DESCRIPTIONS and not file.name.startswith("."))
         return (*sorted(described), *part.weight_files)
 
     def component(self, name: str) -> ComponentInfo:
@@ -148,6 +156,11 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
         if name not in entries:
             raise UserError(f"{folder / 'model_index.json'}: names no {name}; save the whole pipeline again")
     components = tuple(_inspect_component(folder, name, entry) for name, entry in entries.items())
+    variants = {part.variant for part in components} - {None}
+    if len(variants) > 1:
+        raise UserError(
+            f"{folder}: has weights in the variants {', '.join(sorted(map(str, variants)))}; keep one of them"
+        )
     sampling = read_sampling(folder)
     if pixels is None and sampling is not None:
         pixels = sampling.pixels
@@ -257,4 +270,5 @@ def _inspect_component(folder: Path, name: str, entry: list[Any]) -> ComponentIn
     read_json(home / "config.json")
     files = weight_files(home)
     parameters = sum(check_safetensors(file) for file in files)
-    return ComponentInfo(name, library, class_name, files, parameters, sum(file.stat().st_size for file in files))
+    size = sum(file.stat().st_size for file in files)
+    return ComponentInfo(name, library, class_name, files, parameters, size, weight_variant(home))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import reprlib
 import struct
 from pathlib import Path
@@ -15,6 +16,11 @@ NUMBER_BYTES |= {"I64": 8, "U64": 8, "F64": 8, "C64": 8}
 """Bytes of a number, of the kinds that the format has and that stand for themselves."""
 QUANTISED = frozenset({"U8", "I8", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
 """Kinds of numbers that stand for others by scales elsewhere in the file, or in none."""
+WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
+_WEIGHTS = re.compile(
+    rf"(?:{'|'.join(WEIGHT_STEMS)})\.(?:safetensors\.index\.(?:(?P<index>[^.]+)\.)?json|(?:(?P<file>[^.-]+)\.)?safetensors)"
+)
+"""A file of all weights, or the index of their shards, of a variant or without."""
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
 
@@ -50,11 +56,16 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def weight_files(home: Path) -> tuple[Path, ...]:
     """Find the safetensors files of a model folder: one file, or the shards that its index names.
 
+    Those of a variant, such as `model.fp16.safetensors`, are found where none are without.
+
     Raises:
-        UserError: There are none, the weights are pickled, or the index names no shards.
+        UserError: There are none, or of several variants, the weights are pickled, or the index names no shards.
     """
-    for stem in ("diffusion_pytorch_model", "model"):
-        index = home / f"{stem}.safetensors.index.json"
+    variant = weight_variant(home)
+    for stem in WEIGHT_STEMS:
+        index = home / (
+            f"{stem}.safetensors.index.json" if variant is None else f"{stem}.safetensors.index.{variant}.json"
+        )
         if index.is_file():
             mapping = read_json(index).get("weight_map")
             if not isinstance(mapping, dict) or not mapping:
@@ -63,12 +74,47 @@ def weight_files(home: Path) -> tuple[Path, ...]:
             if stray := [name for name in named if Path(name).name != name]:
                 raise UserError(f"{index}: names {min(stray)!r}, which is no file beside it; copy it again")
             return tuple(home / shard for shard in sorted(named))
-        if (home / f"{stem}.safetensors").is_file():
-            return (home / f"{stem}.safetensors",)
+        file = home / (f"{stem}.safetensors" if variant is None else f"{stem}.{variant}.safetensors")
+        if file.is_file():
+            return (file,)
     other = [file.name for file in sorted(home.iterdir()) if file.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
     if other:
         raise UserError(f"{home / other[0]}: pickled weights are not read; save the pipeline with safetensors")
     raise UserError(f"{home}: holds no safetensors weights; copy the folder again")
+
+
+def weight_variant(home: Path) -> str | None:
+    """What diffusers calls `variant` of a model folder's weights; None if they are there without one, or not at all.
+
+    Raises:
+        UserError: There are several, and none without.
+    """
+    found = [match for file in home.iterdir() if file.is_file() and (match := _WEIGHTS.fullmatch(file.name))]
+    variants = {match["index"] or match["file"] for match in found}
+    if not variants or None in variants:
+        return None
+    if len(variants) > 1:
+        raise UserError(
+            f"{home}: holds weights in the variants {', '.join(sorted(variants))} and none without; keep one of them"
+        )
+    return variants.pop()
+
+
+def plain_weight_names(home: Path) -> None:
+    """Rename the weights of a variant as those without one are called, so that they load unasked."""
+    variant = weight_variant(home)
+    if variant is None:
+        return
+    names = {file.name: file.name.replace(f".{variant}", "", 1) for file in weight_files(home)}
+    for old, new in names.items():
+        (home / old).rename(home / new)
+    for stem in WEIGHT_STEMS:
+        index = home / f"{stem}.safetensors.index.{variant}.json"
+        if index.is_file():
+            content = read_json(index)
+            content["weight_map"] = {key: names[shard] for key, shard in content["weight_map"].items()}
+            (home / f"{stem}.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            index.unlink()
 
 
 def check_safetensors(file: Path) -> int:

@@ -16,6 +16,7 @@ from advdmd_ray.models.diffusers_classes import pipeline_class, transformer_clas
 from advdmd_ray.models.families import adapter, adapter_of
 from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
+from advdmd_ray.models.headers import plain_weight_names
 from advdmd_ray.models.lora import adapter_weights
 from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.models.soundness import check_loaded, loading
@@ -81,6 +82,7 @@ def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: P
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
+            variant=info.variant,
             **dict.fromkeys([*info.dropped, *sorted(left_out)]),
         )
     pipeline.set_progress_bar_config(disable=True)
@@ -105,7 +107,11 @@ def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> An
     kind = transformer_class(info.family)
     with quiet(), loading(info.folder / "transformer"):
         transformer = kind.from_pretrained(
-            str(info.folder / "transformer"), dtype=dtype, local_files_only=True, use_safetensors=True
+            str(info.folder / "transformer"),
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=info.component("transformer").variant,
         )
     check_loaded(info, info.component("transformer"), transformer)
     return transformer.eval().requires_grad_(False)
@@ -217,7 +223,7 @@ def export_student(
     with drafted_folder(folder) as draft:
         for component in info.components:
             if component.name not in {"transformer", "scheduler"}:
-                shutil.copytree(info.folder / component.name, draft / component.name)
+                plain_weight_names(Path(shutil.copytree(info.folder / component.name, draft / component.name)))
         with quiet():
             transformer.save_pretrained(str(draft / "transformer"), safe_serialization=True)
             FlowMatchEulerDiscreteScheduler(

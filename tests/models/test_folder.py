@@ -121,6 +121,41 @@ def test_every_shard_of_an_index_is_checked(folder: Path) -> None:
     assert refused(folder, "missing").startswith(str(second))
 
 
+def renamed_variant(folder: Path, variant: str) -> list[Path]:
+    """The weights of all components, renamed as those of a variant are called."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return [file.rename(file.with_name(file.name.replace(".safetensors", f".{variant}.safetensors"))) for file in files]
+
+
+def test_weights_of_a_variant_alone_are_found_and_those_without_come_first(folder: Path) -> None:
+    plain = inspect_pipeline(folder)
+    files = renamed_variant(folder, "fp16")
+    info = inspect_pipeline(folder)
+    assert (plain.variant, info.variant) == (None, "fp16")
+    assert sorted(file for part in info.components for file in part.weight_files) == files
+    assert [part.parameters for part in info.components] == [part.parameters for part in plain.components]
+    shutil.copy(folder / "vae" / "diffusion_pytorch_model.fp16.safetensors", folder / "vae" / Path(WEIGHTS).name)
+    assert inspect_pipeline(folder).component("vae").variant is None
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    assert refused(folder, "damaged").startswith(str(files[0]))
+
+
+def test_several_variants_are_refused_as_nobody_knows_which_is_meant(folder: Path) -> None:
+    renamed_variant(folder, "fp16")
+    vae = folder / "vae" / "diffusion_pytorch_model.fp16.safetensors"
+    shutil.copy(vae, vae.with_name("diffusion_pytorch_model.ema.safetensors"))
+    refused(folder, "in the variants ema, fp16 and none without; keep one")
+    vae.unlink()
+    refused(folder, "has weights in the variants ema, fp16; keep one")
+
+
+def test_files_that_a_mac_left_beside_a_model_are_no_part_of_it(folder: Path) -> None:
+    before = inspect_pipeline(folder).files("vae")
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        (folder / "vae" / f"._{name}").write_bytes(b"\0\5\x16\7")
+    assert inspect_pipeline(folder).files("vae") == before
+
+
 def test_the_sampling_file_is_part_of_what_is_known_of_a_folder(folder: Path) -> None:
     assert inspect_pipeline(folder).sampling is None
     write_sampling(folder, SamplingSettings(3))

@@ -1,5 +1,6 @@
 """Loading pipelines and exporting students."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
+from safetensors import safe_open
 
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
@@ -142,6 +144,27 @@ def test_an_exported_student_is_itself_a_whole_pipeline(
     assert load_pipeline(tmp_path / "student").scheduler.config.stochastic_sampling is True
     assert "`flow_sde`" in (tmp_path / "student" / "README.md").read_text()
     assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
+
+
+def test_a_teacher_of_one_variant_loads_and_its_student_needs_none(
+    tiny_folder: Path, tiny: StableDiffusion3Pipeline, tmp_path: Path
+) -> None:
+    teacher = Path(shutil.copytree(tiny_folder, tmp_path / "teacher"))
+    for file in teacher.rglob("*.safetensors"):
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    home = teacher / "text_encoder"  # in shards, as transformers writes them
+    shard, index = "model.fp16-00001-of-00001.safetensors", home / "model.safetensors.index.fp16.json"
+    (home / "model.fp16.safetensors").rename(home / shard)
+    with safe_open(str(home / shard), "pt") as opened:
+        weights = dict.fromkeys(opened.keys(), shard)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+    loaded = load_pipeline(teacher)
+    for name in ("transformer", "text_encoder", "vae"):
+        own, copy = tiny.components[name].state_dict(), loaded.components[name].state_dict()
+        assert all(torch.equal(own[key], copy[key]) for key in own)
+    export(teacher, student_state(tiny), tmp_path / "student", "ode")
+    assert not list((tmp_path / "student").rglob("*fp16*"))
+    StableDiffusion3Pipeline.from_pretrained(tmp_path / "student", text_encoder_3=None, tokenizer_3=None)
 
 
 def test_an_exported_student_says_the_length_of_its_text_slot(
