@@ -23,8 +23,10 @@ from advdmd_ray.cli.arguments import (
     write_out,
 )
 from advdmd_ray.config import Config, read_config
+from advdmd_ray.console import warn
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import disk_told
+from advdmd_ray.reading import shown
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.outputs import check_file, check_writable
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from advdmd_ray.runs.judgement import Drawn, Piece
 
 SEVERAL = 2
+NAMED = 5
+"""Files that a message names."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -164,6 +168,9 @@ def _suite(args: argparse.Namespace) -> int:
     from advdmd_ray.runtime.suite import SuiteSettings, default_gpus, draw_suite
 
     suite = GenEval(Path(args.metadata), args.images) if args.suite == "geneval" else DpgBench(Path(args.prompts))
+    if suite.left_out:
+        said, more = ", ".join(map(shown, suite.left_out[:NAMED])), ", ..." if len(suite.left_out) > NAMED else ""
+        warn(f"{args.prompts}: left out {len(suite.left_out)} that are no prompts: {said}{more}")
     height, width = args.size or (None, None)
     if args.suite == "dpg" and height != width:
         raise UserError(f"--size {height}x{width}: DPG-Bench's scorer cuts squares out of a grid; give a square")

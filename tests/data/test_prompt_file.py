@@ -29,7 +29,12 @@ def test_prompts_keep_their_order_and_comments_are_left_out(tmp_path: Path) -> N
         (b"one\ntw\x00o\n", 2, "control character"),
         (b"a\tb\n", 1, "control character"),
         (b"one\ntwo\n" + b"x" * 1001 + b"\n", 3, "1001 characters"),
-        (b"one\n\xff\xfe\n", 2, "UTF-8"),
+        (b"one\n\xff\xfe\n", 2, "is not UTF-8"),
+        ("one\nun caf\xe9\n".encode("latin-1"), 2, "is not UTF-8"),
+        ("one\ntwo\n".encode("utf-16-le"), 1, "as UTF-16 without a mark does"),
+        ("\ufeffone\ntwo\n".encode("utf-16-le") + b"x", 3, "is not UTF-16-LE"),
+        ("one\n\u200b\ntwo".encode(), 2, "empty"),
+        (b"one\x85\n", 1, "UTF-8"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, content: bytes, line: int, fault: str) -> None:
@@ -38,6 +43,13 @@ def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, content: b
         load_prompts(file)
     assert str(caught.value).startswith(f"{file}, line {line}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+def test_the_mark_at_its_beginning_says_how_a_file_is_written(tmp_path: Path, coding: str) -> None:
+    mark = "\ufeff" if coding == "utf-16-be" else ""
+    file = write(tmp_path, f"{mark}a caf\xe9\r\none\u2028line\n  \n".encode(coding))
+    assert load_prompts(file) == ("a caf\xe9", "one\u2028line")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"# only a comment\n"])

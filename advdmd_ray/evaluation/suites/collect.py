@@ -1,6 +1,8 @@
 """The official scorers' results as one table: per skill and overall, with bootstrap intervals over prompts."""
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from advdmd_ray.errors import UserError
+from advdmd_ray.reading import NotTextError, decoded, text_lines
 
 RESAMPLES = 2000
 LEVEL = 0.95
 SEED = 0
+MEAN_TOLERANCE = 1e-3
+"""What DPG-Bench's own mean may be off that of the prompts in its file, for rounding."""
+_SCORES = re.compile(r"(?:, [-+.\deE]+)+$")
+"""What follows the path of an image in its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +48,13 @@ def collect(file: Path) -> tuple[SkillScore, ...]:
         UserError: the file cannot be read or is neither.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"--collect {file}: cannot be read ({reason}); give what an official scorer wrote") from None
+        text = decoded(file.read_bytes())
+    except NotTextError as error:
+        raise UserError(f"--collect {file}: {error}") from None
+    except OSError as error:
+        raise UserError(
+            f"--collect {file}: cannot be read ({error.strerror}); give what an official scorer wrote"
+        ) from None
     if text.lstrip().startswith("{"):
         return _geneval(file, text)
     if "DPG-Bench score:" in text:
@@ -57,21 +67,45 @@ def collect(file: Path) -> tuple[SkillScore, ...]:
 def _geneval(file: Path, text: str) -> tuple[SkillScore, ...]:
     """A skill's score is its share of correct images; overall is the mean over skills, as GenEval's summary has it."""
     skills: dict[str, dict[str, list[float]]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            prompt = entry.get("metadata", entry["prompt"])
-            skills.setdefault(entry["tag"], {}).setdefault(str(prompt), []).append(float(entry["correct"]))
-        except (ValueError, KeyError, TypeError, AttributeError):
+    scored: dict[str, int] = {}
+    for number, line in enumerate(text_lines(text), start=1):
+        if not line.strip():
+            continue
+        entry = _entry(line)
+        if entry is None:
             raise UserError(
                 f"--collect {file}, line {number}: is no result of GenEval's evaluate_images.py; give the file it wrote"
-            ) from None
+            )
+        tag, prompt, correct, image = entry
+        if image is not None and scored.setdefault(image, number) != number:
+            raise UserError(
+                f"--collect {file}, line {number}: the image {image!r} has a score in line {scored[image]} already; "
+                "give the file of one scoring"
+            )
+        skills.setdefault(tag, {}).setdefault(prompt, []).append(correct)
     totals = {skill: _totals(list(prompts.values())) for skill, prompts in skills.items()}
     lines = [
         _scored(skill, lambda drawn, own=own: float(own[drawn, 0].sum() / own[drawn, 1].sum()), len(own))
         for skill, own in totals.items()
     ]
     return (*lines, _overall(totals))
+
+
+def _entry(line: str) -> tuple[str, str, float, str | None] | None:
+    """Skill, prompt, whether it is correct, and image of a line of results; None if it is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    tag, correct, image = entry.get("tag"), entry.get("correct"), entry.get("filename")
+    prompt = entry.get("metadata", entry.get("prompt"))
+    if not isinstance(tag, str) or not isinstance(image, str | None) or not isinstance(entry.get("prompt"), str):
+        return None
+    if prompt is None or not isinstance(correct, int | float) or correct not in (0, 1):
+        return None
+    return tag, str(prompt), float(correct), image
 
 
 def _totals(prompts: Sequence[Sequence[float]]) -> np.ndarray:
@@ -115,9 +149,11 @@ def _dpg(file: Path, text: str) -> tuple[SkillScore, ...]:
     """Overall is the mean over prompts; of the broad categories the scorer gives means alone."""
     prompts: dict[str, float] = {}
     broad: list[SkillScore] = []
-    section = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.endswith("category scores:"):
+    section, said = "", None
+    for number, line in enumerate(text_lines(text), start=1):
+        if line.startswith("DPG-Bench score:"):
+            said = number, _number(file, number, line.partition(":")[2]) / 100
+        elif line.endswith("category scores:"):
             section = line[:2]
         elif line.startswith("\t") and section == "L1":
             name, _, value = line.strip().rpartition(":")
@@ -125,19 +161,34 @@ def _dpg(file: Path, text: str) -> tuple[SkillScore, ...]:
         elif line.startswith("Model:"):
             section = "summary"
         elif not section and line.strip():
-            path, *scores = line.split(", ")
-            prompts[path] = _number(file, number, scores[-1] if scores else "")
+            # Scores follow the path of the image, which may hold commas too; the last is their mean.
+            score = _number(file, number, line.rpartition(", ")[2])
+            scores = _SCORES.search(line)
+            path = line if scores is None else line[: scores.start()]
+            if path in prompts:
+                raise UserError(
+                    f"--collect {file}, line {number}: {path!r} has a score already; give one scoring's file"
+                )
+            prompts[path] = score
     if not prompts:
         raise UserError(f"--collect {file}: has no score of a prompt; give the file that the scorer wrote, whole")
     values = np.array(list(prompts.values()))
+    if said is not None and abs(values.mean() - said[1]) > MEAN_TOLERANCE:
+        raise UserError(
+            f"--collect {file}, line {said[0]}: says {said[1]:.2%}, and the mean of its {len(values)} prompts is "
+            f"{values.mean():.2%}; give the file that the scorer wrote, whole"
+        )
     return (*broad, _scored("overall", lambda drawn: float(values[drawn].mean()), len(values)))
 
 
 def _number(file: Path, line: int, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise UserError(f"--collect {file}, line {line}: expected a number, got {text!r}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"--collect {file}, line {line}: expected a number, got {text.strip()!r}")
+    return number
 
 
 def table(results: Mapping[str, Sequence[SkillScore]]) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import write_atomically
+from advdmd_ray.reading import NotTextError, decoded, foreign_part, is_blank, text_fault, text_lines
 
 SuiteName = Literal["geneval", "dpg"]
 GRID_SIDE = 2
@@ -48,11 +49,13 @@ class Suite(Protocol):
         name: Of the benchmark.
         prompts: In its order.
         images: Images of a prompt.
+        left_out: Files beside the prompts that are none.
     """
 
     name: SuiteName
     prompts: tuple[SuitePrompt, ...]
     images: int
+    left_out: tuple[str, ...]
 
     def done(self, out: Path, prompt: SuitePrompt) -> bool:
         """Whether all of a prompt's files are there."""
@@ -75,19 +78,25 @@ class GenEval:
     """
 
     name: SuiteName = "geneval"
+    left_out = ()
 
     def __init__(self, metadata: Path, images: int) -> None:
+        lines = text_lines(_text(metadata, "--metadata"))
+        while lines and not lines[-1].strip():
+            lines.pop()
         prompts = []
-        for index, line in enumerate(_text(metadata, "--metadata").splitlines()):
+        for index, line in enumerate(lines):
+            place = f"--metadata {metadata}, line {index + 1}"
             try:
                 text = json.loads(line)["prompt"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 text = None
-            if not isinstance(text, str) or not text.strip():
+            if not isinstance(text, str) or is_blank(text):
                 raise UserError(
-                    f"--metadata {metadata}, line {index + 1}: expected GenEval's JSON object with a prompt; give its "
-                    "evaluation_metadata.jsonl"
+                    f"{place}: expected GenEval's JSON object with a prompt; give its evaluation_metadata.jsonl"
                 )
+            if (fault := text_fault(text)) is not None:
+                raise UserError(f"{place}: the prompt {fault}; correct it")
             prompts.append(SuitePrompt(index, f"{index:05d}", text, line))
         if not prompts:
             raise UserError(f"--metadata {metadata}: has no line; give GenEval's evaluation_metadata.jsonl")
@@ -123,15 +132,20 @@ class DpgBench:
     images = GRID_SIDE * GRID_SIDE
 
     def __init__(self, prompts: Path) -> None:
-        files = sorted(prompts.glob("*.txt")) if prompts.is_dir() else []
+        inside = sorted(prompts.iterdir()) if prompts.is_dir() else []
+        files = [file for file in inside if file.suffix.lower() == ".txt" and foreign_part(file.name) is None]
+        self.left_out = tuple(file.name for file in inside if file not in files)
         if not files:
             raise UserError(f"--prompts {prompts}: holds no .txt file; give DPG-Bench's folder of prompts")
-        texts = [" ".join(_text(file, "--prompts").split()) for file in files]
-        for file, text in zip(files, texts, strict=True):
-            if not text:
-                raise UserError(f"--prompts {prompts}: {file.name} is empty; give DPG-Bench's folder of prompts")
-        named = enumerate(zip(files, texts, strict=True))
-        self.prompts = tuple(SuitePrompt(index, file.stem, text) for index, (file, text) in named)
+        made: dict[str, SuitePrompt] = {}
+        for index, file in enumerate(files):
+            text = " ".join(_text(file, "--prompts").split())
+            if (fault := text_fault(text)) is not None:
+                raise UserError(f"--prompts {prompts}: {file.name} {fault}; give DPG-Bench's folder of prompts")
+            if file.stem in made:
+                raise UserError(f"--prompts {prompts}: {file.name} names a prompt that is there already; rename it")
+            made[file.stem] = SuitePrompt(index, file.stem, text)
+        self.prompts = tuple(made.values())
 
     def done(self, out: Path, prompt: SuitePrompt) -> bool:
         """See `Suite`."""
@@ -188,10 +202,11 @@ def _settings_file(out: Path) -> Path:
 
 def _text(file: Path, option: str) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"{option} {file}: cannot be read ({reason}); give a UTF-8 text file") from None
+        return decoded(file.read_bytes())
+    except NotTextError as error:
+        raise UserError(f"{option} {file}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{option} {file}: cannot be read ({error.strerror}); give a UTF-8 text file") from None
 
 
 def _write_png(out: Path, file: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:

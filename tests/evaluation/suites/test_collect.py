@@ -22,6 +22,8 @@ Save results to: results.txt
 DPG-Bench score: 50.0
 """
 
+LINE = '{"tag": "colors", "prompt": "a fox", "correct": true, "filename": "a.png"}'
+
 
 def _geneval(file: Path, shares: dict[str, list[list[bool]]]) -> Path:
     lines = [
@@ -108,12 +110,42 @@ def test_dpg_is_the_mean_over_prompts_and_the_scorers_own_categories(tmp_path: P
         ('{"tag": "colors"}', "line 1: is no result"),
         (DPG.replace("0.75", "many"), "line 1: expected a number, got 'many'"),
         (DPG.replace("out/0.png, 1.0, 0.5, 0.75\nout/1.png, 0.25, 0.25, 0.25\n", ""), "no score of a prompt"),
+        (DPG.replace("0.75", "nan"), "line 1: expected a number, got 'nan'"),
+        (
+            DPG.replace("out/1.png, 0.25, 0.25, 0.25\n", ""),
+            r"line 10: says 50\.00%, and the mean of its 1 prompts is 75",
+        ),
+        (DPG.replace("out/1", "out/0"), "line 2: 'out/0.png' has a score already"),
+        (f"{LINE}\n{LINE.replace('true', 'false')}", "line 2: the image 'a.png' has a score in line 1 already"),
+        (LINE.replace('"a fox"', "null"), "line 1: is no result"),
+        (LINE.replace("true", '"nan"'), "line 1: is no result"),
+        (LINE.replace("true", "NaN"), "line 1: is no result"),
+        (LINE.replace('"colors"', "null"), "line 1: is no result"),
+        (f"{LINE}\n{LINE[:30]}", "line 2: is no result"),
     ],
 )
 def test_what_is_no_result_file_is_refused_with_its_place(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "r").write_text(content)
     with pytest.raises(UserError, match=says):
         collect(tmp_path / "r")
+
+
+@pytest.mark.parametrize("folder", ["out, 7", "out, a, 0.5", "C:\\x, 1e3"])
+def test_the_path_of_a_dpg_image_may_hold_commas(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "r.txt").write_text(DPG.replace("out/", f"{folder}/"))
+    overall = _by_skill(collect(tmp_path / "r.txt"))["overall"]
+    assert (overall.score, overall.prompts) == (pytest.approx(0.5), 2)
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+def test_results_are_read_though_a_shell_wrote_them_with_a_mark_or_a_prompt_holds_a_separator(
+    tmp_path: Path, coding: str
+) -> None:
+    line = LINE.replace("a fox", "a\u2028fox\x85")
+    (tmp_path / "r.jsonl").write_text(f"{line}\r\n\r\n", encoding=coding, newline="")
+    assert [(line.score, line.prompts) for line in collect(tmp_path / "r.jsonl")] == [(1.0, 1), (1.0, 1)]
+    (tmp_path / "r.txt").write_text(DPG, encoding=coding)
+    assert collect(tmp_path / "r.txt")[-1].score == 0.5
 
 
 def test_teacher_and_student_stand_side_by_side() -> None:

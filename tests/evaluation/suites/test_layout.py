@@ -115,6 +115,62 @@ def test_a_folder_without_prompts_is_refused(tmp_path: Path) -> None:
             DpgBench(path)
 
 
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+def test_metadata_may_have_a_mark_and_a_prompt_any_separator(tmp_path: Path, coding: str) -> None:
+    line = '{"tag": "colors", "prompt": "a\u2028red \x85fox"}'
+    (tmp_path / "m.jsonl").write_text(f"{line}\r\n{LINES[0]}\r\n\r\n", encoding=coding, newline="")
+    suite = GenEval(tmp_path / "m.jsonl", 1)
+    assert [prompt.text for prompt in suite.prompts] == ["a\u2028red \x85fox", "a fox and a boat"]
+    suite.write(tmp_path / "out", suite.prompts[0], images(0, 1))
+    assert json.loads((tmp_path / "out" / "00000" / "metadata.jsonl").read_text()) == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("null", "expected GenEval's JSON object with a prompt"),
+        ('"\u200b"', "expected GenEval's JSON object with a prompt"),
+        (r'"a\u0000b"', r"the prompt has the control character U\+0000"),
+        (r'"a \ud83d"', r"the prompt has half a character, U\+D83D"),
+    ],
+)
+def test_a_prompt_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "m.jsonl").write_text(f'{LINES[0]}\n{{"tag": "colors", "prompt": {text}}}\n')
+    with pytest.raises(UserError, match=f"line 2: {says}"):
+        GenEval(tmp_path / "m.jsonl", 1)
+
+
+def test_what_a_system_leaves_beside_prompts_is_none_and_told(tmp_path: Path) -> None:
+    plain = dpg(tmp_path)
+    for name, content in (
+        ("._12.txt", b"\0\5\x16\7\0"),
+        (".DS_Store", b"\0"),
+        ("Thumbs.db", b"\0"),
+        ("list.csv", b"x"),
+    ):
+        (tmp_path / "prompts" / name).write_bytes(content)
+    (tmp_path / "prompts" / "M.TXT").write_text("a mast", encoding="utf-16")
+    suite = DpgBench(tmp_path / "prompts")
+    assert [prompt.text for prompt in suite.prompts] == ["a fox in a boat", "a boat", "a mast"]
+    assert (plain.left_out, suite.left_out) == ((), (".DS_Store", "._12.txt", "Thumbs.db", "list.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("12.TXT", b"a fox", "names a prompt that is there already"),
+        ("e.txt", "\u200b\n".encode(), "e.txt is empty"),
+        ("e.txt", b"a \7 bell", r"e.txt has the control character U\+0007"),
+        ("e.txt", "caf\xe9".encode("latin-1"), "is not UTF-8; save the file as UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_prompt_is_refused_by_its_name(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    dpg(tmp_path)
+    (tmp_path / "prompts" / name).write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        DpgBench(tmp_path / "prompts")
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the official prompt files are not at {DATA}")
 def test_the_official_prompts_make_every_file_once_though_it_was_interrupted(tmp_path: Path) -> None:
     suites: tuple[tuple[Suite, int], ...] = (
