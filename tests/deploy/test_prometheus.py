@@ -28,6 +28,7 @@ from advdmd_ray.metrics.exposition import OfRun
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runs.targets import identity_of, targets_told
+from deploy.monitoring.dashboard import RUNS
 from deploy.monitoring.queries import Query
 from deploy.monitoring.table import PANELS
 from ports import free_port
@@ -117,24 +118,33 @@ def test_promtool_accepts_what_a_hub_with_every_series_says() -> None:
         promtool("check", "metrics", text=generate_latest(OfRun(hub.registry, identity_of(Config())).registry()))
 
 
-def test_every_query_of_the_dashboard_finds_the_run_that_is_chosen_and_no_other(tmp_path: Path) -> None:
-    config = Config.model_validate(
-        {"run": {"name": "demo", "output": str(tmp_path)}, "metrics": {"targets": str(tmp_path / "targets")}}
-    )
+@contextmanager
+def told_run(name: str, folder: Path) -> Iterator[MetricsHub]:
+    """A run with every series, which Prometheus in this folder finds."""
+    run = {"name": name, "output": str(folder)}
+    config = Config.model_validate({"run": run, "metrics": {"targets": str(folder / "targets")}})
     with targets_told(config, "127.0.0.1") as tell, MetricsHub(identity=identity_of(config)) as hub:
         hub.record(every_series())
         tell(hub.serve())
-        with started(tmp_path) as server:
-            awaited(server, "advdmd_run_info")
-            hub.record(every_series())  # what has not grown has no rate
-            # Then and not later: a scrape that takes too long would take everything from sight.
-            then = awaited(server, "rate(advdmd_reward_groups_total[1m]) > 0 and on (run) advdmd_run_info")
-            queries = [query for panel in PANELS for query in panel.queries]
-            with ThreadPoolExecutor(4) as pool:
-                found = list(pool.map(lambda query: server.query(filled(query, "absent|demo"), then), queries))
-                others = list(pool.map(lambda query: server.query(filled(query, "absent"), then), queries))
-            rules = server.ask("rules")["groups"][0]["rules"]
-            (info,) = server.ask("series", **{"match[]": "advdmd_run_info"})
+        yield hub
+
+
+def test_every_query_of_the_dashboard_finds_the_run_that_is_chosen_and_no_other(tmp_path: Path) -> None:
+    with told_run("demo", tmp_path) as hub, told_run("other", tmp_path), started(tmp_path) as server:
+        awaited(server, "count(advdmd_run_info) == 2")
+        hub.record(every_series())  # what has not grown has no rate
+        # Then and not later: a scrape that takes too long would take everything from sight.
+        then = awaited(server, "rate(advdmd_reward_groups_total[1m]) > 0 and on (run) advdmd_run_info")
+        queries = [query for panel in PANELS for query in panel.queries]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda query: server.query(filled(query, "absent|demo"), then), queries))
+            others = list(pool.map(lambda query: server.query(filled(query, "absent"), then), queries))
+        rules = server.ask("rules")["groups"][0]["rules"]
+        offered = choices(server, RUNS)
+        hub.record([Sample.of("advdmd_run_cycle", 777)])
+        hub.finish("completed", 60.0)
+        hub.close()  # from now on nobody answers: what was last was scraped while the run waited for that, or never
+        awaited(server, 'last_over_time(advdmd_run_cycle{run="demo"}[5m]) == 777')
     for query, series in zip(queries, found, strict=True):
         assert series, query.expr
         for each in series:
@@ -143,7 +153,14 @@ def test_every_query_of_the_dashboard_finds_the_run_that_is_chosen_and_no_other(
             assert set(re.findall(r"{{(\w+)}}", query.legend)) <= set(each["metric"]), query.expr
     assert [query.expr for query, series in zip(queries, others, strict=True) if series] == []
     assert {rule["name"]: rule["health"] for rule in rules if rule["health"] != "ok"} == {}
-    assert info["run"] == "demo"
+    assert offered == ["demo", "other"]
+
+
+def choices(server: Prometheus, variable: str) -> list[str]:
+    """What Grafana offers of a variable: it asks Prometheus for the values of a label of a series."""
+    asked = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable)
+    assert asked is not None
+    return server.ask(f"label/{asked[2]}/values", **{"match[]": asked[1]})
 
 
 def filled(query: Query, runs: str) -> str:
