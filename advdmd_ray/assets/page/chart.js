@@ -98,7 +98,7 @@ class Chart {
         { stroke, grid: { show: false }, ticks: { ...grid, size: 4 }, font, size: 26, gap: 4, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6] },
         { stroke, grid: this.panel.log ? { ...grid, filter: decades } : grid, ticks: { show: false }, font, ...(this.panel.bars ? { incrs: [1], space: 8 } : {}), size: (u, values) => 14 + 7 * Math.max(3, ...(values || []).map((text) => (text || "").length)), gap: 4, values: (u, splits) => this.ticks(splits) },
       ],
-      hooks: { drawClear: [(u) => this.behind(u)], draw: [(u) => this.before(u)], setCursor: [(u) => this.moved(u)], setSelect: [(u) => this.selected(u)] },
+      hooks: { drawClear: [(u) => this.behind(u)], drawAxes: [(u) => this.names(u)], draw: [(u) => this.before(u)], setCursor: [(u) => this.moved(u)], setSelect: [(u) => this.selected(u)] },
     };
   }
 
@@ -141,15 +141,29 @@ class Chart {
       const from = u.valToPos(phase.from, "x", true), to = u.valToPos(phase.to, "x", true);
       context.fillStyle = theme.of(`--${phase.name}`);
       context.fillRect(from, top, to - from, height);
-      context.fillStyle = theme.of("--soft");
-      context.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
-      if (to - from > 34 * devicePixelRatio) context.fillText(phase.name, Math.max(from, left) + 4 * devicePixelRatio, top + 12 * devicePixelRatio);
     }
     for (const band of this.panel.bands) {
       const high = u.valToPos(band.high, "y", true), low = u.valToPos(band.low, "y", true);
       context.fillStyle = theme.faded(theme.of(band.bad ? "--bad" : "--faint"), 0.14);
       if (band.high > band.low) context.fillRect(left, high, width, low - high);
       else this.stroke(context, [left, high, left + width, high], theme.of("--faint"), [4, 4]);
+    }
+    context.restore();
+  }
+
+  // Above the grid, whose lines would strike the names through.
+  names(u) {
+    const { left, top } = u.bbox, context = u.ctx, pixel = devicePixelRatio;
+    context.save();
+    Object.assign(context, { font: `${11 * pixel}px system-ui, sans-serif`, textAlign: "left", textBaseline: "alphabetic" });
+    for (const phase of this.board.facts.phases) {
+      const from = u.valToPos(phase.from, "x", true), to = u.valToPos(phase.to, "x", true);
+      const start = Math.max(from, left) + 4 * pixel, wide = context.measureText(phase.name).width;
+      if (Math.min(to, left + u.bbox.width) - start < wide + 4 * pixel) continue;
+      context.fillStyle = theme.of(`--${phase.name}`);
+      context.fillRect(start - 2 * pixel, top + 2 * pixel, wide + 4 * pixel, 13 * pixel);
+      context.fillStyle = theme.of("--soft");
+      context.fillText(phase.name, start, top + 12 * pixel);
     }
     context.restore();
   }

@@ -167,9 +167,13 @@ def test_faults_stand_on_the_time_line(tmp_path: Path) -> None:
 def test_a_mismatch_of_weights_is_shown_as_bad(tmp_path: Path) -> None:
     lines = [line_of(1)]
     lines[0]["values"]["advdmd_weights_published_total{stream=student}"] = 1
-    assert 'class="n bad"' not in page_of(write_lines(tmp_path / "good", lines))
+    assert 'class="n bad' not in page_of(write_lines(tmp_path / "good", lines))
     lines[0]["values"]["advdmd_weights_mismatched_total{stream=student}"] = 1
-    assert page_of(write_lines(tmp_path / "bad", lines)).count('class="n bad"') == 1
+    assert page_of(write_lines(tmp_path / "bad", lines)).count('class="n bad') == 1
+
+
+def test_a_number_with_an_exponent_is_one_word_that_no_line_ends_in(tmp_path: Path) -> None:
+    assert '<td class="n word">1.55e-07</td>' in page_of(write_run(tmp_path / "demo", ratio_deviation=1.55e-7))
 
 
 def test_several_runs_are_drawn_over_each_other_and_the_chosen_one_comes_first(tmp_path: Path) -> None:
