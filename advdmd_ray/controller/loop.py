@@ -15,7 +15,7 @@ One thread, one event loop, three stations and a clock:
   trains one cycle and returns new weights, which are published as the next version. Then the groups are settled.
   Checkpoints, sample grids and judgements are made between cycles. Unblocked by: a commit.
 * **Time.** Overdue leases and leases of workers that died or hang are issued again with the same seeds, and such
-  workers are replaced (`roster.py`). Every wait has a deadline and says what it waits for.
+  workers are replaced (`lost_work.py`, `roster.py`). Every wait has a deadline and says what it waits for.
 
 The same loop runs on Ray and in one process: a `Shell` starts tasks and says which are done.
 """
@@ -32,7 +32,7 @@ from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.learner_station import LearnerStation
-from advdmd_ray.controller.overdue import Overdue
+from advdmd_ray.controller.lost_work import LostWork
 from advdmd_ray.controller.protocols import Hub, Reference, Shell, Status, Task
 from advdmd_ray.controller.quarantine import Folder, Quarantine
 from advdmd_ray.controller.reward_station import RewardStation
@@ -45,7 +45,7 @@ from advdmd_ray.controller.telemetry import LEARNER, Telemetry
 from advdmd_ray.controller.under_way import Begun, UnderWay
 from advdmd_ray.controller.verification import Verification
 from advdmd_ray.controller.watch import Watch
-from advdmd_ray.errors import BytesLostError, CheckpointError, DeadlineError, WeightsMismatchError, WorkerLostError
+from advdmd_ray.errors import CheckpointError, DeadlineError, WeightsMismatchError, WorkerLostError
 from advdmd_ray.stations.buffer.index import BufferIndex
 from advdmd_ray.stations.records import Lease
 from advdmd_ray.stations.weights.store import WeightStore
@@ -109,23 +109,11 @@ class Controller:
         self._verify = Verification(store, self._telemetry)
         self._reward = self._reward_station()
         self._rollout = self._rollout_station(group_bytes)
-        self._learner = LearnerStation(
-            config,
-            frontier=frontier,
-            buffer=buffer,
-            store=store,
-            shell=shell,
-            telemetry=self._telemetry,
-            deadlines=self._deadlines,
-            begin=self._begin,
-            watch=watch,
-            stopping=stopping,
-            version=version,
-        )
+        self._learner = self._learner_station(stopping, version)
         self._roster = self._elastic_workers()
         unscored, stations = self._reward.unscored, self._telemetry.stations
         self._scaling = Scaling(config, self._roster, wishes or NoWishes(), stations, unscored, clock)
-        self._overdue = Overdue(config.rollout.lease_s)
+        self._lost_work = self._followed_work()
 
     def _reward_station(self) -> RewardStation:
         return RewardStation(
@@ -157,6 +145,21 @@ class Controller:
             clock=self._clock,
         )
 
+    def _learner_station(self, stopping: Callable[[], bool], version: int) -> LearnerStation:
+        return LearnerStation(
+            self._config,
+            frontier=self._frontier,
+            buffer=self._buffer,
+            store=self._store,
+            shell=self._shell,
+            telemetry=self._telemetry,
+            deadlines=self._deadlines,
+            begin=self._begin,
+            watch=self._watch,
+            stopping=stopping,
+            version=version,
+        )
+
     def _elastic_workers(self) -> Roster:
         return Roster(
             self._config,
@@ -164,6 +167,17 @@ class Controller:
             stations={"rollout": self._rollout, "reward": self._reward},
             telemetry=self._telemetry,
             begin=self._begin,
+            clock=self._clock,
+        )
+
+    def _followed_work(self) -> LostWork:
+        return LostWork(
+            self._config.rollout.lease_s,
+            frontier=self._frontier,
+            under_way=self._under_way,
+            roster=self._roster,
+            quarantine=self._quarantine,
+            telemetry=self._telemetry,
             clock=self._clock,
         )
 
@@ -210,8 +224,7 @@ class Controller:
                 self._reward.start()
                 self._rollout.start(self._learner.version)
             self._collect()
-            self._expire()
-            self._give_up_who_hangs()
+            self._lost_work.turn()
             self._show()
         # What is still under way belongs to cycles that will not come; a resumed run makes it again.
         self._save()
@@ -246,8 +259,7 @@ class Controller:
         term = self._roster.term(task.worker)
         begun = Begun(task, done, lease, self._clock(), term, aside, kind)
         self._under_way.add(begun)
-        if lease is not None:
-            self._overdue.began(begun)
+        self._lost_work.began(begun)
 
     def _collect(self) -> None:
         if not self._under_way:
@@ -261,24 +273,19 @@ class Controller:
             try:
                 outcome = self._shell.outcome(task)
             except (WorkerLostError, DeadlineError) as error:  # the second of ranks that wait for each other in vain
-                self._lost(begun, error)
+                if task.worker == LEARNER:
+                    raise self._learner.lost(error) from error
+                self._lost_work.lost(begun, error)
                 continue
             except WeightsMismatchError:
                 self._telemetry.mismatched("student" if role_of(task.worker) == "rollout" else "discriminator")
                 raise
-            self._worked(begun)
+            self._lost_work.done(begun)
             begun.done(outcome)
         self._telemetry.tick(self._buffer.stats, lambda: self._frontier.leased)
         self._deadlines.check(self._waiting_for)
         if (silent := self._roster.learner_hangs()) is not None:
             raise self._learner.lost(WorkerLostError(silent))
-
-    def _worked(self, begun: Begun) -> None:
-        if begun.lease is None:
-            return
-        self._overdue.done(begun, self._clock())
-        if self._roster.has(begun):
-            self._roster.worked(begun.task.worker)
 
     def _waiting_for(self) -> str:
         if self._deadlines.learner_busy:
@@ -296,55 +303,3 @@ class Controller:
         if over or now - self._shown >= REFRESH_S:
             self._shown = now
             self._display(self._telemetry.status("" if over else self._waiting_for(), over=over))
-
-    def _expire(self) -> None:
-        """Has the groups of overdue leases made again. A holder that may only be slow goes on, and may be first."""
-        now = self._clock()
-        overdue = self._frontier.expire(now)
-        for held in overdue:
-            logger.warning(
-                "ordinal %d from %s is overdue after %.0f s and is issued again; if it only takes so long, raise "
-                "rollout.lease_s",
-                held.lease.ordinal,
-                held.worker,
-                now - held.since,
-            )
-        if overdue:
-            self._telemetry.expired(len(overdue))
-
-    def _lost(self, begun: Begun, error: WorkerLostError | DeadlineError) -> None:
-        """A task came to nothing: its process died, or bytes that it was to read are gone."""
-        worker = begun.task.worker
-        if worker == LEARNER:
-            raise self._learner.lost(error)
-        self._overdue.gone(begun)
-        if not self._roster.has(begun):
-            return  # one of several tasks of a process that is given up: all of them were lost with the first
-        if not isinstance(error, BytesLostError):
-            self._give_up(worker, str(error), begun)
-            return
-        self._roster.station(worker).free(begun.task)
-        again = [begun.lease.ordinal] if begun.lease is not None and self._frontier.lost(begun.lease) else []
-        self._say_lost(worker, str(error), again, died=False)
-
-    def _give_up(self, worker: str, reason: str, *lost: Begun) -> None:
-        """Has all that the process of a worker holds made again, `lost` too, and starts the next one."""
-        held = (*lost, *self._under_way.of(worker, self._roster.term(worker)))
-        for begun in held:
-            self._overdue.gone(begun)
-        leases = {begun.lease: begun.task.process for begun in held if begun.lease is not None}
-        again = [lease.ordinal for lease in leases if self._frontier.lost(lease)]
-        self._say_lost(worker, reason, again, died=True)
-        for lease, process in leases.items():
-            self._quarantine.ended(lease, worker, process)
-        self._roster.ended(worker)
-
-    def _say_lost(self, worker: str, reason: str, again: list[int], *, died: bool) -> None:
-        logger.warning("%s%s", reason, f"; issued again: ordinals {again}" if again else "")
-        self._telemetry.lost(self._roster.role(worker), len(again), died=died)
-
-    def _give_up_who_hangs(self) -> None:
-        for begun in filter(self._roster.has, self._overdue.hanging(self._clock())):
-            self._give_up(begun.task.worker, f"{begun.task.worker} is long overdue and is replaced")
-        for worker, why in self._roster.turn():
-            self._give_up(worker, why)

@@ -19,6 +19,7 @@ from advdmd_ray.config.pretrain import PretrainConfig, PretrainSection
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.data.recipe import TeacherRecipe
 from advdmd_ray.data.registry import source_of
+from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.errors import UserError
@@ -77,8 +78,7 @@ def pretrain_teacher(
         reading: See `learn_to_say`.
 
     Returns:
-        The record that is also written as `teacher.json`: command, settings, figures, the step this process began at
-        and its seconds, machine, versions and the SHA-256 of each weight file.
+        The record that is also written as `teacher.json`, to which the SHA-256 of each weight file belongs.
 
     Raises:
         UserError: `pretrain.folder` exists or cannot be made, a stopped training has other settings, captions
@@ -93,12 +93,8 @@ def pretrain_teacher(
     pipeline = _built(recipe, architecture, section.text_steps, seed, reading)
     conditioning = encode_prompts(pipeline, [*recipe.prompts, ""], config.model.max_sequence_length)
     settings = _settings(config, len(recipe.real), architecture)
-    inputs = {
-        "first weights": digest_of(pipeline.transformer.state_dict()),
-        "scenes": digest_of({"latents": recipe.real.all(), "prompt_ids": recipe.real.prompt_ids}),
-        "prompts": digest_of({"embeds": conditioning.embeds, "pooled": conditioning.pooled}),
-    }
-    checkpoints = Checkpoints(_training_folder(folder), section.checkpoint_steps, settings | inputs)
+    made_of = settings | _digests(pipeline, recipe.real, conditioning)
+    checkpoints = Checkpoints(_training_folder(folder), section.checkpoint_steps, made_of)
     begun = pretrain(
         pipeline,
         recipe.real,
@@ -112,20 +108,35 @@ def pretrain_teacher(
         progress=progress,
     )
     trained = time.perf_counter()
-    judged = _judged(pipeline, config)
     record = {
         "command": command,
         **settings,
         "guidance": config.judged_guidance,
-        "judge": judged,
+        "judge": _judged(pipeline, config),
         "begun_at_step": begun,
         "seconds": {"train": round(trained - start, 1), "judge": round(time.perf_counter() - trained, 1)},
-        "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "kind": platform.machine()},
-        "versions": {name: version(name) for name in RECORDED_VERSIONS},
+        **_made_with(),
     }
     full = write_teacher(pipeline, folder, record)
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return full
+
+
+def _digests(pipeline: StableDiffusion3Pipeline, real: RealImages, conditioning: Conditioning) -> dict[str, str]:
+    """Of what a training begins with, by which a stopped one knows whether it may go on."""
+    return {
+        "first weights": digest_of(pipeline.transformer.state_dict()),
+        "scenes": digest_of({"latents": real.all(), "prompt_ids": real.prompt_ids}),
+        "prompts": digest_of({"embeds": conditioning.embeds, "pooled": conditioning.pooled}),
+    }
+
+
+def _made_with() -> dict[str, Any]:
+    """The record's part about this machine and its packages."""
+    return {
+        "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "kind": platform.machine()},
+        "versions": {name: version(name) for name in RECORDED_VERSIONS},
+    }
 
 
 def _with_captions(recipe: TeacherRecipe, count: int, seed: int) -> TeacherRecipe:

@@ -1,7 +1,9 @@
 """The judge on Ray: what it is to see is drawn by many workers, at the end of a run by as many as that had room for."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -161,19 +163,10 @@ def drawn_by(
         RayTaskError: for whatever a worker does not expect.
     """
     encodes, draws = ({} if places is None else places.options(role) for role in ("rollout", ANY_ROLE))
-    gpus = min(team.num_gpus, config.rollout.num_gpus)
-    with closing(Aside(lambda: {"num_gpus": gpus, **encodes})) as encoder:
-        _, (inputs,) = encoder.do(
-            encoded_inputs,
-            config,
-            None if count is None else ENCODING_THREADS,
-            what="the encoding of the judge's prompts",
-            limit_s=limit,
-            returns=2,
-        )
+    room = {"num_gpus": min(team.num_gpus, config.rollout.num_gpus), **encodes}
+    inputs = _encoded_aside(config, room, None if count is None else ENCODING_THREADS, limit)
     kind: Handle = JudgeActor
-    room = {"num_cpus": team.num_cpus, "num_gpus": team.num_gpus}
-    made = kind.options(**room, scheduling_strategy="SPREAD", **draws)
+    made = kind.options(num_cpus=team.num_cpus, num_gpus=team.num_gpus, scheduling_strategy="SPREAD", **draws)
     drawn: dict[Piece, ray.ObjectRef] = {}
 
     def begin(actor: Handle, piece: Piece) -> ray.ObjectRef:
@@ -190,3 +183,11 @@ def drawn_by(
             done += number
             progress(done, images)
     return [drawn[piece] for piece in pieces]
+
+
+def _encoded_aside(config: Config, room: Mapping[str, Any], count: int | None, limit: float) -> ray.ObjectRef:
+    """Where the inputs of the judge are, which a task with this room of Ray's has encoded; see `drawn_by`."""
+    with closing(Aside(lambda: room)) as encoder:
+        what = "the encoding of the judge's prompts"
+        _, (inputs,) = encoder.do(encoded_inputs, config, count, what=what, limit_s=limit, returns=2)
+    return inputs

@@ -13,7 +13,7 @@ import pytest
 from advdmd_ray.controller.deadlines import Deadlines
 from advdmd_ray.controller.frontier import PromptFrontier
 from advdmd_ray.controller.learner_station import LearnerStation
-from advdmd_ray.controller.loop import Controller
+from advdmd_ray.controller.lost_work import LostWork
 from advdmd_ray.controller.overdue import Overdue
 from advdmd_ray.controller.reward_station import RewardStation
 from advdmd_ray.controller.rollout_station import RolloutStation
@@ -185,7 +185,7 @@ def counts_deaths_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def asks_nobody(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Controller, "_give_up_who_hangs", lambda _: None)
+    patch.setattr(LostWork, "_give_up_who_hangs", lambda _: None)
 
 
 def waits_for_a_gang_for_ever(patch: pytest.MonkeyPatch) -> None:

@@ -128,15 +128,8 @@ def comparison_grid(
     Raises:
         ValueError: if nothing is given, image shapes differ, or a sampler's images do not fill whole rows.
     """
-    if not samplers or not prompts:
-        raise ValueError("a comparison needs at least one sampler and one prompt")
-    shapes = {images.shape[1:] for images in samplers.values()}
-    if len(shapes) > 1:
-        raise ValueError(f"all samplers must give images of one shape, got {sorted(shapes)}")
+    _check_comparison(samplers, len(prompts))
     columns = len(prompts)
-    for label, images in samplers.items():
-        if len(images) < 1 or len(images) % columns:
-            raise ValueError(f"{label}: {len(images)} images do not fill rows of {columns} prompts")
     first = next(iter(samplers.values()))
     factor = _enlargement(first, 80) if scale is None else scale
     rows = sum(len(images) // columns for images in samplers.values())
@@ -166,6 +159,17 @@ def comparison_grid(
     sheet = Sheet(tuple(prompts), tuple(drawn), left, width, height, _GAP, factor)
     large = board.width * board.height > MOST_PNG_PIXELS
     return _save_jpeg(path.with_suffix(".jpg"), board, sheet) if large else _save_png(path, board, sheet)
+
+
+def _check_comparison(samplers: Mapping[str, np.ndarray], columns: int) -> None:
+    if not samplers or not columns:
+        raise ValueError("a comparison needs at least one sampler and one prompt")
+    shapes = {images.shape[1:] for images in samplers.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"all samplers must give images of one shape, got {sorted(shapes)}")
+    for label, images in samplers.items():
+        if len(images) < 1 or len(images) % columns:
+            raise ValueError(f"{label}: {len(images)} images do not fill rows of {columns} prompts")
 
 
 def column_labels(prompts: Sequence[str]) -> list[str]:

@@ -98,7 +98,7 @@ class Laws:
                 assert (held.lease, held.worker) in at_it, f"nobody makes {held.lease}"
 
     def _every_task_is_known(self) -> None:
-        under_way, overdue = self._controller._under_way, self._controller._overdue
+        under_way, overdue = self._controller._under_way, self._controller._lost_work._overdue
         begun = under_way._begun.values()
         assert {each.task for each in begun} == set(self._shell.processes.open)
         for late in overdue._begun.values():
