@@ -114,6 +114,8 @@ def read_record(folder: Path, name: str) -> Record:
             series.see(entry)
             faults.see(entry)
             rates.see(entry)
+            if "record" not in entry:  # it goes on, and has not ended like this
+                last = {key: value for key, value in last.items() if not key.startswith("advdmd_run_finished")}
             last |= entry["values"]
     config, trouble = _config(run)
     summary, more = _summary(run)

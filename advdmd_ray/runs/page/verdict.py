@@ -43,6 +43,14 @@ class Row:
     student: bool = False
 
 
+_ENDS = {
+    "stopped": ", as it was told to",
+    "diverged": " by its guard against divergence",
+    "failed": " by an error, which the end of its log names",
+}
+_KILLED = " without a word: its process was killed"
+
+
 def headline(record: Record) -> Headline:
     """What a reader should know first of a run."""
     summary = record.summary
@@ -57,7 +65,9 @@ def headline(record: Record) -> Headline:
     if summary is not None:
         return Headline("The student is trained and exported, and not judged.", f"{summary.not_judged}.")
     if record.cycle:
-        text = f"Stopped at cycle {record.cycle:,} of {record.planned:,}."
+        outcome = next((labels["outcome"] for labels, _ in record.figures.rows("advdmd_run_finished")), "")
+        why = _ENDS.get(outcome, _KILLED)
+        text = f"Stopped at cycle {record.cycle:,} of {record.planned:,}{why}."
         return Headline(text, f"`advdmd run --resume auto` goes on from its newest checkpoint. {_so_far(record)}")
     return Headline("Nothing is recorded of this run yet.", "")
 

@@ -50,12 +50,26 @@ def test_where_higher_is_better_the_headline_gives_the_shares_of_prompts(tmp_pat
     assert said.more == "The teacher follows 20.1 % at 4 steps and 63.0 % at 40 steps, from 1,000 images each."
 
 
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [("stopped", "as it was told to"), ("diverged", "guard against divergence"), ("failed", "by an error")],
+)
+def test_a_run_that_was_stopped_says_by_what_until_it_goes_on(tmp_path: Path, outcome: str, words: str) -> None:
+    end = {"time": 1.0, "cycle": 2, "record": 3, "values": {f"advdmd_run_finished{{outcome={outcome}}}": 1.0}}
+    resumed = {"time": 2.0, "cycle": 2, "values": {}}
+    for more, expected in (([end], words), ([end, resumed], "without a word"), ([end, resumed, end], words)):
+        run = write_lines(tmp_path, [line_of(1), line_of(2), *more])
+        text = headline(read_record(run.path, "x")).text
+        assert text.startswith("Stopped at cycle 2 of 40")
+        assert expected in text
+
+
 def test_a_run_without_a_verdict_says_how_far_it_is(tmp_path: Path) -> None:
     reason = "the judge failed: <no room>; `advdmd evaluate --config c --student s` judges it"
     said = headline(record_with(tmp_path, judge=None, not_judged=reason))
     assert (said.text, said.more) == ("The student is trained and exported, and not judged.", f"{reason}.")
     stopped = write_lines(tmp_path / "stopped", [line_of(cycle) for cycle in range(1, 12)])
-    assert headline(read_record(stopped.path, "x")).text == "Stopped at cycle 11 of 40."
+    assert headline(read_record(stopped.path, "x")).text.startswith("Stopped at cycle 11 of 40 without a word:")
     stopped.config.write_text("run: {name: x}\n")
     few = Config().evaluation.judge_samples
     assert f"Judged at cycle 10 on {few} images: Fréchet distance 40" in headline(read_record(stopped.path, "x")).more
