@@ -27,7 +27,7 @@ CHAOS ?= --minutes 3 --seed 7
 # Where the environment forbids bytecode, each of the many processes that tests start would compile the package.
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help venv demo test test-wide schedules lint format types layers check pretrain bench bench-memory bench-profile bench-gpu chaos monitoring clean
+.PHONY: help venv demo test test-wide schedules cluster-demo lint format types layers check pretrain bench bench-memory bench-profile bench-gpu chaos monitoring clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-gpu: $(STAMP) ## Time rollouts, transfers, weights and learner of every fa
 
 chaos: $(STAMP) ## Kill and stop a run's processes and nodes one after another, and judge what it made of it (CHAOS="--minutes 3 --seed 7")
 	@$(BIN)/python -m benchmarks.endurance.storm $(CHAOS)
+
+cluster-demo: $(STAMP) ## Scale, stop and resume a run on a Ray cluster here and draw its reward from Prometheus (ARGS="--cycles 5 --more 5")
+	@$(BIN)/python -m deploy.demo $(ARGS)
 
 monitoring: $(STAMP) ## Write Grafana's dashboard and the operator's alerts again (deploy/monitoring/, deploy/alerts.yml)
 	@$(BIN)/python -m deploy.monitoring

@@ -3,23 +3,17 @@
 They are Debian's package `prometheus`. Without it these tests are skipped, but not where CI is true.
 """
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from prometheus_client import generate_latest
 
 from advdmd_ray.config import Config
@@ -28,6 +22,7 @@ from advdmd_ray.metrics.exposition import OfRun
 from advdmd_ray.metrics.hub import MetricsHub
 from advdmd_ray.metrics.series import Sample
 from advdmd_ray.runs.targets import identity_of, targets_told
+from deploy.demo.prometheus import Prometheus, command
 from deploy.monitoring.dashboard import RUNS
 from deploy.monitoring.queries import Query
 from deploy.monitoring.table import PANELS
@@ -58,33 +53,12 @@ def promtool(*arguments: str | Path, text: bytes | None = None) -> None:
     assert answer.returncode == 0, (answer.stdout + answer.stderr).decode()
 
 
-@dataclass(frozen=True)
-class Prometheus:
-    """A server that runs."""
-
-    address: str
-
-    def ask(self, path: str, **parameters: str) -> Any:
-        query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self.address}/api/v1/{path}?{query}", timeout=20) as answer:  # noqa: S310 - it is http
-            return json.load(answer)["data"]
-
-    def query(self, expr: str, time: str = "") -> list[dict[str, Any]]:
-        """What it finds at this time of its own clock, by default now."""
-        return self.ask("query", query=expr, **({"time": time} if time else {}))["result"]
-
-
 @contextmanager
 def started(folder: Path) -> Iterator[Prometheus]:
     """The server with the shipped configuration and alerts in this folder, which asks every second."""
-    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "250ms"}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    shutil.copy(DEPLOY / "alerts.yml", folder)
     port = free_port()
-    options = {"config.file": "prometheus.yml", "storage.tsdb.path": "data", "web.listen-address": f"127.0.0.1:{port}"}
-    command = ["prometheus", *(f"--{name}={text}" for name, text in options.items())]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
+    run = command(folder, port, {"scrape_interval": "1s", "evaluation_interval": "250ms"})
+    with (folder / "log").open("wb") as log, subprocess.Popen(run, cwd=folder, stdout=log, stderr=log) as process:
         try:
             yield Prometheus(f"http://127.0.0.1:{port}")
         finally:
