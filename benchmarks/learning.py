@@ -55,7 +55,7 @@ class TimedLearner(Learner):
         batch = collate(groups, self.version)
         actions = Actions.of(batch)
         with torch.no_grad():
-            means = policy_means(self._engines["student"].module, self._setting, batch, actions)
+            means = policy_means(self._engines["student"].module, self._settings[self._size_of(batch)], batch, actions)
         return ratio_deviation(means, batch, actions)
 
     def _updates(self, network: str, objective: str, count: int) -> Updates:
@@ -119,7 +119,7 @@ def time_learner(
         RatioError: if the networks' outputs are not finite.
     """
     config, settings, shapes = subject.config, subject.settings, subject.shapes
-    settle(config, "learner", teacher, a_part(config, teacher, table, shapes.latent_shape))
+    settle(config, "learner", teacher, a_part(config, teacher, table, shapes.largest.latent_shape))
     networks = build_networks(config, teacher, subject.info.family, subject.device)
     roles = {"student": networks.student, "fake_score": networks.fake_score, "discriminator": networks.discriminator}
     learner = TimedLearner(
@@ -130,7 +130,7 @@ def time_learner(
         table,
         random_images(subject),
         kernel=shapes.kernel,
-        sigmas=shapes.sigmas,
+        resolutions=shapes.resolutions,
     )
     scored = [randomly_scored(group, settings.seed + group.ordinal) for group in groups]
     infos = [group_info(each, 0) for each in scored]

@@ -195,7 +195,7 @@ def random_images(subject: Subject) -> RealImages:
     """Random latents in place of real images, a few for each prompt."""
     count = IMAGES_EACH * len(PROMPTS)
     generator = torch.Generator().manual_seed(subject.settings.seed + 1)
-    latents = torch.randn(count, *subject.shapes.latent_shape, generator=generator)
+    latents = torch.randn(count, *subject.shapes.largest.latent_shape, generator=generator)
     return RealImages(latents, torch.arange(len(PROMPTS)).repeat_interleave(IMAGES_EACH))
 
 

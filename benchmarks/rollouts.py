@@ -25,14 +25,13 @@ def rollout_worker(subject: Subject, teacher: TransformerDenoiser, table: Prompt
     config, shapes = subject.config, subject.shapes
     student = acting_student(subject, teacher)
     learns = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
-    settle(config, "rollout", student, forwards(student, table, shapes.latent_shape))
+    settle(config, "rollout", student, forwards(student, table, shapes.largest.latent_shape))
     worker = RolloutWorker(
         "rollout-0",
         student,
         table,
         kernel=shapes.kernel,
-        sigmas=shapes.sigmas,
-        latent_shape=shapes.latent_shape,
+        resolution_of=lambda _: shapes.largest,
         group_size_of=config.group_size_of,
     )
     worker.load(pack("student", LEASE.policy_version, learns))
@@ -46,7 +45,7 @@ def script_of(subject: Subject, teacher: TransformerDenoiser, table: PromptTable
         with quiet():
             transformer = copy.deepcopy(transformer).to(torch.bfloat16)
     prompts = table.of(LEASE.prompt_id, images).to(subject.device, torch.bfloat16)
-    _, height, width = subject.shapes.latent_shape
+    _, height, width = subject.shapes.largest.latent_shape
     return SCRIPTS[subject.model.family](
         transformer, prompts.embeds, prompts.pooled, subject.config.model.guidance, (height, width)
     )
@@ -62,8 +61,8 @@ def time_rollouts(
     """
     images, settings = subject.group_size, subject.settings
     worker, script = rollout_worker(subject, teacher, table), script_of(subject, teacher, table, images)
-    noise = torch.randn(images, *subject.shapes.latent_shape, device=subject.device)
-    levels = subject.shapes.sigmas.tolist()
+    noise = torch.randn(images, *subject.shapes.largest.latent_shape, device=subject.device)
+    levels = subject.shapes.largest.sigmas.tolist()
     works = {OURS: lambda: worker.generate(LEASE), PLAIN: lambda: plain_loop(script, noise, levels)}
     timings = timed_in_turns(works, stopwatch, warm_up=settings.warm_up, repeats=settings.repeats)
     cycle = range(subject.config.rollout.groups_per_cycle)

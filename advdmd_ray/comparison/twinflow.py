@@ -41,7 +41,7 @@ class TwinFlowTrainer(Trainer):
         self._config = config = _scheduled(job, settings)
         table, shapes = encode_table(config), geometry(config)
         teacher = build_denoiser(config, config.learner)
-        settle(config, "learner", teacher, a_part(config, teacher, table, shapes.latent_shape))
+        settle(config, "learner", teacher, a_part(config, teacher, table, shapes.largest.latent_shape))
         family = adapter(inspect_pipeline(config.model.path, config.model.pixels).family)
         self._training = TwinTrajectories(
             config,
@@ -51,7 +51,7 @@ class TwinFlowTrainer(Trainer):
             learning_copy(config, teacher, "student"),
             table,
             source_of(config).real_images(table.texts),
-            shapes.sigmas,
+            shapes.largest.sigmas,
             teacher.execution.micro_batch,
         )
         if checkpoint is not None:

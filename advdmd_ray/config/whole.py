@@ -118,6 +118,16 @@ class Config(Section):
         return Path(self.run.output) / "latents" if self.data.cache is None else Path(self.data.cache)
 
     @property
+    def sizes(self) -> tuple[tuple[int, int] | None, ...]:
+        """Height and width of each size that images of this run have, in pixels; None: the model's own."""
+        return (self.model.pixels,)
+
+    @property
+    def main_size(self) -> tuple[int, int] | None:
+        """The size of images where nobody chooses one; None: the model's own."""
+        return self.model.pixels or self.sizes[0]
+
+    @property
     def judged_guidance(self) -> float:
         """CFG scale at which the teacher is judged."""
         given = self.evaluation.teacher_guidance

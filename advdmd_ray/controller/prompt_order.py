@@ -1,5 +1,8 @@
 """The prompt stream: which prompt and seed an ordinal asks for, as a pure function of the run's seed."""
 
+import bisect
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,3 +67,25 @@ def work_of(run_seed: int, prompts: int, ordinal: int, substitution: int = 0) ->
     step = 1 + (derive_seed(run_seed, "substitute", ordinal) + substitution - 1) % others
     seed = derive_seed(run_seed, "group", ordinal, "substitute", substitution)
     return Work(int(epoch_order(run_seed, prompts, epoch)[(position + step) % prompts]), seed)
+
+
+def size_of(run_seed: int, cycle: int, weights: Sequence[float]) -> int:
+    """Number of the size that the images of a cycle have: `P(i) = weights[i] / sum(weights)`, drawn for each cycle.
+
+    A pure function of its arguments, so that the groups of a cycle are of one size whoever makes them.
+
+    Args:
+        run_seed: Seed of the run.
+        cycle: The learner's, counted from 0.
+        weights: At least one, each 0 or more, one of them above.
+
+    Raises:
+        ValueError: for a negative cycle, or weights of which none is above 0.
+    """
+    bounds = list(itertools.accumulate(weights))
+    if cycle < 0 or not bounds or not bounds[-1] > 0 or min(weights) < 0:
+        raise ValueError(f"a size needs cycle >= 0 and weights >= 0 of which one is above, got {cycle} and {weights}")
+    if len(bounds) == 1:
+        return 0
+    drawn = derive_seed(run_seed, "size", cycle) / 2**63 * bounds[-1]
+    return min(bisect.bisect_right(bounds, drawn), bisect.bisect_left(bounds, bounds[-1]))

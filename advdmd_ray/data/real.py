@@ -30,6 +30,7 @@ class RealImages:
         images: `[n]` int64, which image it is: rows with one number are the same image in two rows of the table;
             default: all are different.
         rows: `[m]` int64, the rows that are in this part of the data set; default: all.
+        sizes: `[n]` int64, number of each row's size among those of the run; default: all are of the first.
 
     Raises:
         ValueError: The lengths differ, or there is no image.
@@ -39,6 +40,7 @@ class RealImages:
     prompt_ids: Int[Tensor, " n"]
     images: Int[Tensor, " n"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     rows: Int[Tensor, " m"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    sizes: Int[Tensor, " n"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     _rows: dict[int, Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +51,8 @@ class RealImages:
             object.__setattr__(self, "images", torch.arange(count))
         if not len(self.rows):
             object.__setattr__(self, "rows", torch.arange(count))
+        if not len(self.sizes):
+            object.__setattr__(self, "sizes", torch.zeros(count, dtype=torch.int64))
         order = self.prompt_ids[self.rows].argsort(stable=True)
         ids, counts = self.prompt_ids[self.rows].unique(return_counts=True)
         parts = self.rows[order].split(counts.tolist())
@@ -59,8 +63,22 @@ class RealImages:
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """(c, h, w)."""
+        """(c, h, w), of a part whose images are of one size."""
         return tuple(self.latents[self.rows[:1]].shape[1:])
+
+    def of_size(self, size: int) -> "RealImages":
+        """The part whose images are of one size.
+
+        Raises:
+            ValueError: There is none.
+        """
+        rows = self.rows[self.sizes[self.rows] == size]
+        if not len(rows):
+            raise ValueError(f"no real image is of size {size}")
+        return self._part(rows)
+
+    def _part(self, rows: Int[Tensor, " m"]) -> "RealImages":
+        return RealImages(self.latents, self.prompt_ids, self.images, rows, self.sizes)
 
     def all(self) -> Float[Tensor, "m c h w"]:
         """A copy of all latents of this part."""
@@ -123,7 +141,4 @@ class RealImages:
             measure.append(ones[out])
             learn.append(ones[~out])
         first, second = (torch.cat(part).sort().values for part in (learn, measure))
-        return (
-            RealImages(self.latents, self.prompt_ids, self.images, first),
-            RealImages(self.latents, self.prompt_ids, self.images, second),
-        )
+        return self._part(first), self._part(second)

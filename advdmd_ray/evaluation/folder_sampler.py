@@ -15,7 +15,7 @@ from advdmd_ray.evaluation.judges.thumbnails import coloured
 from advdmd_ray.evaluation.place import Place, check_room
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Execution
-from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.folder import PipelineInfo, at_size, inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings
 from advdmd_ray.models.text import encode_prompts, unconditional
@@ -41,7 +41,7 @@ class FolderSampler:
     Attributes:
         steps: Calls of the network for an image.
         guidance: The guidance scale.
-        at_once: Images that go through the network in one call.
+        sizes: Height and width of each size that the folder's student was trained at, or else of its images.
 
     Raises:
         UserError: if the folder is not whole, has no such size, or has more weights than the place has memory.
@@ -60,19 +60,18 @@ class FolderSampler:
         info = inspect_pipeline(path, pixels)
         check_room(info, place)
         said = info.sampling or SamplingSettings(DEFAULT_LENGTH)
-        self.at_once = max(1, TOKENS_AT_ONCE // info.image_tokens)
+        self.sizes = said.sizes or (info.pixels,)
         pipeline = load_pipeline(path, place.dtype).to(place.device)
         ways, scale = adapter(info.family), (said.guidance or 1.0) if guidance is None else guidance
         denoiser = ways.denoiser(pipeline.transformer, scale, Execution(autocast=place.half))
         self._length, self._pipeline = said.max_sequence_length, pipeline
         empty = unconditional(pipeline, self._length)
         self._denoiser = denoiser if info.embedded_guidance else ways.guided(denoiser, empty, scale)
-        own = None if steps is not None else said.sigmas
-        levels = teacher_sigmas(steps or default_steps, info.scheduler_shift, info.scheduler_terminal)
-        self._sigmas = levels if own is None else student_sigmas(own, info.scheduler_shift)
+        self._own = None if steps is not None else said.sigmas
         self._kernel = Kernel.renoise() if pipeline.scheduler.config.get("stochastic_sampling") else Kernel.ode()
-        self._shape, self._decode = info.latent.shape, image_decoder(pipeline)
-        self.steps, self.guidance = len(self._sigmas) - 1, scale
+        self._info, self._decode = info, image_decoder(pipeline)
+        self.steps = (steps or default_steps) if self._own is None else len(self._own)
+        self.guidance = scale
 
     @torch.no_grad()
     def images(
@@ -80,6 +79,7 @@ class FolderSampler:
         prompts: Sequence[str],
         seeds: Sequence[int],
         progress: Callable[[int, int], None] = lambda _done, _of: None,
+        pixels: tuple[int, int] | None = None,
     ) -> UInt8[np.ndarray, "n h w c"]:
         """One image for each prompt and seed, as files hold it.
 
@@ -87,17 +87,30 @@ class FolderSampler:
             prompts: n prompts.
             seeds: n seeds.
             progress: Told how many of the images are drawn.
+            pixels: Height and width; None: those of the constructor.
+
+        Raises:
+            UserError: if the model has no such size.
         """
+        info = self._info
+        if pixels is not None and pixels != info.pixels:
+            info = at_size(info, pixels, "--size")
+        at_once, shape, sigmas = max(1, TOKENS_AT_ONCE // info.image_tokens), info.latent.shape, self._levels(info)
         drawn: list[UInt8[np.ndarray, "_ h w c"]] = []
         progress(0, len(seeds))
-        for first in range(0, len(seeds), self.at_once):
-            rows = slice(first, first + self.at_once)
+        for first in range(0, len(seeds), at_once):
+            rows = slice(first, first + at_once)
             conditioning = encode_prompts(self._pipeline, list(prompts[rows]), self._length)
-            start = group_noise(self._shape, seeds[rows], "initial")
-            latents = sample(self._denoiser, conditioning, self._kernel, self._sigmas, start, seeds[rows])
+            start = group_noise(shape, seeds[rows], "initial")
+            latents = sample(self._denoiser, conditioning, self._kernel, sigmas, start, seeds[rows])
             drawn.append(as_files(self._decode(latents.float())))
             progress(min(rows.stop, len(seeds)), len(seeds))
         return np.concatenate(drawn)
+
+    def _levels(self, info: PipelineInfo) -> Float[Tensor, " k1"]:
+        if self._own is not None:
+            return student_sigmas(self._own, info.scheduler_shift)
+        return teacher_sigmas(self.steps, info.scheduler_shift, info.scheduler_terminal)
 
 
 def as_files(images: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w 3"]:

@@ -20,8 +20,9 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.resolution import Resolution
 from advdmd_ray.diffusion.sampling import sample
-from advdmd_ray.diffusion.seeds import derive_seed, group_noise
+from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.averages import Averages
@@ -37,7 +38,7 @@ from advdmd_ray.learner.networks import Networks, carried_weights
 from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, fake_score_parts
 from advdmd_ray.learner.outcome import CycleReport, PolicyCycleReport, mean_agreement
 from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation, turn_report
-from advdmd_ray.learner.setting import Setting
+from advdmd_ray.learner.setting import settings_of
 from advdmd_ray.learner.signal import RewardSignal
 from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
 from advdmd_ray.learner.updates import Updates, rate_of
@@ -62,21 +63,12 @@ class Learner:
         real: RealImages,
         *,
         kernel: Kernel,
-        sigmas: Float[Tensor, " k1"],
+        resolutions: Sequence[Resolution],
     ) -> None:
         self._config = config
         self._gang = gang
-        learn, heldout = real.split(config.discriminator.heldout_fraction, derive_seed(config.run.seed, "heldout"))
-        self._setting = Setting(
-            config=config,
-            table=table,
-            kernel=kernel,
-            sigmas=sigmas,
-            real=learn,
-            real_heldout=heldout,
-            teacher=networks.guide(networks.teacher.eval(), table.unconditional, config.model.guidance),
-            micro_batch=networks.micro_batch,
-        )
+        self._kernel, self._resolutions = kernel, tuple(resolutions)
+        self._settings = settings_of(config, networks, table, real, kernel, resolutions)
         self.device = networks.device
         # Rank 0 samples alone, so not with weights that are spread over the ranks; the teacher's have the same names.
         self._sampler = networks.teacher if config.learner.partitions_weights else networks.student
@@ -87,7 +79,7 @@ class Learner:
         self._averages = Averages(gang, self._engines, decays, self.device)
         self._cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
         self._health: Health = initial_health(config)
-        self._heldout = HeldOut(self._setting)
+        self._heldout = tuple(HeldOut(setting) for setting in self._settings)
         self._signal = RewardSignal(config)
         self._gathered: dict[str, Tensor] | None = None
         self._ratio_checked, self.version = False, 0
@@ -132,8 +124,9 @@ class Learner:
             RatioError: if a fresh group's importance ratio is not 1 within 1e-6 before the student's first
                 update of the cycle.
         """
-        began, laps, setting = time.monotonic(), Laps(), self._setting
+        began, laps = time.monotonic(), Laps()
         batch = collate(groups, self.version)
+        setting = self._settings[self._size_of(batch)]
         summaries = [GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos]
         moments, spread = merge(summaries), within_std(summaries)
         measured = self._measure(batch) if self._config.measures_auc else None
@@ -182,6 +175,11 @@ class Learner:
             gan_ratio=float(self._gang.mean(torch.cat(gan_ratios).mean())) if gan_ratios else math.nan,
         )
 
+    def _size_of(self, batch: LearnerBatch) -> int:
+        """Number of the size of a cycle's images."""
+        shapes: list[tuple[int, ...]] = [resolution.latent_shape for resolution in self._resolutions]
+        return shapes.index(batch.latent_shape)
+
     def _updates(self, network: str, objective: str, count: int) -> Updates:
         rate = rate_of(objective, self._config, self.version, self._cadence.state.rl_began)
         return Updates(self._engines[network], objective, count, version=self.version, rate=rate)
@@ -189,7 +187,7 @@ class Learner:
     def _measure(self, batch: LearnerBatch) -> tuple[float, ...]:
         """Measures the weights that judge on all groups of all ranks, for their health; returns the AUC per level."""
         with self._engines["discriminator"].wearing(self._averages.everywhere("discriminator")) as judge:
-            local = self._heldout.measure(judge, batch, ("auc", self.version))
+            local = self._heldout[self._size_of(batch)].measure(judge, batch, ("auc", self.version))
         measured = tuple(self._gang.mean(local.auc).tolist())
         texts = (self._gang.mean(local.texts) * self._gang.size).tolist() if len(local.texts) else []
         self._health = smoothed_health(self._health, measured, texts, self._config.discriminator.auc_decay)
@@ -197,11 +195,11 @@ class Learner:
 
     def _check_ratio(self, batch: LearnerBatch) -> float:
         """Asserts ratio 1 on fresh groups in a cycle without an RL turn; once a run is enough there."""
-        if not self._setting.kernel.is_stochastic or not batch.stds.numel():
+        if not self._kernel.is_stochastic or not batch.stds.numel():
             return float("nan")
-        everything = Actions.of(batch)
+        everything, setting = Actions.of(batch), self._settings[self._size_of(batch)]
         with torch.no_grad():
-            means = policy_means(self._engines["student"].module, self._setting, batch, everything)
+            means = policy_means(self._engines["student"].module, setting, batch, everything)
         return self._assert_ratio(ratio_deviation(means, batch, everything))
 
     def _assert_ratio(self, deviation: float | None) -> float:
@@ -224,7 +222,7 @@ class Learner:
         self, batch: LearnerBatch, advantages: Tensor, spread: float
     ) -> tuple[Updates, PolicyCycleReport, float]:
         """One RL turn: `minibatches` updates, each on its share of the chosen rows of every group."""
-        config = self._config.policy_gradient
+        config, setting = self._config.policy_gradient, self._settings[self._size_of(batch)]
         actions = Actions.of(batch, advantages)
         if config.group_rows is not None:
             actions = actions.chosen(strongest(advantages, config.group_rows))
@@ -240,7 +238,7 @@ class Learner:
         shares = [share for share in everything if self._heard(actions.advantages[:, share])]
         turn = self._updates("student", "rl", len(shares))
         for _, share in zip(turn, shares, strict=True):
-            turn.step(policy_parts(self._engines["student"], self._setting, batch, actions.share(share), told))
+            turn.step(policy_parts(self._engines["student"], setting, batch, actions.share(share), told))
         each = actions.advantages.numel() // config.minibatches
         policy = turn_report(reports, self._gang, updates=len(shares), actions=each, spread=spread)
         return turn, policy, max((each for each in deviations if not math.isnan(each)), default=math.nan)
@@ -288,8 +286,14 @@ class Learner:
         return TensorStream.of(self._averages.of("student")).copied()
 
     @torch.no_grad()
-    def sample_ema(self, conditioning: Conditioning, seeds: Sequence[int]) -> Float[Tensor, "b c h w"]:
-        """Final latents of the student's EMA, with the kernel and levels it is trained with. Rank 0 does it alone."""
+    def sample_ema(self, conditioning: Conditioning, seeds: Sequence[int], size: int = 0) -> Float[Tensor, "b c h w"]:
+        """Final latents of the student's EMA, with the kernel and levels it is trained with. Rank 0 does it alone.
+
+        Args:
+            conditioning: One row for each latent.
+            seeds: One for each latent.
+            size: Number of the size that all of them have.
+        """
         average = {name: weight.to(self.device) for name, weight in self._averages.of("student").items()}
 
         def averaged(
@@ -297,9 +301,9 @@ class Learner:
         ) -> Float[Tensor, "b c h w"]:
             return torch.func.functional_call(self._sampler, average, (x, t, conditioning))
 
-        sigmas, shape = self._setting.sigmas, self._setting.real.latent_shape
-        x = group_noise(shape, seeds, "initial")
-        return sample(averaged, conditioning, self._setting.kernel, sigmas, x, seeds=seeds)
+        resolution = self._resolutions[size]
+        x = group_noise(resolution.latent_shape, seeds, "initial")
+        return sample(averaged, conditioning, self._kernel, resolution.sigmas, x, seeds=seeds)
 
     def tensors(self) -> dict[str, TensorStream]:
         """Everything a checkpoint stores as tensors, by file stem. Collective: all ranks go through all."""

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import torch
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from advdmd_ray.config import Config
@@ -16,7 +18,8 @@ from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.errors import CheckpointError, GroupMismatchError
 from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.evaluation.judges.draws import StudentJudge
-from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid, tiles_that_fit
+from advdmd_ray.evaluation.pictures.frames import framed, room_for
+from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid, tiles_that_fit, to_pixels
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.laps import Laps
@@ -66,7 +69,7 @@ class LearnerWorker:
         checkpoints: Folder of the checkpoints.
         grid_path: From a version to where its grid goes.
         thin_grids: Removes grids until there are so many.
-        pixels: Height and width of an image.
+        pixels: Height and width of each size that images have.
         decode: Turns latents `[b, c, h, w]` into images in [-1, 1]; only rank 0 needs it, for its grids.
         judge: Rank 0's, if the student is judged while it learns.
 
@@ -84,13 +87,15 @@ class LearnerWorker:
         checkpoints: Path,
         grid_path: Callable[[int], Path],
         thin_grids: Callable[[int], None],
-        pixels: tuple[int, int],
+        pixels: Sequence[tuple[int, int]],
         decode: Callable[[Tensor], Tensor] | None,
         judge: StudentJudge | None,
     ) -> None:
         self._config, self._gang, self.learner, self._table = config, gang, learner, table
         self._checkpoints, self._grid_path, self._thin_grids = checkpoints, grid_path, thin_grids
-        self._rows, self._columns = tiles_that_fit(*pixels, GRID_ROWS, min(GRID_COLUMNS, table.rollouts))
+        self._sizes = tuple(pixels)
+        most = GRID_ROWS, min(GRID_COLUMNS, table.rollouts)
+        self._rows, self._columns = tiles_that_fit(*room_for(pixels), *most)
         self._decode, self._judge = decode, judge
         self._share: Sequence[GroupAndScores] = ()
 
@@ -158,6 +163,8 @@ class LearnerWorker:
     def grid(self) -> str:
         """Samples the student's EMA with fixed seeds, so that grids of different versions compare.
 
+        Where images have several sizes, each column has the next of them.
+
         Returns:
             Path of the picture; empty if the disk refuses it, which is a warning: the run goes on without it.
 
@@ -169,10 +176,9 @@ class LearnerWorker:
         count = self._columns
         ids = torch.arange(count).repeat(self._rows)
         seeds = [derive_seed(self._config.run.seed, "grid", index) for index in range(ids.numel())]
-        latents = self.learner.sample_ema(self._table.rows(ids), seeds)
         path = self._grid_path(self.learner.version)
         label = f"student, {self._config.steps} steps, cycle {self.learner.version}"
-        images = self._decode(latents).numpy()
+        images = framed(self._sampled(ids, seeds, self._decode)).transpose(0, 3, 1, 2) / np.float32(127.5) - 1
         try:
             drawn = comparison_grid(path, {label: images}, column_labels(self._table.texts[:count]))
             self._thin_grids(self._config.evaluation.keep_grids)
@@ -180,6 +186,19 @@ class LearnerWorker:
             logger.warning("%s: no grid of cycle %d (%s)", path, self.learner.version, error.strerror or error)
             return ""
         return str(drawn)
+
+    def _sampled(
+        self, ids: Int64[Tensor, " n"], seeds: Sequence[int], decode: Callable[[Tensor], Tensor]
+    ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+        """The EMA's images of prompts and seeds, that of prompt i in size i modulo the number of sizes."""
+        tiles: dict[int, np.ndarray] = {}
+        for size in range(len(self._sizes)):
+            places = (ids % len(self._sizes) == size).nonzero().squeeze(1).tolist()
+            if places:
+                some = self._table.rows(ids[places]), [seeds[place] for place in places]
+                latents = self.learner.sample_ema(*some, size)
+                tiles |= zip(places, to_pixels(decode(latents).numpy()), strict=True)
+        return [tiles[place] for place in range(len(ids))]
 
     def judge(self) -> Judgement:
         """Judges the student's EMA; the same prompts and seeds at every version.

@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from advdmd_ray.models.sampling_settings import MAX_PIXELS, SamplingSettings, re
 
 MOST_WHOLE, MOST_DEPTH = 10**6, 12
 """Of any number of a network's configuration, and levels of an image codec: far beyond those that there are."""
+SIZE = "model.height, model.width"
+"""The settings that name the one size of a run's images."""
 _DESCRIPTIONS = {".json", ".txt", ".model"}
 """Suffixes of what describes a component beside its weights: configuration, vocabulary, merges, word pieces."""
 
@@ -131,12 +133,13 @@ class PipelineInfo:
         raise KeyError(name)
 
 
-def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) -> PipelineInfo:
+def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None, said_by: str = SIZE) -> PipelineInfo:
     """Check a diffusers pipeline folder file by file, reading only configurations and weight headers.
 
     Args:
         path: A folder, `builtin:NAME`, or the name of a downloaded model on the Hugging Face hub.
         pixels: Height and width of the images; default: those of its `sampling.json`, or else the model's own size.
+        said_by: The setting that names them, for messages.
 
     Raises:
         UserError: The folder, a component, a configuration or a weight file is missing, damaged or of another kind, or
@@ -166,12 +169,10 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
         pixels = sampling.pixels
     file = folder / "transformer" / "config.json"
     transformer, per_latent = read_json(file), _pixels_per_latent(folder, family)
-    patch = whole_number(transformer, "patch_size", file) if family.default_side is None else PATCH
-    latent = _latent(family, transformer, file, per_latent, patch, pixels)
+    patch = _patch(family, transformer, file)
+    latent = _latent(family, transformer, file, per_latent, pixels, said_by)
     tokens = (latent.height // patch) * (latent.width // patch)
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    if (fault := scheduler_fault(scheduler, tokens)) is not None:
-        raise UserError(f"{folder / 'scheduler' / 'scheduler_config.json'}: {fault}")
+    scheduler = _scheduler(folder, tokens)
     return PipelineInfo(
         folder=folder,
         family=family,
@@ -187,6 +188,38 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None) ->
         embedded_guidance=family.guidance_key is not None and bool(transformer.get(family.guidance_key)),
         sampling=sampling,
     )
+
+
+def at_size(info: PipelineInfo, pixels: tuple[int, int], said_by: str) -> PipelineInfo:
+    """The same pipeline with images of another size; of its files two configurations are read again.
+
+    Args:
+        info: The pipeline.
+        pixels: Height and width.
+        said_by: The setting that names them.
+
+    Raises:
+        UserError: the model has no images of that size.
+    """
+    file = info.folder / "transformer" / "config.json"
+    patch = _patch(info.family, info.transformer, file)
+    latent = _latent(info.family, info.transformer, file, info.pixels_per_latent, pixels, said_by)
+    tokens = (latent.height // patch) * (latent.width // patch)
+    shift = noise_shift(_scheduler(info.folder, tokens), tokens)
+    return replace(info, latent=latent, image_tokens=tokens, scheduler_shift=shift)
+
+
+def _scheduler(folder: Path, tokens: int) -> Mapping[str, Any]:
+    """Configuration of the scheduler, whose levels of so many image tokens can be followed."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    scheduler = read_json(file)
+    if (fault := scheduler_fault(scheduler, tokens)) is not None:
+        raise UserError(f"{file}: {fault}")
+    return scheduler
+
+
+def _patch(family: Family, transformer: Mapping[str, Any], file: Path) -> int:
+    return whole_number(transformer, "patch_size", file) if family.default_side is None else PATCH
 
 
 def _pixels_per_latent(folder: Path, family: Family) -> int:
@@ -205,8 +238,8 @@ def _latent(
     transformer: Mapping[str, Any],
     file: Path,
     per_latent: int,
-    patch: int,
     pixels: tuple[int, int] | None,
+    said_by: str,
 ) -> LatentSpec:
     """The shape of a latent, of the size asked for or else the model's own."""
     channels = whole_number(transformer, "in_channels", file) // family.packing
@@ -219,17 +252,16 @@ def _latent(
                 "allowed, save the pipeline again"
             )
         return LatentSpec(channels, side, side)
-    cell = per_latent * patch
+    cell = per_latent * _patch(family, transformer, file)
     if any(side % cell or side < cell for side in pixels):
         raise UserError(
-            f"model.height, model.width: {pixels[0]} x {pixels[1]} pixels do not divide into tokens of {cell}; use "
-            f"multiples of {cell}"
+            f"{said_by}: {pixels[0]} x {pixels[1]} pixels do not divide into tokens of {cell}; use multiples of {cell}"
         )
     largest = transformer.get("pos_embed_max_size")
     if isinstance(largest, int) and max(pixels) > largest * cell:
         raise UserError(
-            f"model.height, model.width: {pixels[0]} x {pixels[1]} pixels are more than the {largest * cell} that "
-            "the model has positions for; use less"
+            f"{said_by}: {pixels[0]} x {pixels[1]} pixels are more than the {largest * cell} that the model has "
+            "positions for; use less"
         )
     return LatentSpec(channels, pixels[0] // per_latent, pixels[1] // per_latent)
 

@@ -27,6 +27,7 @@ class SamplingSettings:
         width: As `height`; both or neither.
         sigmas: Noise levels of a student, before the scheduler's shift; None: no levels are its own.
         guidance: Scale that a student was given, in families that take it as an input.
+        sizes: Height and width of each size that a student was trained at; None: of one.
     """
 
     max_sequence_length: int
@@ -34,6 +35,7 @@ class SamplingSettings:
     width: int | None = None
     sigmas: tuple[float, ...] | None = None
     guidance: float | None = None
+    sizes: tuple[tuple[int, int], ...] | None = None
 
     @property
     def pixels(self) -> tuple[int, int] | None:
@@ -66,6 +68,8 @@ def read_sampling(folder: Path) -> SamplingSettings | None:
             raise UserError(f"{file}: {key} is {value!r}; {wanted} is needed, correct the file")
     if "sigmas" in content:
         content["sigmas"] = tuple(content["sigmas"])
+    if "sizes" in content:
+        content["sizes"] = tuple((height, width) for height, width in content["sizes"])
     return SamplingSettings(**content)
 
 
@@ -79,8 +83,16 @@ def _wanted(key: str, value: object) -> str | None:
     if key == "guidance":
         fits = type(value) in {int, float} and 1 <= value < math.inf  # pyright: ignore[reportOperatorIssue]
         return None if fits else "a number of at least 1"
+    if key == "sizes":
+        pairs = value if isinstance(value, list) else []
+        sides = [len(pair) if isinstance(pair, list) and all(map(_is_side, pair)) else 0 for pair in pairs]
+        return None if {*sides} == {2} else f"a list of [height, width], whole numbers from 1 to {MAX_PIXELS},"
     most = MAX_SEQUENCE_LENGTH if key == "max_sequence_length" else MAX_PIXELS
     return None if type(value) is int and 1 <= value <= most else f"a whole number from 1 to {most}"
+
+
+def _is_side(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MAX_PIXELS
 
 
 def write_sampling(folder: Path, settings: SamplingSettings) -> None:

@@ -6,7 +6,8 @@ from advdmd_ray.config import Config
 from advdmd_ray.config.sections import Resources
 from advdmd_ray.models.families.flops import forward_flops
 from advdmd_ray.models.families.kept import FLOAT32
-from advdmd_ray.models.folder import LatentSpec, inspect_pipeline
+from advdmd_ray.models.folder import LatentSpec
+from advdmd_ray.models.sizes import largest_pipeline
 from advdmd_ray.planning.cards import THREAD, Card
 from advdmd_ray.planning.virtual import Costs
 from advdmd_ray.runs.needs.compute import Network, full_cycle_cost
@@ -51,7 +52,7 @@ class Work:
         Raises:
             UserError: if its folder is missing or damaged.
         """
-        info = inspect_pipeline(config.model.path, config.model.pixels)
+        info = largest_pipeline(config)
         flops = forward_flops(info, sizes.backbone).forward
         return cls(sizes.network, flops, sizes.adapters or sizes.transformer, sizes.latent)
 

@@ -24,11 +24,13 @@ from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.diffusion.transfer import let_go
 from advdmd_ray.evaluation.judges.draws import DRAWN_AT_ONCE, draw_images, portions
 from advdmd_ray.evaluation.judges.pipelines import TEACHER_STEPS
+from advdmd_ray.evaluation.pictures.frames import room_for
 from advdmd_ray.evaluation.pictures.grids import tiles_that_fit, to_pixels
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
+from advdmd_ray.models.sizes import sized_pipelines
 from advdmd_ray.runs.parts.inputs import prompt_encoder
 from advdmd_ray.runs.parts.micro_batch import rows_without_trial
 from advdmd_ray.runs.parts.networks import denoiser_at
@@ -200,32 +202,35 @@ class PieceDrawer:
         self._config, self._inputs, self._device = config, inputs, device
         self._paths = {False: config.model.path, True: str(student)}
         self._dtype = torch.bfloat16 if config.model.precision == "bfloat16" else torch.float32
-        self._info = inspect_pipeline(config.model.path, config.model.pixels)
+        self._infos = sized_pipelines(config)
         self._decode = image_decoder(load_pipeline(config.model.path, self._dtype, "codec").to(device))
         self._network: tuple[bool, TransformerDenoiser] | None = None
         prompts, samples = len(inputs.prompts), config.evaluation.samples
-        self._shown = frozenset(shown_images(prompts, samples, self._info.pixels))
+        self._shown = frozenset(shown_images(prompts, samples, room_for(info.pixels for info in self._infos)))
         self._shown_samplers = frozenset(shown_samplers(config))
 
     @torch.no_grad()
     def draw(self, piece: Piece) -> Drawn:
         """Draws a piece."""
-        network, info = (
-            self._loaded(student=piece.sampler.student),
-            inspect_pipeline(self._paths[piece.sampler.student]),
-        )
-        denoiser, kernel, sigmas = sampled_with(self._config, piece.sampler, network, self._inputs.empty, info)
-        shape = self._info.latent.shape
-
-        def draw(conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
-            return sample(denoiser, conditioning, kernel, sigmas, group_noise(shape, seeds, "initial"), seeds)
-
-        latents, rows = draw_images(draw, self._inputs.prompts, piece.images, self._config.run.seed)
-        images = self._decode(latents)
+        network, path = self._loaded(student=piece.sampler.student), self._paths[piece.sampler.student]
         shown = self._shown if piece.sampler in self._shown_samplers else frozenset[int]()
-        kept = [index for index in piece.images if index in shown]
-        pixels = to_pixels(images[[index - piece.first for index in kept]].cpu().float().numpy())
-        return Drawn(rows, self._inputs.features(images), dict(zip(kept, pixels, strict=True)))
+
+        def draw(conditioning: Conditioning, seeds: Sequence[int], size: int) -> Tensor:
+            info = inspect_pipeline(path, self._infos[size].pixels)
+            denoiser, kernel, sigmas = sampled_with(self._config, piece.sampler, network, self._inputs.empty, info)
+            start = group_noise(info.latent.shape, seeds, "initial")
+            return sample(denoiser, conditioning, kernel, sigmas, start, seeds)
+
+        rows, features, kept = [], [], dict[int, np.ndarray]()
+        seed, sizes = self._config.run.seed, len(self._infos)
+        for drawn in draw_images(draw, self._inputs.prompts, piece.images, seed, sizes):
+            images = self._decode(drawn.latents)
+            places = [place for place, index in enumerate(drawn.images) if index in shown]
+            pixels = to_pixels(images[places].cpu().float().numpy())
+            kept |= {drawn.images[place]: image for place, image in zip(places, pixels, strict=True)}
+            rows.append(drawn.rows)
+            features.append(self._inputs.features(images))
+        return Drawn(torch.cat(rows), torch.cat(features), kept)
 
     def _loaded(self, *, student: bool) -> TransformerDenoiser:
         if self._network is None or self._network[0] != student:

@@ -13,8 +13,9 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.captioned_source import CaptionedSource
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
-from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
+from advdmd_ray.models.folder import PipelineInfo
 from advdmd_ray.models.sampling_settings import SAMPLING
+from advdmd_ray.models.sizes import largest_pipeline
 from advdmd_ray.models.targets import linear_layers, targeted
 from advdmd_ray.runs.folder import Start, plan_start
 from advdmd_ray.runs.lasting import check_places
@@ -45,7 +46,7 @@ def checks(config: Config) -> tuple[Check, ...]:
     model, lora, blocks = config.model, config.lora, config.discriminator.blocks
 
     def info() -> PipelineInfo:
-        return inspect_pipeline(model.path, model.pixels)
+        return largest_pipeline(config)
 
     found = [
         Check("pipeline", model.path, info),
@@ -158,7 +159,7 @@ def check_model(config: Config) -> None:
         UserError: if the folder or a component is missing, a weight file is truncated, or as `check_fit` and
             `check_buffer`.
     """
-    info = inspect_pipeline(config.model.path, config.model.pixels)
+    info = largest_pipeline(config)
     check_fit(config, info)
     check_buffer(config, info)
 

@@ -1,6 +1,6 @@
 """What the judge says of the samplers that were drawn; see `judgement` for the drawing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from jaxtyping import Float
 from advdmd_ray.config import Config
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
-from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.evaluation.pictures.frames import framed, room_for, size_name
+from advdmd_ray.models.sizes import sized_pipelines
 from advdmd_ray.provenance import usable_cores
 from advdmd_ray.runs.judgement import (
     Drawn,
@@ -94,13 +95,14 @@ def verdict_of(config: Config, drawn: Mapping[Piece, Drawn]) -> Verdict:
         sampler: judge.score(torch.cat([part.features for part in parts]), torch.cat([part.rows for part in parts]))
         for sampler, parts in by_sampler.items()
     }
-    size = inspect_pipeline(config.model.path, config.model.pixels).pixels
+    sizes = [info.pixels for info in sized_pipelines(config)]
+    size = room_for(sizes)
     shown = shown_images(min(len(judge.prompts), config.evaluation.samples), config.evaluation.samples, size)
     images: dict[str, np.ndarray] = {}
     for sampler in shown_samplers(config):
         kept = {index: image for part in by_sampler.get(sampler, []) for index, image in part.shown.items()}
         if kept and shown:
-            pixels = np.stack([kept[index] for index in shown]).transpose(0, 3, 1, 2)
+            pixels = framed([kept[index] for index in shown]).transpose(0, 3, 1, 2)
             images[sampler.label] = pixels / np.float32(127.5) - 1
     return Verdict(
         judge.figures,
@@ -109,9 +111,16 @@ def verdict_of(config: Config, drawn: Mapping[Piece, Drawn]) -> Verdict:
         next((score for sampler, score in scores.items() if sampler.student), None),
         config.steps,
         judge.ceiling(),
-        judge.prompts[: len({index % len(judge.prompts) for index in shown})],
+        _labelled(judge.prompts[: len({index % len(judge.prompts) for index in shown})], sizes),
         images,
     )
+
+
+def _labelled(prompts: tuple[str, ...], sizes: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """The judge's first prompts, each with its size where there are several."""
+    if len(sizes) == 1:
+        return prompts
+    return tuple(f"{prompt} ({size_name(sizes[row % len(sizes)])})" for row, prompt in enumerate(prompts))
 
 
 def facts_of(verdict: Verdict) -> dict[str, Any]:

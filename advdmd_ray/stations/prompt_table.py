@@ -34,12 +34,14 @@ class TableFacts:
         rollouts: As in `PromptTable`.
         prompts: Where the rows are.
         empty: Where that of the empty prompt is.
+        size_weights: As in `PromptTable`.
     """
 
     texts: tuple[str, ...]
     rollouts: int
     prompts: TextIndex
     empty: TextIndex
+    size_weights: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,14 @@ class PromptTable:
         conditioning: One row per prompt; in files, if they are large.
         unconditional: One row, the empty prompt.
         rollouts: Rollouts draw from so many first rows; the others are captions of real images. 0: from all.
+        size_weights: How often a cycle's images are of each size of the run, in any unit.
     """
 
     texts: tuple[str, ...]
     conditioning: PromptRows
     unconditional: Conditioning
     rollouts: int = 0
+    size_weights: tuple[float, ...] = (1.0,)
     _rows_of: dict[str, list[int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,4 +115,5 @@ class PromptTable:
             UserError: if a file is not seen here, or is another than the one that the run began with.
         """
         prompts, empty = (EncodedTexts(index, payloads) for index in (facts.prompts, facts.empty))
-        return cls(facts.texts, prompts.held(), empty.select(torch.tensor([0])), facts.rollouts)
+        empty_prompt = empty.select(torch.tensor([0]))
+        return cls(facts.texts, prompts.held(), empty_prompt, facts.rollouts, facts.size_weights)

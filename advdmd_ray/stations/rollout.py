@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.resolution import Resolution
 from advdmd_ray.diffusion.sampling import rollout
 from advdmd_ray.diffusion.seeds import derive_seed
 from advdmd_ray.diffusion.transfer import to_host
@@ -31,8 +31,7 @@ class RolloutWorker:
         student: The network; its weights come with snapshots.
         table: Encoded prompts.
         kernel: The transition kernel.
-        sigmas: K + 1 noise levels, the last 0.
-        latent_shape: (c, h, w).
+        resolution_of: Size and noise levels of the group with an ordinal.
         group_size_of: Trajectories of the group with an ordinal.
         base_digest: Digest of the teacher on this worker's disk.
 
@@ -48,8 +47,7 @@ class RolloutWorker:
         table: PromptTable,
         *,
         kernel: Kernel,
-        sigmas: Float[Tensor, " k1"],
-        latent_shape: tuple[int, int, int],
+        resolution_of: Callable[[int], Resolution],
         group_size_of: Callable[[int], int],
         base_digest: str | None = None,
     ) -> None:
@@ -58,8 +56,7 @@ class RolloutWorker:
         self.device = next(student.parameters()).device
         self._table = table
         self._kernel = kernel
-        self._sigmas = sigmas
-        self._latent_shape = latent_shape
+        self._resolution_of = resolution_of
         self._group_size_of = group_size_of
 
     def weights(self) -> dict[str, Tensor]:
@@ -89,7 +86,7 @@ class RolloutWorker:
         belong to its seed; its latents differ from those of a batch of its own by round-off only.
 
         Raises:
-            ValueError: if the loaded student is not the version that a lease names.
+            ValueError: if the loaded student is not the version that a lease names, or the groups differ in size.
         """
         for lease in leases:
             if lease.policy_version != self._network.version:
@@ -97,13 +94,15 @@ class RolloutWorker:
                     f"{self.name} runs student version {self._network.version}; ordinal {lease.ordinal} was leased "
                     f"for version {lease.policy_version}"
                 )
+        resolution = self._resolution_of(leases[0].ordinal)
+        shape, sigmas = resolution.latent_shape, resolution.sigmas
+        if any(self._resolution_of(lease.ordinal).latent_shape != shape for lease in leases[1:]):
+            raise ValueError(f"{self.name}: groups of one batch are of one size; ordinals {_ordinals(leases)} are not")
         sizes = [self._group_size_of(lease.ordinal) for lease in leases]
         seeds = [seed for lease, size in zip(leases, sizes, strict=True) for seed in sample_seeds(lease.seed, size)]
         prompts = torch.tensor([lease.prompt_id for lease in leases])
         conditioning = self._table.rows(prompts.repeat_interleave(torch.tensor(sizes))).on(self.device)
-        result = rollout(
-            self._network.module, conditioning, self._kernel, self._sigmas, shape=self._latent_shape, seeds=seeds
-        )
+        result = rollout(self._network.module, conditioning, self._kernel, sigmas, shape=shape, seeds=seeds)
         latents, means = to_host(result.latents, result.means)
         shares = [slice(end - size, end) for size, end in zip(sizes, itertools.accumulate(sizes), strict=True)]
         return [
@@ -112,13 +111,17 @@ class RolloutWorker:
                 prompt_id=lease.prompt_id,
                 policy_version=lease.policy_version,
                 seeds=np.asarray(seeds[share], dtype=np.int64),
-                sigmas=_float32(self._sigmas),
+                sigmas=_float32(sigmas),
                 latents=_float32(latents[share]),
                 means=_float32(means[share]),
                 stds=_float32(result.stds),
             )
             for lease, share in zip(leases, shares, strict=True)
         ]
+
+
+def _ordinals(leases: Sequence[Lease]) -> str:
+    return ", ".join(str(lease.ordinal) for lease in leases)
 
 
 def _float32(tensor: Tensor) -> np.ndarray:

@@ -30,8 +30,7 @@ from benchmarks.publishing import PUT, SAVED
 from benchmarks.rollouts import OURS, PLAIN, script_of
 from benchmarks.timing import Stopwatch, Timing, timed_in_turns
 from benchmarks.transfers import LIMIT, PINNED
-from small_parts import SIGMAS as LEVELS
-from small_parts import Judge, Mixer, config, infos_of, learner, real_images, scored_groups
+from small_parts import RESOLUTIONS, Judge, Mixer, config, infos_of, learner, real_images, scored_groups
 from small_parts import table as small_table
 
 ROOT = Path(__file__).parents[2]
@@ -161,12 +160,12 @@ def test_the_plain_loop_of_a_family_draws_what_our_sampler_draws_from_the_same_n
     subject = subject_of(name, tmp_path)
     teacher, table, shapes = random_teacher(subject), random_table(subject), subject.shapes
     script, seeds = script_of(subject, teacher, table, 3), [1, 2, 3]
-    x = group_noise(shapes.latent_shape, seeds, "initial")
-    steps = range(len(shapes.sigmas) - 2)
-    fresh = iter([script.packed(group_noise(shapes.latent_shape, seeds, "step", step)) for step in steps])
+    x = group_noise(shapes.largest.latent_shape, seeds, "initial")
+    steps = range(len(shapes.largest.sigmas) - 2)
+    fresh = iter([script.packed(group_noise(shapes.largest.latent_shape, seeds, "step", step)) for step in steps])
     monkeypatch.setattr(torch, "randn_like", lambda _: next(fresh))
-    plain = plain_loop(script, x, shapes.sigmas.tolist())
-    ours = sample(teacher, table.of(0, 3), Kernel.renoise(), shapes.sigmas, x, seeds=seeds)
+    plain = plain_loop(script, x, shapes.largest.sigmas.tolist())
+    ours = sample(teacher, table.of(0, 3), Kernel.renoise(), shapes.largest.sigmas, x, seeds=seeds)
     assert next(fresh, None) is None
     assert torch.equal(script.unpacked(script.packed(x)), x)
     # One is bfloat16 throughout, the other by autocast.
@@ -313,7 +312,7 @@ def test_a_timed_learner_learns_what_the_learner_learns_and_times_every_update()
         small_table(),
         real_images(),
         kernel=Kernel.renoise(),
-        sigmas=LEVELS,
+        resolutions=RESOLUTIONS,
     )
     for _ in range(2):
         plainly.cycle(groups, infos_of(groups))

@@ -43,7 +43,7 @@ def on_meta(subject: Subject) -> TransformerDenoiser:
 def counted(denoiser: TransformerDenoiser, subject: Subject) -> int:
     """FLOPs that torch counts in a forward for one image."""
     shape = subject.model.transformer
-    x = torch.empty(1, *subject.shapes.latent_shape, device="meta")
+    x = torch.empty(1, *subject.shapes.largest.latent_shape, device="meta")
     embeds = torch.empty(1, subject.text_tokens, shape["joint_attention_dim"], device="meta")
     prompt = Conditioning(embeds, torch.empty(1, shape["pooled_projection_dim"], device="meta"))
     counter = FlopCounterMode(display=False)
@@ -113,7 +113,7 @@ def counted_updates(subject: Subject) -> dict[str, float]:
         table,
         random_images(subject),
         kernel=subject.shapes.kernel,
-        sigmas=subject.shapes.sigmas,
+        resolutions=subject.shapes.resolutions,
     )
     scored = [randomly_scored(group, 0) for group in groups]
     with counter, sdpa_kernel(SDPBackend.MATH):
@@ -137,8 +137,8 @@ def test_rollouts_of_both_contestants_have_the_flops_that_torch_counts(name: str
     subject = subject_of(name, tmp_path)
     teacher, table, shapes = random_teacher(subject), random_table(subject), subject.shapes
     worker, script = rollout_worker(subject, teacher, table), script_of(subject, teacher, table, subject.group_size)
-    noise = torch.randn(subject.group_size, *shapes.latent_shape)
-    for work in (lambda: worker.generate(LEASE), lambda: plain_loop(script, noise, shapes.sigmas.tolist())):
+    noise = torch.randn(subject.group_size, *shapes.largest.latent_shape)
+    for work in (lambda: worker.generate(LEASE), lambda: plain_loop(script, noise, shapes.largest.sigmas.tolist())):
         counter = FlopCounterMode(display=False)
         with counter, sdpa_kernel(SDPBackend.MATH):
             work()

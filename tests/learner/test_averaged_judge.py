@@ -60,7 +60,9 @@ def test_the_auc_is_that_of_the_published_heads_and_not_of_the_trained_ones() ->
     student.load_state_dict(taught._engines["student"].state_dict())
     version = taught.version
     batch = collate(scored_groups(student, Judge(2), range(4), version=version), version)
-    areas = [heldout_auc(judge, taught._setting, batch, ("auc", version)).tolist() for judge in (published, trained)]
+    areas = [
+        heldout_auc(judge, taught._settings[0], batch, ("auc", version)).tolist() for judge in (published, trained)
+    ]
     assert areas[0] != areas[1]
     assert list(_cycle(taught)) == areas[0]
 

@@ -6,13 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.errors import GroupMismatchError
+from advdmd_ray.evaluation.pictures.sheet import read_sheet
 from advdmd_ray.learner.checkpoint import open_checkpoint, saved_steps
 from advdmd_ray.learner.gang import Gang, SoloGang
 from advdmd_ray.learner.outcome import CheckpointOutcome
@@ -34,7 +37,8 @@ def test_a_grid_of_large_images_has_fewer_of_them(side: int, rows: int, columns:
     asked: list[float] = []
     thinned: list[int] = []
 
-    def sample_ema(conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
+    def sample_ema(conditioning: Conditioning, seeds: Sequence[int], size: int) -> Tensor:
+        assert size == 0
         assert len(set(seeds)) == len(seeds) == len(conditioning)
         asked.extend(conditioning.pooled[:, 0].tolist())
         return torch.zeros(len(seeds), 1, 8, 8)
@@ -47,7 +51,7 @@ def test_a_grid_of_large_images_has_fewer_of_them(side: int, rows: int, columns:
         checkpoints=tmp_path,
         grid_path=lambda version: tmp_path / f"{version}.png",
         thin_grids=thinned.append,
-        pixels=(side, side),
+        pixels=[(side, side)],
         decode=lambda latents: latents,
         judge=None,
     )
@@ -56,9 +60,41 @@ def test_a_grid_of_large_images_has_fewer_of_them(side: int, rows: int, columns:
     assert thinned == [Config().evaluation.keep_grids]
 
 
+def test_of_several_sizes_each_column_of_a_grid_has_the_next_in_a_tile_that_fits_all(tmp_path: Path) -> None:
+    sizes = [(4, 8), (8, 4), (6, 6)]
+
+    def sample_ema(conditioning: Conditioning, seeds: Sequence[int], size: int) -> Tensor:
+        assert len(seeds) == len(conditioning)
+        assert (conditioning.pooled[:, 0] % len(sizes) == size).all()
+        return torch.full((len(seeds), 1, *sizes[size]), -1.0)
+
+    worker = LearnerWorker(
+        Config(),
+        SoloGang(),
+        cast("Any", SimpleNamespace(version=7, sample_ema=sample_ema)),
+        TABLE,
+        checkpoints=tmp_path,
+        grid_path=lambda version: tmp_path / f"{version}.png",
+        thin_grids=lambda _: None,
+        pixels=sizes,
+        decode=lambda latents: latents,
+        judge=None,
+    )
+    picture = Path(worker.grid())
+    sheet = read_sheet(picture)
+    assert sheet is not None
+    assert (sheet.height, sheet.width, sheet.enlarged) == (80, 80, 10)
+    with Image.open(picture) as board:
+        tiles = [np.asarray(board.crop(box)) for box in sheet.boxes(sheet.rows[0])]
+    for column, tile in enumerate(tiles[:10]):
+        height, width = sizes[column % 3]
+        assert (tile == 0).all(axis=2).sum() == height * width * 100
+        assert (tile[40 - 5 * height : 40 + 5 * height, 40 - 5 * width : 40 + 5 * width] == 0).all()
+
+
 def test_a_grid_that_the_disk_refuses_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    learner = SimpleNamespace(version=7, sample_ema=lambda _, seeds: torch.zeros(len(seeds), 1, 8, 8))
+    learner = SimpleNamespace(version=7, sample_ema=lambda _, seeds, __: torch.zeros(len(seeds), 1, 8, 8))
     worker = LearnerWorker(
         Config(),
         SoloGang(),
@@ -67,7 +103,7 @@ def test_a_grid_that_the_disk_refuses_is_a_warning(tmp_path: Path, caplog: pytes
         checkpoints=tmp_path,
         grid_path=lambda version: tmp_path / "file" / f"{version}.png",
         thin_grids=lambda _: None,
-        pixels=(8, 8),
+        pixels=[(8, 8)],
         decode=lambda latents: latents,
         judge=None,
     )
@@ -111,7 +147,7 @@ def _saving(learner: Streams, gang: Gang, checkpoints: Path) -> LearnerWorker:
         checkpoints=checkpoints,
         grid_path=lambda version: checkpoints / f"{version}.png",
         thin_grids=lambda _: None,
-        pixels=(8, 8),
+        pixels=[(8, 8)],
         decode=None,
         judge=None,
     )

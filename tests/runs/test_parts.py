@@ -131,8 +131,8 @@ def test_the_kernel_is_the_configurations() -> None:
 def test_shapes_and_levels_come_from_the_folders_headers(tiny_pipeline: Path) -> None:
     config = Config.model_validate({"model": {"path": str(tiny_pipeline)}})
     shapes = geometry(config)
-    assert shapes.latent_shape == (1, 8, 8)
-    assert shapes.sigmas.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert shapes.largest.latent_shape == (1, 8, 8)
+    assert shapes.largest.sigmas.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 def test_every_worker_starts_with_the_same_discriminator(tiny_pipeline: Path) -> None:
@@ -181,7 +181,7 @@ def test_the_shapes_recipe_passes_the_checks_before_a_run(
     assert cli.main(["run", "--config", SHAPES_YAML, "--dry-run", *places]) == cli.DONE
     assert "source: shapes" in capsys.readouterr().out
     shapes = geometry(read_config(SHAPES_YAML, places))
-    assert shapes.latent_shape == (22, 3, 3)
+    assert shapes.largest.latent_shape == (22, 3, 3)
 
 
 @pytest.mark.parametrize("name", ["shapes", "shapes_v2"])

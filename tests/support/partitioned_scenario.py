@@ -78,7 +78,7 @@ def saved(learner: Learner, gang: Gang, table: PromptTable, folder: Path) -> dic
         checkpoints=folder,
         grid_path=lambda _: folder,
         thin_grids=lambda _: None,
-        pixels=(8, 8),
+        pixels=[(8, 8)],
         decode=None,
         judge=None,
     )

@@ -10,6 +10,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
+from advdmd_ray.diffusion.resolution import Resolution
 from advdmd_ray.learner.actions import Actions
 from advdmd_ray.learner.batch import LearnerBatch, Path, clean_predictions, collate
 from advdmd_ray.learner.gang import SoloGang
@@ -34,6 +35,7 @@ from advdmd_ray.stations.weights.snapshot import pack
 
 SHAPE = (1, 4, 4)
 SIGMAS = torch.tensor([1.0, 0.6, 0.3, 0.0])
+RESOLUTIONS = (Resolution(SHAPE, SIGMAS),)
 PROMPTS = ("zero", "one", "two")
 POOLED = 5
 
@@ -185,8 +187,7 @@ def rollout_worker(
         student,
         table(),
         kernel=kernel or Kernel.renoise(),
-        sigmas=SIGMAS,
-        latent_shape=SHAPE,
+        resolution_of=lambda _: RESOLUTIONS[0],
         group_size_of=group_size if callable(group_size) else lambda _: group_size,
     )
     worker.load(snapshot)
@@ -265,5 +266,11 @@ def learner(
     """A learner alone, in plain torch."""
     networks = Networks(teacher or Mixer(1), student, fake_score or Mixer(20), critic)
     return Learner(
-        settings, SoloGang(), networks, table(), real_images(), kernel=kernel or Kernel.renoise(), sigmas=SIGMAS
+        settings,
+        SoloGang(),
+        networks,
+        table(),
+        real_images(),
+        kernel=kernel or Kernel.renoise(),
+        resolutions=RESOLUTIONS,
     )

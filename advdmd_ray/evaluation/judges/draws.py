@@ -1,7 +1,8 @@
 """How a sampler is drawn for a judge: all with the same prompts and the same noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int64
@@ -45,10 +46,10 @@ def judge_sampler(
         seed: Of initial and step noise.
     """
 
-    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
+    def draw(conditioning: Conditioning, seeds: Sequence[int], _size: int) -> Tensor:
         return sample(denoiser, conditioning, kernel, sigmas, group_noise(shape, seeds, "initial"), seeds)
 
-    return _scored(judge, draw, conditioning_of(judge.prompts[:samples]), decode, samples, seed)
+    return _scored(judge, draw, conditioning_of(judge.prompts[:samples]), decode, samples, seed, sizes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class StudentJudge:
         decode: Turns latents into images in [-1, 1].
         samples: Number of images.
         seed: Of initial and step noise.
+        sizes: Number of sizes that images have; row r of the prompts is asked for in size r modulo their number.
     """
 
     judge: Judge
@@ -68,52 +70,77 @@ class StudentJudge:
     decode: Callable[[Tensor], Tensor]
     samples: int
     seed: int
+    sizes: int = 1
 
-    def judged(self, draw: Callable[[Conditioning, Sequence[int]], Tensor]) -> Judgement:
+    def judged(self, draw: "Draw") -> Judgement:
         """Judge a sampler.
 
         Args:
-            draw: Gives one latent for each prompt and seed.
+            draw: Draws its latents.
         """
-        score = _scored(self.judge, draw, self.prompts, self.decode, self.samples, self.seed)
+        score = _scored(self.judge, draw, self.prompts, self.decode, self.samples, self.seed, self.sizes)
         return Judgement(score, signed_headline(self.judge, score))
 
 
 def _scored(
     judge: Judge,
-    draw: Callable[[Conditioning, Sequence[int]], Tensor],
+    draw: "Draw",
     prompts: PromptRows,
     decode: Callable[[Tensor], Tensor],
     samples: int,
     seed: int,
+    sizes: int,
 ) -> JudgeScore:
     """The figures of a sampler; images are held portion by portion, their features together."""
     features, rows = [], []
     for images in portions(samples, DRAWN_AT_ONCE):
-        latents, asked = draw_images(draw, prompts, images, seed)
-        features.append(judge.features(decode(latents)))
-        rows.append(asked)
+        for drawn in draw_images(draw, prompts, images, seed, sizes):
+            features.append(judge.features(decode(drawn.latents)))
+            rows.append(drawn.rows)
     return judge.score(torch.cat(features), torch.cat(rows))
 
 
-def draw_images(
-    draw: Callable[[Conditioning, Sequence[int]], Tensor], prompts: PromptRows, images: range, seed: int
-) -> tuple[Float[Tensor, "n c h w"], Int64[Tensor, " n"]]:
+@dataclass(frozen=True, slots=True)
+class DrawnImages:
+    """Some of the judged images, all of one size.
+
+    Attributes:
+        images: Which ones.
+        rows: Row of the prompts of each.
+        latents: Final ones.
+    """
+
+    images: tuple[int, ...]
+    rows: Int64[Tensor, " n"]
+    latents: Float[Tensor, "n c h w"]
+
+
+# From a prompt and a seed for each image, and the number of the size that all of them have, to their latents.
+Draw: TypeAlias = Callable[[Conditioning, Sequence[int], int], Tensor]
+
+
+def draw_images(draw: Draw, prompts: PromptRows, images: range, seed: int, sizes: int = 1) -> Iterator[DrawnImages]:
     """Draw some of the judged images; image i has prompt `i mod p` and draws from (seed, i) alone.
 
     So every sampler judged with one seed has the same prompts and the same initial noise, whoever draws its images.
 
     Args:
-        draw: Gives one latent for each prompt and seed.
+        draw: Draws latents of one size.
         prompts: The p encoded prompts.
         images: Which ones.
         seed: Of every draw.
+        sizes: See `StudentJudge`.
 
-    Returns:
-        Final latents and the prompt of each.
+    Yields:
+        Those of one size after the other.
     """
-    rows = torch.tensor(images) % len(prompts)
-    return draw(prompts.select(rows), [derive_seed(seed, "judge", index) for index in images]), rows
+    everything = torch.tensor(images)
+    for size in range(sizes):
+        some = everything[everything % len(prompts) % sizes == size]
+        if len(some):
+            rows, numbers = some % len(prompts), tuple(some.tolist())
+            latents = draw(prompts.select(rows), [derive_seed(seed, "judge", index) for index in numbers], size)
+            yield DrawnImages(numbers, rows, latents)
 
 
 def portions(samples: int, most: int) -> list[range]:

@@ -85,6 +85,34 @@ def save_grid(
     Returns:
         The path.
     """
+    return _save_png(path, _grid(images, columns, scale, caption))
+
+
+def save_grids(
+    path: Path, grids: Sequence[tuple[str, Float[np.ndarray, "n c _ _"]]], *, columns: int, caption: str
+) -> Path:
+    """Writes images of several sizes as one PNG, the grid of each size below the other.
+
+    Args:
+        path: Where the PNG goes; the folder is made.
+        grids: A line above each grid, and its images as in `save_grid`.
+        columns: Images in a row, at least 1.
+        caption: One line above all.
+
+    Returns:
+        The path.
+    """
+    lines = [f"{caption}; {grids[0][0]}", *(line for line, _ in grids[1:])]
+    boards = [_grid(images, columns, None, line) for line, (_, images) in zip(lines, grids, strict=True)]
+    whole = Image.new("RGB", (max(board.width for board in boards), sum(board.height for board in boards)), _PAPER)
+    top = 0
+    for board in boards:
+        whole.paste(board, (0, top))
+        top += board.height
+    return _save_png(path, whole)
+
+
+def _grid(images: Float[np.ndarray, "n c h w"], columns: int, scale: int | None, caption: str) -> Image.Image:
     if len(images) < 1 or columns < 1:
         raise ValueError(f"a grid needs at least 1 image and 1 column, got {len(images)} and {columns}")
     tiles = to_pixels(images, _enlargement(images, 48) if scale is None else scale)
@@ -100,7 +128,7 @@ def save_grid(
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         _place(board, tile, _GAP + column * (width + _GAP), top + _GAP + row * (height + _GAP))
-    return _save_png(path, board)
+    return board
 
 
 def comparison_grid(

@@ -12,7 +12,8 @@ from advdmd_ray.config import Config
 from advdmd_ray.config.inputs import LoraSection
 from advdmd_ray.models.families.flops import forward_flops
 from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
-from advdmd_ray.models.folder import LatentSpec, PipelineInfo, inspect_pipeline
+from advdmd_ray.models.folder import LatentSpec, PipelineInfo
+from advdmd_ray.models.sizes import largest_pipeline
 from advdmd_ray.models.targets import linear_layers, targeted
 from advdmd_ray.runs.needs.activations import Activations, settled
 from advdmd_ray.runs.needs.compute import Network
@@ -160,7 +161,7 @@ def sizes_of(config: Config) -> Sizes:
     Raises:
         UserError: if the pipeline folder is missing or damaged.
     """
-    info = inspect_pipeline(config.model.path, config.model.pixels)
+    info = largest_pipeline(config)
     transformer = info.component("transformer").parameters
     others = sum(part.parameters for part in info.components) - transformer
     backbone = backbone_of(info, config.model.max_sequence_length)

@@ -7,20 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from advdmd_ray.config import Config
+from advdmd_ray.controller.prompt_order import size_of
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Progress, mismatchable
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.kernels import Kernel, kernel_of
+from advdmd_ray.diffusion.resolution import Resolution
 from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.models.embeddings import EmbeddingStore, encoder_identity
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import Pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
+from advdmd_ray.models.sizes import sized_pipelines
 from advdmd_ray.models.text import encode_prompts, encoder_batches
 from advdmd_ray.runs.needs.memory import group_bytes
 from advdmd_ray.runs.parts.networks import device_of
@@ -33,23 +34,44 @@ class Geometry:
     """Shapes and levels that follow from the configuration and the pipeline folder's headers.
 
     Attributes:
-        latent_shape: (C, H, W).
-        sigmas: `[K+1]` student levels after the shift, the last 0.
+        resolutions: Of every size of images.
         kernel: The student's kernel.
-        group_bytes: Size of one group with its scores.
+        group_bytes: Size of one group of the largest images with its scores.
     """
 
-    latent_shape: tuple[int, int, int]
-    sigmas: Float[Tensor, " k1"]
+    resolutions: tuple[Resolution, ...]
     kernel: Kernel
     group_bytes: int
+
+    @property
+    def largest(self) -> Resolution:
+        """That of the largest latents."""
+        return max(self.resolutions, key=lambda resolution: resolution.numel)
 
 
 def geometry(config: Config) -> Geometry:
     """Reads the pipeline folder's headers; loads no weights."""
-    info = inspect_pipeline(config.model.path, config.model.pixels)
-    sigmas = student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
-    return Geometry(info.latent.shape, sigmas, kernel_of(config.diffusion), group_bytes(config, info.latent))
+    infos = sized_pipelines(config)
+    levels = [student_sigmas(config.diffusion.sigmas, info.scheduler_shift) for info in infos]
+    resolutions = tuple(Resolution(info.latent.shape, sigmas) for info, sigmas in zip(infos, levels, strict=True))
+    largest = max((info.latent for info in infos), key=lambda latent: latent.numel)
+    return Geometry(resolutions, kernel_of(config.diffusion), group_bytes(config, largest))
+
+
+def resolution_of(config: Config, shapes: Geometry, table: PromptTable) -> Callable[[int], Resolution]:
+    """From an ordinal to the size of its group: all groups of a cycle have that of the cycle.
+
+    Args:
+        config: The run's.
+        shapes: Of it.
+        table: Says how often a cycle is of each size.
+    """
+
+    def resolution(ordinal: int) -> Resolution:
+        cycle = ordinal // config.rollout.groups_per_cycle
+        return shapes.resolutions[size_of(config.run.seed, cycle, table.size_weights)]
+
+    return resolution
 
 
 class TableEncoder:
@@ -94,7 +116,8 @@ class TableEncoder:
     def facts(self) -> TableFacts:
         """What travels to workers, once all batches are done."""
         where = self._kept if self._store is None else self._store
-        return TableFacts(self._texts, self._rollouts, where.index(self._texts), where.index([self._empty]))
+        texts, empty = where.index(self._texts), where.index([self._empty])
+        return TableFacts(self._texts, self._rollouts, texts, empty)
 
 
 def encode_table(config: Config, progress: Progress = lambda _done, _of: None) -> PromptTable:

@@ -1,6 +1,6 @@
 """The workers of every station: the one place that knows which class plays which role."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,8 +17,9 @@ from advdmd_ray.models.discriminator import Hold
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
+from advdmd_ray.models.sizes import sized_pipelines
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.parts.inputs import geometry, prompt_encoder
+from advdmd_ray.runs.parts.inputs import geometry, prompt_encoder, resolution_of
 from advdmd_ray.runs.parts.micro_batch import a_part, forwards, settle
 from advdmd_ray.runs.parts.networks import (
     base_digest,
@@ -37,16 +38,16 @@ def build_rollout_worker(config: Config, name: str, table: PromptTable) -> Rollo
     """A rollout worker; its weights come with the first lease."""
     shapes = geometry(config)
     student = loading(config, build_denoiser(config, config.rollout), "student")
-    settle(config, "rollout", student, forwards(student, table, shapes.latent_shape))
+    settle(config, "rollout", student, forwards(student, table, shapes.largest.latent_shape))
     if config.rollout.compile:  # in place: names stay, and what is loaded goes into the tensors that it knows
-        student.transformer.compile(dynamic=False)
+        # One size is compiled for its own shapes, several at once for all.
+        student.transformer.compile(dynamic=len(shapes.resolutions) > 1)
     return RolloutWorker(
         name,
         student,
         table,
         kernel=shapes.kernel,
-        sigmas=shapes.sigmas,
-        latent_shape=shapes.latent_shape,
+        resolution_of=resolution_of(config, shapes, table),
         group_size_of=config.group_size_of,
         base_digest=base_digest(config),
     )
@@ -56,7 +57,7 @@ def build_tools(config: Config, table: PromptTable) -> Tools:
     """What makes the images that the data source leaves to workers, with a rollout actor's resources."""
     family, network = adapter(inspect_pipeline(config.model.path).family), build_denoiser(config, config.rollout)
     teacher = family.guided(network, table.unconditional, config.judged_guidance)
-    settle(config, "rollout", network, forwards(teacher, table, geometry(config).latent_shape))
+    settle(config, "rollout", network, forwards(teacher, table, geometry(config).largest.latent_shape))
     codec = load_pipeline(config.model.path, parts="codec").to(device_of(config.rollout))
     return Tools(teacher, table.conditioning, image_decoder(codec))
 
@@ -88,7 +89,7 @@ def build_reward_worker(config: Config, name: str, table: PromptTable) -> Reward
     if config.discriminator.backbone != "teacher":
         backbone = loading(config, backbone, config.discriminator.backbone)
     # Before an own backbone is cut: the whole network needs a little more than what is read of it.
-    settle(config, "reward", backbone, forwards(backbone, table, geometry(config).latent_shape))
+    settle(config, "reward", backbone, forwards(backbone, table, geometry(config).largest.latent_shape))
     discriminator = build_discriminator(config, backbone, held[config.discriminator.backbone])
     return RewardWorker(
         name,
@@ -111,10 +112,10 @@ def build_learner(config: Config, gang: Gang, table: PromptTable, checkpoint: Ch
     """One rank of the learner. Student and fake score start as the teacher, or as the checkpoint has them."""
     family, teacher = inspect_pipeline(config.model.path).family, build_denoiser(config, config.learner)
     shapes = geometry(config)
-    settle(config, "learner", teacher, a_part(config, teacher, table, shapes.latent_shape), gang)
+    settle(config, "learner", teacher, a_part(config, teacher, table, shapes.largest.latent_shape), gang)
     networks = build_networks(config, teacher, family, device_of(config.learner), base_digest(config))
     real = source_of(config).real_images(table.texts)
-    learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, sigmas=shapes.sigmas)
+    learner = Learner(config, gang, networks, table, real, kernel=shapes.kernel, resolutions=shapes.resolutions)
     if checkpoint is not None:
         learner.restore(checkpoint)
     return learner
@@ -130,7 +131,7 @@ class LearnerParts(TypedDict):
     checkpoints: Path
     grid_path: Callable[[int], Path]
     thin_grids: Callable[[int], None]
-    pixels: tuple[int, int]
+    pixels: Sequence[tuple[int, int]]
     decode: Callable[[Tensor], Tensor] | None
     judge: StudentJudge | None
 
@@ -156,7 +157,7 @@ def learner_parts(
         checkpoints=folder.checkpoints,
         grid_path=folder.grid,
         thin_grids=folder.thin_grids,
-        pixels=inspect_pipeline(config.model.path, config.model.pixels).pixels,
+        pixels=[info.pixels for info in sized_pipelines(config)],
         decode=build_decoder(config) if eyes else None,
         judge=build_student_judge(config) if eyes and config.evaluation.judge_cycles else None,
     )
@@ -169,7 +170,7 @@ def build_student_judge(config: Config) -> StudentJudge:
     """
     judge, samples = source_of(config).judge(), config.evaluation.judge_samples
     prompts = prompt_encoder(config)(judge.prompts[:samples])
-    return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed)
+    return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed, len(config.sizes))
 
 
 def build_decoder(config: Config) -> Callable[[Tensor], Tensor]:

@@ -85,22 +85,40 @@ def test_samples_do_not_depend_on_who_draws_them_and_are_balanced() -> None:
 
     sigmas = teacher_sigmas(3, 1.0)
 
-    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> torch.Tensor:
+    def draw(conditioning: Conditioning, seeds: Sequence[int], size: int) -> torch.Tensor:
+        assert size == 0
         return sample(
             denoiser, conditioning, Kernel("renoise"), sigmas, group_noise((1, 2, 2), seeds, "initial"), seeds
         )
 
     parts, whole = (
-        [draw_images(draw, prompts, portion, 1) for portion in reversed(portions(20, size))] for size in (7, 20)
+        [next(draw_images(draw, prompts, portion, 1)) for portion in reversed(portions(20, size))] for size in (7, 20)
     )
-    assert torch.allclose(torch.cat([latents for latents, _ in reversed(parts)]), whole[0][0], atol=1e-6)
-    assert torch.bincount(whole[0][1]).tolist() == [4] * 5
+    assert torch.allclose(torch.cat([drawn.latents for drawn in reversed(parts)]), whole[0].latents, atol=1e-6)
+    assert torch.bincount(whole[0].rows).tolist() == [4] * 5
+
+
+def test_of_several_sizes_each_prompt_is_drawn_in_its_own_with_the_seed_of_its_image() -> None:
+    prompts = Conditioning(embeds=torch.zeros(6, 2, 3), pooled=torch.arange(6.0)[:, None])
+
+    def draw(conditioning: Conditioning, seeds: Sequence[int], size: int) -> torch.Tensor:
+        assert (conditioning.pooled[:, 0] % 3 == size).all()
+        return torch.stack([torch.full((1, 2 + size, 4), float(seed % 1000)) for seed in seeds])
+
+    drawn = [*draw_images(draw, prompts, range(4, 15), 7, sizes=3)]
+    assert [part.latents.shape[2] for part in drawn] == [2, 3, 4]
+    assert sorted(index for part in drawn for index in part.images) == [*range(4, 15)]
+    for part in drawn:
+        assert part.rows.tolist() == [index % 6 for index in part.images]
+        seeds = [derive_seed(7, "judge", index) % 1000 for index in part.images]
+        assert part.latents[:, 0, 0, 0].tolist() == seeds
 
 
 def test_a_student_is_judged_with_the_draws_of_the_final_judgement_and_a_headline_that_is_better_when_higher() -> None:
     asked: list[tuple[list[int], list[int]]] = []
 
-    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> torch.Tensor:
+    def draw(conditioning: Conditioning, seeds: Sequence[int], size: int) -> torch.Tensor:
+        assert size == 0
         asked.append((conditioning.pooled[:, 0].int().tolist(), list(seeds)))
         return conditioning.pooled.view(-1, 1, 1, 1) / 1000 + 0.001
 

@@ -338,8 +338,8 @@ def test_the_estimate_is_what_a_learner_holds(rank: int, backbone: str) -> None:
     run = SerialRun(config)
     assert run.cycle().plan.policy_gradient == 1
     learner = run.learner
-    assert isinstance(learner._setting.teacher, nn.Module)  # not guided
-    tensors: list[Tensor] = [*learner._setting.teacher.parameters()]
+    assert isinstance(learner._settings[0].teacher, nn.Module)  # not guided
+    tensors: list[Tensor] = [*learner._settings[0].teacher.parameters()]
     for engine in learner._engines.values():
         tensors += [*engine.module.parameters(), *engine.optimizer_state().values()]
     # Adapters share the teacher's tensors: each storage counts once.

@@ -142,7 +142,7 @@ def test_a_worker_on_a_gpu_takes_what_is_estimated_and_tried(
     if role == "learner":
         learner = workers.build_learner(there, SoloGang(), table, None)
         assert isinstance(learner, Learner)
-        assert learner._setting.micro_batch == expected
+        assert learner._settings[0].micro_batch == expected
         assert learner._engines["student"].module.execution.micro_batch == expected  # pyright: ignore[reportAttributeAccessIssue] - a denoiser
     else:
         build = workers.build_rollout_worker if role == "rollout" else workers.build_reward_worker
