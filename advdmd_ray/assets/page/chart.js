@@ -161,7 +161,7 @@ class Chart {
       const start = Math.max(from, left) + 4 * pixel, wide = context.measureText(phase.name).width;
       if (Math.min(to, left + u.bbox.width) - start < wide + 4 * pixel) continue;
       context.fillStyle = theme.of(`--${phase.name}`);
-      context.fillRect(start - 2 * pixel, top + 2 * pixel, wide + 4 * pixel, 13 * pixel);
+      context.fillRect(start - 2 * pixel, top + 4 * pixel, wide + 4 * pixel, 11 * pixel);
       context.fillStyle = theme.of("--soft");
       context.fillText(phase.name, start, top + 12 * pixel);
     }

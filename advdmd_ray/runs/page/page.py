@@ -7,6 +7,7 @@ rest. Its size is bounded whatever the run: see `PAGE_BYTES`.
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from advdmd_ray.files import write_atomically
 from advdmd_ray.runs.page.cards import cards
@@ -48,6 +50,7 @@ def _environment() -> Environment:
     environment.filters["clock"] = clock
     environment.filters["counted"] = counted
     environment.filters["fault"] = fault_text
+    environment.filters["commands"] = with_commands
     return environment
 
 
@@ -60,6 +63,11 @@ def _asset(names: tuple[str, ...]) -> str:
 def clock(seconds: float) -> str:
     """Unix seconds as a date and a time of day, UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def with_commands(text: str) -> Markup:
+    """A sentence in HTML, in which a command between backticks stands as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 
 def sections(records: Sequence[Record], pictures: Pictures, chosen: int = 0, *, live: bool = False) -> dict[str, str]:

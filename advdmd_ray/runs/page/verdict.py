@@ -1,5 +1,6 @@
 """What the judge said, in words and as a table: each figure with its number of images."""
 
+import shlex
 from dataclasses import dataclass
 
 from advdmd_ray.evaluation.pictures.series import by_label
@@ -68,8 +69,16 @@ def headline(record: Record) -> Headline:
         outcome = next((labels["outcome"] for labels, _ in record.figures.rows("advdmd_run_finished")), "")
         why = _ENDS.get(outcome, _KILLED)
         text = f"Stopped at cycle {record.cycle:,} of {record.planned:,}{why}."
-        return Headline(text, f"`advdmd run --resume auto` goes on from its newest checkpoint. {_so_far(record)}")
+        return Headline(text, f"{_goes_on(record)} {_so_far(record)}")
     return Headline("Nothing is recorded of this run yet.", "")
+
+
+def _goes_on(record: Record) -> str:
+    """How a run that was stopped goes on."""
+    if not any(record.folder.checkpoints.glob("step-*")):
+        return "Nothing is saved that it could go on from."
+    command = shlex.join(["advdmd", "run", "--config", str(record.folder.config), "--resume", "auto"])
+    return f"`{command}` goes on from its newest checkpoint."
 
 
 def _so_far(record: Record) -> str:

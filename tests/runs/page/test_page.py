@@ -143,6 +143,13 @@ def test_what_a_user_wrote_cannot_become_markup(tmp_path: Path) -> None:
     assert Parsed(text).open == []
 
 
+def test_a_command_in_a_sentence_stands_as_code_and_nothing_of_it_is_html(tmp_path: Path) -> None:
+    text = page_of(
+        write_run(tmp_path / "demo", judge=None, not_judged="it failed: <b>; `advdmd evaluate --out <i>` does it")
+    )
+    assert text.count("it failed: &lt;b&gt;; <code>advdmd evaluate --out &lt;i&gt;</code> does it.") == 2
+
+
 def test_a_run_that_has_just_begun_has_its_page_too(tmp_path: Path) -> None:
     for name, run in (
         ("nothing", RunFolder(tmp_path / "nothing")),

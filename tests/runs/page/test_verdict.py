@@ -73,6 +73,10 @@ def test_a_run_without_a_verdict_says_how_far_it_is(tmp_path: Path) -> None:
     stopped.config.write_text("run: {name: x}\n")
     few = Config().evaluation.judge_samples
     assert f"Judged at cycle 10 on {few} images: Fréchet distance 40" in headline(read_record(stopped.path, "x")).more
+    assert "Nothing is saved that it could go on from." in headline(read_record(stopped.path, "x")).more
+    (stopped.checkpoints / "step-10").mkdir(parents=True)
+    command = f"`advdmd run --config {stopped.config} --resume auto` goes on from its newest checkpoint."
+    assert command in headline(read_record(stopped.path, "x")).more
     assert headline(read_record(tmp_path / "none", "x")).text == "Nothing is recorded of this run yet."
 
 
