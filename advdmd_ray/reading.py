@@ -41,11 +41,16 @@ def foreign_part(name: str) -> str | None:
     """
     parts = name.split("/")
     for place, part in enumerate(parts):
-        last = place == len(parts) - 1
-        hidden = part.startswith(".") and part not in {".", ".."}
-        if hidden or part.lower() in (FOREIGN_FILES if last else FOREIGN_FOLDERS):
-            return "/".join(parts[: place + 1]) + ("" if last else "/")
+        folder = place < len(parts) - 1
+        if is_foreign(part, folder=folder):
+            return "/".join(parts[: place + 1]) + ("/" if folder else "")
     return None
+
+
+def is_foreign(part: str, *, folder: bool) -> bool:
+    """Whether a file or folder of this name is none of the data; see `foreign_part`."""
+    hidden = part.startswith(".") and part not in {".", ".."}
+    return hidden or part.lower() in (FOREIGN_FOLDERS if folder else FOREIGN_FILES)
 
 
 def decoded(content: bytes) -> str:

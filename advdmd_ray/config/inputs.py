@@ -95,14 +95,20 @@ class DataSection(Section):
     image_column: Fixed[str] = Field(
         default="image", min_length=1, description="files: Parquet column of encoded images."
     )
-    caption_column: Fixed[str] = Field(default="text", min_length=1, description="files: Parquet column of captions.")
+    caption_column: Fixed[str] = Field(
+        default="text",
+        min_length=1,
+        description="files: Parquet column of captions; in tables and JSON a name beside text, caption and prompt.",
+    )
     cache: Place[PathText | None] = Field(
         default=None,
         min_length=1,
         description="files, teacher_samples: folder of latents; default: run.output/latents.",
     )
     most_skipped: Free[Count] = Field(
-        default=100, description="files: images that may be unreadable, too small or without a caption before it stops."
+        default=100,
+        description="files: images that may be unreadable, too small or without a caption before it stops; "
+        "docs/guides/data.md.",
     )
     most_upscaling: Fixed[float] = Field(
         default=1.5, ge=1, description="files: an image that must grow by more than this factor is left out."

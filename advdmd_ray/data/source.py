@@ -4,7 +4,7 @@ Nothing here imports torch, and no source does before it is asked for images or 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -67,11 +67,11 @@ class Encoded:
 
     Attributes:
         images: Number of those that were encoded now.
-        skipped: Why others cannot be used, by their names.
+        skipped: Names of others that cannot be used, and why.
     """
 
     images: int
-    skipped: Mapping[str, str]
+    skipped: Sequence[tuple[str, str]] = ()
 
 
 class EncodingTask(Protocol):
@@ -189,7 +189,7 @@ class Source(ABC):
         """Takes what became of each of `to_encode`, as it comes.
 
         Returns:
-            One line for the user; empty if there is nothing to say.
+            Lines for the user; empty if there is nothing to say.
 
         Raises:
             UserError: if too many images cannot be used, or too few can.

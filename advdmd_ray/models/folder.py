@@ -24,6 +24,9 @@ MOST_WHOLE, MOST_DEPTH = 10**6, 12
 """Of any number of a network's configuration, and levels of an image codec: far beyond those that there are."""
 SIZE = "model.height, model.width"
 """The settings that name the one size of a run's images."""
+COLOURS = 3
+_IMAGE_CHANNELS = ("in_channels", "input_channels", "image_channels")
+"""What image codecs call the channels of an image; those that do not say have colours."""
 _DESCRIPTIONS = {".json", ".txt", ".model"}
 """Suffixes of what describes a component beside its weights: configuration, vocabulary, merges, word pieces."""
 
@@ -80,6 +83,7 @@ class PipelineInfo:
         components: In the order of `model_index.json`, absent ones left out.
         dropped: Components that `from_pretrained` must be given as None.
         latent: Shape of one latent.
+        image_channels: Of an image: 3 in colours, 1 in grey.
         pixels_per_latent: Side of the image region of one latent element, pixels.
         scheduler_shift: Shift of the noise levels at this size.
         scheduler_terminal: Level that the teacher's last is stretched to; None: it is where the shift left it.
@@ -95,6 +99,7 @@ class PipelineInfo:
     components: tuple[ComponentInfo, ...]
     dropped: tuple[str, ...]
     latent: LatentSpec
+    image_channels: int
     pixels_per_latent: int
     scheduler_shift: float
     scheduler_terminal: float | None
@@ -179,6 +184,7 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None, sa
         components=components,
         dropped=tuple(name for name in family.optional if name not in entries),
         latent=latent,
+        image_channels=_image_channels(folder),
         pixels_per_latent=per_latent,
         scheduler_shift=noise_shift(scheduler, tokens),
         scheduler_terminal=noise_terminal(scheduler),
@@ -231,6 +237,15 @@ def _pixels_per_latent(folder: Path, family: Family) -> int:
             "the pipeline again"
         )
     return 2 ** (len(depth) + family.codec_offset)
+
+
+def _image_channels(folder: Path) -> int:
+    file = folder / "vae" / "config.json"
+    config = read_json(file)
+    if config.get("_class_name") == "PixelCodec":  # its latents are the pixels
+        return whole_number(config, "latent_channels", file)
+    key = next((key for key in _IMAGE_CHANNELS if key in config), None)
+    return COLOURS if key is None else whole_number(config, key, file)
 
 
 def _latent(

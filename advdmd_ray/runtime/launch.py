@@ -201,8 +201,8 @@ def prepare_data(config: Config, here: Place, start: StartClock) -> None:
         start.begins("encoding images")
     with encoding_progress(tasks) as followed, closing(here.encode(tasks)) as results:
         made = source.encoded(followed(results))
-    if made:
-        say(made)
+    for line in made.splitlines():
+        say(line)
 
 
 def finish(config: Config, here: Place, phases: Phases, start: StartClock) -> None:

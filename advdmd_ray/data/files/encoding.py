@@ -7,9 +7,9 @@ another model, size or data set never meets them.
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advdmd_ray.data.files.fitting import Fitting
-from advdmd_ray.data.files.shards import CaptionedImage, Shard
+from advdmd_ray.data.files.fitting import Fitted, Fitting
+from advdmd_ray.data.files.items import CaptionedImage, Item, LeftOut, Shard
+from advdmd_ray.data.files.ledger import Ledger, ledger_file, write_ledger
 from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.thumbnails import THUMBNAIL, thumbnails
@@ -28,50 +29,12 @@ from advdmd_ray.files import drafted_file, missing_folders, remove_empty
 
 BATCH = 8
 """Images that go through the codec in one call."""
-READER = 2
+READER = 3
 """Counted up whenever the same file is read as another image, so that no cache keeps the old one."""
-NAMED = 5
-"""Skipped images that a message names."""
 
 
 # Names of images, their captions, latents and thumbnails.
 Batch: TypeAlias = tuple[list[str], list[str], Tensor, Tensor]
-
-
-@dataclass(slots=True)
-class Skipped:
-    """Images that were left out, over all shards, and when there are too many of them.
-
-    Attributes:
-        limit: Most images that may be left out.
-        reasons: What was wrong, by image.
-    """
-
-    limit: int
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, reason: str) -> None:
-        """Count one.
-
-        Raises:
-            UserError: if there are more than `limit`.
-        """
-        self.reasons[name] = reason
-        if len(self.reasons) > self.limit:
-            raise UserError(
-                f"more than data.most_skipped={self.limit} images cannot be used: {self.named()}; repair or remove "
-                "them, or raise data.most_skipped"
-            )
-
-    def add_all(self, reasons: Mapping[str, str]) -> None:
-        """Count those of a shard; raises as `add`."""
-        for name, reason in reasons.items():
-            self.add(name, reason)
-
-    def named(self) -> str:
-        """The first of them with their reasons."""
-        shown = [f"{name} ({reason})" for name, reason in list(self.reasons.items())[:NAMED]]
-        return ", ".join(shown) + (", ..." if len(self.reasons) > NAMED else "")
 
 
 def latent_schema(shape: tuple[int, int, int]) -> pa.Schema:
@@ -110,7 +73,7 @@ def cache_folder(root: Path, codec: str, fitting: Fitting) -> Path:
         codec: Digest of the codec's weights and configuration.
         fitting: The size, and what is left out.
     """
-    facts = f"{READER} {codec} {fitting.height} {fitting.width} {fitting.most_upscaling}"
+    facts = f"{READER} {codec} {fitting.height} {fitting.width} {fitting.most_upscaling} {fitting.channels}"
     return root / hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
@@ -137,6 +100,11 @@ class ShardEncoding:
         """The shard's."""
         return self.shard.name
 
+    @property
+    def done(self) -> bool:
+        """Whether its latents are there, and what became of its images."""
+        return self.file.exists() and ledger_file(self.file).exists()
+
     def encode(self, codec: Callable[[Tensor], Tensor], threads: int = 1) -> Encoded:
         """Encode the shard, unless it is there; its file is written as a whole or not at all.
 
@@ -151,8 +119,8 @@ class ShardEncoding:
             UserError: if too many images cannot be used, the codec makes other latents, or the folder cannot be
                 written. A folder that was made for nothing is gone then.
         """
-        if self.file.exists():
-            return Encoded(0, {})
+        if self.done:
+            return Encoded(0)
         made = missing_folders(self.file.parent)
         make_cache(self.file.parent)
         try:
@@ -162,37 +130,41 @@ class ShardEncoding:
             raise
 
     def _encode(self, codec: Callable[[Tensor], Tensor], threads: int) -> Encoded:
-        skipped, images = Skipped(self.most_skipped), 0
+        ledger = Ledger()
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            usable = _fitted(self.shard.read(), self.fitting, pool, 2 * max(threads, BATCH), skipped)
+            usable = _fitted(self.shard.read(), self.fitting, pool, 2 * max(threads, BATCH), ledger, self.most_skipped)
 
             def batches() -> Iterator[Batch]:
-                nonlocal images
                 while some := list(itertools.islice(usable, BATCH)):
-                    images += len(some)
                     yield _batch(some, codec, self.shape)
+                write_ledger(ledger_file(self.file), ledger)  # before the latents are in their place
 
             write_latents(self.file, self.shape, batches())
-        return Encoded(images, skipped.reasons)
+        return Encoded(ledger.used, tuple((each.name, each.reason) for each in ledger.lost))
 
 
 def _fitted(
-    items: Iterator[CaptionedImage], fitting: Fitting, pool: ThreadPoolExecutor, ahead: int, skipped: Skipped
-) -> Iterator[tuple[CaptionedImage, np.ndarray]]:
-    """The images that can be used, in their order, while others are decoded ahead."""
-    waiting: deque[tuple[CaptionedImage, Future[np.ndarray]]] = deque()
+    items: Iterator[Item], fitting: Fitting, pool: ThreadPoolExecutor, ahead: int, ledger: Ledger, most_skipped: int
+) -> Iterator[tuple[CaptionedImage, Fitted]]:
+    """The images that can be used, in their order, while others are decoded ahead; all are in the ledger then."""
+    waiting: deque[tuple[CaptionedImage, Future[Fitted]]] = deque()
     try:
         while True:
-            for item in itertools.islice(items, ahead - len(waiting)):
-                waiting.append((item, pool.submit(fitting.fitted, item)))
+            while len(waiting) < ahead and (item := next(items, None)) is not None:
+                if isinstance(item, LeftOut):
+                    ledger.left_out.append(item)
+                else:
+                    waiting.append((item, pool.submit(fitting.fitted, item)))
+            ledger.check(most_skipped)
             if not waiting:
                 return
             item, future = waiting.popleft()
             try:
                 fitted = future.result()
             except ValueError as error:
-                skipped.add(item.name, str(error))
+                ledger.left_out.append(LeftOut(item.name, str(error), lost=True))
                 continue
+            ledger.use(item.name, fitted.size, several=fitted.several)
             yield item, fitted
     finally:
         for _, future in waiting:
@@ -200,11 +172,11 @@ def _fitted(
 
 
 def _batch(
-    some: Sequence[tuple[CaptionedImage, np.ndarray]],
+    some: Sequence[tuple[CaptionedImage, Fitted]],
     encode: Callable[[Tensor], Tensor],
     shape: tuple[int, int, int],
 ) -> Batch:
-    pixels = torch.from_numpy(np.stack([fitted for _, fitted in some]))
+    pixels = torch.from_numpy(np.stack([fitted.pixels for _, fitted in some]))
     captions = [" ".join(item.caption.split()) for item, _ in some]
     latents = encode(pixels)
     if tuple(latents.shape[1:]) != shape:
@@ -246,6 +218,7 @@ class ArrowLatents:
         shape: (c, h, w); the files must say the same.
 
     Attributes:
+        names: Of every row.
         captions: Of every row.
         thumbnails: `[n, 3, 8, 8]`, in [-1, 1].
 
@@ -255,6 +228,7 @@ class ArrowLatents:
 
     def __init__(self, files: Sequence[Path], shape: tuple[int, int, int]) -> None:
         self.shape = shape
+        self.names: list[str] = []
         self.captions: list[str] = []
         self._places: list[tuple[int, int]] = []
         self._columns: list[np.ndarray] = []
@@ -267,6 +241,7 @@ class ArrowLatents:
                 raise UserError(f"{file}: is damaged ({error}); remove it, it is made again") from None
             if (table.schema.metadata or {}).get(b"shape", b"").decode() != said:
                 raise UserError(f"{file}: has no latents of shape {said}; remove it, it is made again")
+            self.names.extend(table.column("name").to_pylist())
             self.captions.extend(table.column("caption").to_pylist())
             for chunk in table.column("latent").chunks:
                 values = chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, *shape)

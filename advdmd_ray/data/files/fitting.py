@@ -2,22 +2,49 @@
 
 import io
 import math
+import struct
 from dataclasses import dataclass
+from typing import IO, Literal
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
-from advdmd_ray.data.files.shards import CaptionedImage
+from advdmd_ray.data.files.captions import caption_fault
+from advdmd_ray.data.files.items import CaptionedImage
+from advdmd_ray.data.files.viewing import as_shown, has_several
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "ICO")
+"""What Pillow is let read: some others of its formats are drawn by programs of their own (EPS), or known by no mark."""
 UNREADABLE = (
     OSError,
     TypeError,  # Pillow's, of a broken TIFF
     ValueError,
     SyntaxError,  # Pillow's, of a broken PNG
+    IndexError,  # of a GIF that is cut
+    struct.error,
+    RuntimeError,  # of a broken AVIF
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+COMPRESSED, MOST_ZEROS = frozenset({"WEBP", "AVIF", "JPEG2000", "QOI"}), 256
+END_OF_PNG = b"IEND\xaeB`\x82"
+END_OF_JPEG, SCAN_OF_JPEG = b"\xff\xd9", 0xDA
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """An image of the model's size.
+
+    Attributes:
+        pixels: In [-1, 1].
+        size: Width and height that it had, as a viewer shows it.
+        several: Whether its file has more pictures, as animations do; it is the first.
+    """
+
+    pixels: Float[np.ndarray, "c h w"]
+    size: tuple[int, int]
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,48 +55,88 @@ class Fitting:
         height: Pixels.
         width: Pixels.
         most_upscaling: Images that would have to grow by more than this factor are left out.
+        channels: 3, or 1 for a model of grey images.
     """
 
     height: int
     width: int
     most_upscaling: float
+    channels: Literal[1, 3] = 3
 
-    def fitted(self, item: CaptionedImage) -> Float[np.ndarray, "3 h w"]:
-        """Decode, scale until it covers the size, and cut the middle out; values in [-1, 1].
+    def fitted(self, item: CaptionedImage) -> Fitted:
+        """Decode, scale until it covers the size, and cut the middle out.
 
         Raises:
             ValueError: with the reason why the image cannot be used.
         """
-        if not item.caption.strip():
-            raise ValueError("has no caption")
-        try:
-            with Image.open(io.BytesIO(item.content)) as opened:
-                # Pillow warns of it; but to make errors of warnings is no matter of one thread.
-                if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                    raise Image.DecompressionBombError
-                image = upright_rgb(opened)
-        except UNREADABLE as error:
-            raise ValueError(f"is no readable image: {type(error).__name__}") from None
+        if fault := item.fault or caption_fault(item.caption):
+            raise ValueError(fault)
+        image, several = _decoded(item.content)
+        shown = image.size
         scale = max(self.height / image.height, self.width / image.width)
         if scale > self.most_upscaling:
-            raise ValueError(f"has {image.height} x {image.width} pixels, too few")
+            raise ValueError(f"has too few pixels ({image.width} x {image.height})")
         size = max(self.width, round(image.width * scale)), max(self.height, round(image.height * scale))
         left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
+        image = image.convert("L") if self.channels == 1 else image
         cut = image.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + self.width, top + self.height))
-        return np.asarray(cut, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
+        values = np.asarray(cut, dtype=np.float32).reshape(self.height, self.width, self.channels)
+        return Fitted(values.transpose(2, 0, 1) / 127.5 - 1, shown, several)
 
 
-def upright_rgb(opened: Image.Image) -> Image.Image:
-    """An image as a viewer shows it: turned as its EXIF says, transparent parts on white, 16 bits of grey as 8.
+def _decoded(content: bytes) -> tuple[Image.Image, bool]:
+    """An image as a viewer shows it, and whether its file has others.
 
     Raises:
-        ValueError: for pixels of 32 bits, whose range nobody knows.
+        ValueError: with the reason why there is none.
     """
-    image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image, dtype=np.uint32) // 257).astype(np.uint8))
-    elif image.mode in {"I", "F"}:
-        raise ValueError(f"pixels of mode {image.mode}")
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            _check_size(opened)
+            several = has_several(opened)
+            image = as_shown(opened)
+            whole = _is_whole(content, opened.format or "")
+    except UnidentifiedImageError:
+        raise ValueError("is no image, or a broken one" if content else "is empty") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"has more than {Image.MAX_IMAGE_PIXELS} pixels") from None
+    except UNREADABLE as error:
+        raise ValueError(f"is no readable image ({type(error).__name__})") from None
+    if not whole:
+        raise ValueError("ends too early")
+    return image, several
+
+
+def _check_size(opened: Image.Image) -> None:
+    # Pillow warns of it; but to make errors of warnings is no matter of one thread.
+    if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError
+
+
+def is_image(stream: IO[bytes]) -> bool:
+    """Whether what a stream holds says that it is an image, whatever the name of the file is."""
+    try:
+        with Image.open(stream, formats=FORMATS):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except UNREADABLE:  # it says so, and is broken
+        return True
+
+
+def _is_whole(content: bytes, kind: str) -> bool:
+    """Whether a file is not one whose end was never written: Pillow decodes what is missing as grey or black.
+
+    A PNG ends in a chunk that says so, a JPEG has its mark of the end behind its first scan: the pictures in its
+    segments, such as EXIF's, have such marks too, and are stepped over. Other compressed data does not end in zeros.
+    """
+    if kind == "PNG":
+        return END_OF_PNG in content
+    if kind not in {"JPEG", "MPO"}:
+        return kind not in COMPRESSED or not content.endswith(bytes(MOST_ZEROS))
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF:  # noqa: PLR2004 - begins a segment
+        if content[place + 1] == SCAN_OF_JPEG:
+            break
+        place += 2 + int.from_bytes(content[place + 2 : place + 4])
+    return content.find(END_OF_JPEG, place) >= 0

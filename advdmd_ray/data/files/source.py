@@ -2,18 +2,21 @@
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from advdmd_ray.console import say
 from advdmd_ray.data.captioned_source import CaptionedSource
 from advdmd_ray.data.prompt_file import load_prompts
 from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from advdmd_ray.data.files.encoding import ArrowLatents, ShardEncoding, Skipped
-    from advdmd_ray.data.files.shards import Shard
-
+    from advdmd_ray.data.files.encoding import ArrowLatents, ShardEncoding
+    from advdmd_ray.data.files.fitting import Fitting
+    from advdmd_ray.data.files.items import CaptionedImage, Found, LeftOut
+    from advdmd_ray.data.files.ledger import Ledger
+    from advdmd_ray.models.folder import PipelineInfo
 
 LOOKED_AT = 16
 """Images that are read before a run: what ails all of them is found at once, and not after hours in a queue."""
@@ -35,7 +38,7 @@ class FilesSource(CaptionedSource):
 
     def most_texts(self) -> int | None:
         """See `Source`: every image may have a caption of its own."""
-        images = [shard.images for shard in self._shards()]
+        images = [shard.images for shard in self._found().shards]
         given = self.config.data.prompts
         prompts = 0 if given is None else len(set(load_prompts(given)))
         return None if None in images else prompts + sum(count for count in images if count is not None)
@@ -44,110 +47,157 @@ class FilesSource(CaptionedSource):
         """See `Source`: the prompts can be read, and there are images enough, of which the first are looked at."""
         if self.config.data.prompts is not None:
             load_prompts(self.config.data.prompts)
-        shards = self._shards()
+        found = self._found()
         from advdmd_ray.evaluation.judges.thumbnails import check_count  # imports torch
 
-        counts = [shard.images for shard in shards if shard.images is not None]
-        if len(counts) == len(shards):
+        counts = [shard.images for shard in found.shards if shard.images is not None]
+        if len(counts) == len(found.shards):
             check_count(sum(counts))
-        self._look(shards)
+        self._look(found)
 
-    def _look(self, shards: "Sequence[Shard]") -> None:
+    def _look(self, found: "Found") -> None:
         """Reads the first images, as all will be read.
 
         Raises:
             UserError: if none of them can be used, or more cannot than may be left out.
         """
-        from advdmd_ray.data.files.encoding import Skipped
-        from advdmd_ray.data.files.fitting import Fitting
-        from advdmd_ray.models.folder import inspect_pipeline
+        from advdmd_ray.data.files.items import LeftOut
+        from advdmd_ray.data.files.ledger import Ledger, named
 
-        data, model = self.config.data, self.config.model
-        fitting = Fitting(*inspect_pipeline(model.path, model.pixels).pixels, data.most_upscaling)
-        skipped, looked_at = Skipped(data.most_skipped), 0
-        for item in itertools.islice(itertools.chain.from_iterable(shard.read() for shard in shards), LOOKED_AT):
-            looked_at += 1
-            try:
-                fitting.fitted(item)
-            except ValueError as error:
-                skipped.add(item.name, str(error))
+        data, fitting = self.config.data, self._fitting(self._model())
+        ledger, looked_at, broken = Ledger(left_out=list(found.left_out)), 0, list[LeftOut]()
+        for item in itertools.chain.from_iterable(shard.read() for shard in found.shards):
+            if looked_at == LOOKED_AT:
+                break
+            left_out = item if isinstance(item, LeftOut) else _unfit(fitting, item)
+            looked_at += left_out is None or left_out.lost
+            if left_out is not None and left_out.lost:
+                broken.append(left_out)
+        ledger.left_out += broken
+        ledger.check(data.most_skipped)
         if not looked_at:
             raise UserError(
                 f"data.path {data.path}: holds no image; give a folder of images, or .parquet or .tar files"
             )
-        if len(skipped.reasons) == looked_at:
+        if len(broken) == looked_at:
             first = f"none of the first {looked_at} images can be used"
-            raise UserError(f"data.path {data.path}: {first}: {skipped.named()}; repair them")
+            raise UserError(f"data.path {data.path}: {first}: {named(broken)}; repair them")
 
     def to_encode(self) -> "list[ShardEncoding]":
         """See `Source`: the shards that are not encoded yet."""
-        return [task for task in self._encodings if not task.file.exists()]
+        return [task for task in self._encodings if not task.done]
 
     def encoded(self, results: Iterable[Encoded]) -> str:
         """See `Source`."""
-        from advdmd_ray.data.files.encoding import Skipped
         from advdmd_ray.evaluation.judges.thumbnails import check_count
 
-        data, skipped = self.config.data, Skipped(self.config.data.most_skipped)
+        told = self._told(results)
+        check_count(len(self._held))
+        return told
+
+    def _told(self, results: Iterable[Encoded]) -> str:
+        """What became of everything, once all is encoded; also of what was encoded before.
+
+        Raises:
+            UserError: if too many images cannot be used, which is asked after each shard, or none can.
+        """
+        from advdmd_ray.data.files.items import LeftOut
+        from advdmd_ray.data.files.ledger import SKIPPED, reading_table, write_skipped
+
+        data, ledger = self.config.data, self._counted()
+        ledger.check(data.most_skipped)
         for result in results:
-            skipped.add_all(result.skipped)
+            ledger.left_out += [LeftOut(name, reason, lost=True) for name, reason in result.skipped]
+            ledger.check(data.most_skipped)
         missing, of = len(self.to_encode()), len(self._encodings)
         if missing:
             raise UserError(
                 f"{self.config.latents}: {missing} of {of} shards of {data.path} are not there after encoding; "
                 "on several machines data.cache must be a folder that all of them see, and data.path must not change"
             )
-        latents = self._open(skipped)
-        check_count(len(latents))
-        left_out = f"; left out {len(skipped.reasons)}: {skipped.named()}" if skipped.reasons else ""
-        return f"{len(latents)} real images with {len(set(latents.captions))} captions{left_out}"
+        ledger = self._counted()
+        skipped = self._encodings[0].file.with_name(SKIPPED)
+        write_skipped(skipped, ledger)
+        return reading_table(ledger, self._held.captions, skipped)
 
-    @functools.cached_property
-    def _held(self) -> "ArrowLatents":
-        from advdmd_ray.data.encoding import encode_here
-        from advdmd_ray.data.files.encoding import Skipped
+    def _counted(self) -> "Ledger":
+        """What is known of the shards that are encoded, and of what is in none."""
+        from advdmd_ray.data.files.ledger import Ledger, ledger_file, read_ledger
 
-        skipped = Skipped(self.config.data.most_skipped)
-        for result in encode_here(self.config.model.path, self.to_encode()):
-            skipped.add_all(result.skipped)
-        return self._open(skipped)
+        ledger = Ledger(left_out=list(self._found().left_out))
+        for task in self._encodings:
+            if task.done:
+                ledger.add(read_ledger(ledger_file(task.file)))
+        return ledger
 
     def latents(self) -> "ArrowLatents":
-        """See `CaptionedSource`; what is not encoded yet is encoded now, in this process.
+        """See `CaptionedSource`; what is not encoded yet is encoded now, in this process, and told.
 
         Raises:
             UserError: if there are no images, or too many that cannot be used.
         """
+        from advdmd_ray.data.encoding import encode_here
+
+        if tasks := self.to_encode():
+            for line in self._told(encode_here(self.config.model.path, tasks)).splitlines():
+                say(line)
         return self._held
 
-    def _shards(self) -> "tuple[Shard, ...]":
+    @functools.cache  # noqa: B019 - a source lives as long as its run
+    def _found(self) -> "Found":
         from advdmd_ray.data.files.shards import find_shards  # imports pyarrow
 
         data = self.config.data
         return find_shards(data.path or "", image_column=data.image_column, caption_column=data.caption_column)
 
+    def _model(self) -> "PipelineInfo":
+        from advdmd_ray.models.folder import inspect_pipeline
+
+        return inspect_pipeline(self.config.model.path, self.config.model.pixels)
+
+    def _fitting(self, info: "PipelineInfo") -> "Fitting":
+        from advdmd_ray.data.files.fitting import Fitting
+
+        if info.image_channels not in (1, 3):
+            raise UserError(
+                f"{info.folder / 'vae'}: takes images of {info.image_channels} channels; data.source=files has images "
+                "in grey or colours, choose another model.path"
+            )
+        return Fitting(*info.pixels, self.config.data.most_upscaling, 1 if info.image_channels == 1 else 3)
+
     @functools.cached_property
     def _encodings(self) -> "list[ShardEncoding]":
         """All shards, and where they are or will be."""
         from advdmd_ray.data.files.encoding import ShardEncoding, cache_folder, encoded_file
-        from advdmd_ray.data.files.fitting import Fitting
         from advdmd_ray.files import files_digest
-        from advdmd_ray.models.folder import inspect_pipeline
 
-        data, model = self.config.data, self.config.model
-        info = inspect_pipeline(model.path, model.pixels)
-        fitting = Fitting(*info.pixels, data.most_upscaling)
+        info = self._model()
+        fitting = self._fitting(info)
         folder = cache_folder(self.config.latents, files_digest(info.files("vae")), fitting)
+        most = self.config.data.most_skipped
         return [
-            ShardEncoding(shard, encoded_file(folder, shard), fitting, info.latent.shape, data.most_skipped)
-            for shard in self._shards()
+            ShardEncoding(shard, encoded_file(folder, shard), fitting, info.latent.shape, most)
+            for shard in self._found().shards
         ]
 
-    def _open(self, skipped: "Skipped") -> "ArrowLatents":
+    @functools.cached_property
+    def _held(self) -> "ArrowLatents":
         from advdmd_ray.data.files.encoding import ArrowLatents
+        from advdmd_ray.data.files.ledger import named
 
         tasks = self._encodings
         latents = ArrowLatents([task.file for task in tasks], tasks[0].shape if tasks else (0, 0, 0))
         if not len(latents):
-            raise UserError(f"data.path {self.config.data.path}: no image can be used: {skipped.named()}")
+            raise UserError(f"data.path {self.config.data.path}: no image can be used: {named(self._counted().lost)}")
         return latents
+
+
+def _unfit(fitting: "Fitting", item: "CaptionedImage") -> "LeftOut | None":
+    """What keeps an image from being used, or None."""
+    from advdmd_ray.data.files.items import LeftOut
+
+    try:
+        fitting.fitted(item)
+    except ValueError as error:
+        return LeftOut(item.name, str(error), lost=True)
+    return None

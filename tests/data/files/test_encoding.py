@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from advdmd_ray.data.files.encoding import BATCH, ArrowLatents, ShardEncoding, Skipped, cache_folder, encoded_file
-from advdmd_ray.data.files.fitting import Fitting
-from advdmd_ray.data.files.shards import CaptionedImage, Shard
+from advdmd_ray.data.files.encoding import BATCH, ArrowLatents, ShardEncoding, cache_folder, encoded_file
+from advdmd_ray.data.files.fitting import Fitted, Fitting
+from advdmd_ray.data.files.items import CaptionedImage, LeftOut, Shard
+from advdmd_ray.data.files.ledger import Ledger, ledger_file, read_ledger
 from advdmd_ray.errors import UserError
 from pictures import picture
 
@@ -60,19 +61,19 @@ def test_an_image_is_read_as_a_viewer_shows_it() -> None:
     corner.putpixel((0, 0), (255, 255, 255))
     turned = Image.Exif()
     turned[0x0112] = 6  # a quarter to the right is still to be made
-    seen = fitting.fitted(saved(corner, exif=turned))
+    seen = fitting.fitted(saved(corner, exif=turned)).pixels
     assert seen[0, 0, 3] == 1
     assert seen.sum() == 3 * (1 - 15)
 
     logo = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     logo.putpixel((1, 2), (0, 0, 0, 255))
     for mode in ("RGBA", "LA"):
-        seen = fitting.fitted(saved(logo.convert(mode)))
+        seen = fitting.fitted(saved(logo.convert(mode))).pixels
         assert seen[1, 2, 1] == -1
         assert seen.sum() == 3 * (15 - 1)
 
     ramp = np.linspace(0, 65535, 16).reshape(4, 4).astype(np.uint16)
-    seen = fitting.fitted(saved(Image.fromarray(ramp)))
+    seen = fitting.fitted(saved(Image.fromarray(ramp))).pixels
     assert np.abs(seen - (ramp / 32767.5 - 1)).max() < 0.01
 
     with pytest.raises(ValueError, match="no readable image"):
@@ -92,12 +93,11 @@ def tasks(shards: list[Shard], folder: Path, most_skipped: int = 10) -> list[Sha
 
 
 def encoded(
-    tmp_path: Path, shards: list[Shard], codec: Codec, skipped: Skipped | None = None, threads: int = 1
+    tmp_path: Path, shards: list[Shard], codec: Codec, most_skipped: int = 10, threads: int = 1
 ) -> ArrowLatents:
-    skipped = skipped or Skipped(10)
-    work = tasks(shards, tmp_path / "latents", skipped.limit)
+    work = tasks(shards, tmp_path / "latents", most_skipped)
     for task in work:
-        skipped.add_all(task.encode(codec, threads).skipped)
+        task.encode(codec, threads)
     return ArrowLatents([task.file for task in work], SHAPE)
 
 
@@ -125,7 +125,8 @@ def test_what_is_encoded_is_not_encoded_again_and_a_stop_loses_one_shard_at_most
     codec, first = Codec(), shard("one", item("a.png"), item("b.png"))
     with pytest.raises(StoppedError):
         encoded(tmp_path, [first, Shard("two", "two", stopping)], codec)
-    assert [file.name for file in (tmp_path / "latents").iterdir()] == [encoded_file(tmp_path, first).name]
+    done = encoded_file(tmp_path / "latents", first)
+    assert {*(tmp_path / "latents").iterdir()} == {done, ledger_file(done)}
     again = Codec()
     assert len(encoded(tmp_path, [first, shard("two", item("c.png"))], again)) == 3
     assert again.seen == 1
@@ -135,13 +136,42 @@ def test_what_is_encoded_is_not_encoded_again_and_a_stop_loses_one_shard_at_most
 
 
 def test_images_that_cannot_be_used_are_counted_with_their_reasons_and_left_out(tmp_path: Path) -> None:
-    skipped = Skipped(len(BAD))
-    latents = encoded(tmp_path, [shard("one", BAD[0], item("good.png"), *BAD[1:])], Codec(), skipped)
-    assert len(latents) == 1
-    assert list(skipped.reasons) == [bad.name for bad in BAD]
-    assert "silent.png (has no caption)" in skipped.named()
-    assert "tiny.png (has 8 x 2 pixels, too few)" in skipped.named()
-    assert skipped.reasons["cut.png"].startswith("is no readable image")
+    one = shard("one", BAD[0], item("good.png"), *BAD[1:])
+    (task,) = tasks([one], tmp_path)
+    result = task.encode(Codec())
+    ledger = read_ledger(ledger_file(task.file))
+    assert (result.images, ledger.used, ledger.read) == (1, 1, len(BAD) + 1)
+    reasons = {each.name: each.reason for each in ledger.left_out}
+    assert reasons == dict(result.skipped)
+    assert reasons == {
+        "cut.png": "is no image, or a broken one",
+        "text.png": "is no image, or a broken one",
+        "silent.png": "has no caption",
+        "tiny.png": "has too few pixels (2 x 8)",
+    }
+    assert all(each.lost for each in ledger.left_out)
+    assert ledger.sizes == {"8 x 8": 1}
+
+
+def test_what_is_no_image_is_counted_too_and_never_ends_it(tmp_path: Path) -> None:
+    beside = [LeftOut(f"{number}.md", "is no image", lost=False) for number in range(3 * BATCH)]
+    (task,) = tasks([Shard("one", "one", lambda: iter([*beside, item("good.png")]))], tmp_path, most_skipped=0)
+    assert task.encode(Codec()).skipped == ()
+    ledger = read_ledger(ledger_file(task.file))
+    assert (ledger.used, ledger.left_out) == (1, beside)
+
+
+def test_latents_whose_ledger_is_gone_are_made_again_with_it(tmp_path: Path) -> None:
+    (task,) = tasks([shard("one", BAD[0], item("good.png"))], tmp_path)
+    task.encode(Codec())
+    assert task.done
+    ledger_file(task.file).unlink()
+    assert not task.done
+    assert task.encode(Codec()).images == 1
+    assert read_ledger(ledger_file(task.file)).read == 2
+    ledger_file(task.file).write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        read_ledger(ledger_file(task.file))
 
 
 def test_a_codec_that_makes_other_latents_is_told_and_leaves_no_folder(tmp_path: Path) -> None:
@@ -153,13 +183,13 @@ def test_a_codec_that_makes_other_latents_is_told_and_leaves_no_folder(tmp_path:
 
 def test_too_many_of_them_end_it_with_their_names_and_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"more than data\.most_skipped=3 images cannot be used: cut\.png"):
-        encoded(tmp_path, [shard("one", item("good.png"), *BAD)], Codec(), Skipped(3))
+        encoded(tmp_path, [shard("one", item("good.png"), *BAD)], Codec(), 3)
     assert not (tmp_path / "latents").exists()
 
 
 @given(width=st.integers(4, 40), height=st.integers(4, 40))
 def test_an_image_of_any_shape_covers_the_size_and_loses_its_longer_sides_alone(width: int, height: int) -> None:
-    fitted = FITTING.fitted(item("a.png", 50, size=(width, height)))
+    fitted = FITTING.fitted(item("a.png", 50, size=(width, height))).pixels
     assert fitted.shape == (3, 4, 4)
     np.testing.assert_allclose(fitted, 50 / 127.5 - 1, atol=0.01)
 
@@ -173,7 +203,7 @@ def test_the_middle_of_a_wide_image_is_what_stays() -> None:
     stripes[:, 4:8] = 255
     stream = BytesIO()
     Image.fromarray(stripes).save(stream, format="PNG")
-    np.testing.assert_allclose(FITTING.fitted(CaptionedImage("a", "b", stream.getvalue())), 1.0)
+    np.testing.assert_allclose(FITTING.fitted(CaptionedImage("a", "b", stream.getvalue())).pixels, 1.0)
 
 
 def test_another_codec_size_or_limit_has_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -205,10 +235,11 @@ def test_the_files_are_plain_arrow(tmp_path: Path) -> None:
 
 
 def test_too_many_over_all_shards_are_refused_with_their_names() -> None:
-    skipped = Skipped(2)
-    skipped.add_all({"a.png": "has no caption", "b.png": "has no caption"})
-    with pytest.raises(UserError, match=r"more than data\.most_skipped=2 images cannot be used: a\.png .*c\.png"):
-        skipped.add_all({"c.png": "is no readable image"})
+    ledger = Ledger(left_out=[LeftOut(f"{name}.png", "has no caption", lost=name != "x") for name in "abx"])
+    ledger.check(2)
+    ledger.add(Ledger(left_out=[LeftOut("a.png", "is no readable image", lost=True)]))  # of the same name
+    with pytest.raises(UserError, match=r"more than data\.most_skipped=2 images cannot be used: a\.png .*, a\.png"):
+        ledger.check(2)
 
 
 def test_threads_decode_at_the_same_time_and_images_keep_their_order(
@@ -217,7 +248,7 @@ def test_threads_decode_at_the_same_time_and_images_keep_their_order(
     """Three threads are inside at once, or the barrier breaks; the first of each three is the last to be done."""
     together, plain = threading.Barrier(3, timeout=5), Fitting.fitted
 
-    def meeting(self: Fitting, one: CaptionedImage) -> np.ndarray:
+    def meeting(self: Fitting, one: CaptionedImage) -> Fitted:
         together.wait()
         time.sleep(0.01 * (3 - int(one.name) % 3))
         return plain(self, one)
@@ -235,7 +266,7 @@ def test_the_bytes_do_not_hang_on_the_number_of_threads(tmp_path: Path) -> None:
     items.insert(2, BAD[0])
     for threads in (1, 4):
         encoded(tmp_path / str(threads), [shard("one", *items)], Codec(), threads=threads)
-    one, four = (next((tmp_path / threads / "latents").iterdir()).read_bytes() for threads in ("1", "4"))
+    one, four = ([file.read_bytes() for file in sorted((tmp_path / n / "latents").iterdir())] for n in ("1", "4"))
     assert one == four
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from advdmd_ray import console
 from advdmd_ray.config import Config
 from advdmd_ray.data import encoding
 from advdmd_ray.data.encoding import encode_here
@@ -18,6 +19,7 @@ from advdmd_ray.data.files.source import FilesSource
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Encoded, Source
 from advdmd_ray.errors import UserError
+from data_sets import grey, tar_bytes, write_files
 from tiny_families import write_family
 
 CAPTIONS = ("a handwritten one", "a handwritten two")
@@ -29,7 +31,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_family("sd3", tmp_path_factory.mktemp("files") / "teacher")
 
 
-def config(tmp_path: Path, pipeline: Path, images: int, **data: str) -> Config:
+def config(tmp_path: Path, pipeline: Path, images: int, **data: str | int) -> Config:
     folder = tmp_path / "images"
     folder.mkdir()
     draws = np.random.default_rng(0)
@@ -47,7 +49,10 @@ def config(tmp_path: Path, pipeline: Path, images: int, **data: str) -> Config:
 
 def test_images_are_encoded_once_and_described_by_their_captions(tmp_path: Path, teacher: Path) -> None:
     source = source_of(config(tmp_path, teacher, 40))
-    assert prepared(source) == "40 real images with 2 captions"
+    assert prepared(source).splitlines() == [
+        "40 real images with 2 captions: read 40, used 40, skipped 0",
+        "  1 sizes, width x height: 32 x 32 (40)",
+    ]
     assert source.to_encode() == []
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "latents").rglob("*.arrow")}
     assert source.prompts() == source.captions() == CAPTIONS
@@ -108,12 +113,85 @@ def test_the_codec_is_let_go_of_once_all_is_encoded(
 
 def test_shards_that_no_worker_left_where_this_process_looks_are_named(tmp_path: Path, teacher: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 1 shards .* data\.cache must be a folder that all of them see"):
-        source_of(config(tmp_path, teacher, 40)).encoded([Encoded(40, {})])
+        source_of(config(tmp_path, teacher, 40)).encoded([Encoded(40)])
 
 
 def test_images_that_workers_could_not_use_are_counted_over_all_shards(tmp_path: Path, teacher: Path) -> None:
     source = source_of(config(tmp_path, teacher, 41))
     (tmp_path / "images" / "07.png").write_bytes(b"no image")
-    assert prepared(source).startswith("40 real images with 2 captions; left out 1: 07.png (is no readable image")
+    told = prepared(source).splitlines()
+    assert told[0] == "40 real images with 2 captions: read 41, used 40, skipped 1"
+    assert told[1] == "  1 skipped: is no image, or a broken one: 07.png"
+    lost = tuple((f"{number}.png", "has no caption") for number in range(60))
     with pytest.raises(UserError, match=r"more than data\.most_skipped=100 images"):
-        source.encoded([Encoded(0, {f"{shard}-{k}": "has no caption" for k in range(60)}) for shard in range(2)])
+        source_of(source.config).encoded([Encoded(0, lost), Encoded(0, lost)])
+
+
+def test_what_was_skipped_is_known_however_often_a_run_is_started(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tmp_path, teacher, 40, most_skipped=3)
+    for number in range(3):
+        members = [(f"{k}.png", grey(size=(32, 32)) if k < 4 else b"broken") for k in range(6)]
+        members += [(f"{k}.txt", "a fox") for k in range(6)]
+        write_files(tmp_path / "images", [(f"{number}.tar", tar_bytes(members))])
+    for _ in range(3):
+        with pytest.raises(UserError, match=r"more than data\.most_skipped=3 images cannot be used: 0\.tar: 4\.png"):
+            prepared(source_of(settings))
+    raised = settings.model_copy(update={"data": settings.data.model_copy(update={"most_skipped": 6})})
+    first = prepared(source_of(raised))
+    assert first.splitlines()[0] == "52 real images with 3 captions: read 58, used 52, skipped 6"
+    monkeypatch.setattr(encoding, "load_pipeline", None)  # nothing is encoded again
+    assert prepared(source_of(raised)) == first
+    (skipped,) = (tmp_path / "latents").rglob("skipped.jsonl")
+    assert str(skipped) in first
+    names = [json.loads(line)["name"] for line in skipped.read_text().splitlines()]
+    assert sorted(names) == [f"{number}.tar: {k}.png" for number in range(3) for k in (4, 5)]
+
+
+def test_a_reading_ends_in_one_table_whose_counts_add_up(tmp_path: Path, teacher: Path) -> None:
+    settings = config(tmp_path, teacher, 120)
+    files = [(f"{number:02d}.png", b"broken") for number in range(5)] + [
+        (".DS_Store", b"\0"),
+        ("notes.md", "x"),
+        ("odd.txt", "x"),
+    ]
+    animated = grey(kind="GIF", size=(40, 32), save_all=True, append_images=[Image.new("RGB", (40, 32))])
+    write_files(tmp_path / "images", [*files, ("moving.gif", animated), ("moving.txt", "a fox")])
+    told = prepared(source_of(settings)).splitlines()
+    assert told[:-1] == [
+        "116 real images with 3 captions: read 124, used 116, skipped 8",
+        "  1 used: has several pictures, of which the first is used: moving.gif",
+        "  5 skipped: is no image, or a broken one: 00.png, 01.png, 02.png, 03.png, 04.png",
+        "  1 skipped: is hidden, or belongs to a system: .DS_Store",
+        "  1 skipped: is a caption without an image: odd.txt",
+        "  1 skipped: is no image that is read here: notes.md (.md)",
+        "  2 sizes, width x height: 32 x 32 (115), 40 x 32 (1)",
+    ]
+    assert told[-1].startswith("  all names: ")
+
+
+def test_images_in_colours_become_those_of_a_grey_model(tmp_path: Path) -> None:
+    settings = config(tmp_path, Path("builtin:digits"), 40)
+    grey_model = settings.model_copy(
+        update={"model": settings.model.model_copy(update={"height": None, "width": None})}
+    )
+    source = FilesSource(grey_model)
+    source.check()
+    assert prepared(source).startswith("40 real images with 2 captions")
+    assert source.latents().shape[0] == 1
+    assert source.judge().prompts == CAPTIONS
+
+
+def test_latents_that_are_made_in_passing_are_told_too(
+    tmp_path: Path, teacher: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = FilesSource(config(tmp_path, teacher, 40))
+    console.PROGRESS.addHandler(caplog.handler)
+    try:
+        assert len(source.latents()) == len(source.latents()) == 40
+    finally:
+        console.PROGRESS.removeHandler(caplog.handler)
+    assert [message for message in caplog.messages if "real images" in message] == [
+        "40 real images with 2 captions: read 40, used 40, skipped 0"
+    ]

@@ -1,0 +1,179 @@
+"""Captioned images in a folder, at any depth."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from advdmd_ray.data.files.captions import caption_file
+from advdmd_ray.data.files.fitting import is_image
+from advdmd_ray.data.files.items import (
+    FOREIGN,
+    NO_IMAGE,
+    CaptionedImage,
+    Found,
+    Item,
+    LeftOut,
+    Shard,
+    identity_of,
+    unread,
+)
+from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
+from advdmd_ray.data.files.tables import is_table
+from advdmd_ray.reading import is_blank, is_foreign, shown
+
+FOLDER_SHARD = 256
+"""Images of a folder that make one shard."""
+
+
+def names_in(root: Path) -> tuple[list[str], list[LeftOut]]:
+    """All files in a folder, at any depth, by their names in it, ordered part by part; and what is none.
+
+    A folder says itself what is a file in it: with hundreds of thousands of files, asking for each takes most of the
+    time. Links are followed; a folder that several lead to, or that is inside itself, is read once.
+    """
+    listing = _Listing(root)
+    listing.read([""])
+    while listing.links:
+        listing.read([listing.links.pop(0)])
+    return sorted(listing.names, key=lambda name: name.split("/")), listing.left_out
+
+
+class _Listing:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._seen = set[tuple[int, int]]()
+        self.names: list[str] = []
+        self.left_out: list[LeftOut] = []
+        self.links: list[str] = []
+        """Links to folders, which wait: what they lead to may be here by itself."""
+
+    def read(self, folders: list[str]) -> None:
+        """Reads folders and what is in them, but for links to folders."""
+        while folders:
+            folder = folders.pop()
+            try:
+                facts = (self._root / folder).stat()
+                if (facts.st_dev, facts.st_ino) in self._seen:
+                    self._leave(folder, "is a link to a folder that is read already", lost=False)
+                    continue
+                self._seen.add((facts.st_dev, facts.st_ino))
+                inside = sorted(os.scandir(self._root / folder), key=lambda entry: entry.name)
+            except OSError as error:
+                self._leave(folder or ".", f"is a folder that cannot be read ({error.strerror})", lost=True)
+                continue
+            folders += [name for entry in inside if (name := self._taken(folder, entry)) is not None]
+
+    def _taken(self, folder: str, entry: os.DirEntry[str]) -> str | None:
+        """Takes an entry of a folder; returns the name of one that is a folder itself."""
+        name = f"{folder}{entry.name}"
+        is_folder = entry.is_dir(follow_symlinks=False)
+        linked = Path(entry.path) if entry.is_symlink() else None
+        is_folder = is_folder or (linked is not None and linked.is_dir())
+        if is_foreign(entry.name, folder=is_folder):
+            self._leave(f"{name}/" if is_folder else name, FOREIGN, lost=False)
+        elif is_folder:
+            if linked is None:
+                return f"{name}/"
+            self.links.append(f"{name}/")
+        elif entry.is_file(follow_symlinks=False) or (linked is not None and linked.is_file()):
+            self.names.append(name)
+        else:
+            reason = "is no file" if linked is None else "is a link that leads nowhere"
+            self._leave(name, reason, lost=suffix_of(name) in IMAGE_SUFFIXES)
+        return None
+
+    def _leave(self, name: str, reason: str, *, lost: bool) -> None:
+        self.left_out.append(LeftOut(shown(name), reason, lost))
+
+
+def folder_shards(root: Path, names: Sequence[str], column: str) -> Found:
+    """The shards of a folder's images, and what is no image.
+
+    Args:
+        root: The folder.
+        names: Of files in it.
+        column: `data.caption_column`.
+
+    Raises:
+        UserError: if a table of captions is none, or a file is no longer there.
+    """
+    pictures, left_out = sort_out(names, lambda entry: _content(root / names[entry]), column)
+    tables = [name for name in names if is_table(name)]
+    absolute, shards = str(root.absolute()), []
+    for number, first in enumerate(range(0, len(pictures), FOLDER_SHARD)):
+        some = pictures[first : first + FOLDER_SHARD]
+        sources = [names[picture.entry] for picture in some]
+        sources += [names[entry] for picture in some for entry in picture.beside]
+        # A table's own facts are not among them: another line of it is no reason to encode these images again.
+        said = [f"{picture.caption}\0{picture.fault}" for picture in some] if tables else []
+        identity = identity_of([os.path.join(absolute, name) for name in sources], *said, column)  # noqa: PTH118 - as in `identity_of`
+        reader = FolderReader(root, tuple(_travelling(picture, names) for picture in some), column)
+        shards.append(Shard(f"{shown(root.name)}-{number:05d}", identity, reader, len(some)))
+    return Found(tuple(shards), tuple(left_out))
+
+
+def _travelling(picture: Picture, names: Sequence[str]) -> tuple[str, tuple[str, ...], str, str]:
+    return names[picture.entry], tuple(names[entry] for entry in picture.beside), picture.caption, picture.fault
+
+
+def is_image_file(file: Path) -> bool:
+    """Whether a file is an image, whatever its name is.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            return is_image(stream)
+    except OSError as error:
+        raise unread(file, error) from None
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise unread(file, error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReader:
+    """Reads some images of a folder: it knows their own captions alone, as it travels to a worker.
+
+    Attributes:
+        root: The folder.
+        pictures: Of each the name in it, the names of files that may hold its caption, and what a table says: the
+            caption and what is wrong with that.
+        column: `data.caption_column`.
+    """
+
+    root: Path
+    pictures: tuple[tuple[str, tuple[str, ...], str, str], ...]
+    column: str
+
+    def __call__(self) -> Iterator[Item]:
+        """Yields them.
+
+        Raises:
+            UserError: if one is no longer there.
+        """
+        for name, beside, *said in self.pictures:
+            file = self.root / name
+            if suffix_of(name) not in IMAGE_SUFFIXES and not is_image_file(file):
+                yield LeftOut(shown(name), f"{NO_IMAGE} ({suffix_of(name) or 'no suffix'})", lost=False)
+                continue
+            content = _content(file)
+            caption, fault = said if any(said) else self._beside(beside)
+            yield CaptionedImage(shown(name), caption, content, fault)
+
+    def _beside(self, files: Sequence[str]) -> tuple[str, str]:
+        """The caption in the first of some files that says something, and what is wrong with it."""
+        for name in files:
+            try:
+                caption = caption_file(shown(name), _content(self.root / name), self.column)
+            except ValueError as error:
+                return "", str(error)
+            if not is_blank(caption):
+                return caption, ""
+        return "", ""

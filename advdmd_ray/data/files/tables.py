@@ -1,0 +1,130 @@
+"""Captions of a folder in one table of it, as Hugging Face's `imagefolder` has them: `metadata.jsonl` and its like."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from advdmd_ray.data.files.captions import caption_in, caption_keys, strict_json
+from advdmd_ray.errors import UserError
+from advdmd_ray.reading import NotTextError, decoded, text_lines
+
+TABLES = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
+"""In lower case; where a folder has several, the first that knows an image counts."""
+FILE = "file_name"
+LONGEST_FIELD = 2**20
+"""Characters of a field of a CSV file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a table says of an image.
+
+    Attributes:
+        place: Where it says so, for messages.
+        file: The image's name in the table's folder.
+        caption: Empty: none.
+        fault: What is wrong with the caption; empty: nothing.
+    """
+
+    place: str
+    file: str
+    caption: str
+    fault: str = ""
+
+
+def entries(name: str, content: bytes, column: str) -> tuple[Entry, ...]:
+    """All entries of a table.
+
+    Args:
+        name: Of the table, for messages; its suffix says what it is.
+        content: Its bytes.
+        column: `data.caption_column`.
+
+    Raises:
+        UserError: if it is no such table; names the line.
+    """
+    rows = {"jsonl": _json_lines, "csv": _csv, "tsv": _csv, "parquet": _parquet}[name.rpartition(".")[2].lower()]
+    found: list[Entry] = []
+    keys, captioned = dict[str, None](), False
+    for place, row in rows(name, content):
+        file = row.get(FILE)
+        if not isinstance(file, str) or not file.strip():
+            raise UserError(f"{place}: expected {FILE} and a caption, such as text; correct the line")
+        own = {key: row[key] for key in caption_keys(column) if key in row}
+        keys |= dict.fromkeys(row)
+        captioned = captioned or bool(own)
+        try:
+            caption, fault = caption_in(list(own.values()), column), ""
+        except ValueError as error:
+            caption, fault = "", str(error)
+        # Windows writes its own separators; a name in the folder itself may be given as ./name.
+        found.append(Entry(place, file.strip().replace("\\", "/").removeprefix("./"), caption, fault))
+    if found and not captioned:
+        raise UserError(
+            f"{name}: has no {', '.join(caption_keys(column))}; set data.caption_column to one of: {', '.join(keys)}"
+        )
+    return tuple(found)
+
+
+def _text(name: str, content: bytes) -> str:
+    try:
+        return decoded(content)
+    except NotTextError as error:
+        line = content.count(b"\n", 0, error.place) + 1
+        raise UserError(f"{name}, line {line}: {error}") from None
+
+
+def _json_lines(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]]:
+    for number, line in enumerate(text_lines(_text(name, content)), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = strict_json(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"{name}, line {number}: expected a JSON object with {FILE} and text; correct the line")
+        yield f"{name}, line {number}", row
+
+
+def _csv(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]]:
+    text = _text(name, content)
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)
+    before = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        names = [key.strip() for key in next(rows, [])]
+        if FILE not in names:
+            raise UserError(
+                f"{name}: has no column {FILE}, which says the image of a line; its columns: {', '.join(names)}"
+            )
+        for row in rows:
+            if not row:
+                continue
+            place = f"{name}, line {rows.line_num}"
+            if len(row) != len(names):
+                raise UserError(f"{place}: has {len(row)} fields, and the first line {len(names)}; correct the line")
+            yield place, dict(zip(names, row, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{name}: is no whole CSV file ({error}); correct it, or copy it again") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _parquet(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]]:
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{name}: is not a whole Parquet file ({error}); copy it again") from None
+    for number, row in enumerate(table.to_pylist()):
+        yield f"{name}, row {number}", row
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is a table of captions by its name."""
+    return name.rpartition("/")[2].lower() in TABLES

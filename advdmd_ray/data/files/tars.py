@@ -1,0 +1,178 @@
+"""Captioned images in tars, as WebDataset has them: files of one name belong together."""
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeAlias
+
+from advdmd_ray.data.files.captions import caption_file
+from advdmd_ray.data.files.fitting import is_image
+from advdmd_ray.data.files.items import NO_IMAGE, CaptionedImage, Item, LeftOut, unread
+from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
+from advdmd_ray.errors import UserError
+from advdmd_ray.reading import is_blank, shown
+
+TAR_ENDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+BLOCK = tarfile.BLOCKSIZE
+READ_AT_ONCE = 2**20
+Stream: TypeAlias = IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a tar."""
+
+    tar: tarfile.TarFile
+    info: tarfile.TarInfo
+
+    @property
+    def name(self) -> str:
+        """Its path in the tar."""
+        return self.info.name.removeprefix("./")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is one, or a link to one."""
+        return self.info.isfile() or self.info.islnk() or self.info.issym()
+
+    def opened(self) -> IO[bytes] | None:
+        """Its content; None of a link whose target is not in the tar."""
+        try:
+            return self.tar.extractfile(self.info)
+        except KeyError:
+            return None
+
+    def content(self) -> bytes:
+        """All of it."""
+        stream = self.opened()
+        return b"" if stream is None else stream.read()
+
+
+@dataclass(frozen=True, slots=True)
+class TarReader:
+    """Reads a tar, of which it first lists all members: it ends where its mark of the end is, or it is damaged.
+
+    Attributes:
+        root: The folder.
+        name: Of the tar in it.
+        column: `data.caption_column`.
+    """
+
+    root: Path
+    name: str
+    column: str
+
+    def __call__(self) -> Iterator[Item]:
+        """Yields its images.
+
+        Raises:
+            UserError: if it is damaged or no longer there, or a table of captions in it is none.
+        """
+        file = self.root / self.name
+        with ExitStack() as opened:
+            try:
+                stream = opened.enter_context(_uncompressed(file))
+                everything = list(_members(stream, opened))
+                yield from self._items(everything)
+            except DAMAGED as error:
+                raise UserError(f"{file}: is not a whole tar file ({error}); copy it again") from None
+            except OSError as error:
+                raise unread(file, error) from None
+
+    def _items(self, everything: Sequence[Member]) -> Iterator[Item]:
+        members = [each for each in everything if each.is_file]
+        names = [member.name for member in members]
+        for each in everything:
+            if not (each.info.isdir() or each.is_file):
+                yield LeftOut(self._called(each.name), "is no file", lost=False)
+        pictures, left_out = sort_out(names, lambda entry: members[entry].content(), self.column, self._called)
+        seen = Counter[str]()
+        for picture in pictures:
+            name = names[picture.entry]
+            seen[name] += 1
+            called = self._called(name) + (f", number {seen[name]} of this name" if seen[name] > 1 else "")
+            yield self._item(called, picture, members)
+        yield from left_out
+
+    def _item(self, called: str, picture: Picture, members: Sequence[Member]) -> Item:
+        member = members[picture.entry]
+        suffix, stream = suffix_of(member.name), member.opened()
+        if stream is None:
+            return LeftOut(called, "is a link that leads nowhere", lost=suffix in IMAGE_SUFFIXES)
+        if suffix not in IMAGE_SUFFIXES and not is_image(stream):
+            return LeftOut(called, f"{NO_IMAGE} ({suffix or 'no suffix'})", lost=False)
+        content = member.content()
+        caption, fault = picture.caption, picture.fault
+        for entry in () if caption or fault else picture.beside:
+            beside = members[entry]
+            try:
+                caption = caption_file(shown(beside.name), beside.content(), self.column)
+            except ValueError as error:
+                caption, fault = "", str(error)
+            if fault or not is_blank(caption):
+                break
+        return CaptionedImage(called, caption, content, fault)
+
+    def _called(self, name: str) -> str:
+        return f"{shown(self.name)}: {shown(name)}"
+
+
+def _uncompressed(file: Path) -> Stream:
+    """A tar's bytes, whatever they are compressed by.
+
+    Raises:
+        tarfile.ReadError: of a kind that is not known here.
+        OSError: if it cannot be read.
+    """
+    with file.open("rb") as stream:
+        begin = stream.read(6)
+    if begin.startswith(b"\x1f\x8b"):
+        return gzip.open(file)
+    if begin.startswith(b"BZh"):
+        return bz2.open(file)
+    if begin.startswith(b"\xfd7zXZ\0"):
+        return lzma.open(file)
+    if begin.startswith(b"\x28\xb5\x2f\xfd"):
+        raise tarfile.ReadError("it is compressed by Zstandard, which is not read here: unpack it")
+    return file.open("rb")
+
+
+def _members(stream: Stream, opened: ExitStack) -> Iterator[Member]:
+    """The members of all tars in a stream, one behind the other as `cat` leaves them, up to the end of the last.
+
+    `tarfile` takes a header that it cannot read for the end, and so does a file that was cut between two members.
+
+    Raises:
+        tarfile.TarError: if a tar has no mark of its end, which is a block of zeros, or something else is in its place.
+    """
+    start: int | None = 0
+    while start is not None:
+        stream.seek(start)
+        tar = opened.enter_context(tarfile.TarFile(fileobj=stream, errorlevel=1))
+        for info in tar:
+            yield Member(tar, info)
+        start = _next_tar(stream, tar.offset)
+
+
+def _next_tar(stream: Stream, end: int) -> int | None:
+    """Where another tar begins behind the end of one; None: nothing but zeros is there."""
+    stream.seek(end)
+    mark = stream.read(BLOCK)
+    if not mark:
+        raise tarfile.ReadError(f"it ends at byte {end} without the mark of its end")
+    if mark.strip(b"\0"):
+        raise tarfile.ReadError(f"there is no header of a member at byte {end}")
+    place = end + len(mark)
+    while part := stream.read(READ_AT_ONCE):
+        if part.strip(b"\0"):
+            return (place + len(part) - len(part.lstrip(b"\0"))) // BLOCK * BLOCK
+        place += len(part)
+    return None

@@ -1,0 +1,128 @@
+"""An image as a viewer shows it: turned, in the colours that its profile means, on white, its first picture."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import ExifTags, Image, ImageCms
+from PIL.Image import Transpose
+from PIL.TiffImagePlugin import TiffImageFile
+
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""What undoes an orientation of EXIF; others are none, and 1 is upright."""
+SRGB_GAMMA, ALIKE = 1 / 2.2, 0.02
+"""The exponent of a PNG whose colours are near enough those of sRGB, and how near."""
+WHITE_IS_ZERO = 0
+SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab ": "LAB"}
+"""Colour spaces of profiles, and the modes of pixels that they are about."""
+LOSSLESS = ImageCms.Intent.RELATIVE_COLORIMETRIC
+
+
+def as_shown(opened: Image.Image) -> Image.Image:
+    """The pixels of an opened image as red, green and blue of sRGB.
+
+    The orientation of EXIF, ICC profiles, the gamma of a PNG, transparency (on white) and 16 bits of grey are obeyed;
+    a profile that is none, or of another kind of pixels, is passed over, as viewers do.
+
+    Raises:
+        ValueError: for pixels of 32 bits, whose range nobody knows.
+    """
+    opened.load()  # which turns a TIFF, and takes its orientation away
+    turn = TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    profile, gamma = opened.info.get("icc_profile"), _gamma(opened)
+    image = _eight_bits(opened)
+    if image.mode in {"P", "1"}:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    image = _in_srgb(_opaque(image), profile if isinstance(profile, bytes) else None)
+    if gamma is not None:
+        image = image.point(_curve(gamma) * 3)
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return image if turn is None else image.transpose(turn)
+
+
+def has_several(opened: Image.Image) -> bool:
+    """Whether a file has more pictures than its first, as an animation or pages; it is at the first again then."""
+    try:
+        opened.seek(1)
+    except EOFError:
+        return False
+    opened.seek(0)
+    return True
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The same without transparency, in grey, colours, ink or Lab."""
+    if image.mode in {"L", "RGB", "CMYK", "LAB"}:
+        return image
+    return image.convert("L" if image.mode in {"LA", "La"} else "RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16 bits of grey as 8, with what is transparent in it."""
+    if not image.mode.startswith("I;16"):
+        if image.mode in {"I", "F"}:
+            raise ValueError(f"pixels of mode {image.mode}")
+        return image
+    values = np.asarray(image, dtype=np.uint32)
+    tags: Mapping[int, object] = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    grey = (values // 257).astype(np.uint8)
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO:
+        grey = 255 - grey
+    eight = Image.fromarray(grey)
+    hidden = image.info.get("transparency")
+    if isinstance(hidden, int):
+        eight.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+    return eight
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Colours as their profile means them; those of no profile are sRGB's already."""
+    if image.mode == "LAB":
+        return _transformed(image, ImageCms.createProfile("LAB"))
+    if profile is None:
+        return image.convert("RGB")
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        facts: Any = own.profile
+        mode = SPACES.get(facts.xcolor_space)
+        if mode == "RGB" and image.mode == "L":
+            image = image.convert("RGB")
+        if mode != image.mode or "sRGB" in (facts.profile_description or ""):
+            return image.convert("RGB")
+        return _transformed(image, own)
+    except (OSError, ImageCms.PyCMSError):  # no profile, or a damaged one
+        return image.convert("RGB")
+
+
+def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    # One for each image: two threads must not share a transform.
+    made = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), image.mode, "RGB", LOSSLESS)
+    return made.apply(image)
+
+
+def _gamma(image: Image.Image) -> float | None:
+    """The exponent that encoded a PNG's light, if it is another than sRGB's and nothing else says what colours mean."""
+    gamma = image.info.get("gamma")
+    if image.format != "PNG" or not isinstance(gamma, float) or not 0 < gamma < 10:  # noqa: PLR2004 - none of a display
+        return None
+    told = "srgb" in image.info or "icc_profile" in image.info
+    return None if told or abs(gamma - SRGB_GAMMA) < ALIKE else gamma
+
+
+def _curve(gamma: float) -> list[int]:
+    """Each byte of an image of this exponent as sRGB encodes the same light."""
+    light: Float[np.ndarray, " 256"] = (np.arange(256) / 255.0) ** (1 / gamma)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # noqa: PLR2004 - IEC 61966-2-1
+    return [round(float(value) * 255) for value in encoded]
