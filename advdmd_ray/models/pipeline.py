@@ -22,7 +22,7 @@ from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.models.soundness import check_loaded, loading
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
-Parts = Literal["all", "text", "codec"]
+Parts = Literal["all", "text", "codec", "tokenizers"]
 README = "README.md"
 DECODED_AT_ONCE, CONVOLVED_AT_ONCE, ENCODED_AT_ONCE = 2**17, 2**14, 2**20
 """Places of latents that go through an image codec at once; of one with convolutions, which holds hundreds of channels
@@ -62,7 +62,7 @@ def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: P
         path: A folder, or `builtin:NAME`.
         dtype: Of the weights.
         parts: `text` leaves the transformer and the image codec out, for those who encode prompts; `codec` leaves all
-            but the image codec out.
+            but the image codec out, and `tokenizers` whatever has weights.
 
     Raises:
         UserError: The folder is not a whole pipeline (`inspect_pipeline`), or holds what is no number.
@@ -74,6 +74,7 @@ def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: P
         # Without its T5 encoder, SD3's pipeline asks the transformer how wide the tokens are that are not there.
         "text": {"vae"} if info.dropped else {"vae", "transformer"},
         "codec": names - {"vae", "scheduler"},
+        "tokenizers": {component.name for component in info.components if component.weight_files},
     }[parts]
     kind = pipeline_class(info.family)
     with quiet(), loading(info.folder):

@@ -7,7 +7,11 @@ import torch
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.models.families import adapter_of
 from advdmd_ray.models.families.base import Pipeline
+from advdmd_ray.models.pipeline import quiet
+from advdmd_ray.stations.prompt_table import CutTexts
 
+NAMED = 3
+"""Texts that are told as examples."""
 ENCODED_AT_ONCE = 32
 """Prompts that go through the text encoders in one call."""
 
@@ -29,7 +33,36 @@ def encode_prompts(pipeline: Pipeline, prompts: Sequence[str], max_sequence_leng
     """
     family = adapter_of(pipeline)
     batches = encoder_batches(prompts)
-    return Conditioning.concatenate([family.encode(pipeline, part, max_sequence_length).to("cpu") for part in batches])
+    with quiet():  # of what is cut some pipelines say all, others nothing: see `cut_texts`
+        rows = [family.encode(pipeline, part, max_sequence_length).to("cpu") for part in batches]
+    return Conditioning.concatenate(rows)
+
+
+def cut_texts(pipeline: Pipeline, texts: Sequence[str], max_sequence_length: int) -> tuple[CutTexts, ...]:
+    """The texts of which the pipeline encodes a part only, by its tokenizers; most pipelines say nothing of them.
+
+    Args:
+        pipeline: Its tokenizers are used, and nothing else.
+        texts: All texts.
+        max_sequence_length: As of `encode_prompts`.
+    """
+    family = adapter_of(pipeline)
+    wrapped, found = family.wrapped(pipeline, texts), []
+    names = [name for name, part in pipeline.components.items() if name.startswith("tokenizer") and part is not None]
+    for name in names:
+        tokenizer, fixed = pipeline.components[name], name in family.fixed_tokenizers
+        most = tokenizer.model_max_length if fixed else max_sequence_length
+        # Not the whole list at once: of hundreds of thousands of captions only the numbers of tokens are kept.
+        with quiet():
+            counts = [
+                len(tokens) - family.dropped_tokens(pipeline)
+                for batch in encoder_batches(wrapped)
+                for tokens in tokenizer(list(batch), truncation=False, padding=False).input_ids
+            ]
+        cut = [text for text, count in zip(texts, counts, strict=True) if count > most]
+        if cut:
+            found.append(CutTexts(name, most, fixed, len(cut), tuple(cut[:NAMED])))
+    return tuple(found)
 
 
 def unconditional(pipeline: Pipeline, max_sequence_length: int) -> Conditioning:

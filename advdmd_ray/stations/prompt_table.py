@@ -26,6 +26,25 @@ class PromptRows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class CutTexts:
+    """Texts of which a tokenizer hands on a part only.
+
+    Attributes:
+        tokenizer: Its folder in the pipeline's.
+        most: Tokens that it hands on.
+        fixed: Whether that is its own limit, and not `model.max_sequence_length`.
+        count: How many texts have more.
+        first: A few of them.
+    """
+
+    tokenizer: str
+    most: int
+    fixed: bool
+    count: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TableFacts:
     """A prompt table as it travels to workers: texts, and where their rows are.
 
@@ -35,6 +54,7 @@ class TableFacts:
         prompts: Where the rows are.
         empty: Where that of the empty prompt is.
         size_weights: As in `PromptTable`.
+        cut: Texts that are encoded in part.
     """
 
     texts: tuple[str, ...]
@@ -42,6 +62,7 @@ class TableFacts:
     prompts: TextIndex
     empty: TextIndex
     size_weights: tuple[float, ...] = (1.0,)
+    cut: tuple[CutTexts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,23 @@ def test_so_do_those_of_captioned_images(tmp_path: Path, monkeypatch: pytest.Mon
         )
 
 
+def test_texts_that_a_tokenizer_cuts_are_told_though_they_were_encoded_before(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = (" ".join(["one"] * 40), "a handwritten two")
+    source = SimpleNamespace(prompts=lambda: texts, captions=tuple)
+    monkeypatch.setattr("advdmd_ray.runs.parts.inputs.source_of", lambda _: source)
+    model = {"path": str(tiny_pipeline), "embeddings": str(tmp_path / "texts")}
+    config = Config.model_validate({"model": model})
+    for _ in range(2):
+        encode_table(config)
+        told = capsys.readouterr().err
+        assert (
+            "1 of 2 prompts and captions are cut by tokenizer, which hands on 8 tokens, which is its own limit" in told
+        )
+        assert "'one one one" in told
+
+
 def test_a_worker_with_another_teacher_on_its_disk_runs_no_weights(tmp_path: Path, tiny_pipeline: Path) -> None:
     other = Path(shutil.copytree(tiny_pipeline, tmp_path / "teacher"))
     file = other / "transformer" / "diffusion_pytorch_model.safetensors"

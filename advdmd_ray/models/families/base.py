@@ -155,6 +155,8 @@ class Adapter:
     denoiser: ClassVar[type[TransformerDenoiser]]
     empty_prompt: ClassVar[str] = ""
     """The text of the unconditional half of classifier-free guidance."""
+    fixed_tokenizers: ClassVar[tuple[str, ...]] = ()
+    """Tokenizers that hand on as many tokens as they are made for, whatever `max_tokens` is."""
     combine: GuidanceRule = staticmethod(classifier_free)
     """How that half and the other become one velocity."""
 
@@ -167,6 +169,16 @@ class Adapter:
             max_tokens: Most text tokens.
         """
         raise NotImplementedError
+
+    def wrapped(self, pipeline: Pipeline, prompts: Sequence[str]) -> list[str]:
+        """Prompts as the pipeline hands them to its tokenizers."""
+        del pipeline
+        return list(prompts)
+
+    def dropped_tokens(self, pipeline: Pipeline) -> int:
+        """Tokens of what the prompts are wrapped in that count for nothing."""
+        del pipeline
+        return 0
 
     def guided(self, denoiser: Denoiser, empty: Conditioning, guidance: float) -> Denoiser:
         """The denoiser with the guidance of the family.

@@ -53,6 +53,7 @@ class Flux(Adapter):
     """The guidance scale goes to the transformer."""
 
     denoiser = FluxDenoiser
+    fixed_tokenizers = ("tokenizer",)
 
     def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
         """See `Adapter`: embeds are T5 tokens, padding and all; pooled is CLIP's."""

@@ -71,6 +71,14 @@ class QwenImage(Adapter):
         own = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device) if mask is None else mask.bool()
         return Conditioning(embeds, embeds.new_zeros(len(embeds), 0), own)
 
+    def wrapped(self, pipeline: Pipeline, prompts: Sequence[str]) -> list[str]:
+        """See `Adapter`."""
+        return [pipeline.prompt_template_encode.format(prompt) for prompt in prompts]
+
+    def dropped_tokens(self, pipeline: Pipeline) -> int:
+        """See `Adapter`: the words before the prompt are encoded, and dropped then."""
+        return pipeline.prompt_template_encode_start_idx
+
     def guided_call(self, guidance: float, prompts: int) -> dict[str, Any]:
         """See `Adapter`."""
         return {"true_cfg_scale": guidance, "negative_prompt": [self.empty_prompt] * prompts}

@@ -38,6 +38,7 @@ class SD3(Adapter):
     """
 
     denoiser = SD3Denoiser
+    fixed_tokenizers = ("tokenizer", "tokenizer_2")
 
     def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
         """See `Adapter`: embeds are CLIP tokens, then the T5 slot; pooled are both CLIP projections."""

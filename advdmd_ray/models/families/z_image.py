@@ -71,6 +71,12 @@ class ZImage(Adapter):
         embeds, mask = padded(rows)
         return Conditioning(embeds, embeds.new_zeros(len(embeds), 0), mask)
 
+    def wrapped(self, pipeline: Pipeline, prompts: Sequence[str]) -> list[str]:
+        """See `Adapter`."""
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        template = pipeline.tokenizer.apply_chat_template
+        return [template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=True) for chat in chats]
+
     def guided_call(self, guidance: float, prompts: int) -> dict[str, Any]:
         """See `Adapter`."""
         del prompts

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.console import warn
 from advdmd_ray.controller.prompt_order import size_of
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Progress, mismatchable
@@ -22,11 +23,14 @@ from advdmd_ray.models.families.base import Pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.sizes import sized_pipelines
-from advdmd_ray.models.text import encode_prompts, encoder_batches
+from advdmd_ray.models.text import cut_texts, encode_prompts, encoder_batches
 from advdmd_ray.runs.needs.memory import group_bytes
 from advdmd_ray.runs.parts.networks import device_of
 from advdmd_ray.stations.encoded_texts import Catalogue, EncodedTexts, Shard, arrow_bytes
 from advdmd_ray.stations.prompt_table import PromptRows, PromptTable, TableFacts
+
+TOLD = 60
+"""Characters of a text that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class TableEncoder:
         known = set(prompts)
         texts = (*prompts, *(caption for caption in source.captions() if caption not in known))
         self._texts, self._rollouts = mismatchable(texts, config, prompts), len(prompts)
+        self._model = config.model
         self._empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
         self._encode, self._store, self._kept = text_encoder(config), embedding_store(config), Catalogue()
 
@@ -116,8 +121,11 @@ class TableEncoder:
     def facts(self) -> TableFacts:
         """What travels to workers, once all batches are done."""
         where = self._kept if self._store is None else self._store
+        # Told at every start, also of texts that were encoded before.
+        tokenizers = load_pipeline(self._model.path, parts="tokenizers")
+        cut = cut_texts(tokenizers, self._texts, self._model.max_sequence_length)
         texts, empty = where.index(self._texts), where.index([self._empty])
-        return TableFacts(self._texts, self._rollouts, texts, empty)
+        return TableFacts(self._texts, self._rollouts, texts, empty, cut=cut)
 
 
 def encode_table(config: Config, progress: Progress = lambda _done, _of: None) -> PromptTable:
@@ -135,7 +143,20 @@ def encode_table(config: Config, progress: Progress = lambda _done, _of: None) -
         progress(done, count)
         if payload is not None:
             payloads.append(payload)
-    return PromptTable.opened(encoder.facts(), payloads)
+    facts = encoder.facts()
+    tell_cut(facts)
+    return PromptTable.opened(facts, payloads)
+
+
+def tell_cut(facts: TableFacts) -> None:
+    """Says which texts are learnt in part only."""
+    for cut in facts.cut:
+        few = ", ".join(repr(f"{text[:TOLD]}...") for text in cut.first)
+        remedy = "which is its own limit" if cut.fixed else "which model.max_sequence_length raises"
+        warn(
+            f"{cut.count} of {len(facts.texts)} prompts and captions are cut by {cut.tokenizer}, which hands on "
+            f"{cut.most} tokens, {remedy}: {few}"
+        )
 
 
 def prompt_encoder(config: Config) -> Callable[[Sequence[str]], PromptRows]:

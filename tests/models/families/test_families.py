@@ -18,7 +18,7 @@ from advdmd_ray.models.families.registry import FAMILIES
 from advdmd_ray.models.features import TokenReader, cut_after
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.pipeline import denoiser_of, image_decoder, image_encoder, load_denoiser, load_pipeline
-from advdmd_ray.models.text import encode_prompts, unconditional
+from advdmd_ray.models.text import cut_texts, encode_prompts, unconditional
 from tiny_families import diffusers
 
 PROMPTS = ["a red fox above the boat", "a fox"]
@@ -313,6 +313,22 @@ def test_parts_of_a_pipeline_are_what_is_needed_and_do_what_the_whole_does(
     assert torch.equal(ours.embeds, theirs.embeds)
     latents = torch.randn(1, *inspect_pipeline(family_folder, (32, 32)).latent.shape)
     assert torch.equal(image_decoder(codec)(latents), image_decoder(whole)(latents))
+
+
+def test_texts_whose_end_is_not_encoded_are_told_by_tokenizer(family_folder: Path, family_pipeline: Any) -> None:
+    tokenizers = load_pipeline(family_folder, parts="tokenizers")
+    names = [name for name in tokenizers.components if name.startswith("tokenizer") and tokenizers.components[name]]
+    assert all(part is None or name in {*names, "scheduler"} for name, part in tokenizers.components.items())
+    told, same = [], []
+    for words in (1, 6, 2 * LENGTH):
+        ends = [" ".join(["fox"] * words + [end]) for end in ("boat", "above")]
+        found = cut_texts(tokenizers, [ends[0], "a"], LENGTH)
+        assert all((cut.count, cut.first) == (1, (ends[0],)) for cut in found)
+        told.append([cut.tokenizer for cut in found])
+        one, other = (encode_prompts(family_pipeline, [text], LENGTH).embeds for text in ends)
+        same.append(one.shape == other.shape and torch.equal(one, other))
+    assert (told[0], told[-1], same[0], same[-1]) == ([], names, False, True)
+    assert all(cut == names for cut, alike in zip(told, same, strict=True) if alike)
 
 
 @pytest.mark.parametrize("steps", [2, 5])
