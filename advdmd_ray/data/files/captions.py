@@ -32,7 +32,7 @@ def caption_in(value: object, column: str) -> str:
         case None:
             return ""
         case str():
-            return value
+            return value.removeprefix("\ufeff")  # a mark that was copied with a text
         case bytes():
             try:
                 return decoded(value)

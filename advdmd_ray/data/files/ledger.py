@@ -117,9 +117,18 @@ def read_ledger(file: Path) -> Ledger:
 
 
 def write_skipped(file: Path, ledger: Ledger) -> None:
-    """Write the names of all that was skipped, a JSON object a line."""
+    """Write the names of all that was skipped, a JSON object a line, unless they stand there.
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
     lines = (json.dumps({"name": each.name, "reason": each.reason, "lost": each.lost}) for each in ledger.left_out)
-    write_atomically(file, "".join(f"{line}\n" for line in lines).encode())
+    content = "".join(f"{line}\n" for line in lines).encode()
+    try:
+        if not (file.exists() and file.read_bytes() == content):  # a cache that others made may be read only
+            write_atomically(file, content)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror}); choose another data.cache") from None
 
 
 def reading_table(ledger: Ledger, captions: Iterable[str], skipped: Path) -> str:

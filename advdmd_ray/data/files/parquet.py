@@ -38,7 +38,8 @@ def parquet_shards(root: Path, name: str, columns: tuple[str, str]) -> Iterator[
     try:
         opened = pq.ParquetFile(file)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{file}: is not a whole Parquet file ({error}); copy it again") from None
+        said = str(error).partition("\n")[0]
+        raise UserError(f"{file}: is not a whole Parquet file ({said}); copy it again") from None
     with opened:
         schema = opened.schema_arrow
         rows = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]

@@ -11,7 +11,7 @@ from advdmd_ray.data.files.items import Found, LeftOut, Shard, identity_of
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, suffix_of
 from advdmd_ray.data.files.parquet import missing_parts, parquet_shards
 from advdmd_ray.data.files.tables import FILE, is_table
-from advdmd_ray.data.files.tars import TAR_ENDS, TarReader
+from advdmd_ray.data.files.tars import TAR_ENDS, TarReader, check_end
 from advdmd_ray.errors import UserError
 from advdmd_ray.reading import shown
 
@@ -77,6 +77,7 @@ def _lists_images(file: Path) -> bool:
 
 
 def _tar_shard(root: Path, name: str, column: str) -> Shard:
+    check_end(root / name)
     return Shard(shown(name), identity_of([(root / name).absolute()], column), TarReader(root, name, column))
 
 

@@ -116,6 +116,11 @@ class FilesSource(CaptionedSource):
                 "on several machines data.cache must be a folder that all of them see, and data.path must not change"
             )
         ledger = self._counted()
+        if ledger.used != len(self._held):
+            raise UserError(
+                f"{self._encodings[0].file.parent}: has {len(self._held)} latents, and the tables of their shards "
+                f"count {ledger.used}; remove the folder, it is made again"
+            )
         skipped = self._encodings[0].file.with_name(SKIPPED)
         write_skipped(skipped, ledger)
         return reading_table(ledger, self._held.captions, skipped)

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import tarfile
 import zlib
 from collections import Counter
@@ -23,6 +24,8 @@ TAR_ENDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 BLOCK = tarfile.BLOCKSIZE
 READ_AT_ONCE = 2**20
+PLAIN, PLAIN_AT = b"ustar", 257
+"""What a header of a plain tar says, and where."""
 Stream: TypeAlias = IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 
 
@@ -123,6 +126,25 @@ class TarReader:
 
     def _called(self, name: str) -> str:
         return f"{shown(self.name)}: {shown(name)}"
+
+
+def check_end(file: Path) -> None:
+    """Looks at the end of a plain tar alone, so that one that is cut is told before hours of encoding.
+
+    Raises:
+        UserError: if there is no mark of the end.
+    """
+    try:
+        with file.open("rb") as stream:
+            plain = stream.read(BLOCK)[PLAIN_AT : PLAIN_AT + len(PLAIN)] == PLAIN
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - 1) // BLOCK * BLOCK)
+            if plain and stream.read().strip(b"\0"):
+                raise UserError(
+                    f"{file}: is not a whole tar file (its last bytes are no mark of its end); copy it again"
+                )
+    except OSError as error:
+        raise unread(file, error) from None
 
 
 def _uncompressed(file: Path) -> Stream:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from advdmd_ray.data.files.items import FOREIGN, NO_IMAGE
+from advdmd_ray.data.files.shards import find_shards
 from advdmd_ray.errors import UserError
 from data_sets import Case, Files, Hard, Link, Pipe, adds_up, grey, parquet_bytes, read_all, tar_bytes, write_files
 
@@ -230,6 +231,13 @@ def test_a_tar_that_is_cut_anywhere_is_never_a_shorter_set(tmp_path: Path) -> No
         else:
             with pytest.raises(UserError, match=r"is not a whole tar file"):
                 read_all(file, tmp_path / "cache")
+
+
+def test_a_tar_that_is_cut_is_told_before_an_image_of_any_is_read(tmp_path: Path) -> None:
+    whole = tar_bytes([("1.png", P), ("1.txt", T)])
+    root = write_files(tmp_path / "data", [("a.tar", whole), ("b.tar", whole[: len(whole.rstrip(b"\0"))])])
+    with pytest.raises(UserError, match=r"b\.tar: is not a whole tar file"):
+        find_shards(str(root))
 
 
 @pytest.mark.parametrize("kind", ["w:gz", "w:bz2", "w:xz"])

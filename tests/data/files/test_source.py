@@ -15,6 +15,7 @@ from advdmd_ray import console
 from advdmd_ray.config import Config
 from advdmd_ray.data import encoding
 from advdmd_ray.data.encoding import encode_here
+from advdmd_ray.data.files import ledger
 from advdmd_ray.data.files.source import FilesSource
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Encoded, Source
@@ -195,3 +196,26 @@ def test_latents_that_are_made_in_passing_are_told_too(
     assert [message for message in caplog.messages if "real images" in message] == [
         "40 real images with 2 captions: read 40, used 40, skipped 0"
     ]
+
+
+def test_latents_that_are_not_those_that_were_counted_are_told(tmp_path: Path, teacher: Path) -> None:
+    source = source_of(config(tmp_path, teacher, 40))
+    prepared(source)
+    (counts,) = (tmp_path / "latents").rglob("*.json")
+    counts.write_text(counts.read_text().replace('"used": 40', '"used": 41'))
+    with pytest.raises(UserError, match="has 40 latents, and the tables of their shards count 41"):
+        prepared(source_of(source.config))
+
+
+def test_a_cache_that_is_whole_needs_no_writing(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(tmp_path, teacher, 40)
+    first = prepared(source_of(settings))
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(ledger, "write_atomically", refused)
+    assert prepared(source_of(settings)) == first
+    (tmp_path / "images" / ".DS_Store").write_text("x")
+    with pytest.raises(UserError, match=r"skipped\.jsonl: cannot be written \(Permission denied\)"):
+        source_of(settings).encoded(())
