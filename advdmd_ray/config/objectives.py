@@ -126,6 +126,12 @@ class PolicyGradientSection(Section):
         default=0.5, ge=0, description="Floor of a level's std, as a share of its running std."
     )
     clip: Free[float] = Field(default=5.0, gt=0, description="Bound on the absolute advantage, in standard deviations.")
+    direction: Free[Literal["noise", "end"]] = Field(
+        default="noise",
+        description="Which way an action is rewarded. noise: along the noise that it drew, the policy gradient; end: "
+        "towards the final image of its trajectory, which knows what came of the noise. end needs flow_dppo, and "
+        "leaves step_weight_power unread.",
+    )
     trust_region: Free[Literal["flow_dppo", "ppo_clip", "grpo_guard"]] = Field(
         default="flow_dppo", description="Trust region."
     )
@@ -156,6 +162,15 @@ class PolicyGradientSection(Section):
         default=False,
         description="Gives each trajectory the rewards of another one of its group: a control that must not help.",
     )
+
+    @model_validator(mode="after")
+    def _region_fits_direction(self) -> Self:
+        if self.direction == "end" and self.trust_region != "flow_dppo":
+            raise ValueError(
+                f"direction: end is not a log-ratio, which trust_region={self.trust_region} would clip; set "
+                "trust_region=flow_dppo or direction=noise"
+            )
+        return self
 
 
 class CadenceSection(Section):

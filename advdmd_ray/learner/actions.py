@@ -23,12 +23,14 @@ class Actions:
         states: `[g, s, m, C, H, W]` where the action was taken.
         reached: `[g, s, m, C, H, W]` what it led to.
         means: `[g, s, m, C, H, W]` the behaviour policy's means.
+        ends: `[g, s, m, C, H, W]` the final latent of the trajectory.
         advantages: `[g, s, m]`; zeros where nobody judged.
     """
 
     states: Float[Tensor, "g s m c h w"]
     reached: Float[Tensor, "g s m c h w"]
     means: Float[Tensor, "g s m c h w"]
+    ends: Float[Tensor, "g s m c h w"]
     advantages: Float[Tensor, "g s m"]
 
     @classmethod
@@ -39,6 +41,7 @@ class Actions:
             states=batch.latents[:, :, :count],
             reached=batch.latents[:, :, 1 : count + 1],
             means=batch.means,
+            ends=batch.latents[:, :, -1:].expand_as(batch.means),
             advantages=torch.zeros(batch.means.shape[:3]) if advantages is None else advantages,
         )
 
@@ -61,11 +64,12 @@ class Actions:
             states=self.states.flatten(0, 2),
             reached=self.reached.flatten(0, 2),
             means=self.means.flatten(0, 2),
+            ends=self.ends.flatten(0, 2),
             advantages=self.advantages.flatten(0, 2),
         )
 
     def _at(self, index: tuple[Tensor | slice, ...]) -> Self:
-        return type(self)(self.states[index], self.reached[index], self.means[index], self.advantages[index])
+        return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class ActionRows:
         states: `[b, C, H, W]`, see `Actions`.
         reached: The same.
         means: The same.
+        ends: The same.
         advantages: `[b]`.
     """
 
@@ -86,6 +91,7 @@ class ActionRows:
     states: Float[Tensor, "b c h w"]
     reached: Float[Tensor, "b c h w"]
     means: Float[Tensor, "b c h w"]
+    ends: Float[Tensor, "b c h w"]
     advantages: Float[Tensor, " b"]
 
     def __len__(self) -> int:

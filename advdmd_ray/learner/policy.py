@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advdmd_ray.diffusion.denoiser import Denoiser
-from advdmd_ray.diffusion.kernels import kl_per_element, log_ratio, transition
+from advdmd_ray.diffusion.kernels import clean_from_mean, kl_per_element, log_ratio, transition
 from advdmd_ray.learner.actions import ActionRows, Actions
 from advdmd_ray.learner.batch import LearnerBatch
 from advdmd_ray.learner.gang import Gang
@@ -21,6 +21,7 @@ from advdmd_ray.learner.setting import Setting
 from advdmd_ray.losses.policy_gradient import (
     PolicyGradientReport,
     PolicyTerms,
+    end_pull,
     policy_gradient_loss,
     stale_mask,
     step_weights,
@@ -87,13 +88,23 @@ def action_means(
     """The same of actions one after the other."""
     conditioning = setting.table.rows(batch.prompt_ids[rows.group])
     velocity = student(rows.states, batch.sigmas[rows.step], conditioning)
-    order, means = [], []
+
+    def mean(at: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+        return transition(setting.kernel, rows.states[at], velocity[at], t, t_next).mean
+
+    return _step_by_step(mean, batch, rows)
+
+
+def _step_by_step(
+    made: Callable[[Tensor, Tensor, Tensor], Tensor], batch: LearnerBatch, rows: ActionRows
+) -> Float[Tensor, "b c h w"]:
+    """What is made of the rows of one step and its two levels, for all steps, in the order of the rows."""
+    order, parts = [], []
     for step in rows.step.unique().tolist():
         at = (rows.step == step).nonzero().squeeze(1)
-        levels = batch.sigmas[step], batch.sigmas[step + 1]
         order.append(at)
-        means.append(transition(setting.kernel, rows.states[at], velocity[at], *levels).mean)
-    return torch.cat(means)[torch.cat(order).argsort()]
+        parts.append(made(at, batch.sigmas[step], batch.sigmas[step + 1]))
+    return torch.cat(parts)[torch.cat(order).argsort()]
 
 
 def ratio_deviation(means: Float[Tensor, "g s m c h w"], batch: LearnerBatch, actions: Actions) -> float | None:
@@ -144,9 +155,12 @@ def _policy_loss(
     numel, std = new[0].numel(), batch.stds[rows.step]
     kappa = kl_per_element(new, old, std)
     stale = stale_mask(kappa.detach(), numel, config.stale_nats)
-    weight = step_weights(std, config.step_weight_power)
+    if config.direction == "end":
+        pull, weight = _end_pull(setting, batch, rows, new), torch.ones_like(std)
+    else:
+        pull, weight = log_ratio(rows.reached, new, old, std), step_weights(std, config.step_weight_power)
     terms = PolicyTerms(
-        log_ratio=log_ratio(rows.reached, new, old, std),
+        log_ratio=pull,
         kl_per_element=kappa,
         advantage=rows.advantages,
         step_weight=torch.where(stale, torch.zeros_like(weight), weight),
@@ -156,3 +170,17 @@ def _policy_loss(
         terms, numel=numel, trust_region=config.trust_region, kl_nats=config.kl_nats, clip_nats=config.clip_nats
     )
     return loss, PolicyReport(len(rows) / of, gradient, int(stale.sum()), _deviation(new, batch, rows))
+
+
+def _end_pull(
+    setting: Setting, batch: LearnerBatch, rows: ActionRows, new: Float[Tensor, "b c h w"]
+) -> Float[Tensor, " b"]:
+    """`end_pull` of the rows, given the student's means of them."""
+
+    def clean(means: Tensor) -> Tensor:
+        def of_step(at: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+            return clean_from_mean(setting.kernel, rows.states[at], means[at], t, t_next)
+
+        return _step_by_step(of_step, batch, rows)
+
+    return end_pull(clean(new), clean(rows.means), rows.ends, batch.sigmas[rows.step])

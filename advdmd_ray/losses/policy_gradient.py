@@ -20,7 +20,7 @@ class PolicyTerms:
     """One entry per stored action of a batch.
 
     Attributes:
-        log_ratio: `[b]` new against behaviour policy, nats per element; carries the gradient.
+        log_ratio: `[b]` new against behaviour policy, nats per element, or `end_pull`; carries the gradient.
         kl_per_element: `[b]` KL divergence of the two, nats per element, >= 0.
         advantage: `[b]` signed, about unit scale.
         step_weight: `[b]` weight of the action's step, >= 0; 0 leaves the action out.
@@ -120,6 +120,33 @@ def stale_mask(kappa_prox_behaviour: Float[Tensor, " b"], numel: int, stale_nats
         stale_nats: Threshold, nats of a whole latent.
     """
     return ~(kappa_prox_behaviour * numel <= stale_nats)
+
+
+def end_pull(
+    clean: Float[Tensor, "b c h w"],
+    old: Float[Tensor, "b c h w"],
+    end: Float[Tensor, "b c h w"],
+    t: Float[Tensor, " b"],
+) -> Float[Tensor, " b"]:
+    """`2 mean[(x0_new - x0_old)(x0_end - x0_old)] / t^2`: how far an action's prediction goes to what came of it.
+
+    It stands in the place of `kernels.log_ratio`, whose gradient at equal weights points along the noise z that the
+    action drew. This one points along what the later steps made of z: with J the derivative of the final latent by z,
+    the mean of `A J z` is `J J^T` times what the mean of `A z` becomes, to first order, so the reward rises too, and the
+    part of z that no image shows is not in it. At equal weights its gradient is minus that of
+    `mean[(v - (x - x0_end) / t)^2]`, flow matching from the state of the action to its trajectory's end; ours, next of
+    kin to advantage-weighted matching (AWM, arXiv 2509.25050), which noises the final latent anew.
+
+    Args:
+        clean: The learner's clean prediction at the action's state.
+        old: That of the policy that acted.
+        end: Final latent of the trajectory.
+        t: Noise level of the state, in (0, 1].
+
+    Returns:
+        0 at equal weights.
+    """
+    return 2 * ((clean - old) * (end - old)).flatten(1).mean(dim=1) / t.square()
 
 
 def step_weights(stds: Float[Tensor, " m"], power: int) -> Float[Tensor, " m"]:

@@ -71,7 +71,7 @@ class Branches(Estimator):
         old, std = batch.means[family, 0, step], batch.stds[step].reshape(-1, 1, 1, 1)
         z = (batch.latents[family, :, step + 1] - old.unsqueeze(1)) / std.unsqueeze(1)
         gains = scaled[family, :, step]
-        rows = ActionRows(family, step, batch.latents[family, 0, step], old, old, gains.mean(dim=1))
+        rows = ActionRows(family, step, batch.latents[family, 0, step], old, old, old, gains.mean(dim=1))
         pulls = (gains.reshape(*gains.shape, 1, 1, 1) * z).mean(dim=1) / std
         weights = step_weights(batch.stds[step], place.config.policy_gradient.step_weight_power) / pulls[0].numel()
 

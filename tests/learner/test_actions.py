@@ -57,6 +57,7 @@ def test_a_chosen_row_keeps_state_result_mean_and_advantage_of_one_trajectory_in
         assert torch.equal(chosen.states[group, row, action], batch.latents[group, sample, action])
         assert torch.equal(chosen.reached[group, row, action], batch.latents[group, sample, action + 1])
         assert torch.equal(chosen.means[group, row, action], batch.means[group, sample, action])
+        assert torch.equal(chosen.ends[group, row, action], batch.latents[group, sample, -1])
         assert chosen.advantages[group, row, action] == advantages[group, sample, action]
 
 

@@ -306,9 +306,45 @@ def test_the_gradient_at_equal_weights_is_the_score_times_the_advantage() -> Non
     assert report.stale == 0
 
 
-def test_constant_advantages_of_zero_give_exactly_no_gradient() -> None:
+@pytest.mark.parametrize("kernel", [Kernel.renoise(), Kernel.cps(0.6), Kernel.flow_sde(0.5)], ids=lambda k: k.name)
+def test_towards_the_end_the_gradient_is_that_of_flow_matching_from_the_state_to_the_final_image(
+    kernel: Kernel,
+) -> None:
+    student, advantage = Mixer(1), normal(4, 4, 2, seed=8)
+    batch = batch_of(student, Constant(), kernel=kernel)
+    fixed = dataclasses.replace(setting(config(policy_gradient={"direction": "end"}), Mixer(9)), kernel=kernel)
+    loss, report = policy_update(student, fixed, batch, Actions.of(batch, advantage))
+    gradients = torch.autograd.grad(loss, list(student.parameters()))
+    errors = []
+    for step in range(2):
+        x, t = batch.latents[:, :, step].flatten(0, 1), batch.sigmas[step].expand(16)
+        conditioning = fixed.table.rows(batch.prompt_ids.repeat_interleave(4))
+        towards = (x - batch.latents[:, :, -1].flatten(0, 1)) / t.reshape(-1, 1, 1, 1)
+        errors.append((student(x, t, conditioning) - towards).square().flatten(1).mean(dim=1).unflatten(0, (4, 4)))
+    matched = (advantage * torch.stack(errors, dim=2)).mean()
+    for gradient, expected in zip(gradients, torch.autograd.grad(matched, list(student.parameters())), strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+    assert float(loss.detach()) == pytest.approx(-float(advantage.mean()), abs=1e-5)
+    assert report.fresh_deviation is not None
+    assert report.fresh_deviation <= 1e-6
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_towards_the_end_the_student_gets_what_the_final_images_with_the_larger_advantages_have(sign: float) -> None:
+    student = Painter(torch.zeros(SHAPE))
+    batch, fixed = batch_of(student, Constant()), setting(config(policy_gradient={"direction": "end"}), Mixer(9))
+    ends = batch.latents[:, :, -1].clone()
+    batch.latents[:, :, -1] += normal(4, 4, 1, 1, 1, seed=3)  # as if later steps had made it darker or brighter
+    brighter = sign * (batch.latents[:, :, -1] - ends).mean(dim=(2, 3, 4)).unsqueeze(2).expand(-1, -1, 2)
+    loss, _ = policy_update(student, fixed, batch, Actions.of(batch, brighter))
+    (gradient,) = torch.autograd.grad(loss, student.picture)
+    assert sign * float(gradient.mean()) < -1e-3
+
+
+@pytest.mark.parametrize("direction", ["noise", "end"])
+def test_constant_advantages_of_zero_give_exactly_no_gradient(direction: str) -> None:
     student = Mixer(1)
-    batch, fixed = batch_of(student, Constant()), setting(config(), Mixer(9))
+    batch, fixed = batch_of(student, Constant()), setting(config(policy_gradient={"direction": direction}), Mixer(9))
     loss, _ = policy_update(student, fixed, batch, Actions.of(batch, torch.zeros(4, 4, 2)))
     for gradient in torch.autograd.grad(loss, list(student.parameters())):
         assert float(gradient.abs().max()) == 0
