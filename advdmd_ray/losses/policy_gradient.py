@@ -132,7 +132,7 @@ def end_pull(
 
     It stands in the place of `kernels.log_ratio`, whose gradient at equal weights points along the noise z that the
     action drew. This one points along what the later steps made of z: with J the derivative of the final latent by z,
-    the mean of `A J z` is `J J^T` times what the mean of `A z` becomes, to first order, so the reward rises too, and the
+    the mean of `A J z` is `J J^T` times what that of `A z` becomes, to first order, so the reward rises too, and the
     part of z that no image shows is not in it. At equal weights its gradient is minus that of
     `mean[(v - (x - x0_end) / t)^2]`, flow matching from the state of the action to its trajectory's end; ours, next of
     kin to advantage-weighted matching (AWM, arXiv 2509.25050), which noises the final latent anew.

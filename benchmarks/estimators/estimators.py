@@ -134,6 +134,7 @@ ALL_ROWS: Final = {"policy_gradient.group_rows": None, "policy_gradient.minibatc
 ALL_LEVELS: Final = {"policy_gradient.advantage": "reward_to_go"}
 FINAL: Final = {"policy_gradient.advantage": "final_only"}
 OWN_STEP: Final = {"policy_gradient.advantage": "own_step"}
+END: Final = {"policy_gradient.direction": "end", "policy_gradient.minibatches": 1}
 CHECKER: Final = {"reward.kind": "oracle"}
 ESTIMATORS: Final[Mapping[str, Estimator]] = {
     "configured": PolicyGradient("as the checkpoint's run is configured"),
@@ -144,6 +145,8 @@ ESTIMATORS: Final[Mapping[str, Estimator]] = {
     "own_step": PolicyGradient("each step's own score", OWN_STEP),
     "checker": PolicyGradient("the checker as reward", FINAL | CHECKER),
     "shuffled": PolicyGradient("control: rewards shuffled", {"policy_gradient.shuffle_rewards": True}),
+    "end": PolicyGradient("towards the ends of trajectories, all levels, one update", ALL_LEVELS | END),
+    "end_final": PolicyGradient("towards the ends of trajectories, final score alone, one update", FINAL | END),
     "forward": ForwardProcess("forward process, all levels", ALL_LEVELS),
     "forward_final": ForwardProcess("forward process, final score alone", FINAL),
     "exact": ExactGradient("exact gradient of D, all levels", ALL_LEVELS),
