@@ -44,6 +44,8 @@ def caption_in(value: object, column: str) -> str:
                 keys = ", ".join(map(str, list(value)[:5]))
                 raise ValueError(f"its caption has none of {', '.join(caption_keys(column))} (it has {keys})")
             return caption_in(named, column)
+        case Sequence() if value and all(isinstance(each, tuple) for each in value):  # a map, as Arrow gives it
+            return caption_in(dict(value), column)
         case Sequence():
             return next((text for each in value if not is_blank(text := caption_in(each, column))), "")
         case _:

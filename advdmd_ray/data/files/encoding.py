@@ -164,7 +164,7 @@ def _fitted(
             except ValueError as error:
                 ledger.left_out.append(LeftOut(item.name, str(error), lost=True))
                 continue
-            ledger.use(item.name, fitted.size, several=fitted.several)
+            ledger.use(item.name, fitted.size, item.caption, several=fitted.several)
             yield item, fitted
     finally:
         for _, future in waiting:

@@ -20,6 +20,7 @@ NAMED = 5
 """Names in a line of the table."""
 SIZES = 6
 """Sizes in the table."""
+REPLACED = "has a replacement character in its caption, which is learnt as it stands"
 MORE_PICTURES = "has several pictures, of which the first is used"
 
 
@@ -39,10 +40,12 @@ class Ledger:
     sizes: Counter[str] = field(default_factory=Counter)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
-    def use(self, name: str, size: tuple[int, int], *, several: bool) -> None:
+    def use(self, name: str, size: tuple[int, int], caption: str, *, several: bool) -> None:
         """Count an image that is used."""
         self.used += 1
         self.sizes[f"{size[0]} x {size[1]}"] += 1
+        if "\ufffd" in caption:
+            self.notes.setdefault(REPLACED, []).append(name)
         if several:
             self.notes.setdefault(MORE_PICTURES, []).append(name)
 

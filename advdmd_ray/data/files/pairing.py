@@ -6,6 +6,7 @@ An image's caption is in the nearest table above it (`tables.py`), or else in a 
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from advdmd_ray.data.files.items import FOREIGN, LeftOut
@@ -85,7 +86,7 @@ def sort_out(
         else:
             pictures.append(Picture(entry, files))
     left_out += [LeftOut(called(names[entry]), "is a caption without an image", lost=False) for entry in beside.left()]
-    return pictures, left_out + tables.left()
+    return pictures, left_out + tables.left(frozenset(names))
 
 
 def _without_foreign(names: Sequence[str], called: Callable[[str], str]) -> tuple[list[LeftOut], list[int]]:
@@ -183,16 +184,15 @@ class _Tables:
             folder = f"{folder}/" if folder else ""
         return None
 
-    def left(self) -> list[LeftOut]:
-        """Entries without an image, or beside another of the same."""
-        gone = [
-            LeftOut(f"{each.place}: {shown(each.file)}", "is not there", lost=False) for each in self._unused.values()
+    def left(self, there: AbstractSet[str]) -> list[LeftOut]:
+        """Entries without an image, or beside another of the same, which may be in a nearer table."""
+        second = [*self._second, *(each for (folder, file), each in self._unused.items() if f"{folder}{file}" in there)]
+        gone = [each for (folder, file), each in self._unused.items() if f"{folder}{file}" not in there]
+        return [
+            LeftOut(f"{each.place}: {shown(each.file)}", reason, lost=False)
+            for some, reason in ((gone, "is not there"), (second, "is a second caption of one image"))
+            for each in some
         ]
-        more = [
-            LeftOut(f"{each.place}: {shown(each.file)}", "is a second caption of one image", lost=False)
-            for each in self._second
-        ]
-        return gone + more
 
 
 def _last(name: str) -> str:

@@ -19,7 +19,10 @@ ROWS_AT_ONCE = 64
 """Rows of a Parquet file that are in memory together."""
 _NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
 """How Hugging Face names the files of one set."""
-_IMAGES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_null)
+_IMAGES = (
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
+    *(pa.types.is_fixed_size_binary, pa.types.is_null),
+)
 _TEXTS = (*_IMAGES, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 

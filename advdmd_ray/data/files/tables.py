@@ -84,8 +84,8 @@ def _json_lines(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, o
             continue
         try:
             row = strict_json(line)
-        except ValueError:
-            row = None
+        except ValueError as error:
+            raise UserError(f"{name}, line {number}: {error}; correct the line") from None
         if not isinstance(row, dict):
             raise UserError(f"{name}, line {number}: expected a JSON object with {FILE} and text; correct the line")
         yield f"{name}, line {number}", row

@@ -47,10 +47,10 @@ class Member:
         return self.info.isfile() or self.info.islnk() or self.info.issym()
 
     def opened(self) -> IO[bytes] | None:
-        """Its content; None of a link whose target is not in the tar."""
+        """Its content; None of a link whose target is not in the tar, or that leads back to itself."""
         try:
             return self.tar.extractfile(self.info)
-        except KeyError:
+        except (KeyError, RecursionError):
             return None
 
     def content(self) -> bytes:

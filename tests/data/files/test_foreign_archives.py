@@ -91,9 +91,16 @@ TARS: tuple[Case, ...] = (
             "t: 3.txt": ALONE,
         },
     ),
+    (
+        "links in a circle",
+        [("1.png", Link("2.png")), ("2.png", Link("1.png")), ("1.txt", T), ("3.png", Hard("3.png"))],
+        {},
+        {f"t: {number}.png": "! is a link that leads nowhere" for number in (1, 2, 3)},
+    ),
     ("a name in Latin-1", [("caf\udce9.png", P), ("caf\udce9.txt", T)], {"t: caf\\udce9.png": T}, {}),
 )
 
+MAP = pa.map_(pa.string(), pa.string())
 ROWS: tuple[tuple[str, Any, Any, str | None, str | None], ...] = (
     ("bytes", pa.array([P]), pa.array([T]), T, None),
     ("large types", pa.array([P], pa.large_binary()), pa.array([T], pa.large_string()), T, None),
@@ -117,6 +124,8 @@ ROWS: tuple[tuple[str, Any, Any, str | None, str | None], ...] = (
         None,
         "! its caption has none of text, caption, prompt, captions (it has en)",
     ),
+    ("a map with a caption", pa.array([P]), pa.array([[("en", "x"), ("text", T)]], MAP), T, None),
+    ("views", pa.array([P], pa.binary_view()), pa.array([T], pa.string_view()), T, None),
     ("null for a caption", pa.array([P]), pa.array([None], pa.string()), None, "! has no caption"),
     ("null for an image", pa.array([None], pa.binary()), pa.array([T]), None, "! has no image"),
     (

@@ -83,6 +83,30 @@ TABLES: tuple[Case, ...] = (
             "d.png": "! its caption is no text (it is 5)",
         },
     ),
+    (
+        "a table above another",
+        [
+            (
+                "metadata.jsonl",
+                lines({"file_name": "s/a.png", "text": "x"}, {"file_name": "s/b.png", "text": "a boat"}),
+            ),
+            ("s/metadata.jsonl", lines({"file_name": "a.png", "text": T})),
+            ("s/a.png", P),
+            ("s/b.png", P),
+        ],
+        {"s/a.png": T, "s/b.png": "a boat"},
+        {"metadata.jsonl, line 1: s/a.png": "is a second caption of one image"},
+    ),
+    (
+        "empty lines, spaces, marks and NULs in a table",
+        [
+            ("metadata.csv", "file_name, text\n\na.png,\ufeffa fox\nb.png,a \0fox\n\n"),
+            ("a.png", P),
+            ("b.png", P),
+        ],
+        {"a.png": T},
+        {"b.png": "! its caption has the control character U+0000"},
+    ),
 )
 
 

@@ -158,10 +158,13 @@ def test_a_reading_ends_in_one_table_whose_counts_add_up(tmp_path: Path, teacher
         ("odd.txt", "x"),
     ]
     animated = grey(kind="GIF", size=(40, 32), save_all=True, append_images=[Image.new("RGB", (40, 32))])
-    write_files(tmp_path / "images", [*files, ("moving.gif", animated), ("moving.txt", "a fox")])
+    write_files(
+        tmp_path / "images", [*files, ("moving.gif", animated), ("moving.txt", "a fox"), ("10.txt", "a caf\ufffd")]
+    )
     told = prepared(source_of(settings)).splitlines()
     assert told[:-1] == [
-        "116 real images with 3 captions: read 124, used 116, skipped 8",
+        "116 real images with 4 captions: read 124, used 116, skipped 8",
+        "  1 used: has a replacement character in its caption, which is learnt as it stands: 10.png",
         "  1 used: has several pictures, of which the first is used: moving.gif",
         "  5 skipped: is no image, or a broken one: 00.png, 01.png, 02.png, 03.png, 04.png",
         "  1 skipped: is hidden, or belongs to a system: .DS_Store",
