@@ -34,11 +34,19 @@ def test_what_the_image_copies_exists_and_is_in_the_build_context(dockerfile: st
     allowed = [line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"]
     lines = re.findall(r"^COPY (?!--from)(.+)$", dockerfile, flags=re.MULTILINE)
     copied = [source for line in lines for source in line.split()[:-1]]
-    assert sorted(copied) == sorted(allowed)
+    assert set(copied) == set(allowed)
     for source in copied:
         assert (ROOT / source).exists(), source
     taken = re.findall(r"^COPY --from=(\S+) ", dockerfile, flags=re.MULTILINE)
     assert set(taken) == {"build-cpu", "build-cuda"} <= stages(dockerfile).keys()
+
+
+def test_what_builds_the_package_is_there_when_it_is_built(dockerfile: str) -> None:
+    lines = re.findall(r"^COPY (.+) \./\S*$", stages(dockerfile)["build"], flags=re.MULTILINE)
+    grafted = re.findall(r"^graft (.+)$", (ROOT / "MANIFEST.in").read_text(), flags=re.MULTILINE)
+    needed = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "constraints.txt", "advdmd_ray", *grafted}
+    assert {source for line in lines for source in line.split()} == needed
+    assert "configs" in grafted, "setup.py copies them"
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
