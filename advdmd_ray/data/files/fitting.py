@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from advdmd_ray.data.files.captions import caption_fault
 from advdmd_ray.data.files.items import CaptionedImage
-from advdmd_ray.data.files.viewing import as_shown, has_several
+from advdmd_ray.data.files.viewing import UnknownRangeError, as_shown, has_several
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "ICO")
 """What Pillow is let read: some others of its formats are drawn by programs of their own (EPS), or known by no mark."""
@@ -100,6 +100,8 @@ def _decoded(content: bytes) -> tuple[Image.Image, bool]:
         raise ValueError("is no image, or a broken one" if content else "is empty") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"has more than {Image.MAX_IMAGE_PIXELS} pixels") from None
+    except UnknownRangeError:
+        raise
     except UNREADABLE as error:
         raise ValueError(f"is no readable image ({type(error).__name__})") from None
     if not whole:

@@ -19,7 +19,8 @@ from advdmd_ray.data.files.items import (
     unread,
 )
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
-from advdmd_ray.data.files.tables import is_table
+from advdmd_ray.data.files.tables import TableError, is_table
+from advdmd_ray.errors import UserError
 from advdmd_ray.reading import is_blank, is_foreign, shown
 
 FOLDER_SHARD = 256
@@ -98,7 +99,10 @@ def folder_shards(root: Path, names: Sequence[str], column: str) -> Found:
     Raises:
         UserError: if a table of captions is none, or a file is no longer there.
     """
-    pictures, left_out = sort_out(names, lambda entry: _content(root / names[entry]), column)
+    try:
+        pictures, left_out = sort_out(names, lambda entry: _content(root / names[entry]), column)
+    except TableError as error:
+        raise UserError(f"{root}/{error}") from None
     tables = [name for name in names if is_table(name)]
     absolute, shards = str(root.absolute()), []
     for number, first in enumerate(range(0, len(pictures), FOLDER_SHARD)):

@@ -70,7 +70,7 @@ def sort_out(
         What may be images, in the order of the names, and what is neither that nor a caption of one.
 
     Raises:
-        UserError: if a table of captions is none.
+        TableError: if a table of captions is none.
     """
     left_out, own = _without_foreign(names, called)
     tables = _Tables({entry: names[entry] for entry in own if is_table(names[entry])}, table, column, called)

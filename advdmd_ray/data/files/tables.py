@@ -19,6 +19,10 @@ LONGEST_FIELD = 2**20
 """Characters of a field of a CSV file."""
 
 
+class TableError(UserError):
+    """A table of captions is none; begins with its name in the folder or tar that it is in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What a table says of an image.
@@ -45,7 +49,7 @@ def entries(name: str, content: bytes, column: str) -> tuple[Entry, ...]:
         column: `data.caption_column`.
 
     Raises:
-        UserError: if it is no such table; names the line.
+        TableError: if it is no such table; names the line.
     """
     rows = {"jsonl": _json_lines, "csv": _csv, "tsv": _csv, "parquet": _parquet}[name.rpartition(".")[2].lower()]
     found: list[Entry] = []
@@ -53,7 +57,7 @@ def entries(name: str, content: bytes, column: str) -> tuple[Entry, ...]:
     for place, row in rows(name, content):
         file = row.get(FILE)
         if not isinstance(file, str) or not file.strip():
-            raise UserError(f"{place}: expected {FILE} and a caption, such as text; correct the line")
+            raise TableError(f"{place}: expected {FILE} and a caption, such as text; correct the line")
         own = {key: row[key] for key in caption_keys(column) if key in row}
         keys |= dict.fromkeys(row)
         captioned = captioned or bool(own)
@@ -64,7 +68,7 @@ def entries(name: str, content: bytes, column: str) -> tuple[Entry, ...]:
         # Windows writes its own separators; a name in the folder itself may be given as ./name.
         found.append(Entry(place, file.strip().replace("\\", "/").removeprefix("./"), caption, fault))
     if found and not captioned:
-        raise UserError(
+        raise TableError(
             f"{name}: has no {', '.join(caption_keys(column))}; set data.caption_column to one of: {', '.join(keys)}"
         )
     return tuple(found)
@@ -75,7 +79,7 @@ def _text(name: str, content: bytes) -> str:
         return decoded(content)
     except NotTextError as error:
         line = content.count(b"\n", 0, error.place) + 1
-        raise UserError(f"{name}, line {line}: {error}") from None
+        raise TableError(f"{name}, line {line}: {error}") from None
 
 
 def _json_lines(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -85,9 +89,9 @@ def _json_lines(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, o
         try:
             row = strict_json(line)
         except ValueError as error:
-            raise UserError(f"{name}, line {number}: {error}; correct the line") from None
+            raise TableError(f"{name}, line {number}: {error}; correct the line") from None
         if not isinstance(row, dict):
-            raise UserError(f"{name}, line {number}: expected a JSON object with {FILE} and text; correct the line")
+            raise TableError(f"{name}, line {number}: expected a JSON object with {FILE} and text; correct the line")
         yield f"{name}, line {number}", row
 
 
@@ -100,7 +104,7 @@ def _csv(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         names = [key.strip() for key in next(rows, [])]
         if FILE not in names:
-            raise UserError(
+            raise TableError(
                 f"{name}: has no column {FILE}, which says the image of a line; its columns: {', '.join(names)}"
             )
         for row in rows:
@@ -108,10 +112,10 @@ def _csv(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]
                 continue
             place = f"{name}, line {rows.line_num}"
             if len(row) != len(names):
-                raise UserError(f"{place}: has {len(row)} fields, and the first line {len(names)}; correct the line")
+                raise TableError(f"{place}: has {len(row)} fields, and the first line {len(names)}; correct the line")
             yield place, dict(zip(names, row, strict=True))
     except csv.Error as error:
-        raise UserError(f"{name}: is no whole CSV file ({error}); correct it, or copy it again") from None
+        raise TableError(f"{name}: is no whole CSV file ({error}); correct it, or copy it again") from None
     finally:
         csv.field_size_limit(before)
 
@@ -120,7 +124,7 @@ def _parquet(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, obje
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{name}: is not a whole Parquet file ({error}); copy it again") from None
+        raise TableError(f"{name}: is not a whole Parquet file ({error}); copy it again") from None
     for number, row in enumerate(table.to_pylist()):
         yield f"{name}, row {number}", row
 

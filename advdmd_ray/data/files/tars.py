@@ -17,6 +17,7 @@ from advdmd_ray.data.files.captions import caption_file
 from advdmd_ray.data.files.fitting import is_image
 from advdmd_ray.data.files.items import NO_IMAGE, CaptionedImage, Item, LeftOut, unread
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
+from advdmd_ray.data.files.tables import TableError
 from advdmd_ray.errors import UserError
 from advdmd_ray.reading import is_blank, shown
 
@@ -85,6 +86,8 @@ class TarReader:
                 stream = opened.enter_context(_uncompressed(file))
                 everything = list(_members(stream, opened))
                 yield from self._items(everything)
+            except TableError as error:
+                raise UserError(f"{self.root}/{error}") from None
             except DAMAGED as error:
                 raise UserError(f"{file}: is not a whole tar file ({error}); copy it again") from None
             except OSError as error:

@@ -1,6 +1,7 @@
 """An image as a viewer shows it: turned, in the colours that its profile means, on white, its first picture."""
 
 import io
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,10 +23,16 @@ TURNS = {
 """What undoes an orientation of EXIF; others are none, and 1 is upright."""
 SRGB_GAMMA, ALIKE = 1 / 2.2, 0.02
 """The exponent of a PNG whose colours are near enough those of sRGB, and how near."""
+BROKEN_EXIF = (SyntaxError, ValueError, TypeError, OSError, struct.error)
+"""What Pillow raises of EXIF that is none, which viewers pass over."""
 WHITE_IS_ZERO = 0
 SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab ": "LAB"}
 """Colour spaces of profiles, and the modes of pixels that they are about."""
 LOSSLESS = ImageCms.Intent.RELATIVE_COLORIMETRIC
+
+
+class UnknownRangeError(ValueError):
+    """Pixels are numbers of which nobody knows what is black and what is white."""
 
 
 def as_shown(opened: Image.Image) -> Image.Image:
@@ -35,10 +42,10 @@ def as_shown(opened: Image.Image) -> Image.Image:
     a profile that is none, or of another kind of pixels, is passed over, as viewers do.
 
     Raises:
-        ValueError: for pixels of 32 bits, whose range nobody knows.
+        UnknownRangeError: for pixels of 32 bits.
     """
     opened.load()  # which turns a TIFF, and takes its orientation away
-    turn = TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = _turn(opened)
     profile, gamma = opened.info.get("icc_profile"), _gamma(opened)
     image = _eight_bits(opened)
     if image.mode in {"P", "1"}:
@@ -50,6 +57,13 @@ def as_shown(opened: Image.Image) -> Image.Image:
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
     return image if turn is None else image.transpose(turn)
+
+
+def _turn(opened: Image.Image) -> Transpose | None:
+    try:
+        return TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    except BROKEN_EXIF:
+        return None
 
 
 def has_several(opened: Image.Image) -> bool:
@@ -73,7 +87,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """16 bits of grey as 8, with what is transparent in it."""
     if not image.mode.startswith("I;16"):
         if image.mode in {"I", "F"}:
-            raise ValueError(f"pixels of mode {image.mode}")
+            raise UnknownRangeError(f"has pixels of 32 bits, whose range nobody knows (mode {image.mode})")
         return image
     values = np.asarray(image, dtype=np.uint32)
     tags: Mapping[int, object] = image.tag_v2 if isinstance(image, TiffImageFile) else {}
