@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose
 from PIL.TiffImagePlugin import TiffImageFile
+
+from advdmd_ray.data.files.png_colours import png_meaning
 
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -21,8 +22,6 @@ TURNS = {
     8: Transpose.ROTATE_90,
 }
 """What undoes an orientation of EXIF; others are none, and 1 is upright."""
-SRGB_GAMMA, ALIKE = 1 / 2.2, 0.02
-"""The exponent of a PNG whose colours are near enough those of sRGB, and how near."""
 BROKEN_EXIF = (SyntaxError, ValueError, TypeError, OSError, struct.error)
 """What Pillow raises of EXIF that is none, which viewers pass over."""
 WHITE_IS_ZERO = 0
@@ -46,14 +45,14 @@ def as_shown(opened: Image.Image) -> Image.Image:
     """
     opened.load()  # which turns a TIFF, and takes its orientation away
     turn = _turn(opened)
-    profile, gamma = opened.info.get("icc_profile"), _gamma(opened)
+    profile, meaning = opened.info.get("icc_profile"), png_meaning(opened)
     image = _eight_bits(opened)
     if image.mode in {"P", "1"}:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     image = _in_srgb(_opaque(image), profile if isinstance(profile, bytes) else None)
-    if gamma is not None:
-        image = image.point(_curve(gamma) * 3)
+    if meaning is not None:
+        image = meaning.in_srgb(image)
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
     return image if turn is None else image.transpose(turn)
@@ -124,19 +123,3 @@ def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image
     # One for each image: two threads must not share a transform.
     made = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), image.mode, "RGB", LOSSLESS)
     return made.apply(image)
-
-
-def _gamma(image: Image.Image) -> float | None:
-    """The exponent that encoded a PNG's light, if it is another than sRGB's and nothing else says what colours mean."""
-    gamma = image.info.get("gamma")
-    if image.format != "PNG" or not isinstance(gamma, float) or not 0 < gamma < 10:  # noqa: PLR2004 - none of a display
-        return None
-    told = "srgb" in image.info or "icc_profile" in image.info
-    return None if told or abs(gamma - SRGB_GAMMA) < ALIKE else gamma
-
-
-def _curve(gamma: float) -> list[int]:
-    """Each byte of an image of this exponent as sRGB encodes the same light."""
-    light: Float[np.ndarray, " 256"] = (np.arange(256) / 255.0) ** (1 / gamma)
-    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # noqa: PLR2004 - IEC 61966-2-1
-    return [round(float(value) * 255) for value in encoded]

@@ -101,6 +101,32 @@ def test_the_gamma_of_a_png_is_obeyed_where_nothing_else_says_what_colours_mean(
     np.testing.assert_array_equal(shown(png_with(half, standard, linear))[8, 11], (128, 128, 0))
 
 
+def chromaticities(*xy: float) -> tuple[bytes, bytes]:
+    return b"cHRM", b"".join(round(100_000 * each).to_bytes(4) for each in xy)
+
+
+def test_the_primaries_of_a_png_are_obeyed_beside_its_gamma() -> None:
+    colours = Image.new("RGB", (23, 17), (250, 60, 20))
+    white, red, green, blue = (0.3127, 0.329), (0.64, 0.33), (0.3, 0.6), (0.15, 0.06)
+    usual, own = (b"gAMA", (45455).to_bytes(4)), chromaticities(*white, *red, *green, *blue)
+    swapped, warm = chromaticities(*white, *blue, *green, *red), chromaticities(0.34567, 0.3585, *red, *green, *blue)
+    flat = chromaticities(*white, *red, *red, *red)
+    for chunks, expected in (
+        ((usual, own), (250, 60, 20)),
+        ((usual, swapped), (20, 60, 250)),
+        ((swapped,), (250, 60, 20)),
+        (((b"sRGB", b"\0"), usual, swapped), (250, 60, 20)),
+        ((usual, flat), (250, 60, 20)),
+    ):
+        np.testing.assert_allclose(shown(png_with(colours, *chunks))[8, 11], expected, atol=10)  # dark ones differ
+    # White is what its own white point says, and stays white; ProPhoto's green is beyond what sRGB shows.
+    np.testing.assert_array_equal(shown(png_with(Image.new("RGB", (23, 17), "white"), usual, warm)), 255)
+    wide = chromaticities(*white, 0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001)
+    np.testing.assert_array_equal(
+        shown(png_with(Image.new("RGB", (23, 17), (0, 255, 0)), usual, wide))[8, 11], (0, 255, 0)
+    )
+
+
 def test_what_is_transparent_is_white_in_every_mode() -> None:
     corner = np.zeros((17, 23, 4), dtype=np.uint8)
     corner[:8, :, 3] = 255
