@@ -18,13 +18,19 @@ from advdmd_ray.models.families.base import Execution
 from advdmd_ray.models.folder import PipelineInfo, at_size, inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.models.sampling_settings import SamplingSettings
-from advdmd_ray.models.text import encode_prompts, unconditional
+from advdmd_ray.models.text import cut_texts, encode_prompts, tell_cut, unconditional
 
+LENGTH_SAID = "max_sequence_length of the folder's sampling.json"
 DEFAULT_LENGTH, DEFAULT_STEPS = 256, 40
 """Text tokens, which diffusers takes for the T5 slot too, and steps where neither the folder nor the caller says."""
 TOKENS_AT_ONCE = 2**15
 """Image tokens in one call of the network: 8 images of 1024 x 1024 or hundreds of small ones; twice as many rows with
 classifier-free guidance."""
+
+
+def settings_of(info: PipelineInfo) -> SamplingSettings:
+    """What a folder says of sampling, or what holds where it says nothing."""
+    return info.sampling or SamplingSettings(DEFAULT_LENGTH)
 
 
 class FolderSampler:
@@ -59,7 +65,7 @@ class FolderSampler:
     ) -> None:
         info = inspect_pipeline(path, pixels)
         check_room(info, place)
-        said = info.sampling or SamplingSettings(DEFAULT_LENGTH)
+        said = settings_of(info)
         self.sizes = said.sizes or (info.pixels,)
         pipeline = load_pipeline(path, place.dtype).to(place.device)
         ways, scale = adapter(info.family), (said.guidance or 1.0) if guidance is None else guidance
@@ -72,6 +78,10 @@ class FolderSampler:
         self._info, self._decode = info, image_decoder(pipeline)
         self.steps = (steps or default_steps) if self._own is None else len(self._own)
         self.guidance = scale
+
+    def tell_cut(self, prompts: Sequence[str]) -> None:
+        """Warns of prompts that are encoded in part."""
+        tell_cut(cut_texts(self._pipeline, prompts, self._length), len(prompts), LENGTH_SAID)
 
     @torch.no_grad()
     def images(

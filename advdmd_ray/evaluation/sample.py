@@ -61,6 +61,7 @@ def sample_grid(
     inspect_pipeline(pipeline, size, "--size")
     where = place_of() if place is None else place
     sampler = FolderSampler(pipeline, where, steps=steps, default_steps=DEFAULT_STEPS, guidance=guidance)
+    sampler.tell_cut(prompts)
     sizes = sampler.sizes if size is None else (size,)
     asked = [prompt for prompt in prompts for _ in range(images)]
     seeds = [derive_seed(seed, "sample", row, number) for row in range(len(prompts)) for number in range(images)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from advdmd_ray.console import warn
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.models.families import adapter_of
 from advdmd_ray.models.families.base import Pipeline
@@ -12,6 +13,8 @@ from advdmd_ray.stations.prompt_table import CutTexts
 
 NAMED = 3
 """Texts that are told as examples."""
+TOLD = 60
+"""Characters of one."""
 ENCODED_AT_ONCE = 32
 """Prompts that go through the text encoders in one call."""
 
@@ -63,6 +66,23 @@ def cut_texts(pipeline: Pipeline, texts: Sequence[str], max_sequence_length: int
         if cut:
             found.append(CutTexts(name, most, fixed, len(cut), tuple(cut[:NAMED])))
     return tuple(found)
+
+
+def tell_cut(cut: Sequence[CutTexts], of: int, setting: str) -> None:
+    """Warns of texts that are encoded in part.
+
+    Args:
+        cut: By tokenizer.
+        of: How many texts there are.
+        setting: What says the tokens of tokenizers without a limit of their own.
+    """
+    for each in cut:
+        few = ", ".join(repr(f"{text[:TOLD]}...") for text in each.first)
+        limit = "which is its own limit" if each.fixed else f"as {setting} says"
+        warn(
+            f"{each.count} of {of} prompts and captions are cut by {each.tokenizer}, which hands on {each.most} "
+            f"tokens, {limit}: {few}"
+        )
 
 
 def unconditional(pipeline: Pipeline, max_sequence_length: int) -> Conditioning:

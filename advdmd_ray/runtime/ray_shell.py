@@ -21,8 +21,8 @@ from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.data.registry import source_of
+from advdmd_ray.models.text import tell_cut
 from advdmd_ray.runs.lasting import Mark
-from advdmd_ray.runs.parts.inputs import tell_cut
 from advdmd_ray.runtime.calls import answer
 from advdmd_ray.runtime.counting import samples_progress, texts_progress
 from advdmd_ray.runtime.crew import Crew
@@ -103,7 +103,7 @@ class RayShell:
             starting.check_seen(sights)  # before the texts: they may take an hour
             clock.begins("encoding prompts")
             facts, payloads = encoded(first, replace, config.ray.start_timeout_s, progress)
-        tell_cut(facts)
+        tell_cut(facts.cut, len(facts.texts), "model.max_sequence_length")
         clock.ended("texts")
         # Once, however many workers there are; held for replacements.
         self.prompts, table = facts.rollouts, (ray.put(facts), *payloads)

@@ -10,7 +10,7 @@ import numpy as np
 import ray
 import torch
 
-from advdmd_ray.evaluation.folder_sampler import FolderSampler
+from advdmd_ray.evaluation.folder_sampler import LENGTH_SAID, FolderSampler, settings_of
 from advdmd_ray.evaluation.place import place_of
 from advdmd_ray.evaluation.suites.layout import (
     Suite,
@@ -22,6 +22,8 @@ from advdmd_ray.evaluation.suites.layout import (
 )
 from advdmd_ray.files import files_digest
 from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_pipeline
+from advdmd_ray.models.text import cut_texts, tell_cut
 from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.cluster import met
 from advdmd_ray.runtime.dealing import deal, hired
@@ -128,6 +130,9 @@ def draw_suite(
     todo = missing(suite, out)
     progress(0, len(todo))
     if todo:
+        texts = [prompt.text for prompt in suite.prompts]
+        tokenizers, length = load_pipeline(settings.pipeline, parts="tokenizers"), settings_of(info).max_sequence_length
+        tell_cut(cut_texts(tokenizers, texts, length), len(texts), LENGTH_SAID)
         with met(os.environ.get("RAY_ADDRESS"), None):
             team = team_here(len(todo), actors, gpus_each)
             claim_settings(out, made_with)

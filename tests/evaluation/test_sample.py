@@ -33,6 +33,14 @@ def test_a_grid_has_one_row_a_prompt_and_repeats_for_its_seed(tmp_path: Path) ->
         assert 1.5 * row.height < grid.height < 2 * row.height
 
 
+def test_prompts_that_a_tokenizer_cuts_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = ["a handwritten two", "a handwritten " + "one " * CLIP_TOKENS]
+    sample_grid("builtin:digits", prompts, seed=1, out=tmp_path / "one.png", steps=1, guidance=1.0, images=1)
+    told = capsys.readouterr().err
+    assert f"1 of 2 prompts and captions are cut by tokenizer, which hands on {CLIP_TOKENS} tokens" in told
+    assert "'a handwritten one one" in told
+
+
 def test_an_image_hangs_on_its_place_and_not_on_the_others(tmp_path: Path) -> None:
     few, more = (
         sample_grid(

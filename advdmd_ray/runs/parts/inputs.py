@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from advdmd_ray.config import Config
-from advdmd_ray.console import warn
 from advdmd_ray.controller.prompt_order import size_of
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Progress, mismatchable
@@ -23,14 +22,11 @@ from advdmd_ray.models.families.base import Pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import load_pipeline
 from advdmd_ray.models.sizes import sized_pipelines
-from advdmd_ray.models.text import cut_texts, encode_prompts, encoder_batches
+from advdmd_ray.models.text import cut_texts, encode_prompts, encoder_batches, tell_cut
 from advdmd_ray.runs.needs.memory import group_bytes
 from advdmd_ray.runs.parts.networks import device_of
 from advdmd_ray.stations.encoded_texts import Catalogue, EncodedTexts, Shard, arrow_bytes
 from advdmd_ray.stations.prompt_table import PromptRows, PromptTable, TableFacts
-
-TOLD = 60
-"""Characters of a text that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +140,8 @@ def encode_table(config: Config, progress: Progress = lambda _done, _of: None) -
         if payload is not None:
             payloads.append(payload)
     facts = encoder.facts()
-    tell_cut(facts)
+    tell_cut(facts.cut, len(facts.texts), "model.max_sequence_length")
     return PromptTable.opened(facts, payloads)
-
-
-def tell_cut(facts: TableFacts) -> None:
-    """Says which texts are learnt in part only."""
-    for cut in facts.cut:
-        few = ", ".join(repr(f"{text[:TOLD]}...") for text in cut.first)
-        remedy = "which is its own limit" if cut.fixed else "which model.max_sequence_length raises"
-        warn(
-            f"{cut.count} of {len(facts.texts)} prompts and captions are cut by {cut.tokenizer}, which hands on "
-            f"{cut.most} tokens, {remedy}: {few}"
-        )
 
 
 def prompt_encoder(config: Config) -> Callable[[Sequence[str]], PromptRows]:
