@@ -89,7 +89,7 @@ class TableEncoder:
         known = set(prompts)
         texts = (*prompts, *(caption for caption in source.captions() if caption not in known))
         self._texts, self._rollouts = mismatchable(texts, config, prompts), len(prompts)
-        self._model = config.model
+        self._model, self._precision = config.model, _precision(config)
         self._empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
         self._encode, self._store, self._kept = text_encoder(config), embedding_store(config), Catalogue()
 
@@ -118,7 +118,7 @@ class TableEncoder:
         """What travels to workers, once all batches are done."""
         where = self._kept if self._store is None else self._store
         # Told at every start, also of texts that were encoded before.
-        tokenizers = load_pipeline(self._model.path, parts="tokenizers")
+        tokenizers = load_pipeline(self._model.path, self._precision, "tokenizers")
         cut = cut_texts(tokenizers, self._texts, self._model.max_sequence_length)
         texts, empty = where.index(self._texts), where.index([self._empty])
         return TableFacts(self._texts, self._rollouts, texts, empty, cut=cut)
