@@ -93,7 +93,7 @@ def test_a_run_that_is_not_judged_is_summed_up_and_says_how_to_judge_it(run: Con
 def test_the_report_of_a_run_that_is_not_judged_has_all_the_rest(run: Config) -> None:
     page = report_run(run, PHASES, Judged(3.0, missing="the judge failed: no room")).read_text()
     assert "The student is trained and exported, and not judged." in page
-    assert "the judge failed: no room; `advdmd evaluate" in page
+    assert "the judge failed: no room; <code>advdmd evaluate" in page
     assert "No comparison picture was made." in page
     assert "data:image/png" not in page
     assert "images from" not in page
