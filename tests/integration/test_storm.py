@@ -1,6 +1,6 @@
-"""A run on a cluster of three nodes that loses its learner and a node, is stopped, and goes on to its end.
+"""A run on a cluster of three nodes that loses its learner and a node, and is stopped by its owner.
 
-What else a storm does to a run is in docs/RELIABILITY.md.
+That a run goes on after such a stop is in test_cluster_demo.py; what else a storm does is in docs/RELIABILITY.md.
 """
 
 import json
@@ -24,7 +24,7 @@ def test_a_run_that_loses_its_learner_and_a_node_does_everything_once_and_leaves
         storm = place.start(
             [
                 *(sys.executable, "-m", "benchmarks.endurance.storm", "--seed", str(SEED), "--out", str(out)),
-                *("--faults", str(len(FAULTS)), "--actors", "1"),
+                *("--faults", str(len(FAULTS)), "--actors", "1", "--stop"),
             ]
         )
         assert storm.ended(500) == 0, storm.log()
@@ -33,13 +33,9 @@ def test_a_run_that_loses_its_learner_and_a_node_does_everything_once_and_leaves
         assert [strike["kind"] for strike in strikes] == FAULTS
         assert all(strike["recovered_s"] is not None for strike in strikes), storm.log()
         assert [line["says"] for line in document["verdict"] if not line["holds"]] == []
-        # At the end its owner stops it, and has it go on for the last time.
-        *_, stopped, last = document["ends"]
+        (stopped,) = document["ends"]
         assert stopped["code"] == 143
         assert "stopped by SIGTERM, at cycle" in stopped["said"]
         assert "is saved, and --resume auto goes on from it" in stopped["said"]
         assert "Traceback" not in "".join(log.read_text() for log in out.glob("log-*.txt"))
-        assert last["code"] == 0
-        assert last["said"].endswith("report.html")
-        assert (out / "run" / "report.html").stat().st_size > 10_000
         assert place.left_after(5) == []

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             storm.rage(drawn(args.seed, tuple(args.without)), 60.0 * args.minutes, args.faults)
             stuck = hitting.stuck()
-            cycles = _to_its_end(lives)
+            cycles = _stopped(lives) if args.stop else _to_its_end(lives)
         except RuntimeError as error:
             broken, cycles, stuck = str(error), 0, []
         left |= _left_on(place, traces, folder)
@@ -78,16 +78,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DONE if all(each.holds for each in findings) else FAILED
 
 
-def _to_its_end(lives: Lives) -> int:
-    """Stops the run as its owner does, and has it go on for a few cycles more; the last cycle.
+def _stopped(lives: Lives) -> int:
+    """Stops the run as its owner does; the cycle that it saves.
 
     Raises:
-        RuntimeError: if it does not stop, or not end.
+        RuntimeError: if it does not stop.
     """
     lives.run.process.terminate()
     if not lives.ended((TERMINATED,), END_S).expected:
         raise RuntimeError(f"it does not end by SIGTERM: {lives.ends[-1].said}")
-    newest = max(int(path.name.removeprefix("step-")) for path in lives.files.checkpoints.glob("step-*"))
+    return max(int(path.name.removeprefix("step-")) for path in lives.files.checkpoints.glob("step-*"))
+
+
+def _to_its_end(lives: Lives) -> int:
+    """Stops the run, and has it go on for a few cycles more; the last cycle.
+
+    Raises:
+        RuntimeError: if it does not stop, or not end.
+    """
+    newest = _stopped(lives)
     lives.go_on(f"run.cycles={newest + LAST_CYCLES}")
     lives.ended((0,), START_S + END_S)
     return newest + LAST_CYCLES
@@ -118,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=int, help="the most that there are (no limit)")
     parser.add_argument("--seed", type=int, default=0, help="which faults, when (0)")
     parser.add_argument("--actors", type=int, default=ACTORS, help=f"rollout actors of the run ({ACTORS})")
+    parser.add_argument(
+        "--stop", action="store_true", help="judge the run where its owner stops it, and not at its end"
+    )
     targets = sorted({target for target, _ in KINDS})
     parser.add_argument("--without", action="append", default=[], choices=targets, help="a target that is spared")
     parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (runs/bench/chaos-...)")

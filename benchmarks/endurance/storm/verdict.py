@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from benchmarks.endurance.storm.evidence import Evidence
+from benchmarks.endurance.storm.hitting import TERMINATED
 
 STREAMS = ("student", "discriminator")
 SEAM = 3.0
@@ -67,9 +68,12 @@ def misplaced(settled: Sequence[Mapping[str, Any]]) -> tuple[str, int, list[int]
 
 def _counted(seen: Evidence) -> Finding:
     ordinals = seen.cycles * seen.per_cycle
-    facts = (seen.frontier["step"], seen.frontier["next_ordinal"], seen.frontier["unsettled"])
-    holds = facts == (seen.cycles, ordinals, []) and seen.trained == ordinals * seen.group_size
-    text = f"checkpoint {facts[0]}: next ordinal {facts[1]}, unsettled {facts[2]}; {seen.trained:g} trajectories"
+    step, following, unsettled = (seen.frontier[name] for name in ("step", "next_ordinal", "unsettled"))
+    # A run that was stopped has leases for groups of the next cycles.
+    whole = not unsettled or seen.ends[-1].code == TERMINATED
+    settled = following - len(unsettled)
+    holds = whole and (step, settled, seen.trained) == (seen.cycles, ordinals, ordinals * seen.group_size)
+    text = f"checkpoint {step}: next ordinal {following}, unsettled {unsettled}; {seen.trained:g} trajectories"
     return Finding("the last checkpoint and the counters say the same", holds, text)
 
 

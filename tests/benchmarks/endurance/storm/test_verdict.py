@@ -51,6 +51,20 @@ def test_a_run_that_went_back_and_did_everything_again_once_is_well() -> None:
     assert findings[0].evidence == "0 to 11; went back 1 times, by 4 ordinals in all"
 
 
+STOPPED = replace(
+    WELL,
+    ends=[WELL.ends[0], End(2, 143, expected=True, said="")],
+    frontier={"step": 6, "next_ordinal": 14, "unsettled": [[12, 0], [13, 0]]},
+)
+
+
+def test_a_run_that_is_judged_where_it_was_stopped_has_leases_of_the_next_cycles_and_none_of_the_saved_ones() -> None:
+    assert all(each.holds for each in verdict(STOPPED))
+    for frontier in ({"next_ordinal": 13}, {"unsettled": [[13, 0]]}, {"step": 5}):
+        wrong = verdict(replace(STOPPED, frontier={**STOPPED.frontier, **frontier}))
+        assert [index for index, each in enumerate(wrong) if not each.holds] == [1], frontier
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
