@@ -10,7 +10,7 @@ from advdmd_ray.runs.needs.node_roles import LABEL
 from deploy.demo.place import ROOT, Place, Started, free_ports
 
 HOST = "127.0.0.1"
-START_S, ANSWER_S, STOP_S = 180.0, 60.0, 240.0
+START_S, ANSWER_S, STOP_S = 300.0, 60.0, 240.0
 STOP_WAIT_S = "180"
 """A job that is to be stopped without loss is given so long; Ray's own 3 seconds are less than a cycle may take."""
 WORKERS: Mapping[str, int] = {"learner": 1, "rollout-reward": 2}

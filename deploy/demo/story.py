@@ -13,7 +13,8 @@ from deploy.demo.prometheus import Prometheus
 NAME = "cluster-demo"
 FEW, MORE = 1, 2
 """Rollout actors at first, and from then on."""
-DOCTOR_S, SCALE_S, FIRST_S, CYCLES_S, END_S = 120.0, 60.0, 400.0, 900.0, 900.0
+DOCTOR_S, SCALE_S, FIRST_S, CYCLES_S, END_S = 300.0, 120.0, 900.0, 900.0, 900.0
+"""Each is many times what its step takes on an idle machine: this one may be busy."""
 
 
 @dataclass(frozen=True, slots=True)
