@@ -108,7 +108,7 @@ def samplers(place: Field, teacher_steps: int) -> dict[str, Draw]:
 
     def by_teacher(said: Conditioning, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         info, x = inspect_pipeline(setting.config.model.path), group_noise(shape, seeds, "initial")
-        levels = teacher_sigmas(teacher_steps, info.scheduler_shift, info.scheduler_terminal)
+        levels = teacher_sigmas(teacher_steps, info.teacher_shift(teacher_steps), info.scheduler_terminal)
         return torch.stack([x, sample(setting.teacher, said, Kernel.ode(), levels, x)], dim=1), torch.tensor([1.0, 0.0])
 
     found: dict[str, Draw] = {f"student, {setting.sigmas.numel() - 1} steps": by_student}

@@ -120,7 +120,7 @@ class FolderSampler:
     def _levels(self, info: PipelineInfo) -> Float[Tensor, " k1"]:
         if self._own is not None:
             return student_sigmas(self._own, info.scheduler_shift)
-        return teacher_sigmas(self.steps, info.scheduler_shift, info.scheduler_terminal)
+        return teacher_sigmas(self.steps, info.teacher_shift(self.steps), info.scheduler_terminal)
 
 
 def as_files(images: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w 3"]:

@@ -9,9 +9,11 @@ from typing import Any
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.families.registry import (
     BY_PIPELINE,
+    DEFAULT_STEPS,
     FAMILIES,
     PATCH,
     Family,
+    as_euler,
     noise_shift,
     noise_terminal,
     scheduler_fault,
@@ -85,12 +87,13 @@ class PipelineInfo:
         latent: Shape of one latent.
         image_channels: Of an image: 3 in colours, 1 in grey.
         pixels_per_latent: Side of the image region of one latent element, pixels.
-        scheduler_shift: Shift of the noise levels at this size.
+        scheduler: Configuration of the scheduler, in the terms of the Euler scheduler.
         scheduler_terminal: Level that the teacher's last is stretched to; None: it is where the shift left it.
         image_tokens: Tokens of one latent.
         layers: Blocks of the transformer.
         transformer: Its configuration.
         embedded_guidance: Whether the guidance scale is an input of the transformer, and not classifier-free.
+        distilled: Whether `model_index.json` says that the model is one of few steps already.
         sampling: Its `sampling.json`; None if it has none.
     """
 
@@ -101,12 +104,13 @@ class PipelineInfo:
     latent: LatentSpec
     image_channels: int
     pixels_per_latent: int
-    scheduler_shift: float
+    scheduler: Mapping[str, Any]
     scheduler_terminal: float | None
     image_tokens: int
     layers: int
     transformer: Mapping[str, Any]
     embedded_guidance: bool
+    distilled: bool
     sampling: SamplingSettings | None
 
     @property
@@ -118,6 +122,18 @@ class PipelineInfo:
     def pixels(self) -> tuple[int, int]:
         """Height and width of an image."""
         return self.latent.height * self.pixels_per_latent, self.latent.width * self.pixels_per_latent
+
+    @property
+    def scheduler_shift(self) -> float:
+        """Shift of the noise levels at this size, that of a student included."""
+        return self.teacher_shift(DEFAULT_STEPS)
+
+    def teacher_shift(self, steps: int) -> float:
+        """Shift of a teacher's levels at this size, which in some families hangs on the number of steps too."""
+        rule, exponent = self.family.exponent, self.family.distilled_exponent if self.distilled else None
+        if rule is not None:
+            exponent = rule(self.image_tokens, steps)
+        return noise_shift(self.scheduler, self.image_tokens, exponent)
 
     def files(self, name: str) -> tuple[Path, ...]:
         """What a component's work hangs on: its configurations, vocabularies and weights, in a fixed order."""
@@ -159,7 +175,7 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None, sa
             f"{folder / 'model_index.json'}: is a {index.get('_class_name')}; a folder of one of these is needed: "
             f"{known}"
         )
-    entries = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry[:1] != [None]}
+    entries = {name: entry for name, entry in index.items() if name not in family.settings and _is_there(entry)}
     for name in family.components:
         if name not in entries:
             raise UserError(f"{folder / 'model_index.json'}: names no {name}; save the whole pipeline again")
@@ -177,7 +193,8 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None, sa
     patch = _patch(family, transformer, file)
     latent = _latent(family, transformer, file, per_latent, pixels, said_by)
     tokens = (latent.height // patch) * (latent.width // patch)
-    scheduler = _scheduler(folder, tokens)
+    scheduler = as_euler(read_json(folder / "scheduler" / "scheduler_config.json"))
+    _check_scheduler(folder, scheduler, tokens)
     return PipelineInfo(
         folder=folder,
         family=family,
@@ -186,18 +203,19 @@ def inspect_pipeline(path: str | Path, pixels: tuple[int, int] | None = None, sa
         latent=latent,
         image_channels=_image_channels(folder),
         pixels_per_latent=per_latent,
-        scheduler_shift=noise_shift(scheduler, tokens),
+        scheduler=scheduler,
         scheduler_terminal=noise_terminal(scheduler),
         image_tokens=tokens,
         layers=sum(whole_number(transformer, key, file) for key in family.block_counts),
         transformer=transformer,
         embedded_guidance=family.guidance_key is not None and bool(transformer.get(family.guidance_key)),
+        distilled=index.get("is_distilled") is True,
         sampling=sampling,
     )
 
 
 def at_size(info: PipelineInfo, pixels: tuple[int, int], said_by: str) -> PipelineInfo:
-    """The same pipeline with images of another size; of its files two configurations are read again.
+    """The same pipeline with images of another size; of its files one configuration is read again.
 
     Args:
         info: The pipeline.
@@ -211,21 +229,23 @@ def at_size(info: PipelineInfo, pixels: tuple[int, int], said_by: str) -> Pipeli
     patch = _patch(info.family, info.transformer, file)
     latent = _latent(info.family, info.transformer, file, info.pixels_per_latent, pixels, said_by)
     tokens = (latent.height // patch) * (latent.width // patch)
-    shift = noise_shift(_scheduler(info.folder, tokens), tokens)
-    return replace(info, latent=latent, image_tokens=tokens, scheduler_shift=shift)
+    _check_scheduler(info.folder, info.scheduler, tokens)
+    return replace(info, latent=latent, image_tokens=tokens)
 
 
-def _scheduler(folder: Path, tokens: int) -> Mapping[str, Any]:
-    """Configuration of the scheduler, whose levels of so many image tokens can be followed."""
-    file = folder / "scheduler" / "scheduler_config.json"
-    scheduler = read_json(file)
+def _check_scheduler(folder: Path, scheduler: Mapping[str, Any], tokens: int) -> None:
+    """Make sure that the levels of so many image tokens can be followed."""
     if (fault := scheduler_fault(scheduler, tokens)) is not None:
-        raise UserError(f"{file}: {fault}")
-    return scheduler
+        raise UserError(f"{folder / 'scheduler' / 'scheduler_config.json'}: {fault}")
 
 
 def _patch(family: Family, transformer: Mapping[str, Any], file: Path) -> int:
     return whole_number(transformer, "patch_size", file) if family.default_side is None else PATCH
+
+
+def _is_there(entry: object) -> bool:
+    """Whether an entry of `model_index.json` names a component that is not left out."""
+    return isinstance(entry, list) and entry[:1] != [None]
 
 
 def _pixels_per_latent(folder: Path, family: Family) -> int:

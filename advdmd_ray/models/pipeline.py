@@ -282,7 +282,7 @@ from diffusers import {name}
 device = "cuda" if torch.cuda.is_available() else "cpu"
 pipeline = {name}.from_pretrained(".", dtype={dtype}{dropped}).to(device)
 image = pipeline(
-    {prompt!r},
+    prompt={prompt!r},
     sigmas={[float(sigma) for sigma in sigmas]},
 {unguided}
     max_sequence_length={max_sequence_length},

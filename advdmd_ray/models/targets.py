@@ -1,5 +1,6 @@
 """The layers that have an adapter, found by the ends of their names: no torch or diffusers is imported here."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from advdmd_ray.config.named import nearest
@@ -17,12 +18,22 @@ def linear_layers(info: PipelineInfo) -> Mapping[str, tuple[int, ...]]:
     Raises:
         UserError: if a file is missing or damaged.
     """
+    return {name: shape for name, shape in _weights(info).items() if len(shape) == MATRIX}
+
+
+def maps(info: PipelineInfo) -> Mapping[str, tuple[int, int]]:
+    """The same with every convolution, whose inputs are the channels of all places that it sees at once."""
+    return {name: (shape[0], math.prod(shape[1:])) for name, shape in _weights(info).items() if len(shape) >= MATRIX}
+
+
+def _weights(info: PipelineInfo) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of all weights of layers, by the layers' names."""
     shapes = [tensor_shapes(file) for file in info.component("transformer").weight_files]
     return {
         name.removesuffix(".weight"): shape
         for part in shapes
         for name, shape in part.items()
-        if name.endswith(".weight") and len(shape) == MATRIX
+        if name.endswith(".weight")
     }
 
 

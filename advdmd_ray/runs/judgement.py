@@ -185,7 +185,8 @@ def sampled_with(
     if sampler.student:
         return network, kernel_of(config.diffusion), student_sigmas(config.diffusion.sigmas, info.scheduler_shift)
     guided = adapter(info.family).guided(network, empty, config.judged_guidance)
-    return guided, Kernel.ode(), teacher_sigmas(sampler.steps, info.scheduler_shift, info.scheduler_terminal)
+    levels = teacher_sigmas(sampler.steps, info.teacher_shift(sampler.steps), info.scheduler_terminal)
+    return guided, Kernel.ode(), levels
 
 
 class PieceDrawer:

@@ -51,6 +51,7 @@ def checks(config: Config) -> tuple[Check, ...]:
     found = [
         Check("pipeline", model.path, info),
         Check("text length", f"{model.max_sequence_length} tokens", lambda: check_max_sequence_length(config, info())),
+        Check("guidance", f"{model.guidance:g}", lambda: check_guidance(config, info())),
         Check("discriminator", f"reads blocks {list(blocks)}", lambda: check_blocks(config, info())),
         Check("adapters", f"rank {lora.rank} on {', '.join(lora.targets)}", lambda: check_targets(config, info())),
         Check("attention", str(model.attention), lambda: check_backend(config, info())),
@@ -261,6 +262,21 @@ def check_blocks(config: Config, info: PipelineInfo) -> None:
             f"discriminator.blocks = {list(config.discriminator.blocks)}: the transformer in {info.folder} has blocks "
             f"0 to {info.layers - 1}; name some of these"
         )
+
+
+def check_guidance(config: Config, info: PipelineInfo) -> None:
+    """Make sure that a teacher is guided as its pipeline guides it.
+
+    Raises:
+        UserError: if its pipeline guides no model of few steps, and the folder says that it is one.
+    """
+    asked = {"model.guidance": config.model.guidance, "evaluation.teacher_guidance": config.judged_guidance}
+    for setting, guidance in asked.items():
+        if info.distilled and not info.family.guides_distilled and guidance != 1:
+            raise UserError(
+                f"{setting} is {guidance:g}, but {info.folder} is distilled already, and a {info.family.pipeline} "
+                f"gives such a model no guidance; set {setting}=1, or give the base model"
+            )
 
 
 def check_max_sequence_length(config: Config, info: PipelineInfo) -> None:

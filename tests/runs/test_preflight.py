@@ -3,6 +3,7 @@
 import fcntl
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from advdmd_ray.learner import checkpoint
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.models.attention import check_attention
 from advdmd_ray.models.families.registry import FAMILIES
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, write_sampling
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, claim
@@ -515,3 +517,26 @@ def test_an_attention_that_the_model_has_not_or_that_is_not_installed_is_refused
     monkeypatch.setattr("importlib.util.find_spec", lambda _module: None)
     with pytest.raises(UserError, match="needs the module flash_attn, which is not installed"):
         check_attention(flux, "flash")
+
+
+@pytest.mark.parametrize(
+    ("distilled", "guides", "settings", "named"),
+    [
+        (True, False, {"model": {"guidance": 4.0}}, r"model\.guidance is 4"),
+        (True, False, {"evaluation": {"teacher_guidance": 2.0}}, r"evaluation\.teacher_guidance is 2"),
+        (True, False, {}, None),
+        (True, True, {"model": {"guidance": 4.0}}, None),
+        (False, False, {"model": {"guidance": 4.0}}, None),
+    ],
+)
+def test_a_distilled_teacher_is_guided_only_where_its_pipeline_guides_it(
+    tmp_path: Path, distilled: bool, guides: bool, settings: dict[str, dict[str, object]], named: str | None
+) -> None:
+    config = make_config(tmp_path, **settings)
+    known = inspect_pipeline(config.model.path)
+    info = replace(known, distilled=distilled, family=replace(known.family, guides_distilled=guides))
+    if named is None:
+        preflight.check_guidance(config, info)
+        return
+    with pytest.raises(UserError, match=f"{named}, but .* is distilled already, .*; set .*=1, or give the base model"):
+        preflight.check_guidance(config, info)

@@ -10,16 +10,24 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLModel,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
 )
 
+from advdmd_ray.models.families.base import packed
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import save_pipeline
 from advdmd_ray.models.tiny import build_tokenizer, byte_symbols
 
@@ -73,10 +81,29 @@ def _t5(width: int) -> tuple[Any, Any]:
     return T5EncoderModel(config), tokenizer
 
 
-def _qwen_tokenizer() -> Any:
+def _frame_codec() -> Any:
+    """A codec of videos, whose images are videos of one frame."""
+    return diffusers.AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.1, 0.9, 1.3, 0.7],
+    )
+
+
+def _qwen_tokenizer(*words: str) -> Any:
     symbols = {symbol: index for index, symbol in enumerate([*byte_symbols(), "<|endoftext|>"])}
-    marks = ["<|im_start|>", "<|im_end|>"]
+    marks = ["<|im_start|>", "<|im_end|>", *words]
     return Qwen2Tokenizer(vocab=symbols, merges=[], chat_template=CHAT, additional_special_tokens=marks)
+
+
+def _gemma_tokenizer() -> Any:
+    """A token a letter, behind one that every text begins with."""
+    symbols = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", "\n", *map(chr, range(33, 127))]
+    return GemmaTokenizer(vocab={symbol: index for index, symbol in enumerate(symbols)}, add_bos_token=True)
 
 
 LANGUAGE: dict[str, Any] = {
@@ -145,11 +172,51 @@ def build_flux() -> Any:
     )
 
 
+def build_flux2() -> Any:
+    """FLUX.2 klein, the base: guidance is classifier-free. Its text is layers 9, 18 and 27 of the language model."""
+    tokenizer = _qwen_tokenizer()
+    codec = diffusers.AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 4, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+    )
+    codec.bn.running_mean.normal_()
+    codec.bn.running_var.uniform_(0.5, 2.0)
+    language: dict[str, Any] = LANGUAGE | {"num_hidden_layers": 28, "head_dim": 8, "vocab_size": len(tokenizer)}
+    return diffusers.Flux2KleinPipeline(
+        transformer=diffusers.Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=48,
+            axes_dims_rope=(2, 2, 2, 2),
+            guidance_embeds=False,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096
+        ),
+        vae=codec,
+        text_encoder=Qwen3ForCausalLM(Qwen3Config(**language)),
+        tokenizer=tokenizer,
+    )
+
+
 def build_qwen_image() -> Any:
     """Qwen-Image."""
     tokenizer = _qwen_tokenizer()
     text = LANGUAGE | {"vocab_size": len(tokenizer), "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    vision: dict[str, Any] = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+    }
     return diffusers.QwenImagePipeline(
         transformer=diffusers.QwenImageTransformer2DModel(
             in_channels=16,
@@ -168,15 +235,7 @@ def build_qwen_image() -> Any:
             max_image_seq_len=64,
             shift_terminal=0.02,
         ),
-        vae=diffusers.AutoencoderKLQwenImage(
-            base_dim=4,
-            z_dim=4,
-            dim_mult=[1, 1, 1, 2],
-            num_res_blocks=1,
-            temperal_downsample=[False, True, True],
-            latents_mean=[0.1, -0.2, 0.3, 0.0],
-            latents_std=[1.1, 0.9, 1.3, 0.7],
-        ),
+        vae=_frame_codec(),
         text_encoder=Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
         tokenizer=tokenizer,
     )
@@ -204,12 +263,110 @@ def build_z_image() -> Any:
     )
 
 
+def build_sana() -> Any:
+    """SANA, with the solver that it is published with and a codec of 8 pixels a side instead of 32."""
+    tokenizer = _gemma_tokenizer()
+    blocks = ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock")
+    language: dict[str, Any] = LANGUAGE | {"head_dim": 8, "vocab_size": len(tokenizer), "max_position_embeddings": 4096}
+    return diffusers.SanaPipeline(
+        transformer=diffusers.SanaTransformer2DModel(
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=8,
+            cross_attention_dim=16,
+            caption_channels=16,
+            sample_size=8,
+            qk_norm="rms_norm_across_heads",
+        ),
+        scheduler=diffusers.DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        vae=diffusers.AutoencoderDC(
+            latent_channels=4,
+            attention_head_dim=4,
+            encoder_block_types=blocks,
+            decoder_block_types=blocks,
+            encoder_block_out_channels=(4, 4, 8, 8),
+            decoder_block_out_channels=(4, 4, 8, 8),
+            encoder_layers_per_block=(1, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1, 1),
+            encoder_qkv_multiscales=((), (), (), (5,)),
+            decoder_qkv_multiscales=((), (), (), (5,)),
+            scaling_factor=0.41407,
+        ),
+        text_encoder=Gemma2Model(Gemma2Config(**language)),
+        tokenizer=tokenizer,
+    )
+
+
+def build_krea2() -> Any:
+    """Krea 2 raw, whose text is two layers of the language model instead of twelve."""
+    tokenizer = _qwen_tokenizer("assistant")  # a template's end of five tokens, as that of the real tokenizer
+    text: dict[str, Any] = LANGUAGE | {"head_dim": 8, "vocab_size": len(tokenizer)}
+    text["rope_scaling"] = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    vision: dict[str, Any] = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+    }
+    vision["deepstack_visual_indexes"] = [0]
+    return diffusers.Krea2Pipeline(
+        transformer=diffusers.Krea2Transformer2DModel(
+            in_channels=16,
+            num_layers=3,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            num_key_value_heads=1,
+            intermediate_size=88,
+            timestep_embed_dim=32,
+            text_hidden_dim=16,
+            num_text_layers=2,
+            text_num_attention_heads=2,
+            text_num_key_value_heads=2,
+            text_intermediate_size=44,
+            num_layerwise_text_blocks=1,
+            num_refiner_text_blocks=1,
+            axes_dims_rope=(4, 2, 2),
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=4, max_image_seq_len=64
+        ),
+        vae=_frame_codec(),
+        text_encoder=Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision)),
+        tokenizer=tokenizer,
+        text_encoder_select_layers=(1, 2),
+    )
+
+
 BUILDERS: Mapping[str, Callable[[], Any]] = {
     "sd3": build_sd3,
     "flux": build_flux,
+    "flux2": build_flux2,
     "qwen_image": build_qwen_image,
     "z_image": build_z_image,
+    "sana": build_sana,
+    "krea2": build_krea2,
 }
+
+
+def with_euler(pipeline: Any, folder: Path) -> Any:
+    """The pipeline with Euler's scheduler, as an exported one has; those of the other families have it anyway."""
+    if not isinstance(pipeline.scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
+        pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=inspect_pipeline(folder).scheduler_shift)
+    return pipeline
+
+
+def starting_latents(name: str, noise: torch.Tensor) -> torch.Tensor:
+    """Noise as a family's pipeline takes it for `latents`."""
+    if name == "flux2":
+        return torch.nn.functional.pixel_unshuffle(noise, 2)
+    return packed(noise) if name in {"flux", "qwen_image", "krea2"} else noise
 
 
 def write_family(name: str, folder: Path) -> Path:

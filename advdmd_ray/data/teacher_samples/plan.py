@@ -129,7 +129,7 @@ def plan_samples(config: Config, prompts: tuple[str, ...]) -> SamplePlan:
     data, info = config.data, inspect_pipeline(config.model.path, config.model.pixels)
     facts: dict[str, Any] = {
         "pipeline": [files_digest(info.files(part.name)) for part in info.components],
-        "shift": info.scheduler_shift,
+        "shift": info.teacher_shift(data.teacher_steps),
         "latent": info.latent.shape,
         "prompts": prompts,
         "length": config.model.max_sequence_length,
@@ -141,5 +141,5 @@ def plan_samples(config: Config, prompts: tuple[str, ...]) -> SamplePlan:
         facts["terminal"] = info.scheduler_terminal
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     images = len(prompts) * data.teacher_samples
-    levels = data.teacher_steps, info.scheduler_shift, info.scheduler_terminal
+    levels = data.teacher_steps, info.teacher_shift(data.teacher_steps), info.scheduler_terminal
     return SamplePlan(config.latents / name, prompts, images, info.latent.shape, *levels)

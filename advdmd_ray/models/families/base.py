@@ -224,6 +224,28 @@ class Adapter:
         return codec.decode(latents / codec.config.scaling_factor + shift, return_dict=False)[0]
 
 
+class FrameCodecAdapter(Adapter):
+    """The codec is one of videos, with a mean and a deviation for each channel; an image is a video of one frame."""
+
+    def to_latents(self, codec: ImageCodec, images: Float[Tensor, "b i H W"]) -> Float[Tensor, "b c h w"]:
+        """See `Adapter`."""
+        mean, std = _channel_scales(codec, images)
+        latents = codec.encode(images.unsqueeze(2), return_dict=False)[0].mode()
+        return ((latents - mean) / std).squeeze(2)
+
+    def to_images(self, codec: ImageCodec, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b i H W"]:
+        """See `Adapter`."""
+        mean, std = _channel_scales(codec, latents)
+        return codec.decode(latents.unsqueeze(2) * std + mean, return_dict=False)[0].squeeze(2)
+
+
+def _channel_scales(codec: ImageCodec, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each latent channel, `[1, c, 1, 1, 1]`."""
+    values = torch.tensor([codec.config.latents_mean, codec.config.latents_std]).to(like)
+    mean, std = values.reshape(2, 1, -1, 1, 1, 1)
+    return mean, std
+
+
 def packed(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
     """Patches of 2 x 2 latents as tokens, row by row; a token's channels are c, then row, then column: d = 4 c."""
     return nn.functional.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2)
@@ -232,6 +254,12 @@ def packed(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
 def unpacked(tokens: Float[Tensor, "b n d"], height: int, width: int) -> Float[Tensor, "b c h w"]:
     """The latents that `packed` packs into these tokens."""
     return nn.functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (height // 2, width // 2)), 2)
+
+
+def to_longest(embeds: Float[Tensor, "b l d"], mask: Tensor) -> tuple[Float[Tensor, "b m d"], Tensor]:
+    """Token sequences and their mask `[b, l]` without the padding that all of them end with."""
+    longest = int(mask.sum(dim=1).max())
+    return embeds[:, :longest], mask[:, :longest]
 
 
 def padded(rows: Sequence[Float[Tensor, "_ d"]]) -> tuple[Float[Tensor, "b l d"], Tensor]:

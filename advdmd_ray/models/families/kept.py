@@ -70,10 +70,21 @@ SECOND_ATTENTION = Block(whole=Kept(4, 6), adapted=Kept(2, 7))
 FLUX_JOINT = Block(whole=Kept(8, 16), adapted=Kept(4, 11))
 FLUX_SINGLE = Block(whole=Kept(6, 15), adapted=Kept(3, 11))
 """One norm for both halves, which run side by side; their results are one tensor of five widths."""
+FLUX2_JOINT = Block(whole=Kept(8, 20), adapted=Kept(4, 16))
+"""That of FLUX.1 with a wide layer of 3 and its gate."""
+FLUX2_SINGLE = Block(whole=Kept(4, 21), adapted=Kept(3, 20))
+"""One map of nine widths: queries, keys, values, the wide layer of 3 and its gate; one map back of four."""
 Z_IMAGE = Block(whole=Kept(24, 9), adapted=Kept(15, 8))
 """Four norms and two of heads in float32 from end to end, rotations in float32, a wide layer of 8/3 with a gate."""
+SANA = Block(whole=Kept(4, 36), adapted=Kept(8, 25))
+"""Two attentions, the first linear in float32, and a wide layer of 5/2 with a convolution and a gate; counted for text
+tokens too, of which it keeps keys and values."""
+KREA2 = Block(whole=Kept(7, 23), adapted=Kept(4, 20))
+"""Keys and values repeated for all heads, a gate on attention, a wide layer of 8/3 with another."""
 ATTENTION = frozenset({"to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"})
-"""Ends of the names of attention's maps; adapters of other layers keep more than `Block.adapted`."""
+ATTENTION |= {"to_qkv_mlp_proj", "to_out"}
+"""Ends of the names of attention's maps, FLUX.2's with the wide layer in them; adapters of other layers keep more than
+`Block.adapted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +149,12 @@ def _flux(info: PipelineInfo, length: int) -> Backbone:
     return Backbone(_heads_width(info), info.image_tokens + length, blocks)
 
 
+def _flux2(info: PipelineInfo, length: int) -> Backbone:
+    joint, single = _number(info, "num_layers"), _number(info, "num_single_layers")
+    blocks = (FLUX2_JOINT,) * joint + (FLUX2_SINGLE,) * single
+    return Backbone(_heads_width(info), info.image_tokens + length, blocks)
+
+
 def _qwen_image(info: PipelineInfo, length: int) -> Backbone:
     return Backbone(_heads_width(info), info.image_tokens + length, (FLUX_JOINT,) * info.layers)
 
@@ -148,9 +165,22 @@ def _z_image(info: PipelineInfo, length: int) -> Backbone:
     return Backbone(_number(info, "dim"), tokens, (Z_IMAGE,) * info.layers, before)
 
 
+def _sana(info: PipelineInfo, length: int) -> Backbone:
+    return Backbone(_heads_width(info), info.image_tokens + length, (SANA,) * info.layers)
+
+
+def _krea2(info: PipelineInfo, length: int) -> Backbone:
+    # The blocks that fuse the layers of the text are narrower, and have as many tokens as there are layers times words.
+    before = (KREA2,) * _number(info, "num_layerwise_text_blocks")
+    return Backbone(_heads_width(info), info.image_tokens + length, (KREA2,) * info.layers, before)
+
+
 _BACKBONES: Mapping[str, Callable[[PipelineInfo, int], Backbone]] = {
     "sd3": _sd3,
     "flux": _flux,
+    "flux2": _flux2,
     "qwen_image": _qwen_image,
     "z_image": _z_image,
+    "sana": _sana,
+    "krea2": _krea2,
 }

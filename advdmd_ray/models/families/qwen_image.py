@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from advdmd_ray.diffusion.denoiser import Conditioning, classifier_free
 from advdmd_ray.models.families.base import (
     TIMESTEPS,
-    Adapter,
-    ImageCodec,
+    FrameCodecAdapter,
     Pipeline,
     TransformerDenoiser,
     packed,
@@ -57,8 +56,8 @@ def norm_keeping(
     return guided * (kept / norm).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
-class QwenImage(Adapter):
-    """The codec is one of videos, with a mean and a deviation for each channel; an image is a video of one frame."""
+class QwenImage(FrameCodecAdapter):
+    """The empty prompt of guidance is a space."""
 
     denoiser = QwenImageDenoiser
     empty_prompt = " "
@@ -87,24 +86,6 @@ class QwenImage(Adapter):
         """See `Adapter`."""
         del guidance
         return {"true_cfg_scale": 1.0}
-
-    def to_latents(self, codec: ImageCodec, images: Float[Tensor, "b i H W"]) -> Float[Tensor, "b c h w"]:
-        """See `Adapter`."""
-        mean, std = _channel_scales(codec, images)
-        latents = codec.encode(images.unsqueeze(2), return_dict=False)[0].mode()
-        return ((latents - mean) / std).squeeze(2)
-
-    def to_images(self, codec: ImageCodec, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b i H W"]:
-        """See `Adapter`."""
-        mean, std = _channel_scales(codec, latents)
-        return codec.decode(latents.unsqueeze(2) * std + mean, return_dict=False)[0].squeeze(2)
-
-
-def _channel_scales(codec: ImageCodec, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each latent channel, `[1, c, 1, 1, 1]`."""
-    values = torch.tensor([codec.config.latents_mean, codec.config.latents_std]).to(like)
-    mean, std = values.reshape(2, 1, -1, 1, 1, 1)
-    return mean, std
 
 
 ADAPTER = QwenImage()

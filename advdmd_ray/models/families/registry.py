@@ -5,7 +5,7 @@ module of the same name beside this file.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -32,6 +32,11 @@ class Family:
             None: it never is, and guidance is classifier-free.
         max_tokens: Most text tokens that the pipeline takes.
         chooses_attention: Whether diffusers dispatches its attention to a backend of one's choice.
+        exponent: The exponent mu of a dynamic shift by image tokens and steps, of a pipeline that has a rule of its
+            own for it; None: `noise_shift` has the common one.
+        distilled_exponent: That of a model whose `model_index.json` says that it `is_distilled`; None: as of others.
+        guides_distilled: Whether its pipeline guides a model that `is_distilled`.
+        settings: Lists in `model_index.json` that name no component.
     """
 
     name: str
@@ -47,6 +52,30 @@ class Family:
     guidance_key: str | None = None
     max_tokens: int = 512
     chooses_attention: bool = True
+    exponent: Callable[[int, int], float] | None = None
+    distilled_exponent: float | None = None
+    guides_distilled: bool = True
+    settings: tuple[str, ...] = ()
+
+
+DEFAULT_STEPS = 50
+"""Steps by which FLUX.2's pipeline shifts levels that it is given, unless it is told a number of steps too."""
+
+
+def flux2_exponent(tokens: int, steps: int) -> float:
+    """The shift's exponent mu in FLUX.2: linear in tokens at 10 and at 200 steps, and linear in steps between.
+
+    Beyond 4300 tokens it is that of 200 steps (`compute_empirical_mu` of its pipeline in diffusers).
+
+    Args:
+        tokens: Image tokens.
+        steps: Of the sampling.
+    """
+    at_200 = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:  # noqa: PLR2004 - see above
+        return at_200
+    at_10 = 8.73809524e-05 * tokens + 1.89833333
+    return at_200 + (at_200 - at_10) / 190 * (steps - 200)
 
 
 ONE_ENCODER = ("transformer", "scheduler", "vae", "text_encoder", "tokenizer")
@@ -72,6 +101,16 @@ FAMILIES = (
         guidance_key="guidance_embeds",
     ),
     Family(
+        name="flux2",
+        pipeline="Flux2KleinPipeline",
+        transformer="Flux2Transformer2DModel",
+        components=ONE_ENCODER,
+        block_counts=("num_layers", "num_single_layers"),
+        packing=4,
+        exponent=flux2_exponent,
+        guides_distilled=False,
+    ),
+    Family(
         name="qwen_image",
         pipeline="QwenImagePipeline",
         transformer="QwenImageTransformer2DModel",
@@ -88,10 +127,32 @@ FAMILIES = (
         components=ONE_ENCODER,
         block_counts=("n_layers",),
     ),
+    Family(
+        name="sana",
+        pipeline="SanaPipeline",
+        transformer="SanaTransformer2DModel",
+        components=ONE_ENCODER,
+        default_side=None,
+        codec_depth="encoder_block_out_channels",
+        max_tokens=300,
+        chooses_attention=False,
+    ),
+    Family(
+        name="krea2",
+        pipeline="Krea2Pipeline",
+        transformer="Krea2Transformer2DModel",
+        components=ONE_ENCODER,
+        packing=4,
+        codec_depth="temperal_downsample",
+        codec_offset=0,
+        distilled_exponent=1.15,
+        settings=("text_encoder_select_layers",),
+    ),
 )
 BY_PIPELINE: Mapping[str, Family] = {family.pipeline: family for family in FAMILIES}
 EULER = "FlowMatchEulerDiscreteScheduler"
-OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
+MULTISTEP = "DPMSolverMultistepScheduler"
+OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "invert_sigmas")
 """Settings of that scheduler that make other levels of those it is given, which no known family uses."""
 SHIFTS: Mapping[str, float] = {
     "shift": 1.0,
@@ -107,7 +168,22 @@ PATCH = 2
 """Latent elements along the side of a token, in families whose transformer does not say."""
 
 
-def noise_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
+def as_euler(scheduler: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The Euler scheduler with the levels of a multistep solver of flow matching, which SANA is published with.
+
+    The levels are the same but for a thousandth. A teacher takes Euler's steps between them, which are of first order
+    where the solver's are of second.
+
+    Args:
+        scheduler: `scheduler_config.json`, which comes back as it is if it is of another kind.
+    """
+    flows = scheduler.get("use_flow_sigmas") and scheduler.get("prediction_type") == "flow_prediction"
+    if scheduler.get("_class_name") != MULTISTEP or not flows or scheduler.get("use_dynamic_shifting"):
+        return scheduler
+    return {"shift": scheduler.get("flow_shift", 1.0), **{key: scheduler.get(key) for key in OTHER_LEVELS}}
+
+
+def noise_shift(scheduler: Mapping[str, Any], tokens: int, exponent: float | None = None) -> float:
     """The shift s of `sigma -> s sigma / (1 + (s - 1) sigma)` that a scheduler applies to an image of so many tokens.
 
     A dynamic shift is `exp(mu)`, or mu itself where `time_shift_type` is linear, with mu linear in the number of
@@ -116,11 +192,12 @@ def noise_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
     Args:
         scheduler: `scheduler_config.json`.
         tokens: Image tokens.
+        exponent: mu, where it is not that of the configuration.
     """
     if not scheduler.get("use_dynamic_shifting", False):
         return float(scheduler.get("shift", SHIFTS["shift"]))
     least, most, low, high = (scheduler.get(key, SHIFTS[key]) for key in DYNAMIC)
-    mu = low + (high - low) * (tokens - least) / (most - least)
+    mu = low + (high - low) * (tokens - least) / (most - least) if exponent is None else exponent
     return math.exp(mu) if scheduler.get("time_shift_type", "exponential") == "exponential" else float(mu)
 
 

@@ -35,6 +35,9 @@ def _flux(info: PipelineInfo, length: int) -> int:
 _ELEMENTS: Mapping[str, Callable[[PipelineInfo, int], int]] = {
     "sd3": _sd3,
     "flux": _flux,
+    "flux2": lambda info, length: length * _number(info, "joint_attention_dim"),
     "qwen_image": lambda info, length: length * _number(info, "joint_attention_dim"),
     "z_image": lambda info, length: length * _number(info, "cap_feat_dim"),
+    "sana": lambda info, length: length * _number(info, "caption_channels"),
+    "krea2": lambda info, length: length * _number(info, "num_text_layers") * _number(info, "text_hidden_dim"),
 }

@@ -8,7 +8,7 @@ import pytest
 
 from advdmd_ray.models.families.base import Pipeline
 from advdmd_ray.models.pipeline import load_pipeline
-from tiny_families import BUILDERS, write_family
+from tiny_families import BUILDERS, with_euler, write_family
 
 
 @pytest.fixture(scope="session", params=sorted(BUILDERS))
@@ -33,7 +33,7 @@ def family_folder(family: str, folder_of: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def pipeline_of(folder_of: Callable[[str], Path]) -> Callable[[str], Pipeline]:
     """Loaded pipelines by family."""
-    return functools.cache(lambda name: load_pipeline(folder_of(name)))
+    return functools.cache(lambda name: with_euler(load_pipeline(folder_of(name)), folder_of(name)))
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,8 @@ def test_the_backend_is_that_of_the_configuration_and_computes_the_same(
     family: str, family_folder: Path, family_pipeline: Any
 ) -> None:
     config = _config(family_folder, "_native_math")
-    if family == "sd3":
-        with pytest.raises(UserError, match=r"SD3Transformer2DModel always uses torch's own attention; leave"):
+    if family in {"sd3", "sana"}:
+        with pytest.raises(UserError, match=r"(SD3|Sana)Transformer2DModel always uses torch's own attention; leave"):
             build_denoiser(config)
         return
     chosen = build_denoiser(config)

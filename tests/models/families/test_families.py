@@ -13,13 +13,13 @@ from advdmd_ray.diffusion.schedule import shift_sigmas, teacher_sigmas
 from advdmd_ray.errors import UserError
 from advdmd_ray.models import pipeline
 from advdmd_ray.models.families import adapter, adapter_of
-from advdmd_ray.models.families.base import Execution, packed, padded, unpacked
+from advdmd_ray.models.families.base import Execution, packed, unpacked
 from advdmd_ray.models.families.registry import FAMILIES
 from advdmd_ray.models.features import TokenReader, cut_after
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.pipeline import denoiser_of, image_decoder, image_encoder, load_denoiser, load_pipeline
 from advdmd_ray.models.text import cut_texts, encode_prompts, unconditional
-from tiny_families import diffusers
+from tiny_families import diffusers, with_euler
 
 PROMPTS = ["a red fox above the boat", "a fox"]
 LENGTH = 300
@@ -31,9 +31,16 @@ SIZES = [(64, 64), (32, 96)]
 GUIDED: dict[str, dict[str, Any]] = {
     "sd3": {"guidance_scale": GUIDANCE},
     "flux": {"guidance_scale": GUIDANCE},
+    "flux2": {"guidance_scale": GUIDANCE},
     "qwen_image": {"true_cfg_scale": GUIDANCE, "negative_prompt": [" ", " "]},
     "z_image": {"guidance_scale": GUIDANCE - 1},
+    "sana": {"guidance_scale": GUIDANCE, "use_resolution_binning": False},
+    "krea2": {"guidance_scale": GUIDANCE - 1},
 }
+
+
+TWICE = {"flux2", "qwen_image", "krea2"}  # their transformer is called for the prompt, and then for the empty one
+OWN_SHIFT = {"sd3", "z_image", "sana"}  # their shift is a number of the scheduler's, whatever the image's size
 
 
 class Loop:
@@ -56,8 +63,8 @@ class Loop:
         pipeline.scheduler.step = watch
         handle = pipeline.transformer.register_forward_pre_hook(count)
         pipeline(
-            list(PROMPTS), sigmas=SIGMAS, max_sequence_length=LENGTH, height=info.pixels[0], width=info.pixels[1],
-            generator=torch.Generator().manual_seed(3), output_type="latent", **arguments,
+            prompt=list(PROMPTS), sigmas=SIGMAS, max_sequence_length=LENGTH, height=info.pixels[0],
+            width=info.pixels[1], generator=torch.Generator().manual_seed(3), output_type="latent", **arguments,
         )  # fmt: skip
         handle.remove()
         pipeline.scheduler.step = step
@@ -84,7 +91,7 @@ def test_the_velocity_is_what_the_pipeline_computes_inside_its_own_loop(
     if with_guidance:
         denoiser = ways.guided(denoiser, unconditional(pipeline, LENGTH), GUIDANCE)
     assert len(loop.seen) == len(SIGMAS)
-    assert loop.calls == len(SIGMAS) * (2 if family == "qwen_image" and with_guidance else 1)
+    assert loop.calls == len(SIGMAS) * (2 if family in TWICE and with_guidance else 1)
     for theirs, sigma, state in loop.seen:
         with torch.no_grad():
             ours = denoiser(_as_we_have_it(state, info), torch.full((2,), sigma), conditioning)
@@ -107,14 +114,14 @@ def test_guidance_changes_the_velocity(family_folder: Path, family_pipeline: Any
 
 
 def test_levels_are_those_of_the_pipelines_scheduler(family: str, family_folder: Path) -> None:
-    pipeline = load_pipeline(family_folder)
+    pipeline = with_euler(load_pipeline(family_folder), family_folder)
     pipeline.scheduler.register_to_config(shift_terminal=None)
     for size in SIZES:
         info = inspect_pipeline(family_folder, size)
         loop = Loop(pipeline, info, adapter(info.family).unguided(1.0))
         expected = shift_sigmas(torch.tensor(SIGMAS), info.scheduler_shift)
         torch.testing.assert_close(torch.tensor([sigma for _, sigma, _ in loop.seen]), expected, rtol=0, atol=1e-5)
-        assert (info.scheduler_shift == 3.0) == (family in {"sd3", "z_image"})
+        assert (info.scheduler_shift == 3.0) == (family in OWN_SHIFT)
 
 
 def test_a_prompt_is_worth_the_same_in_any_company(family_folder: Path, family_pipeline: Any) -> None:
@@ -145,23 +152,23 @@ def test_a_table_of_longer_prompts_changes_nothing(family: str, family_folder: P
     info, pipeline = inspect_pipeline(family_folder, (32, 32)), family_pipeline
     rows, denoiser = encode_prompts(pipeline, PROMPTS, LENGTH), denoiser_of(pipeline)
     x, t = torch.randn(2, *info.latent.shape), torch.full((2,), 0.7)
-    seen: list[torch.Size] = []
+    seen: list[tuple[int, ...]] = []
 
     def watch(_: object, __: object, given: dict[str, Any]) -> None:
         if "encoder_hidden_states" in given:
-            seen.append(given["encoder_hidden_states"].shape)
+            seen.append(given["encoder_hidden_states"].shape[:2])
 
     with torch.no_grad(), watched(denoiser.transformer, watch):
         velocity = denoiser(x, t, rows)
         if rows.mask is None:  # the network takes all tokens: those, and no others, are what the pipeline gives it
-            assert seen == [rows.embeds.shape]
+            assert seen == [rows.embeds.shape[:2]]
             return
         # What a longer prompt in another row of the table would leave there.
         embeds = torch.nn.functional.pad(rows.embeds, (0, 0, 0, 70))
         mask = torch.nn.functional.pad(rows.mask, (0, 70))
         behind = denoiser(x, t, Conditioning(embeds, rows.pooled, mask))
     assert torch.equal(behind, velocity)
-    assert seen == ([rows.embeds.shape] * 2 if family == "qwen_image" else [])
+    assert seen == ([] if family == "z_image" else [rows.trimmed().embeds.shape[:2]] * 2)
 
 
 def test_attention_is_given_no_mask_where_prompts_are_alike_in_length(
@@ -208,7 +215,7 @@ def test_features_are_those_inside_the_whole_network_and_later_blocks_do_not_run
     assert len(denoiser.blocks) == info.layers
     for tokens, same in zip(part, whole, strict=False):
         assert torch.equal(tokens, same)
-        assert tokens.shape == (2, info.latent.height * info.latent.width // 4, denoiser.token_width)
+        assert tokens.shape == (2, info.image_tokens, denoiser.token_width)
     assert not torch.allclose(whole[0], whole[1])
 
 
@@ -233,7 +240,7 @@ def test_latents_and_images_are_turned_into_each_other_as_the_pipeline_does(
     given = packed(latents) if info.family.packing == 4 else latents
     monkeypatch.setattr(pipeline.scheduler, "step", lambda _velocity, _time, _state, **_: (given,))
     (image,) = pipeline(
-        list(PROMPTS[:1]), sigmas=[1.0, 0.5], max_sequence_length=LENGTH, height=32, width=64, output_type="np",
+        prompt=list(PROMPTS[:1]), sigmas=[1.0, 0.5], max_sequence_length=LENGTH, height=32, width=64, output_type="np",
         return_dict=False, **adapter(info.family).unguided(1.0),
     )  # fmt: skip
     ours = (image_decoder(pipeline)(latents) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
@@ -242,7 +249,13 @@ def test_latents_and_images_are_turned_into_each_other_as_the_pipeline_does(
     encoded = image_encoder(pipeline)(torch.rand(2, 3, 32, 64) * 2 - 1)
     assert encoded.shape == (2, *info.latent.shape)
     codec = pipeline.vae.config
-    if family != "qwen_image":
+    if family == "flux2":
+        raw = torch.nn.functional.pixel_unshuffle(pipeline.vae.encode(torch.zeros(1, 3, 32, 64)).latent_dist.mode(), 2)
+        scaled = (raw.movedim(1, -1) - pipeline.vae.bn.running_mean) / (pipeline.vae.bn.running_var + 1e-4).sqrt()
+        expected = torch.nn.functional.pixel_shuffle(scaled.movedim(-1, 1), 2)
+    elif family == "sana":
+        expected = pipeline.vae.encode(torch.zeros(1, 3, 32, 64)).latent * codec.scaling_factor
+    elif family not in {"qwen_image", "krea2"}:
         raw = pipeline.vae.encode(torch.zeros(1, 3, 32, 64)).latent_dist.mode()
         expected = (raw - codec.shift_factor) * codec.scaling_factor
     else:
@@ -250,21 +263,6 @@ def test_latents_and_images_are_turned_into_each_other_as_the_pipeline_does(
         mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (codec.latents_mean, codec.latents_std))
         expected = (raw - mean) / std
     torch.testing.assert_close(image_encoder(pipeline)(torch.zeros(1, 3, 32, 64)), expected)
-
-
-def test_packing_is_the_pipelines_and_is_undone() -> None:
-    x = torch.randn(2, 3, 4, 6)
-    for theirs in (diffusers.FluxPipeline, diffusers.QwenImagePipeline):
-        assert torch.equal(packed(x), theirs._pack_latents(x, 2, 3, 4, 6))
-    assert torch.equal(unpacked(packed(x), 4, 6), x)
-
-
-def test_padded_rows_say_which_tokens_are_theirs() -> None:
-    rows = [torch.randn(3, 2), torch.randn(1, 2)]
-    embeds, mask = padded(rows)
-    assert [torch.equal(embeds[i][mask[i]], row) for i, row in enumerate(rows)] == [True, True]
-    assert mask.sum() == 4
-    assert float(embeds[~mask].abs().max()) == 0
 
 
 @pytest.mark.parametrize("known", FAMILIES, ids=lambda known: known.name)
@@ -281,7 +279,8 @@ def test_a_loaded_pipeline_finds_its_adapter(family: str, family_folder: Path, f
 
 @pytest.mark.parametrize("size", [(36, 32), (32, 8), (256, 256)])
 def test_a_size_that_the_model_has_not_is_refused(family: str, family_folder: Path, size: tuple[int, int]) -> None:
-    if size == (256, 256) and family != "sd3":
+    # SANA has a token for each place of a latent.
+    if (size == (256, 256) and family != "sd3") or (size == (32, 8) and family == "sana"):
         assert inspect_pipeline(family_folder, size).pixels == size
         return
     with pytest.raises(UserError, match=r"model\.height, model\.width: "):
@@ -336,12 +335,16 @@ def test_a_teacher_is_sampled_at_the_levels_of_its_pipeline(
     family: str, family_folder: Path, family_pipeline: Any, steps: int
 ) -> None:
     info, loaded = inspect_pipeline(family_folder, SIZES[1]), family_pipeline
-    # SD3's pipeline alone does not start from uniform levels by itself.
-    uniform = {"sigmas": [1 - k / steps for k in range(steps)]} if family == "sd3" else {"num_inference_steps": steps}
+    # The pipelines of SD3 and SANA do not start from uniform levels by themselves.
+    uniform = (
+        {"sigmas": [1 - k / steps for k in range(steps)]}
+        if family in {"sd3", "sana"}
+        else {"num_inference_steps": steps}
+    )
     loaded(
-        PROMPTS[:1], max_sequence_length=LENGTH, height=info.pixels[0], width=info.pixels[1], output_type="latent",
-        **uniform, **adapter(info.family).unguided(1.0),
+        prompt=PROMPTS[:1], max_sequence_length=LENGTH, height=info.pixels[0], width=info.pixels[1],
+        output_type="latent", **uniform, **adapter(info.family).unguided(1.0),
     )  # fmt: skip
-    ours = teacher_sigmas(steps, info.scheduler_shift, info.scheduler_terminal)
+    ours = teacher_sigmas(steps, info.teacher_shift(steps), info.scheduler_terminal)
     torch.testing.assert_close(ours, loaded.scheduler.sigmas, rtol=0, atol=1e-6)
     assert (info.scheduler_terminal == 0.02) == (family == "qwen_image")

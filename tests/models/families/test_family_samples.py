@@ -11,8 +11,8 @@ from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.evaluation.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.place import place_of
 from advdmd_ray.models.families import adapter
-from advdmd_ray.models.families.base import packed
 from advdmd_ray.models.folder import inspect_pipeline
+from tiny_families import starting_latents
 
 PROMPTS, SEEDS, STEPS, SIZE = ["a red fox above the boat", "a fox"], [1, 2], 4, (32, 64)
 
@@ -24,11 +24,15 @@ def test_a_teachers_images_are_those_of_its_pipeline(
     info, pipeline = inspect_pipeline(family_folder, SIZE), family_pipeline
     ways, noise = adapter(info.family), group_noise(info.latent.shape, SEEDS, "initial")
     ours = FolderSampler(str(family_folder), place_of("cpu"), steps=STEPS, guidance=guidance, pixels=SIZE)
-    levels = {"sigmas": [1 - k / STEPS for k in range(STEPS)]} if family == "sd3" else {"num_inference_steps": STEPS}
+    levels = (
+        {"sigmas": [1 - k / STEPS for k in range(STEPS)]}
+        if family in {"sd3", "sana"}
+        else {"num_inference_steps": STEPS}
+    )
     unguided = guidance == 1 or info.embedded_guidance
     (theirs,) = pipeline(
-        list(PROMPTS), max_sequence_length=256, height=SIZE[0], width=SIZE[1], output_type="np", return_dict=False,
-        latents=packed(noise) if info.family.packing == 4 else noise, generator=torch.Generator(), **levels,
+        prompt=list(PROMPTS), max_sequence_length=256, height=SIZE[0], width=SIZE[1], output_type="np",
+        return_dict=False, latents=starting_latents(family, noise), generator=torch.Generator(), **levels,
         **(ways.unguided(guidance) if unguided else ways.guided_call(guidance, len(PROMPTS))),
     )  # fmt: skip
     theirs = np.rint(np.asarray(theirs) * 255).astype(np.int64)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advdmd_ray.diffusion.denoiser import Conditioning
@@ -44,7 +45,7 @@ def tiny(folder: Path, learns: str, *, checkpointing: bool = False) -> tuple[Tra
     dtype = LEARNS[learns]
     denoiser = load_denoiser(folder, 1.0, Execution(autocast=dtype == torch.bfloat16), dtype)
     if learns.startswith("adapters"):
-        names = [name for name, _ in denoiser.named_modules()]
+        names = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)]
         targets = tuple(end for end in sorted(ATTENTION) if any(name.endswith(f".{end}") for name in names))
         add_lora(denoiser, rank=1, alpha=1.0, targets=targets, seed=0)
     else:
