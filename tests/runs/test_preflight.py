@@ -121,8 +121,8 @@ def test_files_are_looked_at_and_any_prompt_goes_with_them(tmp_path: Path) -> No
     ("spoil", "says"),
     [
         (lambda file: file.with_suffix(".txt").unlink(), "has no caption"),
-        (lambda file: file.write_bytes(b"no picture"), "is no readable image: UnidentifiedImageError"),
-        (lambda file: file.write_bytes(picture(1, (3, 3))), "has 3 x 3 pixels, too few"),
+        (lambda file: file.write_bytes(b"no picture"), "is no image, or a broken one"),
+        (lambda file: file.write_bytes(picture(1, (3, 3))), r"has too few pixels \(3 x 3\)"),
     ],
 )
 def test_images_none_of_which_can_be_used_are_refused_before_a_run(

@@ -183,7 +183,7 @@ def test_attention_is_given_no_mask_where_prompts_are_alike_in_length(
         return attention(*tensors, attn_mask=attn_mask, **rest)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
-    x, t = torch.randn(2, *info.latent.shape), torch.full((2,), 0.7)
+    x, t = torch.randn(2, *info.latent.shape, generator=torch.Generator().manual_seed(1)), torch.full((2,), 0.7)
     one_at_a_time = denoiser_of(pipeline, 1.0, Execution(micro_batch=1))
     with torch.no_grad():
         together = denoiser_of(pipeline)(x, t, rows)
@@ -193,8 +193,8 @@ def test_attention_is_given_no_mask_where_prompts_are_alike_in_length(
         parts = one_at_a_time(x, t, rows)
     assert len(masks) == 4 * count
     assert masks[count:] == [None] * (3 * count)
-    torch.testing.assert_close(alone[1], together[1], rtol=0, atol=1e-5)
-    torch.testing.assert_close(parts, together, rtol=0, atol=1e-5)
+    torch.testing.assert_close(alone[1], together[1], rtol=0, atol=2e-5)
+    torch.testing.assert_close(parts, together, rtol=0, atol=2e-5)
 
 
 def test_features_are_those_inside_the_whole_network_and_later_blocks_do_not_run(
