@@ -20,7 +20,7 @@ from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.runs.needs.compute import COST_VERSION, Network, cycles_within
 from advdmd_ray.runs.preflight import check_fit
 
-_NO_MATTER = ("buffer", "evaluation", "metrics", "ray")
+_NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "scorers")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
 
 
@@ -61,6 +61,7 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
     try:
         trainer = _trainer_of(rival)
         _check_rival(config, info)
+        _check_name(config, rival.title)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     network = Network.of(info)
@@ -94,6 +95,19 @@ def _trainer_of(rival: Rival) -> type[Trainer]:
     if rival.settings and not trainer.settings.model_fields:
         raise UserError(f"trainer {rival.trainer} has no settings of its own; use overrides")
     return trainer
+
+
+def _check_name(config: Config, title: str) -> None:
+    """Makes sure that a figure calls nothing AdvDMD that learns from a reward of the user's own.
+
+    Raises:
+        UserError: if it would.
+    """
+    if config.reward.extra is not None and title.strip().lower() == "advdmd":
+        raise UserError(
+            f"is called {title!r} and learns from reward.extra={config.reward.extra} too, which is no part of AdvDMD; "
+            "give it a label that says so"
+        )
 
 
 def _check_rival(config: Config, info: PipelineInfo) -> None:

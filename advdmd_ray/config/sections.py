@@ -152,6 +152,15 @@ class RewardSection(Resources):
         description="Per cycle, of the average of the discriminator's trained weights that gives the rewards, after "
         "the same warm-up as learner.ema_decay; 0: as they are.",
     )
+    extra: Fixed[str | None] = Field(
+        default=None,
+        min_length=1,
+        description="A reward of one's own beside it, package.module:function or a scorer that ships, of final images "
+        "and their prompts (docs/guides/rewards.md). It is no part of AdvDMD.",
+    )
+    extra_weight: Free[float] = Field(
+        default=1.0, gt=0, le=100, description="What a standard deviation of it within a group adds to the advantage."
+    )
     workers: Free[Positive] = Field(default=1, description="Reward workers.")
     workers_min: Free[Positive | None] = Field(
         default=None, description="A run starts once so many are up; the others join as they come. Default: workers."

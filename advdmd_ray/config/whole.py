@@ -18,6 +18,7 @@ from advdmd_ray.config.objectives import (
     PolicyGradientSection,
 )
 from advdmd_ray.config.scaling import AutoscaleSection
+from advdmd_ray.config.scorers import ScorersSection
 from advdmd_ray.config.sections import (
     BufferSection,
     DiffusionSection,
@@ -50,6 +51,7 @@ class Config(Section):
     cadence: CadenceSection = CadenceSection()
     metrics: MetricsSection = MetricsSection()
     evaluation: EvaluationSection = EvaluationSection()
+    scorers: ScorersSection = ScorersSection()
     guard: GuardSection = GuardSection()
     quarantine: QuarantineSection = QuarantineSection()
     autoscale: AutoscaleSection = AutoscaleSection()
@@ -162,6 +164,11 @@ class Config(Section):
         return self.reward.kind == "oracle" or self.reward.oracle_agreement
 
     @property
+    def rewards_images(self) -> bool:
+        """Whether reward workers decode images."""
+        return self.asks_oracle or self.reward.extra is not None
+
+    @property
     def measures_auc(self) -> bool:
         """Whether the learner measures the held-out AUC of a discriminator that it trains."""
         return self.cadence.discriminator_updates > 0 and self.discriminator.auc_rows > 0
@@ -175,11 +182,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _rewards_agree(self) -> Self:
         gradient = self.policy_gradient
+        needed = gradient.enabled and self.reward.kind == "discriminator" and self.reward.extra is None
         if not self.cadence.discriminator_updates:
-            if gradient.enabled and self.reward.kind == "discriminator":
+            if needed:
                 raise ValueError(
                     "cadence.discriminator_updates=0 leaves RL without a reward; train the discriminator, or set "
-                    "reward.kind=oracle or policy_gradient.enabled=false"
+                    "reward.kind=oracle, reward.extra or policy_gradient.enabled=false"
                 )
             if self.dmd.gan_weight > 0:
                 raise ValueError(
@@ -191,7 +199,7 @@ class Config(Section):
                     "reward.oracle_agreement compares a trained discriminator with the oracle; set it to false or "
                     "raise cadence.discriminator_updates"
                 )
-        if gradient.enabled and self.reward.kind == "discriminator" and not self.discriminator.auc_rows:
+        if needed and not self.discriminator.auc_rows:
             raise ValueError(
                 "discriminator.auc_rows=0 leaves RL without what opens a level; raise it, or set "
                 "reward.kind=oracle or policy_gradient.enabled=false"

@@ -35,6 +35,7 @@ class LearnerBatch:
         means: `[g, n, m, C, H, W]` behaviour policy's means.
         stds: `[m]` standard deviations, latent units.
         rewards: `[g, n, K]` logits of levels 1..K.
+        extra: `[g, n]` the user's own reward of the final images; None where there is none.
     """
 
     prompt_ids: Int64[Tensor, " g"]
@@ -45,6 +46,7 @@ class LearnerBatch:
     means: Float[Tensor, "g n m c h w"]
     stds: Float[Tensor, " m"]
     rewards: Float[Tensor, "g n k"]
+    extra: Float[Tensor, "g n"] | None = None
 
     @property
     def steps(self) -> int:
@@ -68,13 +70,17 @@ def collate(groups: Sequence[ScoredGroup], version: int) -> LearnerBatch:
     One group alone is not copied: its tensors are where it lies, in memory that must not be written.
 
     Raises:
-        ValueError: if there is no group, or the groups do not share their noise levels.
+        ValueError: if there is no group, or the groups do not share their noise levels, or have not all a user's own
+            reward that one of them has.
     """
     if not groups:
         raise ValueError("a cycle needs at least one group")
     first = groups[0].group
     if any(not np.array_equal(scored.group.sigmas, first.sigmas) for scored in groups):
         raise ValueError("the groups of a cycle must share their noise levels")
+    extra = [scored.extra for scored in groups if scored.extra is not None]
+    if len(extra) not in (0, len(groups)):
+        raise ValueError(f"{len(extra)} of the {len(groups)} groups of a cycle have the user's own reward")
 
     def stacked(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_dlpack(arrays[0])[None] if len(arrays) == 1 else torch.from_numpy(np.stack(arrays))
@@ -88,6 +94,7 @@ def collate(groups: Sequence[ScoredGroup], version: int) -> LearnerBatch:
         means=stacked([scored.group.means for scored in groups]),
         stds=torch.tensor(first.stds),
         rewards=stacked([scored.rewards for scored in groups]),
+        extra=stacked(extra) if extra else None,
     )
 
 
@@ -195,10 +202,10 @@ def draw_other_prompts(
     return torch.tensor([table.other(int(own), float(u)) for own, u in zip(prompt_ids, drawn, strict=True)])
 
 
-def shuffled_rewards(batch: LearnerBatch) -> Float[Tensor, "g n k"]:
-    """The rewards with each group's rows in an order drawn for the group; the levels of a row stay together.
+def shuffled(batch: LearnerBatch, rewards: Float[Tensor, "g n *more"]) -> Float[Tensor, "g n *more"]:
+    """Rewards with each group's rows in an order drawn for the group; all rewards of a row stay together.
 
     What a group's rewards are is kept, which trajectory earned them is not: RL on them goes nowhere on average.
     """
     orders = [uniform((batch.samples,), seed, "shuffled rewards").argsort() for seed in batch.group_seeds]
-    return torch.stack([rewards[order] for rewards, order in zip(batch.rewards, orders, strict=True)])
+    return torch.stack([rows[order] for rows, order in zip(rewards, orders, strict=True)])

@@ -39,7 +39,7 @@ from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, fake_s
 from advdmd_ray.learner.outcome import CycleReport, PolicyCycleReport, mean_agreement
 from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation, turn_report
 from advdmd_ray.learner.setting import settings_of
-from advdmd_ray.learner.signal import RewardSignal
+from advdmd_ray.learner.signal import RewardSignal, own_moments
 from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
 from advdmd_ray.learner.updates import Updates, rate_of
 from advdmd_ray.losses.advantage import GroupSummary, merge, within_std
@@ -132,9 +132,11 @@ class Learner:
         measured = self._measure(batch) if self._config.measures_auc else None
         unknown = (math.nan,) * self._config.steps
         open_levels = self._health.open_levels
-        self._signal.follow(spread, open_levels)
-        advantages, advantage_spread = self._signal.advantages(batch, spread, open_levels)
-        plan = self._cadence.plan(self._health, self._signal.used_levels, heard=self._heard(advantages))
+        own = own_moments(infos)
+        self._signal.follow(spread, open_levels, own)
+        advantages, advantage_spread = self._signal.advantages(batch, spread, open_levels, own)
+        heard = self._heard(advantages)
+        plan = self._cadence.plan(self._health, self._signal.used_levels, heard=heard, ungated=own is not None)
         student, fake_score, discriminator = self._engines.values()
         laps.ended("measure")
         clean = clean_predictions(batch, setting.kernel)
@@ -172,6 +174,7 @@ class Learner:
             seconds=time.monotonic() - began,
             parts=laps.seconds,
             agreement=mean_agreement(infos),
+            own=own,
             gan_ratio=float(self._gang.mean(torch.cat(gan_ratios).mean())) if gan_ratios else math.nan,
         )
 
@@ -311,7 +314,7 @@ class Learner:
         for name, engine in self._engines.items():
             stored[name] = engine.weights()
             stored[f"{name}_optimizer"] = engine.optimizer_tensors()
-        return stored | {"reward_statistics": TensorStream.of({"std": self._signal.running_std})}
+        return stored | {"reward_statistics": self._signal.tensors()}
 
     def facts(self) -> dict[str, Any]:
         """Everything a checkpoint stores as JSON: version, cadence, discriminator health and the teacher's digest."""
@@ -340,7 +343,7 @@ class Learner:
         self._averages.load(checkpoint, facts["version"])  # each cycle moves them once
         self._gathered = None
         if "reward_statistics" in checkpoint.stems:
-            self._signal.running_std = checkpoint.load("reward_statistics")["std"]
+            self._signal.restore(checkpoint.load("reward_statistics"))
         self._cadence.restore(facts["cadence"])
         if self._config.measures_auc:  # or the discriminator might rest for ever on what was measured once
             self._health = self._health.restored(facts)

@@ -11,6 +11,9 @@ from advdmd_ray.metrics.series import Sample
 from advdmd_ray.stations.records import GpuUse, GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
 
+OWN = ("mean", "spread")
+"""What is told of the user's own reward, in the order of `CycleReport.own`."""
+
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
@@ -87,6 +90,7 @@ class CycleReport:
         parts: Wall time of the cycle's parts on rank 0, seconds, by `catalogue.PARTS`; without what is between them.
         texts: How well the discriminator tells right from wrong texts on each of `health.SIDES`; empty if no level
             has to show it.
+        own: Mean of the user's own reward, and its standard deviation inside groups; None where there is none.
     """
 
     version: int
@@ -105,6 +109,7 @@ class CycleReport:
     gan_ratio: float = math.nan
     texts: tuple[TextEvidence, ...] = ()
     parts: Mapping[str, float] = field(default_factory=dict)
+    own: tuple[float, float] | None = None
 
     def samples(self) -> list[Sample]:
         """The report as samples for the metrics hub."""
@@ -115,6 +120,10 @@ class CycleReport:
             Sample.of("advdmd_learner_silent_turns_total", self.plan.silent),
             *phase_samples(self.plan.phase),
             *(Sample.of("advdmd_learner_part_seconds_total", spent, part=part) for part, spent in self.parts.items()),
+            *(
+                Sample.of(f"advdmd_reward_extra_{name}", value)
+                for name, value in zip(OWN, self.own or (), strict=False)
+            ),
         ]
         for objective, report in self.updates.items():
             samples.append(Sample.of("advdmd_learner_updates_total", report.updates, objective=objective))

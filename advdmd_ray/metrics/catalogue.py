@@ -135,6 +135,8 @@ _REWARD = (
     _gauge("reward_mean", "Mean reward of the last cycle's groups, logit or oracle's score.", "level", unit="logits"),
     _gauge("reward_spread", "Within-group standard deviation of the reward.", "level", unit="logits"),
     _gauge("reward_agreement", "Share of pairs that discriminator and oracle order alike; 0.5 is chance.", "level"),
+    _gauge("reward_extra_mean", "Mean of the user's own reward (reward.extra) of the last cycle's groups."),
+    _gauge("reward_extra_spread", "Within-group standard deviation of the user's own reward (reward.extra)."),
     _counter("reward_groups", "Groups scored.", unit="groups"),
     _histogram("reward_seconds", "Time to score one group.", _WORK_SECONDS, "s"),
 )

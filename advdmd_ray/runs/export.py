@@ -107,11 +107,14 @@ def student_of(config: Config, checkpoint: Checkpoint) -> TransformerDenoiser:
 
 def _card(config: Config, checkpoint: Checkpoint) -> dict[str, str]:
     lora = {"adapters": f"rank {config.lora.rank}, merged"} if config.lora.rank else {}
+    extra, weight = config.reward.extra, config.reward.extra_weight
+    own = {} if extra is None else {"reward beside AdvDMD's": f"{extra}, weight {weight:g}"}
     return {
         "teacher": config.model.path,
         "teacher guidance": f"{config.model.guidance:g}",
         "student steps": str(config.steps),
         **lora,
+        **own,
         "learner cycles": str(checkpoint.step),
         "run": config.run.name,
         "seed": str(config.run.seed),

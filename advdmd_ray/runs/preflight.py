@@ -57,6 +57,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("attention", str(model.attention), lambda: check_backend(config, info())),
         Check("buffer", "holds the groups of a cycle", lambda: check_buffer(config, info())),
         Check("data", config.data.source, lambda: check_data(config)),
+        Check("own reward", str(config.reward.extra), lambda: check_extra(config)),
         Check("run folder", str(config.folder), lambda: check_folder(config)),
         Check("sinks", ", ".join(config.metrics.sinks), lambda: check_sinks(config)),
         Check("embeddings", str(model.embeddings), lambda: check_embeddings(config)),
@@ -65,6 +66,7 @@ def checks(config: Config) -> tuple[Check, ...]:
     unused = {
         "adapters": not lora.rank,
         "attention": model.attention is None,
+        "own reward": config.reward.extra is None,
         "sinks": not config.metrics.sinks,
         "embeddings": model.embeddings is None,
         "targets": config.metrics.targets is None,
@@ -207,6 +209,18 @@ def check_backend(config: Config, info: PipelineInfo) -> None:
 
     if config.model.attention is not None:
         check_attention(info.family, config.model.attention)
+
+
+def check_extra(config: Config) -> None:
+    """Make sure that the user's own reward can be imported here, and that its weights are there.
+
+    Raises:
+        UserError: if not; a cluster's nodes are not asked.
+    """
+    from advdmd_ray.evaluation.scorers import check_scorer  # noqa: PLC0415 - imports torch, and few runs have one
+
+    if config.reward.extra is not None:
+        check_scorer("reward.extra", config.reward.extra, config.scorers)
 
 
 def check_folder(config: Config) -> None:

@@ -62,7 +62,7 @@ class Crew:
             self._prepare(name)
 
     def _prepare(self, name: str) -> None:
-        whole = self._config.asks_oracle if role_of(name) == "reward" else name == self.encoder
+        whole = self._config.rewards_images if role_of(name) == "reward" else name == self.encoder
         self._processes[name].prepare.remote(whole=whole)
 
     @property

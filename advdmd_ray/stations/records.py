@@ -92,12 +92,14 @@ class ScoredGroup:
             [0, 1]; or all 0 where nobody scores.
         reward_version: Version of the discriminator that its worker held.
         agreement: `GroupInfo.agreement`; it does not travel with the group's bytes.
+        extra: `[n]` the user's own reward of each final image; None where there is none.
     """
 
     group: TrajectoryGroup
     rewards: Float32[np.ndarray, "n k"]
     reward_version: int
     agreement: tuple[float, ...] = ()
+    extra: Float32[np.ndarray, " n"] | None = None
 
     @property
     def identity(self) -> Identity:
@@ -122,6 +124,8 @@ class GroupInfo:
         reward_m2: Sum of squared deviations from `reward_mean` per level 1..K.
         agreement: Per level, share of the pairs that the oracle tells apart which the discriminator orders alike; nan
             if there is no such pair, empty if the oracle is not asked.
+        extra: Mean of the user's own reward over the group, and the sum of squared deviations from it; None where there
+            is none.
     """
 
     ordinal: int
@@ -134,6 +138,7 @@ class GroupInfo:
     reward_mean: tuple[float, ...]
     reward_m2: tuple[float, ...]
     agreement: tuple[float, ...] = ()
+    extra: tuple[float, float] | None = None
 
     @property
     def identity(self) -> Identity:

@@ -30,6 +30,8 @@ from advdmd_ray.stations.weights.snapshot import Snapshot
 Critic: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
 # How well images `[n, C, H, W]` in [-1, 1] show one prompt, from (images, prompt), `[n]` in [0, 1]; no network's guess.
 Oracle: TypeAlias = Callable[[Tensor, str], Tensor]
+# A user's own reward of images `[n, C, H, W]` in [-1, 1] for n prompts, `[n]`, finite.
+OwnReward: TypeAlias = Callable[[Tensor, Sequence[str]], Tensor]
 RewardSource: TypeAlias = Literal["discriminator", "oracle", "nobody"]
 
 
@@ -48,6 +50,23 @@ class ImageOracle:
     def scores(self, final: Float[Tensor, "n c h w"], prompt: str) -> Float[Tensor, " n"]:
         """The oracle's score of each final latent, in [0, 1]."""
         return self.oracle(self.decode(final), prompt).float()
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraReward:
+    """A user's own reward with the way from latents to the images that it looks at.
+
+    Attributes:
+        decode: Turns latents `[n, c, h, w]` into images `[n, C, H, W]` in [-1, 1].
+        reward: Scores the images.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    reward: OwnReward
+
+    def scores(self, final: Float[Tensor, "n c h w"], prompt: str) -> Float[Tensor, " n"]:
+        """Of each final latent."""
+        return self.reward(self.decode(final), [prompt] * len(final)).float()
 
 
 def judged_states(
@@ -99,6 +118,7 @@ def final_noise_of(latent_shape: Sequence[int], seed: int, count: int) -> Float[
 def group_info(scored: ScoredGroup, size_bytes: int) -> GroupInfo:
     """What the buffer's index and every learner rank must know of a scored group."""
     summary = group_summary(torch.tensor(scored.rewards))
+    own = None if scored.extra is None else group_summary(torch.tensor(scored.extra)[:, None])
     return GroupInfo(
         ordinal=scored.group.ordinal,
         prompt_id=scored.group.prompt_id,
@@ -110,6 +130,7 @@ def group_info(scored: ScoredGroup, size_bytes: int) -> GroupInfo:
         reward_mean=summary.mean,
         reward_m2=summary.m2,
         agreement=scored.agreement,
+        extra=None if own is None else (own.mean[0], own.m2[0]),
     )
 
 
@@ -124,6 +145,7 @@ class RewardWorker:
         source: Who scores. The discriminator costs nothing where it does not.
         oracle: Needed where the oracle scores or is compared with.
         agreement: Whether to measure how far discriminator and oracle order a group alike, whoever gives the rewards.
+        extra: The user's own reward, if there is one: it scores beside whoever gives the rewards.
         base_digest: Digest of the teacher on this worker's disk.
 
     Attributes:
@@ -144,12 +166,13 @@ class RewardWorker:
         source: RewardSource = "discriminator",
         oracle: ImageOracle | None = None,
         agreement: bool = False,
+        extra: ExtraReward | None = None,
         base_digest: str | None = None,
     ) -> None:
         if oracle is None and (source == "oracle" or agreement):
             raise ValueError(f"{name}: the oracle is to score, but there is none; give one")
         self.name = name
-        self._source, self._agreement = source, agreement
+        self._source, self._agreement, self._extra = source, agreement, extra
         self._oracle = oracle if source == "oracle" or agreement else None
         self._network = VersionedModule(name, discriminator, base_digest)
         self.device = next(discriminator.parameters()).device
@@ -168,10 +191,12 @@ class RewardWorker:
     def score(self, group: TrajectoryGroup) -> ScoredGroup:
         """Scores every level 1..K of every trajectory, with one discriminator version or the oracle.
 
-        An oracle's reward is that of level K; the levels before have 0. Where nobody scores, all are 0.
+        An oracle's reward is that of level K; the levels before have 0. Where nobody scores, all are 0. A user's own
+        reward is beside them, of the final image.
 
         Raises:
             ValueError: if no discriminator was loaded yet.
+            UserError: if the user's own reward breaks its contract.
         """
         if self._network.version is None:
             raise ValueError(f"{self.name} has no discriminator yet; load a snapshot first")
@@ -185,7 +210,9 @@ class RewardWorker:
                 agreement = tuple(pair_agreement(judged, truth).tolist())
             if self._source == "oracle":
                 rewards = torch.cat([nothing[:, :-1], truth.unsqueeze(1)], dim=1)
-        return ScoredGroup(group, rewards.numpy(), self._network.version, agreement)
+        own = None if self._extra is None else self._extra.scores(latents[:, -1], self._table.texts[group.prompt_id])
+        extra = None if own is None else own.numpy()
+        return ScoredGroup(group, rewards.numpy(), self._network.version, agreement, extra)
 
     def _judged(self, group: TrajectoryGroup, latents: Float[Tensor, "n k1 c h w"]) -> Float[Tensor, "n k"]:
         """The discriminator's logit of every level."""

@@ -68,6 +68,15 @@ def test_a_rival_that_cannot_run_is_refused(
         jobs_of(tmp_path, pipeline, rivals=[{"name": "a"}, {"name": "b", "overrides": overrides}])
 
 
+def test_what_learns_from_a_reward_of_ones_own_is_not_called_advdmd(tmp_path: Path, tiny_pipeline: Path) -> None:
+    own = {**ADVDMD, "overrides": {"reward.extra": "toy:brightness"}}
+    for name in ({}, {"label": None, "name": "advdmd"}):
+        with pytest.raises(UserError, match=r"rival advdmd: is called '\w+' and learns from reward\.extra=toy:bright"):
+            jobs_of(tmp_path, tiny_pipeline, rivals=[own | name])
+    _, job, *_ = jobs_of(tmp_path, tiny_pipeline, rivals=[own | {"label": "AdvDMD and brightness"}])
+    assert job.config.reward.extra == "toy:brightness"
+
+
 def test_the_same_settings_may_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
     for _ in range(2):
         claim_settings(jobs_of(tmp_path, tiny_pipeline))

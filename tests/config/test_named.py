@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from advdmd_ray.config.named import named_class
+from advdmd_ray.config.named import named_class, named_function
 from advdmd_ray.errors import UserError
 
 
@@ -72,3 +72,18 @@ def test_what_is_wrong_with_a_name_is_one_line(name: str, says: str) -> None:
     assert str(raised.value).startswith(f"data.fruit = {name!r}: ")
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_function_is_found_likewise_and_must_be_one() -> None:
+    places = {"apple": f"{__name__}:named"}
+    assert named_function("reward.fruit", "apple", places) is named_function("r", f"{__name__}:named", {}) is named
+    for name, says in {
+        "aple": "did you mean apple? It is one of apple, or a function of your own as package.module:function",
+        ":named": "expected package.module:function, with the module's whole name",
+        f"{__name__}:Plum": f"{__name__} has no function Plum",
+        f"{__name__}:__name__": f"{__name__} has no function __name__",
+    }.items():
+        with pytest.raises(UserError) as raised:
+            named_function("reward.fruit", name, places)
+        assert str(raised.value).startswith(f"reward.fruit = {name!r}: ")
+        assert says in str(raised.value)

@@ -33,7 +33,8 @@ def test_every_setting_says_whether_a_resumed_run_may_change_it() -> None:
     assert [name for name, kinds in said.items() if len(kinds) != 1] == []
     assert [".".join(key) for key in Config.settings(*Resume)] == list(said)
     places = ("run", "output"), ("model", "embeddings"), ("data", "cache"), ("metrics", "targets")
-    assert Config.settings(Resume.PLACE) == places
+    weights = ("scorers", "clip_score"), ("scorers", "pick_score"), ("scorers", "hpsv2")
+    assert Config.settings(Resume.PLACE) == (*places, *weights)
 
 
 def test_the_teacher_is_judged_as_the_student_matches_it_unless_told_otherwise() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.learner.batch import LearnerBatch, collate, draw_levels, draw_noise, draw_states, shuffled_rewards
+from advdmd_ray.learner.batch import LearnerBatch, collate, draw_levels, draw_noise, draw_states, shuffled
 from advdmd_ray.stations.records import ScoredGroup
 from small_parts import SHAPE, Judge, Mixer, scored_groups
 
@@ -104,18 +104,20 @@ def test_late_steps_are_drawn_with_the_stated_emphasis(emphasis: float) -> None:
 
 
 def test_shuffled_rewards_are_the_groups_own_rows_in_an_order_of_its_own() -> None:
-    shuffled = shuffled_rewards(BATCH)
-    assert not torch.equal(shuffled, BATCH.rewards)
-    for before, after in zip(BATCH.rewards, shuffled, strict=True):
+    mixed = shuffled(BATCH, BATCH.rewards)
+    assert not torch.equal(mixed, BATCH.rewards)
+    for before, after in zip(BATCH.rewards, mixed, strict=True):
         assert sorted(map(tuple, before.tolist())) == sorted(map(tuple, after.tolist()))
     half = dataclasses.replace(
         BATCH, group_seeds=BATCH.group_seeds[2:], rewards=BATCH.rewards[2:], prompt_ids=BATCH.prompt_ids[2:]
     )
-    assert torch.equal(shuffled_rewards(half), shuffled[2:])
+    assert torch.equal(shuffled(half, half.rewards), mixed[2:])
+    own = BATCH.rewards[..., -1]
+    assert torch.equal(shuffled(BATCH, own), mixed[..., -1]), "all rewards of a trajectory stay together"
 
 
 def test_over_many_groups_a_shuffled_reward_says_nothing_of_its_trajectory() -> None:
     groups, samples = 2000, BATCH.samples
     rewards = torch.arange(samples, dtype=torch.float32).reshape(1, samples, 1).expand(groups, -1, -1)
     batch = dataclasses.replace(BATCH, group_seeds=tuple(range(groups)), rewards=rewards)
-    torch.testing.assert_close(shuffled_rewards(batch).mean(dim=0), torch.full((samples, 1), 2.0), rtol=0, atol=0.12)
+    torch.testing.assert_close(shuffled(batch, rewards).mean(dim=0), torch.full((samples, 1), 2.0), rtol=0, atol=0.12)

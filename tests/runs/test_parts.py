@@ -178,7 +178,7 @@ def test_real_scenes_of_a_table_row_fit_its_prompt(shapes_pipeline: Path) -> Non
     texts = ("two crosses", "a red circle and a blue cross", "two crosses", "a square above a cross")
     real = source_of(config).real_images(texts)
     assert real.prompt_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    images = build_decoder(config)(real.all()).numpy()
+    images = build_decoder(config, config.learner)(real.all()).numpy()
     for row, image in zip(real.prompt_ids.tolist(), images, strict=True):
         assert check(image, by_text[texts[row]]).correct
     assert len({image.tobytes() for image in images}) == len(images)

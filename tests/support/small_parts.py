@@ -29,7 +29,7 @@ from advdmd_ray.stations.buffer.record_batch import (
 )
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease, ScoredGroup
-from advdmd_ray.stations.reward import Critic, ImageOracle, RewardSource, RewardWorker, group_info
+from advdmd_ray.stations.reward import Critic, ExtraReward, ImageOracle, RewardSource, RewardWorker, group_info
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import pack
 
@@ -210,9 +210,12 @@ def reward_worker(
     final_levels: Sequence[float] = (0.05, 0.15, 0.3),
     source: RewardSource = "discriminator",
     oracle: ImageOracle | None = None,
+    extra: ExtraReward | None = None,
 ) -> RewardWorker:
     """A reward worker that runs a critic's weights as version 0."""
-    worker = RewardWorker("reward-0", critic, table(), final_levels=final_levels, source=source, oracle=oracle)
+    worker = RewardWorker(
+        "reward-0", critic, table(), final_levels=final_levels, source=source, oracle=oracle, extra=extra
+    )
     worker.load(pack("discriminator", 0, dict(critic.named_parameters())))
     return worker
 
@@ -231,10 +234,11 @@ def scored_groups(
     version: int = 0,
     group_size: int = 4,
     source: RewardSource = "discriminator",
+    extra: ExtraReward | None = None,
 ) -> list[ScoredGroup]:
     """Groups of a student, scored by a critic or the brightness oracle, through Arrow; the networks may learn."""
     actor = rollout_worker(student, kernel=kernel, version=version, group_size=group_size)
-    judge = reward_worker(critic, source=source, oracle=brightness_oracle())
+    judge = reward_worker(critic, source=source, oracle=brightness_oracle(), extra=extra)
     groups = []
     for ordinal in ordinals:
         group = encode_group(actor.generate(lease(ordinal, version)))

@@ -210,7 +210,7 @@ def group_bytes(config: Config, latent: LatentSpec) -> int:
     from advdmd_ray.stations.buffer.schema import GroupShape  # noqa: PLC0415
 
     shape = GroupShape(config.steps, *latent.shape, stochastic=config.diffusion.kernel != "ode")
-    return encoded_bytes(shape, config.last_group_size)
+    return encoded_bytes(shape, config.last_group_size, extra=config.reward.extra is not None)
 
 
 def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:

@@ -198,6 +198,15 @@ PANELS: tuple[Panel, ...] = (
         smooth=True,
     ),
     Panel(
+        "own-reward",
+        "Reward of one's own",
+        "What the user's own reward, reward.extra, gives final images; it is no part of AdvDMD.",
+        "The mean rises. A spread of 0 within groups leaves nothing to learn from.",
+        _one(("advdmd_reward_extra_mean", "mean"), ("advdmd_reward_extra_spread", "spread within groups")),
+        ("advdmd_reward_extra_mean", "advdmd_reward_extra_spread"),
+        smooth=True,
+    ),
+    Panel(
         "auc",
         "Discriminator: real against generated",
         "Held-out AUC: how often it scores a real image above one of the student's.",

@@ -6,10 +6,11 @@ from typing import TypedDict
 
 from torch import Tensor
 
-from advdmd_ray.config import Config
+from advdmd_ray.config import Config, Resources
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Progress, Tools
 from advdmd_ray.evaluation.judges.draws import StudentJudge
+from advdmd_ray.evaluation.scorers import load_scorer
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
@@ -30,7 +31,7 @@ from advdmd_ray.runs.parts.networks import (
     loading,
 )
 from advdmd_ray.stations.prompt_table import PromptTable
-from advdmd_ray.stations.reward import ImageOracle, RewardWorker
+from advdmd_ray.stations.reward import ExtraReward, ImageOracle, RewardWorker
 from advdmd_ray.stations.rollout import RolloutWorker
 
 
@@ -99,13 +100,23 @@ def build_reward_worker(config: Config, name: str, table: PromptTable) -> Reward
         source=config.rewarded_by,
         oracle=build_oracle(config) if config.asks_oracle else None,
         agreement=config.reward.oracle_agreement,
+        extra=build_extra_reward(config),
         base_digest=base_digest(config),
     )
 
 
 def build_oracle(config: Config) -> ImageOracle:
     """The data source's checker, behind the pipeline's image codec."""
-    return ImageOracle(build_decoder(config), source_of(config).oracle())
+    return ImageOracle(build_decoder(config, config.reward), source_of(config).oracle())
+
+
+def build_extra_reward(config: Config) -> ExtraReward | None:
+    """The user's own reward, behind the pipeline's image codec; None where `reward.extra` names none."""
+    name = config.reward.extra
+    if name is None:
+        return None
+    scorer = load_scorer("reward.extra", name, config.scorers, device_of(config.reward))
+    return ExtraReward(build_decoder(config, config.reward), scorer)
 
 
 def build_learner(config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None) -> Learner:
@@ -158,7 +169,7 @@ def learner_parts(
         grid_path=folder.grid,
         thin_grids=folder.thin_grids,
         pixels=[info.pixels for info in sized_pipelines(config)],
-        decode=build_decoder(config) if eyes else None,
+        decode=build_decoder(config, config.learner) if eyes else None,
         judge=build_student_judge(config) if eyes and config.evaluation.judge_cycles else None,
     )
 
@@ -170,9 +181,10 @@ def build_student_judge(config: Config) -> StudentJudge:
     """
     judge, samples = source_of(config).judge(), config.evaluation.judge_samples
     prompts = prompt_encoder(config)(judge.prompts[:samples])
-    return StudentJudge(judge, prompts, build_decoder(config), samples, config.run.seed, len(config.sizes))
+    decode = build_decoder(config, config.learner)
+    return StudentJudge(judge, prompts, decode, samples, config.run.seed, len(config.sizes))
 
 
-def build_decoder(config: Config) -> Callable[[Tensor], Tensor]:
-    """The pipeline's image codec, where the learner is, as a function from latents to images in [-1, 1]."""
-    return image_decoder(load_pipeline(config.model.path, parts="codec").to(device_of(config.learner)))
+def build_decoder(config: Config, role: Resources) -> Callable[[Tensor], Tensor]:
+    """The pipeline's image codec, where a role's worker is, as a function from latents to images in [-1, 1]."""
+    return image_decoder(load_pipeline(config.model.path, parts="codec").to(device_of(role)))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from advdmd_ray.errors import NotFiniteError
-from advdmd_ray.stations.buffer.schema import GroupShape, scores_schema, shape_of, steps_of, trajectory_schema
+from advdmd_ray.stations.buffer.schema import EXTRA, GroupShape, scores_schema, shape_of, steps_of, trajectory_schema
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 
 _LATENTS_RANK = 5
@@ -103,13 +103,15 @@ def encode_group(group: TrajectoryGroup, *, finite: bool = True) -> pa.RecordBat
 
 def encode_scores(scored: ScoredGroup, *, finite: bool = True) -> pa.RecordBatch:
     """The scores of a group, without the group, as a record batch with `scores_schema`; otherwise as `encode_group`."""
-    columns = {
+    columns: dict[str, np.ndarray | int] = {
         "ordinal": scored.group.ordinal,
         "seed": scored.group.seeds,
         "rewards": scored.rewards,
         "reward_version": scored.reward_version,
     }
-    schema = scores_schema(shape_of_group(scored.group).steps)
+    if scored.extra is not None:
+        columns[EXTRA] = scored.extra[:, None]
+    schema = scores_schema(shape_of_group(scored.group).steps, extra=scored.extra is not None)
     return _batch(columns, len(scored.group.seeds), schema, finite=finite)
 
 
@@ -177,19 +179,20 @@ def decode_scored(group: pa.RecordBatch, scores: pa.RecordBatch) -> ScoredGroup:
             another group.
     """
     trajectories = decode_group(group)
-    steps = steps_of(scores.schema)
-    _check_schema(scores, scores_schema(steps))
+    steps, extra = steps_of(scores.schema), EXTRA in scores.schema.names
+    _check_schema(scores, scores_schema(steps, extra=extra))
     ordinal, seeds = int(_constant(scores, "ordinal")), _view(scores, "seed")
     if ordinal != trajectories.ordinal or not np.array_equal(seeds, trajectories.seeds):
         raise ValueError(f"scores of ordinal {ordinal} came with the group of ordinal {trajectories.ordinal}")
     if steps != trajectories.sigmas.size - 1:
         raise ValueError(f"scores of {steps} steps came with a group of {trajectories.sigmas.size - 1}")
-    return ScoredGroup(trajectories, _view(scores, "rewards"), int(_constant(scores, "reward_version")))
+    own = _view(scores, EXTRA)[:, 0] if extra else None
+    return ScoredGroup(trajectories, _view(scores, "rewards"), int(_constant(scores, "reward_version")), extra=own)
 
 
-def encoded_bytes(shape: GroupShape, samples: int) -> int:
+def encoded_bytes(shape: GroupShape, samples: int, *, extra: bool = False) -> int:
     """Bytes of a group's columns and those of its scores, before any group exists; all columns have fixed widths."""
-    fields = (*trajectory_schema(shape), *scores_schema(shape.steps))
+    fields = (*trajectory_schema(shape), *scores_schema(shape.steps, extra=extra))
     return samples * sum(_width(field.type) for field in fields)
 
 

@@ -13,6 +13,8 @@ import pyarrow as pa
 TRAJECTORY, SCORES = "advdmd_ray.trajectory", "advdmd_ray.scores"
 """Formats."""
 VERSION = "3"
+EXTRA = "extra"
+"""Column that is there where the user has a reward of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,19 @@ def trajectory_schema(shape: GroupShape) -> pa.Schema:
 
 
 @cache
-def scores_schema(steps: int) -> pa.Schema:
-    """Schema of a group's scores; ordinal and seeds say whose they are."""
+def scores_schema(steps: int, *, extra: bool = False) -> pa.Schema:
+    """Schema of a group's scores; ordinal and seeds say whose they are.
+
+    Args:
+        steps: K.
+        extra: Whether a user's own reward is beside them.
+    """
     fields = [
         _field("ordinal", pa.int64(), "1", "position of the scored group in the prompt stream; constant in a group"),
         _field("seed", pa.int64(), "1", "seed of the scored sample"),
         _field("rewards", _tensor(steps), "logit", "rewards of levels 1..K"),
         _field("reward_version", pa.int64(), "1", "discriminator version that scored it; constant in a group"),
+        *([_field(EXTRA, _tensor(1), "reward.extra", "the user's own reward of the final image")] if extra else []),
     ]
     return _schema(SCORES, fields)
 

@@ -28,6 +28,13 @@ LEARNING = (
     ),
     Panel(
         Row.LEARNING,
+        "Reward of one's own",
+        Unit.NUMBER,
+        "The user's own reward (reward.extra), no part of AdvDMD. Healthy: it rises, and its spread stays above 0.",
+        (value("advdmd_reward_extra_mean", "mean"), value("advdmd_reward_extra_spread", "spread within groups")),
+    ),
+    Panel(
+        Row.LEARNING,
         "Held-out AUC per level",
         Unit.NUMBER,
         "How well the discriminator tells real from generated; 0.5 is chance. Above discriminator.auc_high a level "
