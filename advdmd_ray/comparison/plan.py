@@ -20,7 +20,7 @@ from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.runs.needs.compute import COST_VERSION, Network, cycles_within
 from advdmd_ray.runs.preflight import check_fit
 
-_NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "scorers")
+_NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "scorers", "validation")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
 
 

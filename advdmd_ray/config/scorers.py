@@ -1,10 +1,11 @@
-"""Scorers of images for their prompts."""
+"""Scorers of images beside the judge, and the validation prompts whose images they look at."""
 
 from collections.abc import Mapping
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from advdmd_ray.config.base import Place, Section
+from advdmd_ray.config.base import Free, Place, Positive, Section
 from advdmd_ray.config.texts import PathText
 
 SHIPPED = ("clip_score", "pick_score", "hpsv2")
@@ -17,8 +18,18 @@ def scorer_word(name: str) -> str:
 
 
 class ScorersSection(Section):
-    """Where the weights of the scorers that ship are. Nothing is downloaded."""
+    """Scorers that look at images and their prompts, and from which nothing learns. Nothing is downloaded."""
 
+    names: Free[tuple[str, ...]] = Field(
+        default=(),
+        description="Those that score the images of the validation prompts and the judge's: clip_score, pick_score, "
+        "hpsv2, or a function of one's own as package.module:function (docs/guides/rewards.md).",
+    )
+    alarm: Free[str | None] = Field(
+        default=None,
+        min_length=1,
+        description="The one of them that the alarm for reward hacking watches; default: the judge's headline.",
+    )
     clip_score: Place[PathText | None] = Field(
         default=None, description="Folder of a CLIP as transformers saves it, such as openai/clip-vit-large-patch14's."
     )
@@ -33,3 +44,29 @@ class ScorersSection(Section):
     def folders(self) -> Mapping[str, str | None]:
         """Where the weights of each of `SHIPPED` are."""
         return {"clip_score": self.clip_score, "pick_score": self.pick_score, "hpsv2": self.hpsv2}
+
+    @field_validator("names")
+    @classmethod
+    def _names_differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        words = [scorer_word(name) for name in names]
+        if twice := next((word for word in words if words.count(word) > 1), None):
+            raise ValueError(f"has two scorers that are called {twice!r} in series and tables; rename one of them")
+        return names
+
+    @model_validator(mode="after")
+    def _alarm_is_asked(self) -> Self:
+        if self.alarm is not None and self.alarm not in self.names:
+            raise ValueError(f"alarm = {self.alarm!r} is none of names, which are {list(self.names)}; add it to them")
+        return self
+
+
+class ValidationSection(Section):
+    """Prompts that the student draws while it learns, always from the same noise."""
+
+    prompts: Free[PathText | None] = Field(
+        default=None, description="Text file of them, one a line; default: no validation."
+    )
+    cycles: Free[Positive] = Field(default=50, description="Cycles between two validations.")
+    images: Free[int] = Field(
+        default=4, ge=1, le=16, description="Images of each prompt, whose seeds hang on run.seed alone."
+    )

@@ -18,7 +18,7 @@ from advdmd_ray.config.objectives import (
     PolicyGradientSection,
 )
 from advdmd_ray.config.scaling import AutoscaleSection
-from advdmd_ray.config.scorers import ScorersSection
+from advdmd_ray.config.scorers import ScorersSection, ValidationSection
 from advdmd_ray.config.sections import (
     BufferSection,
     DiffusionSection,
@@ -52,6 +52,7 @@ class Config(Section):
     metrics: MetricsSection = MetricsSection()
     evaluation: EvaluationSection = EvaluationSection()
     scorers: ScorersSection = ScorersSection()
+    validation: ValidationSection = ValidationSection()
     guard: GuardSection = GuardSection()
     quarantine: QuarantineSection = QuarantineSection()
     autoscale: AutoscaleSection = AutoscaleSection()
@@ -164,6 +165,11 @@ class Config(Section):
         return self.reward.kind == "oracle" or self.reward.oracle_agreement
 
     @property
+    def validates_every(self) -> int:
+        """Cycles between two validations; 0: there are none."""
+        return 0 if self.validation.prompts is None else self.validation.cycles
+
+    @property
     def rewards_images(self) -> bool:
         """Whether reward workers decode images."""
         return self.asks_oracle or self.reward.extra is not None
@@ -210,6 +216,15 @@ class Config(Section):
                 "reward.kind=oracle judges the final image alone, which no advantage reads: choose another "
                 "policy_gradient.advantage than own_step, and policy_gradient.final_weight and policy_gradient.gamma "
                 "above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scorers_have_images(self) -> Self:
+        if self.scorers.names and self.validation.prompts is None:
+            raise ValueError(
+                f"scorers.names = {list(self.scorers.names)} has no images to score; set validation.prompts to a file "
+                "of prompts"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""The alarm for reward hacking: the reward rises while an independent judge's headline falls.
+"""The alarm for reward hacking: a reward rises while what an independent judge or scorer says falls.
 
 Pure: it is fed with numbers and says whether it fires.
 """
@@ -88,3 +88,33 @@ class HackAlarm:
         bound = float(stdtrit(self.window - 2, 1 - SIGNIFICANCE))
         rewards, headlines = zip(*self.pairs, strict=True)
         return slope_in_errors(rewards) > bound and slope_in_errors(headlines) < -bound
+
+
+class HackWatch:
+    """An alarm for each reward that RL learns from, all watching one judge.
+
+    Args:
+        window: Of each alarm.
+    """
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._alarms: dict[str, HackAlarm] = {}
+        self._since: dict[str, tuple[float, int]] = {}
+
+    def rewarded(self, reward: str, mean: float) -> None:
+        """A cycle's mean of a reward, by its name for a reader."""
+        total, cycles = self._since.get(reward, (0.0, 0))
+        self._since[reward] = total + mean, cycles + 1
+
+    def judged(self, headline: float) -> None:
+        """The judge has spoken, signed so that higher is better. A reward without a cycle since then has no value."""
+        for reward in {**self._alarms, **self._since}:
+            total, cycles = self._since.get(reward, (math.nan, 1))
+            self._alarms[reward] = self._alarms.get(reward, HackAlarm(self._window)).fed(total / cycles, headline)
+        self._since = {}
+
+    @property
+    def rising(self) -> str:
+        """The first reward whose alarm fires; empty: none does."""
+        return next((reward for reward, alarm in self._alarms.items() if alarm.fires), "")

@@ -18,6 +18,7 @@ from advdmd_ray.controller.under_way import Begin
 from advdmd_ray.controller.watch import Saved, Watch
 from advdmd_ray.errors import DeadlineError, GangLostError, WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement
+from advdmd_ray.evaluation.validation import Validated
 from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome
 from advdmd_ray.stations.buffer.index import BufferIndex
@@ -75,6 +76,7 @@ class LearnerStation:
             (Every(config.learner.checkpoint_cycles), self._start_good_checkpoint),
             (Every(config.evaluation.grid_cycles), self._start_grid),
             (Every(config.evaluation.judge_cycles), self._start_judge),
+            (Every(config.validates_every), self._start_validation),
         )
 
     @property
@@ -230,10 +232,22 @@ class LearnerStation:
 
     def _judged(self, judgement: Judgement) -> None:
         self._free()
-        if self._telemetry.judged(judgement):
+        self._heed(self._telemetry.judged(judgement))
+
+    def _start_validation(self) -> None:
+        self._begin(self._shell.validate(), self._validated)
+
+    def _validated(self, validated: Validated) -> None:
+        self._free()
+        self._heed(self._telemetry.validated(validated))
+
+    def _heed(self, hacked: str) -> None:
+        """Warns where the alarm for reward hacking fires."""
+        if hacked:
             logger.warning(
-                "the reward rises while the judge's figures fall (reward hacking?) at version %d; compare the pictures "
-                "in grids/ and lower policy_gradient.learning_rate",
+                "%s (reward hacking?) at version %d; compare the pictures in the run's folder and lower "
+                "policy_gradient.learning_rate",
+                hacked,
                 self.version,
             )
 

@@ -133,6 +133,10 @@ class Shell(Protocol):
         """Starts a judgement of the EMA student; outcome Judgement."""
         ...
 
+    def validate(self) -> Task:
+        """Starts drawing and scoring the validation prompts with the EMA student; outcome Validated."""
+        ...
+
     def wait(self, timeout_s: float) -> list[Task]:
         """The tasks that were done since the last call, each once, waiting at most `timeout_s` for the first."""
         ...

@@ -1,18 +1,19 @@
 """What the controller says of a run: every event as samples of the catalogue, and the status that a display shows."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from advdmd_ray.config import Config
-from advdmd_ray.controller.alarm import HackAlarm
+from advdmd_ray.config.scorers import scorer_word
+from advdmd_ray.controller.alarm import HackWatch
 from advdmd_ray.controller.footprint import Footprint
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.protocols import Hub, Status
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.controller.station_clock import StationClock
 from advdmd_ray.evaluation.judges.contract import Judgement
+from advdmd_ray.evaluation.validation import Validated
 from advdmd_ray.learner.outcome import CycleOutcome, CycleReport
 from advdmd_ray.metrics.batch import Batch
 from advdmd_ray.metrics.catalogue import CATALOGUE, Kind
@@ -67,8 +68,7 @@ class Telemetry:
         self._report: CycleReport | None = None
         self._policy_age = 0
         self._throughput = 0.0
-        self._alarm = HackAlarm(config.evaluation.alarm_window)
-        self._final_rewards: list[float] = []  # since the last judgement
+        self._alarm = HackWatch(config.evaluation.alarm_window)
         self._began = self._cycle_ended = clock()
 
     def begin(self) -> None:
@@ -209,8 +209,9 @@ class Telemetry:
         self.send()  # what was gathered belongs to the cycle before
         self._report, self._version = report, report.version
         self._resides(LEARNER, outcome.resident_bytes, outcome.gpu)
-        if self._config.evaluation.judge_cycles:
-            self._final_rewards.append(report.reward_mean[-1])
+        self._alarm.rewarded("the reward", report.reward_mean[-1])
+        if report.own is not None:
+            self._alarm.rewarded("the user's own reward", report.own[0])
         for objective, update in report.updates.items():
             self.updates[objective] += update.updates
         now = self._clock()
@@ -240,18 +241,22 @@ class Telemetry:
         """The disk did not take a checkpoint."""
         self._record([Sample.of("advdmd_learner_checkpoints_refused_total", 1)])
 
-    def judged(self, judgement: Judgement) -> bool:
-        """The judge looked at the student; whether the alarm for reward hacking fires now."""
-        reward = sum(self._final_rewards) / len(self._final_rewards) if self._final_rewards else math.nan
-        self._alarm, self._final_rewards = self._alarm.fed(reward, judgement.headline), []
+    def judged(self, judgement: Judgement) -> str:
+        """The judge looked at the student; what the alarm for reward hacking says if it watches the judge and fires."""
         figures = judgement.score.figures
-        self._record(
-            [
-                *(Sample.of("advdmd_run_judge", value, figure=key) for key, value in figures.items()),
-                Sample.of("advdmd_run_reward_hack_alarm", self._alarm.fires),
-            ]
-        )
-        return self._alarm.fires
+        self._record(Sample.of("advdmd_run_judge", value, figure=key) for key, value in figures.items())
+        return "" if self._config.scorers.alarm else self._hacking(judgement.headline, "the judge's figures fall")
+
+    def validated(self, validated: Validated) -> str:
+        """The validation prompts were drawn and scored; the same, of an alarm that watches one of the scorers."""
+        scores, watched = validated.scores, self._config.scorers.alarm
+        self._record(Sample.of("advdmd_run_validation_score", value, scorer=word) for word, value in scores.items())
+        return "" if watched is None else self._hacking(scores[word := scorer_word(watched)], f"{word} falls")
+
+    def _hacking(self, headline: float, falls: str) -> str:
+        self._alarm.judged(headline)
+        self._record([Sample.of("advdmd_run_reward_hack_alarm", bool(self._alarm.rising))])
+        return f"{self._alarm.rising} rises while {falls}" if self._alarm.rising else ""
 
     def gauges(self, held: BufferStats, outstanding: int) -> None:
         """The state of the run between two cycles."""
@@ -286,7 +291,7 @@ class Telemetry:
             trajectories_per_s=self._throughput,
             updates=dict(self.updates),
             waiting_for=waiting_for,
-            reward_hacking=self._alarm.fires,
+            reward_hacking=bool(self._alarm.rising),
             start=self._start.text(),
             over=over,
         )

@@ -104,6 +104,11 @@ def load_scorer(key: str, name: str, section: ScorersSection, device: torch.devi
     return Scorer(key, name, function)
 
 
+def load_scorers(section: ScorersSection, device: torch.device) -> tuple[Scorer, ...]:
+    """Those of `scorers.names`."""
+    return tuple(load_scorer("scorers.names", name, section, device) for name in section.names)
+
+
 def check_scorer(key: str, name: str, section: ScorersSection) -> None:
     """Make sure that a scorer can be imported, and that the folder of its weights is whole; no weights are loaded.
 

@@ -20,6 +20,7 @@ from advdmd_ray.evaluation.judges.contract import Judgement
 from advdmd_ray.evaluation.judges.draws import StudentJudge
 from advdmd_ray.evaluation.pictures.frames import framed, room_for
 from advdmd_ray.evaluation.pictures.grids import column_labels, comparison_grid, tiles_that_fit, to_pixels
+from advdmd_ray.evaluation.validation import StudentValidation, Validated
 from advdmd_ray.learner.checkpoint import save_checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.laps import Laps
@@ -72,6 +73,7 @@ class LearnerWorker:
         pixels: Height and width of each size that images have.
         decode: Turns latents `[b, c, h, w]` into images in [-1, 1]; only rank 0 needs it, for its grids.
         judge: Rank 0's, if the student is judged while it learns.
+        validation: Rank 0's, if there are validation prompts.
 
     Attributes:
         learner: As given.
@@ -90,13 +92,14 @@ class LearnerWorker:
         pixels: Sequence[tuple[int, int]],
         decode: Callable[[Tensor], Tensor] | None,
         judge: StudentJudge | None,
+        validation: StudentValidation | None = None,
     ) -> None:
         self._config, self._gang, self.learner, self._table = config, gang, learner, table
         self._checkpoints, self._grid_path, self._thin_grids = checkpoints, grid_path, thin_grids
         self._sizes = tuple(pixels)
         most = GRID_ROWS, min(GRID_COLUMNS, table.rollouts)
         self._rows, self._columns = tiles_that_fit(*room_for(pixels), *most)
-        self._decode, self._judge = decode, judge
+        self._decode, self._judge, self._validation = decode, judge, validation
         self._share: Sequence[GroupAndScores] = ()
 
     def publication(self) -> Publication | Nothing:
@@ -177,10 +180,9 @@ class LearnerWorker:
         ids = torch.arange(count).repeat(self._rows)
         seeds = [derive_seed(self._config.run.seed, "grid", index) for index in range(ids.numel())]
         path = self._grid_path(self.learner.version)
-        label = f"student, {self._config.steps} steps, cycle {self.learner.version}"
         images = framed(self._sampled(ids, seeds, self._decode)).transpose(0, 3, 1, 2) / np.float32(127.5) - 1
         try:
-            drawn = comparison_grid(path, {label: images}, column_labels(self._table.texts[:count]))
+            drawn = comparison_grid(path, {self._label: images}, column_labels(self._table.texts[:count]))
             self._thin_grids(self._config.evaluation.keep_grids)
         except OSError as error:
             logger.warning("%s: no grid of cycle %d (%s)", path, self.learner.version, error.strerror or error)
@@ -199,6 +201,22 @@ class LearnerWorker:
                 latents = self.learner.sample_ema(*some, size)
                 tiles |= zip(places, to_pixels(decode(latents).numpy()), strict=True)
         return [tiles[place] for place in range(len(ids))]
+
+    @property
+    def _label(self) -> str:
+        """What a picture of the student says."""
+        return f"student, {self._config.steps} steps, cycle {self.learner.version}"
+
+    def validate(self) -> Validated:
+        """Draws the validation prompts with the student's EMA, at every version from the same noise, and scores them.
+
+        Raises:
+            ValueError: on a rank that has none.
+            UserError: if a scorer breaks its contract.
+        """
+        if self._validation is None:
+            raise ValueError(f"rank {self._gang.rank} has no validation; set validation.prompts and ask rank 0")
+        return self._validation.drawn(self.learner.version, self._label, self.learner.sample_ema)
 
     def judge(self) -> Judgement:
         """Judges the student's EMA; the same prompts and seeds at every version.

@@ -135,6 +135,7 @@ def _endless(config: Config, cycles: int) -> Config:
         "buffer": {"take_timeout_s": float(NEVER)},
         "learner": {"cycle_timeout_s": float(NEVER), "checkpoint_cycles": NEVER},
         "evaluation": {"grid_cycles": 0, "judge_cycles": 0},
+        "validation": {"prompts": None},
         "ray": {"hang_s": float(NEVER)},
     }
     parts = dict(config)

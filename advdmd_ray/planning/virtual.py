@@ -17,6 +17,7 @@ from advdmd_ray.controller.protocols import Reference, Task
 from advdmd_ray.controller.staff import worker_names
 from advdmd_ray.controller.telemetry import LEARNER
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
+from advdmd_ray.evaluation.validation import Validated
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome, CycleReport
 from advdmd_ray.planning.timeline import Timeline
@@ -201,6 +202,10 @@ class VirtualShell:
     def judge(self) -> Task:
         """See `Shell`."""
         return self._start(LEARNER, self._draw(self._costs.judge), Judgement(JudgeScore({}, 0), 0.0))
+
+    def validate(self) -> Task:
+        """See `Shell`; it takes what a grid takes."""
+        return self._start(LEARNER, self._draw(self._costs.grid), Validated())
 
     def wait(self, timeout_s: float) -> list[Task]:
         """See `Shell`: moves the clock to the next end of a task, and at most by `timeout_s`."""

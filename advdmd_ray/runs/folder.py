@@ -12,6 +12,7 @@ from typing import IO
 from advdmd_ray.errors import CheckpointError, UserError
 from advdmd_ray.files import missing_folders, remove_empty
 from advdmd_ray.runs.lasting import Mark, mark_text
+from advdmd_ray.runs.versions import by_version, thin
 
 LOOK_S = 1.0
 """Longest that a process holds the lock of a folder that it only looks at."""
@@ -129,15 +130,23 @@ class RunFolder:
 
     def grids(self) -> list[tuple[int, Path]]:
         """Version and path of every grid that was drawn, in order."""
-        drawn = self.grid(0).parent.glob("version-*")
-        return sorted((int(path.stem.removeprefix("version-")), path) for path in drawn)
+        return [(version, path) for version, paths in by_version(self.grid(0).parent) for path in paths]
+
+    def validation(self, version: int, number: int) -> Path:
+        """Picture of some validation prompts after `version` cycles, counted from 0; of large images a JPEG."""
+        return self.path / "validation" / f"version-{version:06d}-{number:02d}.png"
+
+    def validations(self) -> list[tuple[int, list[Path]]]:
+        """Version and pictures of every validation that was drawn, in order."""
+        return by_version(self.validation(0, 0).parent)
 
     def thin_grids(self, most: int) -> None:
         """Removes grids until there are so many, at least 2; the first, the last and evenly spaced others stay."""
-        drawn = self.grids()
-        while len(drawn) > most:
-            crowded = min(range(1, len(drawn) - 1), key=lambda place: drawn[place + 1][0] - drawn[place - 1][0])
-            drawn.pop(crowded)[1].unlink()
+        thin(by_version(self.grid(0).parent), most)
+
+    def thin_validations(self, most: int) -> None:
+        """The same of validations."""
+        thin(self.validations(), most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.captioned_source import CaptionedSource
+from advdmd_ray.data.prompt_file import load_prompts
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import PipelineInfo
@@ -24,6 +25,9 @@ from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, re
 from advdmd_ray.runs.outputs import check_writable
 from advdmd_ray.runs.same_run import check_same_run
 from advdmd_ray.runs.sinks import check_sinks
+
+MOST_VALIDATED = 256
+"""Images of a validation: the learner waits for them, and the page has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("buffer", "holds the groups of a cycle", lambda: check_buffer(config, info())),
         Check("data", config.data.source, lambda: check_data(config)),
         Check("own reward", str(config.reward.extra), lambda: check_extra(config)),
+        Check("validation", str(config.validation.prompts), lambda: check_validation(config)),
         Check("run folder", str(config.folder), lambda: check_folder(config)),
         Check("sinks", ", ".join(config.metrics.sinks), lambda: check_sinks(config)),
         Check("embeddings", str(model.embeddings), lambda: check_embeddings(config)),
@@ -67,6 +72,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         "adapters": not lora.rank,
         "attention": model.attention is None,
         "own reward": config.reward.extra is None,
+        "validation": config.validation.prompts is None,
         "sinks": not config.metrics.sinks,
         "embeddings": model.embeddings is None,
         "targets": config.metrics.targets is None,
@@ -221,6 +227,27 @@ def check_extra(config: Config) -> None:
 
     if config.reward.extra is not None:
         check_scorer("reward.extra", config.reward.extra, config.scorers)
+
+
+def check_validation(config: Config) -> None:
+    """Make sure that the validation prompts can be read, and their scorers imported, with their weights.
+
+    Raises:
+        UserError: if not, or if they are too many.
+    """
+    from advdmd_ray.evaluation.scorers import check_scorer  # noqa: PLC0415 - imports torch, and not all runs have one
+
+    if config.validation.prompts is None:
+        return
+    prompts, images = load_prompts(config.validation.prompts), config.validation.images
+    if len(prompts) * images > MOST_VALIDATED:
+        raise UserError(
+            f"validation.prompts = {config.validation.prompts}: has {len(prompts)} prompts, and with {images} images "
+            f"of each more than {MOST_VALIDATED} would be drawn while the learner waits; give fewer, or lower "
+            "validation.images"
+        )
+    for name in config.scorers.names:
+        check_scorer("scorers.names", name, config.scorers)
 
 
 def check_folder(config: Config) -> None:

@@ -48,8 +48,11 @@ class DrawnPictures:
         self._folder = folder
 
     def of(self, cycle: int) -> Mapping[str, bytes]:
-        """See `Pictures`: the grid of that version, if one was drawn."""
-        return self._read("samples/grid", self._folder.grid(cycle))
+        """See `Pictures`: the grid and the validation of that version, if they were drawn."""
+        drawn = dict(self._read("samples/grid", self._folder.grid(cycle)))
+        for number, path in enumerate(dict(self._folder.validations()).get(cycle, []), start=1):
+            drawn |= self._read(f"samples/validation/{number}", path)
+        return drawn
 
     def last(self, since: float) -> Mapping[str, bytes]:
         """See `Pictures`: teacher and student side by side."""

@@ -26,7 +26,7 @@ STANDING_EVERY_S = 60.0
 BAR_WIDTH = 60
 DECIMAL_BELOW = 10.0
 """Trajectories a second below which a decimal says something."""
-HACKING = "the reward rises while the judge's figures fall"
+HACKING = "a reward rises while what the alarm watches falls"
 
 Show = Callable[["Status"], None]
 

@@ -162,6 +162,10 @@ class LocalShell:
         """See `Shell`."""
         return self._finish("learner", self._learner.judge())
 
+    def validate(self) -> Task:
+        """See `Shell`."""
+        return self._finish("learner", self._learner.validate())
+
     def wait(self, timeout_s: float) -> list[Task]:  # noqa: ARG002 - every task is done
         """See `Shell`: all of them, oldest first. One that waited would age while others are worked on."""
         return list(self._done)

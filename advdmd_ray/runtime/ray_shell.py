@@ -217,6 +217,10 @@ class RayShell:
         """See `Shell`."""
         return self._landing.watch(Task(LEARNER, (self._gang.ranks[0].judge.remote(),)))
 
+    def validate(self) -> Task:
+        """See `Shell`."""
+        return self._landing.watch(Task(LEARNER, (self._gang.ranks[0].validate.remote(),)))
+
     def wait(self, timeout_s: float) -> list[Task]:
         """See `Shell`. A task of several tickets is done when all are, or when one has failed."""
         return self._landing.wait(timeout_s)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from advdmd_ray.controller.alarm import HackAlarm, slope_in_errors
+from advdmd_ray.controller.alarm import HackAlarm, HackWatch, slope_in_errors
 
 values = st.lists(st.floats(-100, 100), min_size=4, max_size=12)
 
@@ -95,3 +95,29 @@ def test_a_window_that_leaves_no_noise_is_refused() -> None:
         HackAlarm(3)
     with pytest.raises(ValueError, match="at most 4"):
         HackAlarm(4, ((0.0, 0.0),) * 5)
+
+
+def test_each_reward_has_an_alarm_of_its_own_and_the_one_that_fires_is_named() -> None:
+    watch, fired = HackWatch(4), []
+    for look in range(6):
+        for cycle in range(3):
+            watch.rewarded("flat", float(cycle))
+            watch.rewarded("rising", 3.0 * look + cycle)
+        watch.judged(-float(look))
+        fired.append(watch.rising)
+    assert fired == ["", "", "", "rising", "rising", "rising"]
+
+
+def test_a_look_without_a_cycle_since_the_one_before_begins_a_new_window() -> None:
+    watch = HackWatch(4)
+    for look in range(3):
+        watch.rewarded("rising", float(look))
+        watch.judged(-float(look))
+    watch.judged(-3.0)
+    for look in range(3, 6):
+        watch.rewarded("rising", float(look))
+        watch.judged(-float(look))
+    assert watch.rising == ""
+    watch.rewarded("rising", 6.0)
+    watch.judged(-6.0)
+    assert watch.rising == "rising"

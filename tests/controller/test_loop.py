@@ -556,3 +556,34 @@ def test_the_alarm_looks_at_the_mean_reward_since_the_judgement_before() -> None
     )
     stage.run()
     assert judged(stage) == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("judged_too", "alarms"), [(False, [0, 0, 0, 1]), (True, [0, 0, 0, 1])])
+def test_validation_prompts_are_drawn_when_due_and_an_alarm_that_watches_a_scorer_hears_no_judge(
+    judged_too: bool, alarms: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(
+        config(
+            run={"cycles": 8},
+            evaluation={"judge_cycles": int(judged_too)},
+            validation={"prompts": "prompts.txt", "cycles": 2},
+            scorers={"names": ("toy:falls", "toy:other"), "alarm": "toy:falls"},
+        ),
+        judge=lambda version: -float(version),
+        reward=float,
+    )
+    stage.run()
+    assert stage.shell.validated == [2, 4, 6, 8]
+    scores = [sample for sample in stage.hub.samples if sample.name == "advdmd_run_validation_score"]
+    assert [sample.key for sample in scores[:2]] == [
+        "advdmd_run_validation_score{scorer=falls}",
+        "advdmd_run_validation_score{scorer=other}",
+    ]
+    assert judged(stage) == alarms
+    assert "the reward rises while falls falls (reward hacking?) at version 8" in caplog.text
+
+
+def test_without_validation_prompts_nothing_is_drawn_for_them() -> None:
+    stage = Stage(config(validation={"cycles": 1}))
+    stage.run()
+    assert stage.shell.validated == []

@@ -53,3 +53,16 @@ def test_of_a_picture_in_two_formats_the_newer_is_the_one_that_was_drawn(tmp_pat
             assert folder.drawn(folder.comparison) in {newer, older}
         os.utime(older, (1, 1))
         assert folder.drawn(folder.comparison) == newer
+
+
+def test_a_validation_is_listed_by_its_version_with_all_of_its_pictures_and_goes_with_them(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.validations() == []
+    folder.validation(0, 0).parent.mkdir()
+    for version in (10, 20, 30, 1_000_000):
+        for number in (1, 0):
+            folder.validation(version, number).with_suffix(".jpg" if number else ".png").touch()
+    assert [version for version, _ in folder.validations()] == [10, 20, 30, 1_000_000]
+    assert [path.suffix for path in folder.validations()[0][1]] == [".png", ".jpg"]
+    folder.thin_validations(3)
+    assert [(version, len(paths)) for version, paths in folder.validations()] == [(10, 2), (30, 2), (1_000_000, 2)]

@@ -78,7 +78,12 @@ def test_grids_go_with_their_cycle_and_a_comparison_only_if_this_run_drew_it(tmp
     grid.write_bytes(b"grid")
     comparison.write_bytes(b"comparison")
     assert pictures.of(15) == {"samples/grid": b"grid"}
-    assert pictures.of(16) == {}
+    for number in (0, 1):
+        validation = folder.validation(16, number).with_suffix(suffix)
+        validation.parent.mkdir(exist_ok=True)
+        validation.write_bytes(b"%d" % number)
+    assert pictures.of(16) == {"samples/validation/1": b"0", "samples/validation/2": b"1"}
+    assert pictures.of(17) == {}
     now = time.time()
     os.utime(comparison, (now, now))
     assert pictures.last(now - 1) == {"samples/comparison": b"comparison"}

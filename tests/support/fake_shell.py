@@ -13,12 +13,14 @@ import pyarrow as pa
 import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.config.scorers import scorer_word
 from advdmd_ray.controller.frontier import PromptFrontier, lease_limit
 from advdmd_ray.controller.loop import Controller
 from advdmd_ray.controller.protocols import Reference, Status, Task
 from advdmd_ray.controller.staff import Staff, role_of, worker_names
 from advdmd_ray.errors import WorkerLostError
 from advdmd_ray.evaluation.judges.contract import Judgement, JudgeScore
+from advdmd_ray.evaluation.validation import Validated
 from advdmd_ray.learner.cadence import CyclePlan
 from advdmd_ray.learner.outcome import CheckpointOutcome, CycleOutcome, CycleReport, UpdateReport
 from advdmd_ray.metrics.series import Sample
@@ -214,6 +216,7 @@ class FakeShell:
         self.facts: list[dict[str, Any]] = []
         self.grids: list[int] = []
         self.judged: list[int] = []
+        self.validated: list[int] = []
         self.most_busy = self.deaths = 0
         self.scored = 0
         self.before_lease: Callable[[Lease], None] = lambda _: None
@@ -418,6 +421,11 @@ class FakeShell:
         self.judged.append(self.version)
         headline = self._judge(self.version)
         return self._start("learner", Judgement(JudgeScore({"quality": 2 * headline}, 20), headline))
+
+    def validate(self) -> Task:
+        self.validated.append(self.version)
+        scores = {scorer_word(name): self._judge(self.version) for name in self.config.scorers.names}
+        return self._start("learner", Validated(scores))
 
     def wait(self, timeout_s: float) -> list[Task]:
         assert self._outcomes, "there is something to wait for"

@@ -1,31 +1,33 @@
 "use strict";
-// Images: a slider through time, and one prompt of all samplers large, pixel by pixel.
+// Images: sliders through time, and one prompt of all samplers large, pixel by pixel.
+const times = () => [...document.querySelectorAll("#samples .time")];
+
 function slider() {
-  const time = document.querySelector("#samples .time");
-  const input = time?.querySelector("input"), figures = time ? [...time.querySelectorAll("figure")] : [];
-  if (!input) return;
-  const show = () => {
-    const chosen = Number(input.value), cycle = figures[chosen].dataset.cycle;
-    figures.forEach((figure, place) => { figure.hidden = place !== chosen; });
-    time.querySelector("output").textContent = `cycle ${Number(cycle).toLocaleString("en-US")}`;
-    input.setAttribute("aria-valuetext", `cycle ${cycle}`);
-  };
-  input.addEventListener("input", show);
+  for (const time of times()) {
+    const input = time.querySelector("input"), figures = [...time.querySelectorAll("figure")];
+    input.addEventListener("input", () => {
+      const chosen = Number(input.value), cycle = figures[chosen].dataset.cycle;
+      figures.forEach((figure, place) => { figure.hidden = place !== chosen; });
+      time.querySelector("output").textContent = `cycle ${Number(cycle).toLocaleString("en-US")}`;
+      input.setAttribute("aria-valuetext", `cycle ${cycle}`);
+    });
+  }
 }
 
-// Where the slider stood, to be set again when newer images have come.
+// Where the sliders stood, by name, to be set again when newer images have come.
 function stand() {
-  const time = document.querySelector("#samples .time"), input = time?.querySelector("input");
-  if (!input || input.value === input.max) return null;
-  return time.querySelectorAll("figure")[Number(input.value)].dataset.cycle;
+  const moved = times().filter((time) => time.querySelector("input").value !== time.querySelector("input").max);
+  return new Map(moved.map((time) => [time.ariaLabel, time.querySelectorAll("figure")[Number(time.querySelector("input").value)].dataset.cycle]));
 }
 
-function setStand(cycle) {
-  const time = document.querySelector("#samples .time"), input = time?.querySelector("input");
-  const place = cycle === null || !input ? -1 : [...time.querySelectorAll("figure")].findIndex((figure) => figure.dataset.cycle === cycle);
-  if (place < 0) return;
-  input.value = String(place);
-  input.dispatchEvent(new Event("input"));
+function setStand(cycles) {
+  for (const time of times()) {
+    const input = time.querySelector("input");
+    const place = [...time.querySelectorAll("figure")].findIndex((figure) => figure.dataset.cycle === cycles.get(time.ariaLabel));
+    if (place < 0) continue;
+    input.value = String(place);
+    input.dispatchEvent(new Event("input"));
+  }
 }
 
 class Viewer {

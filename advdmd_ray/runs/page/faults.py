@@ -65,7 +65,7 @@ _COUNTERS: dict[str, tuple[str, Callable[[dict[str, str]], str]]] = {
 _GAUGES: dict[str, tuple[str, str]] = {
     "advdmd_learner_restarts": ("worker", "lost: the learner, which was started again"),
     "advdmd_run_series_out": ("guard", "a loss, gradient norm or spread left the range of its past"),
-    "advdmd_run_reward_hack_alarm": ("alarm", "the reward rose while the judge's figure fell"),
+    "advdmd_run_reward_hack_alarm": ("alarm", "a reward rose while what is watched fell"),
 }
 
 

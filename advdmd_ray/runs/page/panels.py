@@ -10,7 +10,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.evaluation.pictures.series import Curve, by_label
 from advdmd_ray.metrics.catalogue import LABEL_VALUES
 from advdmd_ray.metrics.series import parse_key
-from advdmd_ray.runs.page.names import OBJECTIVES, ROLES, figure_name, level_name
+from advdmd_ray.runs.page.names import OBJECTIVES, ROLES, figure_name, level_name, plain
 
 _LARGEST_SHARE = 3.0
 """A judge's figure that passes it is a distance, no share or ratio."""
@@ -146,6 +146,12 @@ def _judged(*, large: bool) -> Callable[[Series], list[Line]]:
     return lines
 
 
+def _scorers(series: Series) -> list[Line]:
+    return [
+        Line(plain(word), curve) for word, curve in by_label(series, "advdmd_run_validation_score", "scorer").items()
+    ]
+
+
 def _memory(series: Series) -> list[Line]:
     found = by_label(series, "advdmd_run_resident_memory_bytes", "role")
     return [Line(ROLES.get(role, role), curve) for role, curve in found.items()]
@@ -178,6 +184,14 @@ PANELS: tuple[Panel, ...] = (
         "Rise, or stay high. Falling while the reward rises is reward hacking.",
         _judged(large=False),
         ("advdmd_run_judge",),
+    ),
+    Panel(
+        "validation",
+        "Scores of the validation prompts",
+        "Mean over their images, from the same noise at every cycle, by scorer; higher is better.",
+        "Rise, or stay high. Falling while a reward rises is reward hacking.",
+        _scorers,
+        ("advdmd_run_validation_score",),
     ),
     Panel(
         "reward",

@@ -1,6 +1,7 @@
 """The samples of a run: teacher beside student, and the student through time, tile by tile."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from advdmd_ray.evaluation.pictures.page_pictures import Shown, data_uri, evenly
 from advdmd_ray.evaluation.pictures.sheet import read_sheet
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.page.names import counted
+from advdmd_ray.runs.versions import Drawn
 
 SHOWN_GRIDS = 24
-"""Most sample grids in a page."""
+"""Most sample grids and validations in a page."""
 GRID_BYTES, COMPARISON_BYTES = 2**18, 2**20
 """Most bytes of a grid and of the comparison in a page; of larger ones the tiles are smaller."""
 _TILE_WIDTH, _WHOLE_WIDTH = 512, 2000
@@ -143,11 +145,15 @@ class Samples:
         comparison: Teacher and student side by side; None: not drawn yet.
         through_time: Cycle and images of the student, of some of the grids.
         grids: How many grids there are.
+        validation: The same of the validation prompts, in one gallery or more.
+        validations: How many validations there are.
     """
 
     comparison: Gallery | None
-    through_time: tuple[tuple[int, Gallery], ...]
+    through_time: tuple[tuple[int, tuple[Gallery, ...]], ...]
     grids: int
+    validation: tuple[tuple[int, tuple[Gallery, ...]], ...] = ()
+    validations: int = 0
 
 
 def samples(folder: RunFolder, pictures: Pictures) -> Samples:
@@ -157,8 +163,21 @@ def samples(folder: RunFolder, pictures: Pictures) -> Samples:
         path = folder.drawn(folder.comparison)
         if path is not None:
             comparison = gallery(path, pictures, COMPARISON_BYTES, "teacher and student, a row each")
-    grids, shown = folder.grids(), list[tuple[int, Gallery]]()
-    for cycle, path in evenly_spaced(grids, SHOWN_GRIDS):
+    grids, validations = [(cycle, [path]) for cycle, path in folder.grids()], folder.validations()
+    most = SHOWN_GRIDS // 2 if grids and validations else SHOWN_GRIDS
+    return Samples(
+        comparison,
+        _through_time(grids, most, pictures),
+        len(grids),
+        _through_time(validations, most, pictures),
+        len(validations),
+    )
+
+
+def _through_time(drawn: Sequence[Drawn], most: int, pictures: Pictures) -> tuple[tuple[int, tuple[Gallery, ...]], ...]:
+    shown = list[tuple[int, tuple[Gallery, ...]]]()
+    for cycle, paths in evenly_spaced(drawn, most):
+        label, share = f"the student after {counted(cycle, 'cycle')}", GRID_BYTES // len(paths)
         with suppress(OSError):  # a run that is going removes some as others come
-            shown.append((cycle, gallery(path, pictures, GRID_BYTES, f"the student after {counted(cycle, 'cycle')}")))
-    return Samples(comparison, tuple(shown), len(grids))
+            shown.append((cycle, tuple(gallery(path, pictures, share, label) for path in paths)))
+    return tuple(shown)

@@ -7,10 +7,12 @@ from typing import TypedDict
 from torch import Tensor
 
 from advdmd_ray.config import Config, Resources
+from advdmd_ray.data.prompt_file import load_prompts
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Progress, Tools
 from advdmd_ray.evaluation.judges.draws import StudentJudge
-from advdmd_ray.evaluation.scorers import load_scorer
+from advdmd_ray.evaluation.scorers import load_scorer, load_scorers
+from advdmd_ray.evaluation.validation import StudentValidation
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.learner import Learner
@@ -145,6 +147,7 @@ class LearnerParts(TypedDict):
     pixels: Sequence[tuple[int, int]]
     decode: Callable[[Tensor], Tensor] | None
     judge: StudentJudge | None
+    validation: StudentValidation | None
 
 
 def learner_parts(
@@ -157,7 +160,8 @@ def learner_parts(
         gang: Of all ranks.
         table: The encoded prompts.
         checkpoint: Where to go on from; None starts with the teacher.
-        watched: Whether rank 0 draws grids, and judges if `evaluation.judge_cycles` asks for it.
+        watched: Whether rank 0 draws grids, and judges and validates if `evaluation.judge_cycles` and
+            `validation.prompts` ask for it.
     """
     folder, eyes = RunFolder(config.folder), watched and gang.rank == 0
     return LearnerParts(
@@ -171,6 +175,7 @@ def learner_parts(
         pixels=[info.pixels for info in sized_pipelines(config)],
         decode=build_decoder(config, config.learner) if eyes else None,
         judge=build_student_judge(config) if eyes and config.evaluation.judge_cycles else None,
+        validation=build_validation(config, folder) if eyes else None,
     )
 
 
@@ -183,6 +188,25 @@ def build_student_judge(config: Config) -> StudentJudge:
     prompts = prompt_encoder(config)(judge.prompts[:samples])
     decode = build_decoder(config, config.learner)
     return StudentJudge(judge, prompts, decode, samples, config.run.seed, len(config.sizes))
+
+
+def build_validation(config: Config, folder: RunFolder) -> StudentValidation | None:
+    """What draws and scores the validation prompts; None where `validation.prompts` names none."""
+    section = config.validation
+    if section.prompts is None:
+        return None
+    texts = load_prompts(section.prompts)
+    return StudentValidation(
+        texts=texts,
+        prompts=prompt_encoder(config)(texts),
+        decode=build_decoder(config, config.learner),
+        scorers=load_scorers(config.scorers, device_of(config.learner)),
+        images=section.images,
+        seed=config.run.seed,
+        sizes=len(config.sizes),
+        path=folder.validation,
+        thin=lambda: folder.thin_validations(config.evaluation.keep_grids),
+    )
 
 
 def build_decoder(config: Config, role: Resources) -> Callable[[Tensor], Tensor]:

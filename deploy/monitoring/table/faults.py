@@ -8,7 +8,7 @@ FAULTS = (
         Row.FAULTS,
         "Reward hacking",
         Unit.NUMBER,
-        "1 while the reward rises and the judge's headline falls over evaluation.alarm_window judgements. Healthy: 0.",
+        "1 while a reward rises and the judge's headline or scorers.alarm falls (evaluation.alarm_window). Healthy: 0.",
         (value("advdmd_run_reward_hack_alarm"),),
         Look.NUMBER,
         width=4,

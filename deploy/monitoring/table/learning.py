@@ -14,6 +14,13 @@ LEARNING = (
     ),
     Panel(
         Row.LEARNING,
+        "Scores of the validation prompts",
+        Unit.NUMBER,
+        "Mean score of their images, by scorer, every validation.cycles. Healthy: it rises or stays.",
+        (value("advdmd_run_validation_score"),),
+    ),
+    Panel(
+        Row.LEARNING,
         "Reward per level",
         Unit.NUMBER,
         "Mean logit of the discriminator; the highest level is the final image. A rise alone proves nothing.",

@@ -206,6 +206,14 @@ def test_of_many_grids_the_first_the_last_and_others_between_are_shown(tmp_path:
     cycles = [cycle for cycle, _ in found.through_time]
     assert (len(cycles), cycles[0], cycles[-1], found.grids) == (SHOWN_GRIDS, 0, 3 * SHOWN_GRIDS - 1, 3 * SHOWN_GRIDS)
     assert f"{SHOWN_GRIDS} of {3 * SHOWN_GRIDS} sample grids" in page_of(run)
+    run.validation(0, 0).parent.mkdir()
+    for cycle in range(SHOWN_GRIDS):
+        for number in (0, 1):
+            run.validation(cycle, number).write_bytes(first)
+    both = samples(run, InPage(run.report))
+    assert len(both.through_time) == len(both.validation) == SHOWN_GRIDS // 2, "the page is no larger"
+    assert [len(galleries) for _, galleries in both.validation] == [2] * (SHOWN_GRIDS // 2)
+    assert f"{SHOWN_GRIDS // 2} of {SHOWN_GRIDS} validations" in page_of(run)
 
 
 def worst_line(cycle: int) -> dict[str, Any]:

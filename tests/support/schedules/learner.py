@@ -180,6 +180,9 @@ class ScriptedLearner:
     def judge(self) -> Task:
         raise AssertionError("nobody asked for a judgement")
 
+    def validate(self) -> Task:
+        raise AssertionError("nobody asked for a validation")
+
     def driver_died(self) -> None:
         """A checkpoint that the learner had written is there, though nobody was told."""
         work = self.processes.open.get(self._writing) if self._writing is not None else None
