@@ -96,6 +96,7 @@ def run_command(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.overrides)
     out = Path(args.out) if args.out else RunFolder(config.folder).judge
     preflight.check_model(config)
+    preflight.check_scorers(config)
     check_file(out, "--out")
     if args.student is not None:
         preflight.check_max_sequence_length(config, inspect_pipeline(args.student))
@@ -220,8 +221,8 @@ def judge_table(verdict: Mapping[str, Any]) -> "Table":
         rows.append(("student", str(verdict["student"]["steps"]), verdict["student"]))
     rows.append(("real, held out", "", verdict["real"]))
     for name, steps, score in rows:
-        figures = (f"{score['figures'][label['key']]:.3f}" for label in labels)
-        table.add_row(name, steps, *figures)
+        figures = (score["figures"].get(label["key"]) for label in labels)
+        table.add_row(name, steps, *("" if value is None else f"{value:.3f}" for value in figures))
     return table
 
 

@@ -170,6 +170,11 @@ class Config(Section):
         return 0 if self.validation.prompts is None else self.validation.cycles
 
     @property
+    def alarm_hears_validation(self) -> bool:
+        """Whether the alarm for reward hacking is fed by a scorer of the validation prompts, and not by the judge."""
+        return self.scorers.alarm is not None and self.validation.prompts is not None
+
+    @property
     def rewards_images(self) -> bool:
         """Whether reward workers decode images."""
         return self.asks_oracle or self.reward.extra is not None
@@ -220,11 +225,11 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _scorers_have_images(self) -> Self:
-        if self.scorers.names and self.validation.prompts is None:
+    def _alarm_hears_its_scorer(self) -> Self:
+        if self.scorers.alarm is not None and self.validation.prompts is None and not self.evaluation.judge_cycles:
             raise ValueError(
-                f"scorers.names = {list(self.scorers.names)} has no images to score; set validation.prompts to a file "
-                "of prompts"
+                f"scorers.alarm = {self.scorers.alarm!r} scores nothing while the student learns; set "
+                "validation.prompts, or evaluation.judge_cycles above 0"
             )
         return self
 

@@ -68,7 +68,7 @@ class Telemetry:
         self._report: CycleReport | None = None
         self._policy_age = 0
         self._throughput = 0.0
-        self._alarm = HackWatch(config.evaluation.alarm_window)
+        self._alarm, self._watched = HackWatch(config.evaluation.alarm_window), scorer_word(config.scorers.alarm or "")
         self._began = self._cycle_ended = clock()
 
     def begin(self) -> None:
@@ -242,20 +242,20 @@ class Telemetry:
         self._record([Sample.of("advdmd_learner_checkpoints_refused_total", 1)])
 
     def judged(self, judgement: Judgement) -> str:
-        """The judge looked at the student; what the alarm for reward hacking says if it watches the judge and fires."""
+        """The judge looked at the student; what the alarm for reward hacking says if it watches that and fires."""
         figures = judgement.score.figures
         self._record(Sample.of("advdmd_run_judge", value, figure=key) for key, value in figures.items())
-        return "" if self._config.scorers.alarm else self._hacking(judgement.headline, "the judge's figures fall")
+        return "" if self._config.alarm_hears_validation else self._hacking(judgement.headline)
 
-    def validated(self, validated: Validated) -> str:
-        """The validation prompts were drawn and scored; the same, of an alarm that watches one of the scorers."""
-        scores, watched = validated.scores, self._config.scorers.alarm
-        self._record(Sample.of("advdmd_run_validation_score", value, scorer=word) for word, value in scores.items())
-        return "" if watched is None else self._hacking(scores[word := scorer_word(watched)], f"{word} falls")
+    def validated(self, came: Validated) -> str:
+        """The validation prompts were drawn and scored; the same of an alarm that watches one of the scorers."""
+        self._record(Sample.of("advdmd_run_validation_score", mean, scorer=word) for word, mean in came.scores.items())
+        return self._hacking(came.scores[self._watched]) if self._config.alarm_hears_validation else ""
 
-    def _hacking(self, headline: float, falls: str) -> str:
+    def _hacking(self, headline: float) -> str:
         self._alarm.judged(headline)
         self._record([Sample.of("advdmd_run_reward_hack_alarm", bool(self._alarm.rising))])
+        falls = f"{self._watched} falls" if self._watched else "the judge's figures fall"
         return f"{self._alarm.rising} rises while {falls}" if self._alarm.rising else ""
 
     def gauges(self, held: BufferStats, outstanding: int) -> None:

@@ -18,6 +18,7 @@ from advdmd_ray.config.named import named_function
 from advdmd_ray.config.scorers import ScorersSection, scorer_word
 from advdmd_ray.config.texts import shown
 from advdmd_ray.errors import UserError
+from advdmd_ray.evaluation.judges.contract import Figure
 from advdmd_ray.evaluation.judges.thumbnails import coloured
 
 ScoreFunction: TypeAlias = Callable[[Tensor, Sequence[str]], object]
@@ -25,6 +26,8 @@ ScoreFunction: TypeAlias = Callable[[Tensor, Sequence[str]], object]
 _CLIPS = "advdmd_ray.models.clip_scores"
 SCORERS = {name: f"{_CLIPS}:{name}" for name in ("clip_score", "pick_score", "hpsv2")}
 """By name, what makes the function, from the folder of its weights and its device."""
+LABELS = {"clip_score": "CLIP score", "pick_score": "PickScore", "hpsv2": "HPSv2"}
+"""Their names for a reader."""
 
 
 class Scorer:
@@ -102,6 +105,12 @@ def load_scorer(key: str, name: str, section: ScorersSection, device: torch.devi
     if name in SCORERS:
         function = function(_folder(key, name, section), device)
     return Scorer(key, name, function)
+
+
+def figures_of(section: ScorersSection) -> tuple[Figure, ...]:
+    """The means of `scorers.names` as figures beside a judge's, whose keys theirs must not be."""
+    words = (scorer_word(name) for name in section.names)
+    return tuple(Figure(word, LABELS.get(word, word.replace("_", " ")), "higher", share=False) for word in words)
 
 
 def load_scorers(section: ScorersSection, device: torch.device) -> tuple[Scorer, ...]:

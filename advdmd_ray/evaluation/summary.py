@@ -41,16 +41,22 @@ class JudgeSummary(_Part):
     labels: tuple[FigureLabel, ...] = Field(min_length=1, description="The figures, in the order to show.")
     teacher: dict[int, Score] = Field(min_length=1, description="By number of ODE steps: 40, 8, 4, 2.")
     student: StudentScore
-    real: Score = Field(description="Held-out real images, a reference: of fewer images a distance reads higher.")
+    real: Score = Field(
+        description="Held-out real images, a reference: of fewer images a distance reads higher. No scorer sees them."
+    )
 
     @model_validator(mode="after")
     def _every_score_has_every_figure(self) -> Self:
         keys = {label.key for label in self.labels}
         if self.headline not in keys:
             raise ValueError(f"headline must be one of {sorted(keys)}, got {self.headline!r}")
-        for score in (*self.teacher.values(), self.student, self.real):
+        for score in (*self.teacher.values(), self.student):
             if score.figures.keys() != keys:
                 raise ValueError(f"every score must have the figures {sorted(keys)}, got {sorted(score.figures)}")
+        if self.headline not in self.real.figures or self.real.figures.keys() - keys:
+            raise ValueError(
+                f"real images must have the headline among {sorted(keys)}, got {sorted(self.real.figures)}"
+            )
         return self
 
     @property

@@ -6,7 +6,7 @@ piece draws, hangs on the configuration alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,12 @@ from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.diffusion.transfer import let_go
+from advdmd_ray.evaluation.judges.contract import Scores, scores_of
 from advdmd_ray.evaluation.judges.draws import DRAWN_AT_ONCE, draw_images, portions
 from advdmd_ray.evaluation.judges.pipelines import TEACHER_STEPS
 from advdmd_ray.evaluation.pictures.frames import room_for
 from advdmd_ray.evaluation.pictures.grids import tiles_that_fit, to_pixels
+from advdmd_ray.evaluation.scorers import load_scorers
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
@@ -92,11 +94,13 @@ class Drawn:
         rows: Row of the judge's prompts that each image was asked for.
         features: What the judge needs of each.
         shown: RGB of the images that the comparison picture shows, by number.
+        scores: What `scorers.names` give each.
     """
 
     rows: Int64[Tensor, " n"]
     features: Float[Tensor, "n ..."]
     shown: Mapping[int, UInt8[np.ndarray, "h w 3"]]
+    scores: Scores = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +111,13 @@ class JudgeInputs:
         prompts: The judge's prompts, encoded.
         empty: The encoded empty prompt.
         features: Of the judge.
+        texts: The judge's prompts.
     """
 
     prompts: Conditioning
     empty: Conditioning
     features: Callable[[Tensor], Tensor]
+    texts: tuple[str, ...]
 
 
 def judge_inputs(config: Config) -> JudgeInputs:
@@ -120,7 +126,7 @@ def judge_inputs(config: Config) -> JudgeInputs:
     texts = judge.prompts[: config.evaluation.samples]
     empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
     rows = torch.arange(len(texts))
-    return JudgeInputs(encode(texts).select(rows), encode([empty]).select(rows[:1]), judge.features)
+    return JudgeInputs(encode(texts).select(rows), encode([empty]).select(rows[:1]), judge.features, texts)
 
 
 def samplers_of(config: Config, *, student: bool) -> list[Sampler]:
@@ -205,6 +211,7 @@ class PieceDrawer:
         self._dtype = torch.bfloat16 if config.model.precision == "bfloat16" else torch.float32
         self._infos = sized_pipelines(config)
         self._decode = image_decoder(load_pipeline(config.model.path, self._dtype, "codec").to(device))
+        self._scorers = load_scorers(config.scorers, torch.device(device))
         self._network: tuple[bool, TransformerDenoiser] | None = None
         prompts, samples = len(inputs.prompts), config.evaluation.samples
         self._shown = frozenset(shown_images(prompts, samples, room_for(info.pixels for info in self._infos)))
@@ -222,7 +229,7 @@ class PieceDrawer:
             start = group_noise(info.latent.shape, seeds, "initial")
             return sample(denoiser, conditioning, kernel, sigmas, start, seeds)
 
-        rows, features, kept = [], [], dict[int, np.ndarray]()
+        rows, features, kept, scores = [], [], dict[int, np.ndarray](), list[Scores]()
         seed, sizes = self._config.run.seed, len(self._infos)
         for drawn in draw_images(draw, self._inputs.prompts, piece.images, seed, sizes):
             images = self._decode(drawn.latents)
@@ -231,7 +238,9 @@ class PieceDrawer:
             kept |= {drawn.images[place]: image for place, image in zip(places, pixels, strict=True)}
             rows.append(drawn.rows)
             features.append(self._inputs.features(images))
-        return Drawn(torch.cat(rows), torch.cat(features), kept)
+            scores.append(scores_of(self._scorers, images, [self._inputs.texts[row] for row in drawn.rows.tolist()]))
+        together = {word: torch.cat([part[word] for part in scores]) for word in scores[0]}
+        return Drawn(torch.cat(rows), torch.cat(features), kept, together)
 
     def _loaded(self, *, student: bool) -> TransformerDenoiser:
         if self._network is None or self._network[0] != student:

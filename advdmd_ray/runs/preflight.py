@@ -63,6 +63,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("data", config.data.source, lambda: check_data(config)),
         Check("own reward", str(config.reward.extra), lambda: check_extra(config)),
         Check("validation", str(config.validation.prompts), lambda: check_validation(config)),
+        Check("scorers", ", ".join(config.scorers.names), lambda: check_scorers(config)),
         Check("run folder", str(config.folder), lambda: check_folder(config)),
         Check("sinks", ", ".join(config.metrics.sinks), lambda: check_sinks(config)),
         Check("embeddings", str(model.embeddings), lambda: check_embeddings(config)),
@@ -73,6 +74,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         "attention": model.attention is None,
         "own reward": config.reward.extra is None,
         "validation": config.validation.prompts is None,
+        "scorers": not config.scorers.names,
         "sinks": not config.metrics.sinks,
         "embeddings": model.embeddings is None,
         "targets": config.metrics.targets is None,
@@ -230,13 +232,11 @@ def check_extra(config: Config) -> None:
 
 
 def check_validation(config: Config) -> None:
-    """Make sure that the validation prompts can be read, and their scorers imported, with their weights.
+    """Make sure that the validation prompts can be read.
 
     Raises:
         UserError: if not, or if they are too many.
     """
-    from advdmd_ray.evaluation.scorers import check_scorer  # noqa: PLC0415 - imports torch, and not all runs have one
-
     if config.validation.prompts is None:
         return
     prompts, images = load_prompts(config.validation.prompts), config.validation.images
@@ -246,6 +246,16 @@ def check_validation(config: Config) -> None:
             f"of each more than {MOST_VALIDATED} would be drawn while the learner waits; give fewer, or lower "
             "validation.images"
         )
+
+
+def check_scorers(config: Config) -> None:
+    """Make sure that the scorers can be imported here, and that their weights are there.
+
+    Raises:
+        UserError: if not; a cluster's nodes are not asked.
+    """
+    from advdmd_ray.evaluation.scorers import check_scorer  # noqa: PLC0415 - imports torch, and few runs have one
+
     for name in config.scorers.names:
         check_scorer("scorers.names", name, config.scorers)
 

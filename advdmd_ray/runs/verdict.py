@@ -12,8 +12,9 @@ from jaxtyping import Float
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.registry import source_of
-from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore
+from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, with_scores
 from advdmd_ray.evaluation.pictures.frames import framed, room_for, size_name
+from advdmd_ray.evaluation.scorers import figures_of
 from advdmd_ray.models.sizes import sized_pipelines
 from advdmd_ray.provenance import usable_cores
 from advdmd_ray.runs.judgement import (
@@ -35,12 +36,12 @@ class Verdict:
     """What the judge says, and the first images of each sampler.
 
     Attributes:
-        figures: What the judge gives.
+        figures: What the judge gives, and the scorers.
         headline: Key of the figure that samplers are compared by.
         teacher: Score by number of steps.
         student: The student's score, if one was given.
         steps: Student steps K.
-        real: Real held-out images: what a perfect generator could reach.
+        real: Real held-out images, by the judge alone: what a perfect generator could reach.
         prompts: The prompts that are shown.
         images: Images of each sampler that is shown, by its label; image i has prompt i modulo their number.
     """
@@ -92,7 +93,10 @@ def verdict_of(config: Config, drawn: Mapping[Piece, Drawn]) -> Verdict:
     for piece, part in drawn.items():
         by_sampler.setdefault(piece.sampler, []).append(part)
     scores = {
-        sampler: judge.score(torch.cat([part.features for part in parts]), torch.cat([part.rows for part in parts]))
+        sampler: with_scores(
+            judge.score(torch.cat([part.features for part in parts]), torch.cat([part.rows for part in parts])),
+            [part.scores for part in parts],
+        )
         for sampler, parts in by_sampler.items()
     }
     sizes = [info.pixels for info in sized_pipelines(config)]
@@ -105,7 +109,7 @@ def verdict_of(config: Config, drawn: Mapping[Piece, Drawn]) -> Verdict:
             pixels = framed([kept[index] for index in shown]).transpose(0, 3, 1, 2)
             images[sampler.label] = pixels / np.float32(127.5) - 1
     return Verdict(
-        judge.figures,
+        (*judge.figures, *figures_of(config.scorers)),
         judge.headline,
         {sampler.steps: score for sampler, score in scores.items() if not sampler.student},
         next((score for sampler, score in scores.items() if sampler.student), None),

@@ -587,3 +587,20 @@ def test_without_validation_prompts_nothing_is_drawn_for_them() -> None:
     stage = Stage(config(validation={"cycles": 1}))
     stage.run()
     assert stage.shell.validated == []
+
+
+def test_without_validation_prompts_the_judge_scores_for_an_alarm_that_watches_a_scorer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage(
+        config(
+            run={"cycles": 8},
+            evaluation={"judge_cycles": 2},
+            scorers={"names": ("toy:falls",), "alarm": "toy:falls"},
+        ),
+        judge=lambda version: -float(version),
+        reward=float,
+    )
+    stage.run()
+    assert judged(stage) == [0, 0, 0, 1]
+    assert "the reward rises while falls falls (reward hacking?) at version 8" in caplog.text

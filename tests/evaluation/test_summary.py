@@ -20,7 +20,12 @@ from summaries import scored, summary_with
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"headline": "accuracy"}, "headline must be"), ({"real": scored(seen=1.0)}, "every score must have")],
+    [
+        ({"headline": "accuracy"}, "headline must be"),
+        ({"teacher": {4: scored(seen=1.0)}}, "every score must have"),
+        ({"real": scored(diversity=1.0)}, "real images must have the headline"),
+        ({"real": scored(seen=1.0, diversity=1.0, other=1.0)}, "real images must have the headline"),
+    ],
 )
 def test_a_summary_whose_figures_do_not_fit_its_labels_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):

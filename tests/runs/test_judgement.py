@@ -3,7 +3,7 @@
 import gc
 import itertools
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advdmd_ray.cli.evaluate import judge_table
 from advdmd_ray.config import Config, read_config
 from advdmd_ray.evaluation.judges.thumbnails import thumbnails
 from advdmd_ray.models.families.base import TransformerDenoiser
@@ -30,7 +31,8 @@ from advdmd_ray.runs.judgement import (
     shown_samplers,
 )
 from advdmd_ray.runs.parts.networks import denoiser_at
-from advdmd_ray.runs.verdict import draw_here, verdict_of
+from advdmd_ray.runs.verdict import draw_here, facts_of, verdict_of
+from toy_scorers import LIGHTNESS
 
 pytestmark = pytest.mark.usefixtures("encoders_once")
 
@@ -151,7 +153,7 @@ def test_a_worker_has_one_network_at_a_time(tiny_pipeline: Path, monkeypatch: py
 def test_of_a_piece_only_features_are_kept_and_the_images_that_are_shown(tiny_pipeline: Path) -> None:
     run = config(tiny_pipeline)
     made = judge_inputs(run)
-    drawer = PieceDrawer(run, tiny_pipeline, JudgeInputs(made.prompts, made.empty, thumbnails), "cpu")
+    drawer = PieceDrawer(run, tiny_pipeline, JudgeInputs(made.prompts, made.empty, thumbnails, made.texts), "cpu")
     hidden, shown = Sampler(student=False, steps=8), Sampler(student=True, steps=2)
     assert hidden not in shown_samplers(run)
     assert shown in shown_samplers(run)
@@ -183,3 +185,29 @@ def test_the_comparison_has_a_teacher_of_as_many_steps_only_where_one_is_judged(
     sigmas = tuple(1 - number / steps for number in range(steps))
     labels = [sampler.label for sampler in shown_samplers(config(diffusion={"sigmas": sigmas}))]
     assert labels == ["teacher, 40 steps", f"student, {steps} steps"]
+
+
+def test_scorers_see_every_judged_image_with_its_prompt_and_stand_beside_the_judges_figures(
+    tiny_pipeline: Path, drawn_here: DrawnHere
+) -> None:
+    run = config(tiny_pipeline, scorers={"names": (LIGHTNESS,)})
+    inputs = judge_inputs(run)
+    piece = next(piece for piece in drawn_here.images if piece.sampler.student and piece.first == 6)
+    drawn = PieceDrawer(run, tiny_pipeline, inputs, "cpu").draw(piece)
+    seen = [float(drawn.shown[index].mean()) / 255 for index in piece.images]
+    asked = [len(inputs.texts[row]) for row in drawn.rows.tolist()]
+    np.testing.assert_allclose(drawn.scores["lightness"], np.add(seen, asked), atol=2e-3)
+    numbers = torch.arange(24.0)
+    scored = {
+        piece: replace(drawn, scores={"lightness": numbers[piece.first : piece.end] + piece.sampler.steps})
+        for piece, drawn in drawn_here.images.items()
+    }
+    said, alone = verdict_of(run, scored), verdict_of(config(tiny_pipeline), drawn_here.images)
+    assert [figure.key for figure in said.figures] == [*(figure.key for figure in alone.figures), "lightness"]
+    assert {steps: score.figures["lightness"] for steps, score in said.teacher.items()} == {
+        steps: pytest.approx(11.5 + steps) for steps in (40, 8, 4, 2)
+    }
+    assert said.real == alone.real, "no scorer sees real images"
+    (*_, real), (*_, without) = judge_table(facts_of(said)).columns, judge_table(facts_of(alone)).columns
+    assert (real.header, list(real.cells)[-2:]) == ("lightness", ["13.500", ""])
+    assert "" not in list(without.cells)

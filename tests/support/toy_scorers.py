@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-REWARD, FALLING, REDNESS = (f"toy_scorers:{name}" for name in ("rising", "falling", "redness"))
+REWARD, FALLING, REDNESS, LIGHTNESS = (f"toy_scorers:{name}" for name in ("rising", "falling", "redness", "lightness"))
 """What `reward.extra` and `scorers.names` say."""
 calls = {"rising": 0, "falling": 0}
 
@@ -29,3 +29,8 @@ def falling(images: Tensor, prompts: Sequence[str]) -> list[float]:
     """Less at every look, whatever it sees."""
     calls["falling"] += 1
     return [-float(calls["falling"])] * len(images)
+
+
+def lightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The mean of all channels, and the length of the prompt."""
+    return images.mean(dim=(1, 2, 3)) + torch.tensor([float(len(prompt)) for prompt in prompts])

@@ -1,11 +1,14 @@
 """What a judge says, and what a judge is: figures with a direction, one of them the headline."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeAlias
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from advdmd_ray.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Judgement:
 
     Attributes:
         score: All figures.
-        headline: The figure that samplers are compared by, negated where lower is better: higher is always better.
+        headline: The figure that samplers are compared by, negated where lower is better, or a scorer's mean: higher is
+            always better.
     """
 
     score: JudgeScore
@@ -98,3 +102,38 @@ def signed_headline(judge: Judge, score: JudgeScore) -> float:
     (figure,) = (figure for figure in judge.figures if figure.key == judge.headline)
     value = score.figures[judge.headline]
     return value if figure.better == "higher" else -value
+
+
+class ImageScorer(Protocol):
+    """What gives each image one number for its prompt; see `evaluation.scorers`.
+
+    Attributes:
+        word: Its key among figures.
+    """
+
+    word: str
+
+    def __call__(self, images: Tensor, prompts: Sequence[str], /) -> Tensor:
+        """One finite number for each image."""
+        ...
+
+
+Scores: TypeAlias = Mapping[str, Tensor]
+"""Of some images, `[n]` by the word of each scorer."""
+
+
+def scores_of(scorers: Sequence[ImageScorer], images: Float[Tensor, "n c h w"], prompts: Sequence[str]) -> Scores:
+    """What each scorer gives some images."""
+    return {scorer.word: scorer(images, prompts) for scorer in scorers}
+
+
+def with_scores(score: JudgeScore, scores: Sequence[Scores]) -> JudgeScore:
+    """A judge's figures of a set of images, and beside them the means of what scorers gave the portions of it.
+
+    Raises:
+        UserError: if a scorer has the name of one of the judge's figures.
+    """
+    means = {word: float(torch.cat([part[word] for part in scores]).mean()) for word in (scores[0] if scores else {})}
+    if taken := means.keys() & score.figures.keys():
+        raise UserError(f"scorers.names: the judge has a figure called {min(taken)} too; rename the scorer")
+    return replace(score, figures={**score.figures, **means})

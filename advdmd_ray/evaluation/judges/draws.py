@@ -12,7 +12,16 @@ from advdmd_ray.diffusion.denoiser import Conditioning, Denoiser
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
-from advdmd_ray.evaluation.judges.contract import Judge, Judgement, JudgeScore, signed_headline
+from advdmd_ray.evaluation.judges.contract import (
+    ImageScorer,
+    Judge,
+    Judgement,
+    JudgeScore,
+    Scores,
+    scores_of,
+    signed_headline,
+    with_scores,
+)
 from advdmd_ray.stations.prompt_table import PromptRows
 
 DRAWN_AT_ONCE = 250
@@ -49,7 +58,7 @@ def judge_sampler(
     def draw(conditioning: Conditioning, seeds: Sequence[int], _size: int) -> Tensor:
         return sample(denoiser, conditioning, kernel, sigmas, group_noise(shape, seeds, "initial"), seeds)
 
-    return _scored(judge, draw, conditioning_of(judge.prompts[:samples]), decode, samples, seed, sizes=1)
+    return _scored(judge, draw, conditioning_of(judge.prompts[:samples]), decode, (), samples, seed, sizes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,8 @@ class StudentJudge:
         samples: Number of images.
         seed: Of initial and step noise.
         sizes: Number of sizes that images have; row r of the prompts is asked for in size r modulo their number.
+        scorers: Whose means stand beside the judge's figures.
+        headline: The word of the scorer whose mean is the headline; empty: the judge's own is.
     """
 
     judge: Judge
@@ -71,6 +82,8 @@ class StudentJudge:
     samples: int
     seed: int
     sizes: int = 1
+    scorers: tuple[ImageScorer, ...] = ()
+    headline: str = ""
 
     def judged(self, draw: "Draw") -> Judgement:
         """Judge a sampler.
@@ -78,8 +91,10 @@ class StudentJudge:
         Args:
             draw: Draws its latents.
         """
-        score = _scored(self.judge, draw, self.prompts, self.decode, self.samples, self.seed, self.sizes)
-        return Judgement(score, signed_headline(self.judge, score))
+        judge, parts = self.judge, (self.prompts, self.decode, self.scorers)
+        score = _scored(judge, draw, *parts, self.samples, self.seed, self.sizes)
+        own = signed_headline(judge, score)
+        return Judgement(score, score.figures[self.headline] if self.headline else own)
 
 
 def _scored(
@@ -87,17 +102,20 @@ def _scored(
     draw: "Draw",
     prompts: PromptRows,
     decode: Callable[[Tensor], Tensor],
+    scorers: Sequence[ImageScorer],
     samples: int,
     seed: int,
     sizes: int,
 ) -> JudgeScore:
     """The figures of a sampler; images are held portion by portion, their features together."""
-    features, rows = [], []
-    for images in portions(samples, DRAWN_AT_ONCE):
-        for drawn in draw_images(draw, prompts, images, seed, sizes):
-            features.append(judge.features(decode(drawn.latents)))
+    features, rows, scores = [], [], list[Scores]()
+    for portion in portions(samples, DRAWN_AT_ONCE):
+        for drawn in draw_images(draw, prompts, portion, seed, sizes):
+            images = decode(drawn.latents)
+            features.append(judge.features(images))
             rows.append(drawn.rows)
-    return judge.score(torch.cat(features), torch.cat(rows))
+            scores.append(scores_of(scorers, images, [judge.prompts[row] for row in drawn.rows.tolist()]))
+    return with_scores(judge.score(torch.cat(features), torch.cat(rows)), scores)
 
 
 @dataclass(frozen=True, slots=True)

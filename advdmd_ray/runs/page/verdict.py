@@ -158,7 +158,7 @@ def rows(judge: JudgeSummary) -> list[Row]:
             sampler,
             steps,
             f"{score.images:,}",
-            tuple(figure_text(score.figures[label.key], share=label.share) for label in judge.labels),
+            tuple(_share(score, label) if label.key in score.figures else "" for label in judge.labels),
             max(0.0, score.figures[key] / largest),
             student=sampler == "student",
         )
@@ -191,6 +191,8 @@ def notes(judge: JudgeSummary) -> list[str]:
         )
     if "diversity" in keys:
         found.append("Diversity: mean distance between images of one prompt over that of real images; 1 is as varied.")
+    if keys - judge.real.figures.keys():
+        found.append("Figures that real images have not: means of scorers (scorers.names); higher is better.")
     if "coverage" in keys:
         found.append(
             "Coverage: share of real images that have a generated one as near as their fifth nearest real neighbour."

@@ -7,6 +7,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from advdmd_ray.config import Config, Resources
+from advdmd_ray.config.scorers import scorer_word
 from advdmd_ray.data.prompt_file import load_prompts
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Progress, Tools
@@ -186,8 +187,17 @@ def build_student_judge(config: Config) -> StudentJudge:
     """
     judge, samples = source_of(config).judge(), config.evaluation.judge_samples
     prompts = prompt_encoder(config)(judge.prompts[:samples])
-    decode = build_decoder(config, config.learner)
-    return StudentJudge(judge, prompts, decode, samples, config.run.seed, len(config.sizes))
+    watched = None if config.alarm_hears_validation else config.scorers.alarm
+    return StudentJudge(
+        judge,
+        prompts,
+        build_decoder(config, config.learner),
+        samples,
+        config.run.seed,
+        len(config.sizes),
+        scorers=load_scorers(config.scorers, device_of(config.learner)),
+        headline="" if watched is None else scorer_word(watched),
+    )
 
 
 def build_validation(config: Config, folder: RunFolder) -> StudentValidation | None:

@@ -17,6 +17,7 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
+from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.contract import Figure, Judge, JudgeScore, signed_headline
 from advdmd_ray.evaluation.judges.draws import StudentJudge, draw_images, judge_sampler, portions
 from advdmd_ray.runs.judgement import shown_images
@@ -128,6 +129,31 @@ def test_a_student_is_judged_with_the_draws_of_the_final_judgement_and_a_headlin
     assert first.score.images == 5
     assert first.headline == pytest.approx(-0.1)
     assert asked[0] == asked[1] == ([0, 1, 2, 0, 1], [derive_seed(3, "judge", index) for index in range(5)])
+
+
+class Ten:
+    """A scorer that reads ten times the number of the prompt, and sees the images."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        torch.testing.assert_close(images.mean(dim=(1, 2, 3)) - 0.1, torch.tensor([int(each) / 10 for each in prompts]))
+        return torch.tensor([10.0 * int(prompt) for prompt in prompts])
+
+
+def test_means_of_scorers_stand_beside_the_judges_figures_and_one_can_be_the_headline() -> None:
+    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> torch.Tensor:
+        return conditioning.pooled.view(-1, 1, 1, 1) / 1000 + 0.001
+
+    parts = (Shade(), encode(Shade.prompts), lambda latents: latents * 100)
+    for headline, value in (("", -0.1), ("ten", 8.0)):
+        judge = StudentJudge(*parts, samples=5, seed=3, scorers=(Ten("ten"),), headline=headline)
+        said = judge.judged(draw)
+        assert said.score.figures == {"error": pytest.approx(0.1), "ten": pytest.approx(8.0)}  # of 0, 1, 2, 0, 1
+        assert said.headline == pytest.approx(value)
+    with pytest.raises(UserError, match=r"scorers\.names: the judge has a figure called error too; rename the scorer"):
+        StudentJudge(*parts, samples=5, seed=3, scorers=(Ten("error"),)).judged(draw)
 
 
 def test_a_headline_where_higher_is_better_keeps_its_sign() -> None:
