@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from advdmd_ray.config.base import Free, Place, Positive, Section
 from advdmd_ray.config.texts import PathText
 
-SHIPPED = ("clip_score", "pick_score", "hpsv2")
+SHIPPED = ("clip_score", "pick_score", "hpsv2", "image_reward")
 """Scorers that have a name of their own; each has a setting of that name for the folder of its weights."""
 
 
@@ -23,7 +23,7 @@ class ScorersSection(Section):
     names: Free[tuple[str, ...]] = Field(
         default=(),
         description="Those that score the images of the validation prompts and the judge's: clip_score, pick_score, "
-        "hpsv2, or a function of one's own as package.module:function (docs/guides/rewards.md).",
+        "hpsv2, image_reward, or a function of one's own as package.module:function (docs/guides/rewards.md).",
     )
     alarm: Free[str | None] = Field(
         default=None,
@@ -37,13 +37,17 @@ class ScorersSection(Section):
         default=None, description="Folder of PickScore, a CLIP too: that of yuvalkirstain/PickScore_v1."
     )
     hpsv2: Place[PathText | None] = Field(
-        default=None, description="Folder of HPSv2 as transformers' CLIP has it (docs/guides/rewards.md)."
+        default=None,
+        description="Folder of HPSv2, a CLIP by open_clip's or transformers' names (docs/guides/rewards.md).",
+    )
+    image_reward: Place[PathText | None] = Field(
+        default=None, description="Folder of ImageReward (docs/guides/rewards.md)."
     )
 
     @property
     def folders(self) -> Mapping[str, str | None]:
         """Where the weights of each of `SHIPPED` are."""
-        return {"clip_score": self.clip_score, "pick_score": self.pick_score, "hpsv2": self.hpsv2}
+        return {name: self.model_dump()[name] for name in SHIPPED}
 
     @field_validator("names")
     @classmethod

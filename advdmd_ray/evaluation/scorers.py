@@ -19,14 +19,16 @@ from advdmd_ray.config.scorers import ScorersSection, scorer_word
 from advdmd_ray.config.texts import shown
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.contract import Figure
-from advdmd_ray.evaluation.judges.thumbnails import coloured
 
 ScoreFunction: TypeAlias = Callable[[Tensor, Sequence[str]], object]
 """See the module."""
 _CLIPS = "advdmd_ray.models.clip_scores"
-SCORERS = {name: f"{_CLIPS}:{name}" for name in ("clip_score", "pick_score", "hpsv2")}
+SCORERS = {
+    **{name: f"{_CLIPS}:{name}" for name in ("clip_score", "pick_score", "hpsv2")},
+    "image_reward": "advdmd_ray.models.image_reward:image_reward",
+}
 """By name, what makes the function, from the folder of its weights and its device."""
-LABELS = {"clip_score": "CLIP score", "pick_score": "PickScore", "hpsv2": "HPSv2"}
+LABELS = {"clip_score": "CLIP score", "pick_score": "PickScore", "hpsv2": "HPSv2", "image_reward": "ImageReward"}
 """Their names for a reader."""
 
 
@@ -57,7 +59,7 @@ class Scorer:
         Raises:
             UserError: if the function raises, or returns anything else than one finite number for each image.
         """
-        given = (coloured(images).float().clamp(-1, 1).cpu() + 1) / 2
+        given = (images.expand(-1, 3, -1, -1).float().clamp(-1, 1).cpu() + 1) / 2
         try:
             returned = self._function(given, prompts)
         except UserError:
@@ -127,8 +129,10 @@ def check_scorer(key: str, name: str, section: ScorersSection) -> None:
     named_function(key, name, SCORERS)
     if name in SCORERS:
         from advdmd_ray.models.clip_scores import check_clip  # noqa: PLC0415 - most runs have none
+        from advdmd_ray.models.image_reward import check_image_reward  # noqa: PLC0415
 
-        check_clip(f"scorers.{name}", _folder(key, name, section))
+        check = check_image_reward if name == "image_reward" else check_clip
+        check(f"scorers.{name}", _folder(key, name, section))
 
 
 def _folder(key: str, name: str, section: ScorersSection) -> Path:

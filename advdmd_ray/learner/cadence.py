@@ -70,7 +70,7 @@ class Cadence:
         self.state = CadenceState(phase="warm", interval=config.ramp_interval)
 
     def plan(
-        self, health: Health, used: Sequence[bool] | None = None, *, heard: bool = True, ungated: bool = False
+        self, health: Health, used: Sequence[bool] | None = None, *, heard: bool = True, own: bool = False
     ) -> CyclePlan:
         """Decides one cycle and records it.
 
@@ -78,7 +78,7 @@ class Cadence:
             health: Of the discriminator, measured before this cycle's updates.
             used: Levels whose score enters an advantage at all; None: all.
             heard: Whether an advantage of the cycle differs from 0.
-            ungated: Whether a reward enters the advantages that hangs on no level, such as a user's own.
+            own: Whether a user's own reward enters the advantages, which hangs on no level.
 
         Returns:
             The updates of the cycle. RL needs at least one open level, or a reward that needs none, and one advantage;
@@ -87,7 +87,7 @@ class Cadence:
         config, state = self._config, self.state
         read = (True,) * len(health.auc) if used is None else used
         levels = zip(health.open_levels, read, strict=True)
-        any_open = ungated or any(is_open and wanted for is_open, wanted in levels)
+        any_open = own or any(is_open and wanted for is_open, wanted in levels)
         warm = state.phase == "warm"
         waited = state.dmd_updates >= config.warm_dmd_updates if warm else state.dmd_since_rl >= state.interval
         due = self._policy_gradient and waited

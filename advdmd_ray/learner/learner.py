@@ -130,13 +130,10 @@ class Learner:
         summaries = [GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos]
         moments, spread = merge(summaries), within_std(summaries)
         measured = self._measure(batch) if self._config.measures_auc else None
-        unknown = (math.nan,) * self._config.steps
-        open_levels = self._health.open_levels
-        own = own_moments(infos)
-        self._signal.follow(spread, open_levels, own)
+        unknown, open_levels = (math.nan,) * self._config.steps, self._health.open_levels
+        own = self._signal.follow(spread, open_levels, own_moments(infos))
         advantages, advantage_spread = self._signal.advantages(batch, spread, open_levels, own)
-        heard = self._heard(advantages)
-        plan = self._cadence.plan(self._health, self._signal.used_levels, heard=heard, ungated=own is not None)
+        plan = self._cadence.plan(self._health, self._signal.used_levels, heard=self._heard(advantages), own=bool(own))
         student, fake_score, discriminator = self._engines.values()
         laps.ended("measure")
         clean = clean_predictions(batch, setting.kernel)

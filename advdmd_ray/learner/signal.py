@@ -53,8 +53,8 @@ class RewardSignal:
 
     def follow(
         self, std: Float[Tensor, " k"], open_levels: Sequence[bool], own: tuple[float, float] | None = None
-    ) -> None:
-        """Moves the running std of each open level towards that of one cycle, RL turn or not.
+    ) -> tuple[float, float] | None:
+        """Moves the running std of each open level towards that of one cycle, RL turn or not; returns `own`.
 
         A level that is shut is not followed: however long a discriminator was blind, its noise is not what the rewards
         of a later cycle are measured by.
@@ -64,11 +64,11 @@ class RewardSignal:
             open_levels: Those that are followed.
             own: From `own_moments`.
         """
-        self.running_std = torch.where(
-            torch.tensor(open_levels), self._followed(self.running_std, std), self.running_std
-        )
+        followed = self._followed(self.running_std, std)
+        self.running_std = torch.where(torch.tensor(open_levels), followed, self.running_std)
         if own is not None:
             self.running_own = self._followed(self.running_own, torch.tensor([own[1]]))
+        return own
 
     def _followed(self, running: Float[Tensor, " k"], std: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         decay = self._config.std_decay

@@ -12,9 +12,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 from advdmd_ray.errors import UserError
+from advdmd_ray.models.open_clip_names import MARK, transformers_names
 from advdmd_ray.models.pipeline import quiet
 
 AT_ONCE = 16
@@ -36,13 +40,12 @@ class Clip:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+        from transformers import AutoTokenizer, CLIPImageProcessorPil
 
-        local: dict[str, Any] = {"local_files_only": True}
         with quiet():
-            self._model: Any = CLIPModel.from_pretrained(folder, use_safetensors=True, **local)
-            self._images = CLIPImageProcessorPil.from_pretrained(folder, **local)
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+            self._model = _loaded(folder)
+            self._images: Any = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model.to(device).eval()
         self._length, self._device = self._model.config.text_config.max_position_embeddings, device
 
@@ -61,14 +64,47 @@ class Clip:
         return torch.cat(found)
 
     def _cosines(self, images: Float[Tensor, "n 3 h w"], prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        pixels = (images * 255).round().to(torch.uint8)
-        seen = self._images(list(pixels), return_tensors="pt", input_data_format="channels_first")
+        seen = self._images(as_bytes(images), return_tensors="pt", input_data_format="channels_first")
         read = self._tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
         )
         given = {**seen, "input_ids": read["input_ids"], "attention_mask": read["attention_mask"]}
         both = self._model(**{name: value.to(self._device) for name, value in given.items()})
         return (both.image_embeds * both.text_embeds).sum(dim=1).float().cpu()  # both have length 1
+
+
+def as_bytes(images: Float[Tensor, "n 3 h w"]) -> list[Tensor]:
+    """Images in [0, 1] as files hold them, one by one."""
+    return list((images * 255).round().to(torch.uint8))
+
+
+def _loaded(folder: Path) -> Any:
+    """The model, its weights by the names of transformers or, in one file, of open_clip.
+
+    Raises:
+        UserError: if they are not those of the model, whole.
+    """
+    from transformers import CLIPConfig, CLIPModel
+
+    file = folder / _WEIGHTS[0]
+    if file.is_file() and _of_open_clip(file):
+        model: Any = CLIPModel(CLIPConfig.from_pretrained(folder, local_files_only=True))
+        told = model.load_state_dict(transformers_names(load_file(file)), strict=False)
+        lacking, more = told.missing_keys, told.unexpected_keys
+    else:
+        loaded: Any = CLIPModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        model, found = loaded
+        lacking, more = found["missing_keys"], ()
+    if wrong := sorted({*lacking, *more}):
+        raise UserError(f"{folder}: its weights are no whole CLIP, see {wrong[0]}; copy or convert it again")
+    return model
+
+
+def _of_open_clip(file: Path) -> bool:
+    with safe_open(file, framework="pt") as weights:
+        return MARK in weights.keys()  # noqa: SIM118 - it is no mapping
 
 
 def clip_score(folder: Path, device: torch.device) -> Scores:
@@ -84,8 +120,16 @@ def pick_score(folder: Path, device: torch.device) -> Scores:
 
 
 def hpsv2(folder: Path, device: torch.device) -> Scores:
-    """HPSv2, a cosine."""
-    return Clip(folder, device).cosines
+    """HPSv2, a cosine; an image that is no square gets black bars, as its authors' code gives it."""
+    clip = Clip(folder, device)
+
+    def scores(images: Float[Tensor, "n 3 h w"], prompts: Sequence[str]) -> Float[Tensor, " n"]:
+        height, width = images.shape[2:]
+        across, down = max(0, height - width), max(0, width - height)
+        square = pad(images, [across // 2, across - across // 2, down // 2, down - down // 2])
+        return clip.cosines(square, prompts)
+
+    return scores
 
 
 def check_clip(key: str, folder: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_malformed_override_is_quoted(tmp_path: Path, override: str) -> None:
         ("policy_gradient.enabled=maybe", "'maybe'"),
         ("run.cycle=3", "did you mean run.cycles?"),
         ("runn.cycles=3", "did you mean run.cycles?"),
-        ("cycles=3", "did you mean run.cycles?"),
+        ("cycles=3", "did you mean run.cycles or validation.cycles?"),
         ("rollout=3", "rollout is a section"),
         ("rollout={actors: 3}", "rollout is a section"),
         ("diffusion.sigmas=1.0,0.5", "write a list"),

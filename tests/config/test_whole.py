@@ -34,6 +34,7 @@ def test_every_setting_says_whether_a_resumed_run_may_change_it() -> None:
     assert [".".join(key) for key in Config.settings(*Resume)] == list(said)
     places = ("run", "output"), ("model", "embeddings"), ("data", "cache"), ("metrics", "targets")
     weights = ("scorers", "clip_score"), ("scorers", "pick_score"), ("scorers", "hpsv2")
+    weights = (*weights, ("scorers", "image_reward"))
     assert Config.settings(Resume.PLACE) == (*places, *weights)
 
 

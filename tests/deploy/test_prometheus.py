@@ -29,7 +29,7 @@ from deploy.monitoring.table import PANELS
 from ports import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-OPEN = {"level": "1", "worker": "rollout-0", "figure": "accuracy"}
+OPEN = {"level": "1", "worker": "rollout-0", "figure": "accuracy", "scorer": "clip_score"}
 pytestmark = pytest.mark.skipif(
     shutil.which("promtool") is None and os.environ.get("CI") != "true",
     reason="promtool and prometheus are not installed: apt-get install prometheus",

@@ -21,7 +21,7 @@ from advdmd_ray.metrics.series import Sample, parse_key
 
 
 def any_labels(name: str) -> tuple[tuple[str, str], ...]:
-    open_labels = {"level": "3", "worker": "rollout-0", "figure": "accuracy"}
+    open_labels = {"level": "3", "worker": "rollout-0", "figure": "accuracy", "scorer": "clip_score"}
     series = CATALOGUE[name]
     return tuple((label, (series.values_of(label) or (open_labels[label],))[0]) for label in series.labels)
 

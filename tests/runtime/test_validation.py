@@ -65,9 +65,9 @@ def test_it_is_all_in_the_series_the_pictures_the_page_and_the_alarm(
     assert _gauges(run, "advdmd_reward_extra_mean") == sorted(_gauges(run, "advdmd_reward_extra_mean"))
     assert all(spread > 0 for spread in _gauges(run, "advdmd_reward_extra_spread"))
     assert _gauges(run, "advdmd_run_reward_hack_alarm") == [0, 0, 0, 1, 1]
-    assert "the user's own reward rises while falling falls (reward hacking?) at version 4" in caplog.text
+    assert "rises while falling falls (reward hacking?) at version 4" in caplog.text
     # RL learned from it, though no level of so young a discriminator is open.
-    assert sum(_gauges(run, "advdmd_learner_updates_total{objective=rl}")) == CYCLES
+    assert _gauges(run, "advdmd_learner_updates_total{objective=rl}")[-1] == CYCLES
     assert not any(_gauges(run, "advdmd_learner_rl_gate_open{level=2}"))
     assert float(latest_checkpoint(RunFolder(run.folder).checkpoints).load("reward_statistics")["own"]) > 0
     # Pictures, in the folder, the sinks and the page.

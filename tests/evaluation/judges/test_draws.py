@@ -143,7 +143,7 @@ class Ten:
 
 
 def test_means_of_scorers_stand_beside_the_judges_figures_and_one_can_be_the_headline() -> None:
-    def draw(conditioning: Conditioning, seeds: Sequence[int]) -> torch.Tensor:
+    def draw(conditioning: Conditioning, _seeds: Sequence[int], _size: int) -> torch.Tensor:
         return conditioning.pooled.view(-1, 1, 1, 1) / 1000 + 0.001
 
     parts = (Shade(), encode(Shade.prompts), lambda latents: latents * 100)

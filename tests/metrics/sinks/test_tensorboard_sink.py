@@ -44,7 +44,7 @@ class Drawn:
 
 def every_series(number: int) -> list[Sample]:
     """One of each of the catalogue; some gauges are not finite now and then."""
-    open_labels = {"level": "3", "worker": "rollout-0", "figure": "accuracy"}
+    open_labels = {"level": "3", "worker": "rollout-0", "figure": "accuracy", "scorer": "clip_score"}
     found = []
     for place, series in enumerate(CATALOGUE.values()):
         odd = series.kind is Kind.GAUGE and (place + number) % 5 == 0
