@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from advdmd_ray.cli.arguments import COUNT, DONE, GUIDANCE, PATH, SEED, STEPS, Command, add_place, words
+from advdmd_ray.cli.arguments import COUNT, DONE, GUIDANCE, PATH, PIXELS, SEED, STEPS, Command, add_place, words
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -21,6 +21,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--images", type=COUNT, default=8, help="images per prompt (default 8)")
     command.add_argument("--seed", type=SEED, default=0, help="names the seed of every image (default 0)")
+    command.add_argument(
+        "--size", type=PIXELS, nargs=2, metavar=("H", "W"), help="pixels (default: every size that the folder names)"
+    )
     add_place(command)
     place = command.add_mutually_exclusive_group(required=True)
     place.add_argument("--out", type=PATH, metavar="PNG", help="where the grid goes")
@@ -48,6 +51,7 @@ def run_command(args: argparse.Namespace) -> int:
             seed=args.seed,
             out=Path(args.out),
             place=place,
+            size=None if args.size is None else (args.size[0], args.size[1]),
             progress=progress,
         )
     sys.stdout.write(f"{path}\n")

@@ -119,6 +119,8 @@ def _check_rival(config: Config, info: PipelineInfo) -> None:
     check_fit(config, info)
     if config.lora.rank:
         raise UserError(f"lora.rank = {config.lora.rank}: a comparison trains whole networks; set it to 0")
+    if config.data.buckets:
+        raise UserError("data.buckets: a comparison is of images of one size; set it to []")
     if source_of(config).made_by_workers and config.data.cache is None:
         raise UserError(
             f"a comparison draws no data.source={config.data.source} itself; set data.cache to the folder where "

@@ -1,6 +1,6 @@
 """What a run works on: the teacher, the prompts and the real images."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -113,6 +113,16 @@ class DataSection(Section):
     most_upscaling: Fixed[float] = Field(
         default=1.5, ge=1, description="files: an image that must grow by more than this factor is left out."
     )
+    buckets: OfStudent[tuple[tuple[PixelSide, PixelSide], ...]] = Field(
+        default=(),
+        max_length=64,
+        description="files: sizes as [[height, width], ...] in pixels; an image is cut to the one of nearest aspect "
+        "ratio, and a cycle is of one of them; default: all images are of model.height and model.width.",
+    )
+    bucket_weights: Fixed[tuple[Annotated[float, Field(gt=0)], ...]] = Field(
+        default=(),
+        description="How often a cycle is of each of data.buckets, in any unit; default: as often as images are.",
+    )
     prompts: Fixed[PathText | None] = Field(
         default=None, description="Text file of prompts, one a line; default: the data's own."
     )
@@ -124,6 +134,18 @@ class DataSection(Section):
         default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
     )
     images_per_prompt: Fixed[int] = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
+
+    @model_validator(mode="after")
+    def _buckets_differ(self) -> Self:
+        again = [size for place, size in enumerate(self.buckets) if size in self.buckets[:place]]
+        if again:
+            raise ValueError(f"buckets names {again[0][0]} x {again[0][1]} twice; remove one")
+        if self.bucket_weights and len(self.bucket_weights) != len(self.buckets):
+            raise ValueError(
+                f"bucket_weights needs one number for each of buckets, got {len(self.bucket_weights)} and "
+                f"{len(self.buckets)}; change one of them"
+            )
+        return self
 
 
 class LoraSection(Section):

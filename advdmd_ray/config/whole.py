@@ -123,7 +123,7 @@ class Config(Section):
     @property
     def sizes(self) -> tuple[tuple[int, int] | None, ...]:
         """Height and width of each size that images of this run have, in pixels; None: the model's own."""
-        return (self.model.pixels,)
+        return self.data.buckets or (self.model.pixels,)
 
     @property
     def main_size(self) -> tuple[int, int] | None:
@@ -189,6 +189,23 @@ class Config(Section):
         """Whether the learner measures if the discriminator tells right from wrong texts, or else RL is silent."""
         rewards = self.policy_gradient.enabled and self.reward.kind == "discriminator"
         return self.measures_auc and rewards and self.discriminator.text_errors is not None
+
+    @model_validator(mode="after")
+    def _buckets_are_judged(self) -> Self:
+        pixels, buckets = self.model.pixels, self.data.buckets
+        if buckets and pixels is not None and pixels not in buckets:
+            raise ValueError(
+                f"model.height and model.width must be one of data.buckets, got {pixels[0]} x {pixels[1]}; leave them "
+                "out, or add that size"
+            )
+        for name in ("samples", "judge_samples"):
+            images, least = getattr(self.evaluation, name), 2 * len(buckets)
+            if images < least:
+                raise ValueError(
+                    f"evaluation.{name} = {images} has no two images for each of {len(buckets)} data.buckets; raise it "
+                    f"to {least}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _rewards_agree(self) -> Self:

@@ -7,6 +7,7 @@ from advdmd_ray.data.source import Source
 from advdmd_ray.errors import UserError
 
 if TYPE_CHECKING:
+    from advdmd_ray.data.files.buckets import BucketLatents
     from advdmd_ray.data.files.encoding import ArrowLatents
     from advdmd_ray.data.real import RealImages
     from advdmd_ray.evaluation.judges.contract import Judge
@@ -19,7 +20,7 @@ class CaptionedSource(Source):
     """Latents in files, judged by thumbnails."""
 
     @abstractmethod
-    def latents(self) -> "ArrowLatents":
+    def latents(self) -> "ArrowLatents | BucketLatents":
         """The latents, their captions and thumbnails.
 
         Raises:
@@ -44,15 +45,24 @@ class CaptionedSource(Source):
                 f"data.source={self.config.data.source}: the caption {absent!r} of a real image is among neither its "
                 "prompts() nor its captions(); define captions() with all of them"
             )
-        return RealImages(latents, torch.tensor([row_of[caption] for caption in latents.captions]))
+        prompt_ids = torch.tensor([row_of[caption] for caption in latents.captions])
+        if not self.config.data.buckets:
+            return RealImages(latents, prompt_ids)
+        return RealImages(latents, prompt_ids, sizes=latents.sizes)
 
     def judge(self) -> "Judge":
-        """See `Source`; at each judgement of a run every prompt has two images at least."""
+        """See `Source`; at each judgement of a run every prompt has two images at least, of each size."""
+        from advdmd_ray.evaluation.judges.sized import SizedJudge
         from advdmd_ray.evaluation.judges.thumbnails import ThumbnailJudge
 
+        data, latents = self.config.data, self.latents()
         fewest = min(self.config.evaluation.samples, self.config.evaluation.judge_samples)
-        asked = spread_out(self.prompts(), min(JUDGED_PROMPTS, fewest // 2))
-        return ThumbnailJudge(asked, self.latents().thumbnails)
+        asked = spread_out(self.prompts(), min(JUDGED_PROMPTS, fewest // (2 * len(self.config.sizes))))
+        if not data.buckets:
+            return ThumbnailJudge(asked, latents.thumbnails)
+        judges = [ThumbnailJudge(asked, latents.thumbnails[latents.sizes == size]) for size in range(len(data.buckets))]
+        names = [f"{height} x {width}" for height, width in data.buckets]
+        return SizedJudge(judges, names, data.bucket_weights or self.bucket_images())
 
 
 def spread_out(prompts: tuple[str, ...], most: int) -> tuple[str, ...]:

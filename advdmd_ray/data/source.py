@@ -98,6 +98,7 @@ class Source(ABC):
     Attributes:
         judge_revision: Counted up whenever the judge judges the same images otherwise: a comparison never mixes both.
         reads_path: Whether it needs `data.path`; one that does not refuses it.
+        takes_buckets: Whether its images can be of several sizes; one whose cannot refuses `data.buckets`.
 
     Raises:
         UserError: for settings that contradict the source.
@@ -105,6 +106,7 @@ class Source(ABC):
 
     judge_revision: ClassVar[int] = 1
     reads_path: ClassVar[bool] = False
+    takes_buckets: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -117,6 +119,11 @@ class Source(ABC):
         if path is not None and not self.reads_path:
             raise UserError(
                 f"data.source={name} reads no data.path, got {path}; set data.source=files or data.path=null"
+            )
+        if config.data.buckets and not self.takes_buckets:
+            raise UserError(
+                f"data.source={name} has images of one size, and data.buckets names {len(config.data.buckets)}; set "
+                "data.source=files or data.buckets=[]"
             )
         if config.asks_oracle and type(self).oracle is Source.oracle:
             key = "reward.kind=oracle" if config.reward.kind == "oracle" else "reward.oracle_agreement"
@@ -152,6 +159,10 @@ class Source(ABC):
         Args:
             texts: The run's prompt table: the prompts, and behind them the captions that are not among them.
         """
+
+    def bucket_images(self) -> tuple[int, ...]:
+        """How many real images there are in each of `data.buckets`; whoever takes none keeps this."""
+        return ()
 
     @abstractmethod
     def judge(self) -> "Judge":

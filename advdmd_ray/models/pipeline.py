@@ -20,6 +20,7 @@ from advdmd_ray.models.headers import plain_weight_names
 from advdmd_ray.models.lora import adapter_weights
 from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
 from advdmd_ray.models.soundness import check_loaded, loading
+from advdmd_ray.models.student_scheduler import student_scheduler
 
 KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
 Parts = Literal["all", "text", "codec", "tokenizers"]
@@ -216,8 +217,6 @@ def export_student(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it or choose another folder")
-    from advdmd_ray.models.diffusers_classes import FlowMatchEulerDiscreteScheduler
-
     info = inspect_pipeline(pipeline_path, sampling.pixels)
     transformer = load_transformer(info.folder, dtype)
     transformer.load_state_dict(dict(state))
@@ -227,9 +226,9 @@ def export_student(
                 plain_weight_names(Path(shutil.copytree(info.folder / component.name, draft / component.name)))
         with quiet():
             transformer.save_pretrained(str(draft / "transformer"), safe_serialization=True)
-            FlowMatchEulerDiscreteScheduler(
-                shift=info.scheduler_shift, stochastic_sampling=kernel != "ode"
-            ).save_pretrained(str(draft / "scheduler"))
+            several = sampling.sizes is not None
+            scheduler = student_scheduler(info, stochastic=kernel != "ode", several=several)
+            scheduler.save_pretrained(str(draft / "scheduler"))
         index = json.loads((info.folder / "model_index.json").read_text(encoding="utf-8"))
         index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
         (draft / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

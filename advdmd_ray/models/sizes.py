@@ -3,6 +3,8 @@
 from advdmd_ray.config import Config
 from advdmd_ray.models.folder import SIZE, PipelineInfo, at_size, inspect_pipeline
 
+BUCKETS = "data.buckets"
+
 
 def sized_pipelines(config: Config) -> tuple[PipelineInfo, ...]:
     """The pipeline at each of `Config.sizes`, in their order.
@@ -11,8 +13,9 @@ def sized_pipelines(config: Config) -> tuple[PipelineInfo, ...]:
         UserError: as `inspect_pipeline`, or if the model has no images of one of the sizes.
     """
     first, *others = config.sizes
-    info = inspect_pipeline(config.model.path, first)
-    return (info, *(at_size(info, pixels, SIZE) for pixels in others if pixels is not None))
+    said_by = BUCKETS if config.data.buckets else SIZE
+    info = inspect_pipeline(config.model.path, first, said_by)
+    return (info, *(at_size(info, pixels, said_by) for pixels in others if pixels is not None))
 
 
 def largest_pipeline(config: Config) -> PipelineInfo:

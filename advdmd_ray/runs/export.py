@@ -47,10 +47,10 @@ def export(config: Config, out: Path | None = None) -> Path:
         kernel=config.diffusion.kernel,
         sampling=SamplingSettings(
             model.max_sequence_length,
-            model.height,
-            model.width,
+            *(config.main_size or (None, None)),
             config.diffusion.sigmas,
             model.guidance if inspect_pipeline(model.path).embedded_guidance else None,
+            config.data.buckets or None,
         ),
         guidance=model.guidance,
         prompt=source_of(config).prompts()[0],
@@ -109,12 +109,14 @@ def _card(config: Config, checkpoint: Checkpoint) -> dict[str, str]:
     lora = {"adapters": f"rank {config.lora.rank}, merged"} if config.lora.rank else {}
     extra, weight = config.reward.extra, config.reward.extra_weight
     own = {} if extra is None else {"reward beside AdvDMD's": f"{extra}, weight {weight:g}"}
+    sizes = ", ".join(f"{height} x {width}" for height, width in config.data.buckets)
     return {
         "teacher": config.model.path,
         "teacher guidance": f"{config.model.guidance:g}",
         "student steps": str(config.steps),
         **lora,
         **own,
+        **({"sizes, height x width": sizes} if sizes else {}),
         "learner cycles": str(checkpoint.step),
         "run": config.run.name,
         "seed": str(config.run.seed),

@@ -161,7 +161,7 @@ def test_the_sampling_file_is_part_of_what_is_known_of_a_folder(folder: Path) ->
     write_sampling(folder, SamplingSettings(3))
     assert json.loads((folder / SAMPLING).read_text()) == {"max_sequence_length": 3}
     assert inspect_pipeline(folder).sampling == SamplingSettings(3)
-    whole = SamplingSettings(3, 8, 12, (1.0, 0.5), 3.5)
+    whole = SamplingSettings(3, 8, 12, (1.0, 0.5), 3.5, ((8, 12), (12, 8)))
     write_sampling(folder, whole)
     assert read_sampling(folder) == whole
 
@@ -180,6 +180,9 @@ def test_the_sampling_file_is_part_of_what_is_known_of_a_folder(folder: Path) ->
         (b'{"max_sequence_length": 8, "sigmas": []}', "a list of numbers that fall"),
         (b'{"max_sequence_length": 8, "sigmas": [1.5]}', "a list of numbers that fall"),
         (b'{"max_sequence_length": 8, "guidance": 0.5}', "guidance is 0.5; a number of at least 1"),
+        (b'{"max_sequence_length": 8, "sizes": []}', "a list of .height, width., whole numbers from 1 to 8192"),
+        (b'{"max_sequence_length": 8, "sizes": [[64]]}', "a list of .height, width., whole numbers from 1 to 8192"),
+        (b'{"max_sequence_length": 8, "sizes": [[64, 0.5]]}', "a list of .height, width., whole numbers"),
         (b'{"max_sequence_length": 8, "steps": 4}', r"has the keys \['max_sequence_length', 'steps'\]"),
         (b'{"max_sequence_lenght": 8}', r"has the keys \['max_sequence_lenght'\]"),
         (b'{"max_sequence_length": "8"}', "max_sequence_length is '8'; a whole number from 1 to 1024 is needed"),

@@ -6,6 +6,7 @@ another model, size or data set never meets them.
 
 import hashlib
 import itertools
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from advdmd_ray.data.files.fitting import Fitted, Fitting
@@ -65,35 +66,50 @@ def make_cache(folder: Path) -> None:
         raise UserError(f"data.cache {folder}: cannot be made ({error.strerror}); choose another data.cache") from None
 
 
-def cache_folder(root: Path, codec: str, fitting: Fitting) -> Path:
-    """The folder of one codec and one size.
+def cache_folder(root: Path, codec: str, fittings: Sequence[Fitting], *, several: bool = False) -> Path:
+    """The folder of one codec and one size, or of the sizes that shards have together.
 
     Args:
         root: Of all latents.
         codec: Digest of the codec's weights and configuration.
-        fitting: The size, and what is left out.
+        fittings: Each size, and what is left out.
+        several: Whether a file may have several sizes, even if there is one.
     """
-    facts = f"{READER} {codec} {fitting.height} {fitting.width} {fitting.most_upscaling} {fitting.channels}"
+    sizes = [f"{each.height} {each.width} {each.most_upscaling} {each.channels}" for each in fittings]
+    facts = f"{READER} {codec} {' and '.join(sizes)}{' of several' if several else ''}"
     return root / hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True, slots=True)
-class ShardEncoding:
+class LatentEncoding(ABC):
     """A shard that is to be encoded, and where: plain data, which may travel to a worker. See `EncodingTask`.
 
     Attributes:
         shard: The images.
         file: Of their latents.
-        fitting: The size of images.
-        shape: Of a latent.
         most_skipped: More images that cannot be used end it.
     """
 
+    __slots__ = ()
     shard: Shard
     file: Path
-    fitting: Fitting
-    shape: tuple[int, int, int]
     most_skipped: int
+
+    @abstractmethod
+    def fit(self, item: CaptionedImage) -> Fitted:
+        """Makes an image what goes into the codec; called in threads.
+
+        Raises:
+            ValueError: with the reason why the image cannot be used.
+        """
+
+    @abstractmethod
+    def write(
+        self,
+        usable: Iterator[tuple[CaptionedImage, Fitted]],
+        codec: Callable[[Tensor], Tensor],
+        finished: Callable[[], None],
+    ) -> None:
+        """Encodes images and writes the file, as a whole or not at all; tells before the file is in its place."""
 
     @property
     def name(self) -> str:
@@ -132,19 +148,56 @@ class ShardEncoding:
     def _encode(self, codec: Callable[[Tensor], Tensor], threads: int) -> Encoded:
         ledger = Ledger()
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            usable = _fitted(self.shard.read(), self.fitting, pool, 2 * max(threads, BATCH), ledger, self.most_skipped)
-
-            def batches() -> Iterator[Batch]:
-                while some := list(itertools.islice(usable, BATCH)):
-                    yield _batch(some, codec, self.shape)
-                write_ledger(ledger_file(self.file), ledger)  # before the latents are in their place
-
-            write_latents(self.file, self.shape, batches())
+            usable = _fitted(self.shard.read(), self.fit, pool, 2 * max(threads, BATCH), ledger, self.most_skipped)
+            self.write(usable, codec, lambda: write_ledger(ledger_file(self.file), ledger))
         return Encoded(ledger.used, tuple((each.name, each.reason) for each in ledger.lost))
 
 
+@dataclass(frozen=True, slots=True)
+class ShardEncoding(LatentEncoding):
+    """A shard whose images are to be of one size.
+
+    Attributes:
+        shard: The images.
+        file: Of their latents.
+        fitting: The size of images.
+        shape: Of a latent.
+        most_skipped: More images that cannot be used end it.
+    """
+
+    shard: Shard
+    file: Path
+    fitting: Fitting
+    shape: tuple[int, int, int]
+    most_skipped: int
+
+    def fit(self, item: CaptionedImage) -> Fitted:
+        """See `LatentEncoding`."""
+        return self.fitting.fitted(item)
+
+    def write(
+        self,
+        usable: Iterator[tuple[CaptionedImage, Fitted]],
+        codec: Callable[[Tensor], Tensor],
+        finished: Callable[[], None],
+    ) -> None:
+        """See `LatentEncoding`."""
+
+        def batches() -> Iterator[Batch]:
+            while some := list(itertools.islice(usable, BATCH)):
+                yield encoded_batch(some, codec, self.shape)
+            finished()
+
+        write_latents(self.file, self.shape, batches())
+
+
 def _fitted(
-    items: Iterator[Item], fitting: Fitting, pool: ThreadPoolExecutor, ahead: int, ledger: Ledger, most_skipped: int
+    items: Iterator[Item],
+    fit: Callable[[CaptionedImage], Fitted],
+    pool: ThreadPoolExecutor,
+    ahead: int,
+    ledger: Ledger,
+    most_skipped: int,
 ) -> Iterator[tuple[CaptionedImage, Fitted]]:
     """The images that can be used, in their order, while others are decoded ahead; all are in the ledger then."""
     waiting: deque[tuple[CaptionedImage, Future[Fitted]]] = deque()
@@ -154,7 +207,7 @@ def _fitted(
                 if isinstance(item, LeftOut):
                     ledger.left_out.append(item)
                 else:
-                    waiting.append((item, pool.submit(fitting.fitted, item)))
+                    waiting.append((item, pool.submit(fit, item)))
             ledger.check(most_skipped)
             if not waiting:
                 return
@@ -171,11 +224,21 @@ def _fitted(
             future.cancel()
 
 
-def _batch(
+def encoded_batch(
     some: Sequence[tuple[CaptionedImage, Fitted]],
     encode: Callable[[Tensor], Tensor],
     shape: tuple[int, int, int],
 ) -> Batch:
+    """Images of one size through the codec.
+
+    Args:
+        some: Images as they stand on disk, and as they go into the codec.
+        encode: The codec.
+        shape: Of a latent.
+
+    Raises:
+        UserError: if the codec makes other latents.
+    """
     pixels = torch.from_numpy(np.stack([fitted.pixels for _, fitted in some]))
     captions = [" ".join(item.caption.split()) for item, _ in some]
     latents = encode(pixels)
@@ -253,6 +316,11 @@ class ArrowLatents:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @property
+    def sizes(self) -> Int64[Tensor, " n"]:
+        """Number of each row's size: all have the first."""
+        return torch.zeros(len(self), dtype=torch.int64)
 
     def __getitem__(self, rows: Tensor) -> Float[Tensor, "n c h w"]:
         """The latents of some rows, copied."""

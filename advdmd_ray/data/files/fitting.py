@@ -40,11 +40,15 @@ class Fitted:
         pixels: In [-1, 1].
         size: Width and height that it had, as a viewer shows it.
         several: Whether its file has more pictures, as animations do; it is the first.
+        crop: Left and top of the cut in the scaled image.
+        bucket: Number of the model's size that it has, where there are several.
     """
 
     pixels: Float[np.ndarray, "c h w"]
     size: tuple[int, int]
     several: bool = False
+    crop: tuple[int, int] = (0, 0)
+    bucket: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,19 @@ class Fitting:
         Raises:
             ValueError: with the reason why the image cannot be used.
         """
-        if fault := item.fault or caption_fault(item.caption):
-            raise ValueError(fault)
-        image, several = _decoded(item.content)
-        shown = image.size
-        scale = max(self.height / image.height, self.width / image.width)
+        return self.cut(*decoded(item))
+
+    def scale(self, image: Image.Image) -> float:
+        """The least factor with which an image covers the size."""
+        return max(self.height / image.height, self.width / image.width)
+
+    def cut(self, image: Image.Image, several: bool) -> Fitted:  # noqa: FBT001 - as `decoded` gives it
+        """Scale until it covers the size, and cut the middle out.
+
+        Raises:
+            ValueError: if it would have to grow too much.
+        """
+        shown, scale = image.size, self.scale(image)
         if scale > self.most_upscaling:
             raise ValueError(f"has too few pixels ({image.width} x {image.height})")
         size = max(self.width, round(image.width * scale)), max(self.height, round(image.height * scale))
@@ -81,7 +93,18 @@ class Fitting:
         image = image.convert("L") if self.channels == 1 else image
         cut = image.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + self.width, top + self.height))
         values = np.asarray(cut, dtype=np.float32).reshape(self.height, self.width, self.channels)
-        return Fitted(values.transpose(2, 0, 1) / 127.5 - 1, shown, several)
+        return Fitted(values.transpose(2, 0, 1) / 127.5 - 1, shown, several, (left, top))
+
+
+def decoded(item: CaptionedImage) -> tuple[Image.Image, bool]:
+    """An image that has a caption, as a viewer shows it, and whether its file has others.
+
+    Raises:
+        ValueError: with the reason why the image cannot be used.
+    """
+    if fault := item.fault or caption_fault(item.caption):
+        raise ValueError(fault)
+    return _decoded(item.content)
 
 
 def _decoded(content: bytes) -> tuple[Image.Image, bool]:

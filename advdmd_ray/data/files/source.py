@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from advdmd_ray.console import say
@@ -12,7 +12,8 @@ from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from advdmd_ray.data.files.encoding import ArrowLatents, ShardEncoding
+    from advdmd_ray.data.files.buckets import Bucket, BucketLatents
+    from advdmd_ray.data.files.encoding import ArrowLatents, LatentEncoding
     from advdmd_ray.data.files.fitting import Fitting
     from advdmd_ray.data.files.items import CaptionedImage, Found, LeftOut
     from advdmd_ray.data.files.ledger import Ledger
@@ -26,6 +27,7 @@ class FilesSource(CaptionedSource):
     """A folder of captioned images, Parquet files or WebDataset tars at `data.path`."""
 
     reads_path = True
+    takes_buckets = True
 
     def prompts(self) -> tuple[str, ...]:
         """See `Source`: any will do, as real images have captions of their own, which are the prompts by default."""
@@ -64,12 +66,12 @@ class FilesSource(CaptionedSource):
         from advdmd_ray.data.files.items import LeftOut
         from advdmd_ray.data.files.ledger import Ledger, named
 
-        data, fitting = self.config.data, self._fitting(self._model())
+        data, buckets = self.config.data, self._buckets
         ledger, looked_at, broken = Ledger(left_out=list(found.left_out)), 0, list[LeftOut]()
         for item in itertools.chain.from_iterable(shard.read() for shard in found.shards):
             if looked_at == LOOKED_AT:
                 break
-            left_out = item if isinstance(item, LeftOut) else _unfit(fitting, item)
+            left_out = item if isinstance(item, LeftOut) else _unfit(buckets, item)
             looked_at += left_out is None or left_out.lost
             if left_out is not None and left_out.lost:
                 broken.append(left_out)
@@ -83,7 +85,7 @@ class FilesSource(CaptionedSource):
             first = f"none of the first {looked_at} images can be used"
             raise UserError(f"data.path {data.path}: {first}: {named(broken)}; repair them")
 
-    def to_encode(self) -> "list[ShardEncoding]":
+    def to_encode(self) -> "list[LatentEncoding]":
         """See `Source`: the shards that are not encoded yet."""
         return [task for task in self._encodings if not task.done]
 
@@ -93,7 +95,30 @@ class FilesSource(CaptionedSource):
 
         told = self._told(results)
         check_count(len(self._held))
-        return told
+        return f"{told}\n  {self._sized()}" if self.config.data.buckets else told
+
+    def _sized(self) -> str:
+        """How many images each bucket has, in words.
+
+        Raises:
+            UserError: if the judge has too few of some.
+        """
+        from advdmd_ray.evaluation.judges.thumbnails import LEAST_IMAGES
+
+        each = list(zip(self.config.data.buckets, self.bucket_images(), strict=True))
+        said = [f"{count} of {height} x {width}" for (height, width), count in each]
+        few = [words for words, (_, count) in zip(said, each, strict=True) if count < LEAST_IMAGES]
+        if few:
+            raise UserError(
+                f"data.buckets: of the images that can be used {', '.join(few)} {'is' if len(few) == 1 else 'are'} too "
+                f"few; the judge compares with at least {LEAST_IMAGES} of each size: leave such sizes out, or give more"
+            )
+        return f"cut to height x width: {', '.join(said)}"
+
+    def bucket_images(self) -> tuple[int, ...]:
+        """See `Source`."""
+        count = len(self.config.data.buckets)
+        return tuple(self.latents().sizes.bincount(minlength=count).tolist()) if count else ()
 
     def _told(self, results: Iterable[Encoded]) -> str:
         """What became of everything, once all is encoded; also of what was encoded before.
@@ -135,7 +160,7 @@ class FilesSource(CaptionedSource):
                 ledger.add(read_ledger(ledger_file(task.file)))
         return ledger
 
-    def latents(self) -> "ArrowLatents":
+    def latents(self) -> "ArrowLatents | BucketLatents":
         """See `CaptionedSource`; what is not encoded yet is encoded now, in this process, and told.
 
         Raises:
@@ -155,10 +180,13 @@ class FilesSource(CaptionedSource):
         data = self.config.data
         return find_shards(data.path or "", image_column=data.image_column, caption_column=data.caption_column)
 
-    def _model(self) -> "PipelineInfo":
-        from advdmd_ray.models.folder import inspect_pipeline
+    @functools.cached_property
+    def _buckets(self) -> "tuple[Bucket, ...]":
+        """The sizes of images; one without `data.buckets`."""
+        from advdmd_ray.data.files.buckets import Bucket
+        from advdmd_ray.models.sizes import sized_pipelines
 
-        return inspect_pipeline(self.config.model.path, self.config.model.pixels)
+        return tuple(Bucket(self._fitting(info), info.latent.shape) for info in sized_pipelines(self.config))
 
     def _fitting(self, info: "PipelineInfo") -> "Fitting":
         from advdmd_ray.data.files.fitting import Fitting
@@ -171,38 +199,43 @@ class FilesSource(CaptionedSource):
         return Fitting(*info.pixels, self.config.data.most_upscaling, 1 if info.image_channels == 1 else 3)
 
     @functools.cached_property
-    def _encodings(self) -> "list[ShardEncoding]":
+    def _encodings(self) -> "list[LatentEncoding]":
         """All shards, and where they are or will be."""
+        from advdmd_ray.data.files.buckets import BucketEncoding
         from advdmd_ray.data.files.encoding import ShardEncoding, cache_folder, encoded_file
         from advdmd_ray.files import files_digest
+        from advdmd_ray.models.sizes import main_pipeline
 
-        info = self._model()
-        fitting = self._fitting(info)
-        folder = cache_folder(self.config.latents, files_digest(info.files("vae")), fitting)
-        most = self.config.data.most_skipped
-        return [
-            ShardEncoding(shard, encoded_file(folder, shard), fitting, info.latent.shape, most)
-            for shard in self._found().shards
-        ]
+        data, buckets = self.config.data, self._buckets
+        codec = files_digest(main_pipeline(self.config).files("vae"))
+        fittings = [bucket.fitting for bucket in buckets]
+        folder = cache_folder(self.config.latents, codec, fittings, several=bool(data.buckets))
+        places = [(shard, encoded_file(folder, shard)) for shard in self._found().shards]
+        if data.buckets:
+            return [BucketEncoding(*place, buckets, data.most_skipped) for place in places]
+        return [ShardEncoding(*place, fittings[0], buckets[0].shape, data.most_skipped) for place in places]
 
     @functools.cached_property
-    def _held(self) -> "ArrowLatents":
+    def _held(self) -> "ArrowLatents | BucketLatents":
+        from advdmd_ray.data.files.buckets import BucketLatents
         from advdmd_ray.data.files.encoding import ArrowLatents
         from advdmd_ray.data.files.ledger import named
 
-        tasks = self._encodings
-        latents = ArrowLatents([task.file for task in tasks], tasks[0].shape if tasks else (0, 0, 0))
+        files, buckets = [task.file for task in self._encodings], self._buckets
+        sized = bool(self.config.data.buckets)
+        latents = BucketLatents(files, buckets) if sized else ArrowLatents(files, buckets[0].shape)
         if not len(latents):
             raise UserError(f"data.path {self.config.data.path}: no image can be used: {named(self._counted().lost)}")
         return latents
 
 
-def _unfit(fitting: "Fitting", item: "CaptionedImage") -> "LeftOut | None":
+def _unfit(buckets: "Sequence[Bucket]", item: "CaptionedImage") -> "LeftOut | None":
     """What keeps an image from being used, or None."""
+    from advdmd_ray.data.files.buckets import fit_to
     from advdmd_ray.data.files.items import LeftOut
 
     try:
-        fitting.fitted(item)
+        fit_to(buckets, item)
     except ValueError as error:
         return LeftOut(item.name, str(error), lost=True)
     return None

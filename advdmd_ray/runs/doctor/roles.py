@@ -136,7 +136,8 @@ def _remedy(config: Config, role: str, row: RoleMemory) -> str:
             return f"set {role}.micro_batch={1 if most is None else most // 2}"
         if role == "learner" and not config.learner.gradient_checkpointing:
             return "set learner.gradient_checkpointing=true"
-        return "set a smaller model.height and model.width"
+        buckets = bool(config.data.buckets)
+        return "leave out the largest of data.buckets" if buckets else "set a smaller model.height and model.width"
     if role in config.roles and not config.lora.rank and name != "process":
         return "set lora.rank above 0, so that workers share a frozen base and only adapters learn"
     if config.model.precision == "float32" and name != "process":

@@ -90,6 +90,7 @@ class TableEncoder:
         texts = (*prompts, *(caption for caption in source.captions() if caption not in known))
         self._texts, self._rollouts = mismatchable(texts, config, prompts), len(prompts)
         self._model, self._precision = config.model, _precision(config)
+        self._size_weights = config.data.bucket_weights or source.bucket_images() or (1.0,)
         self._empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
         self._encode, self._store, self._kept = text_encoder(config), embedding_store(config), Catalogue()
 
@@ -121,7 +122,7 @@ class TableEncoder:
         tokenizers = load_pipeline(self._model.path, self._precision, "tokenizers")
         cut = cut_texts(tokenizers, self._texts, self._model.max_sequence_length)
         texts, empty = where.index(self._texts), where.index([self._empty])
-        return TableFacts(self._texts, self._rollouts, texts, empty, cut=cut)
+        return TableFacts(self._texts, self._rollouts, texts, empty, self._size_weights, cut)
 
 
 def encode_table(config: Config, progress: Progress = lambda _done, _of: None) -> PromptTable:

@@ -208,7 +208,7 @@ def test_the_middle_of_a_wide_image_is_what_stays() -> None:
 
 def test_another_codec_size_or_limit_has_a_folder_of_its_own(tmp_path: Path) -> None:
     folders = {
-        cache_folder(tmp_path, codec, Fitting(*fitting))
+        cache_folder(tmp_path, codec, [Fitting(*fitting)])
         for codec in ("a", "b")
         for fitting in ((4, 4, 1.5), (4, 8, 1.5), (8, 4, 1.5), (4, 4, 2.0))
     }
