@@ -237,7 +237,7 @@ def test_the_log_of_a_run_is_free_of_traces_and_of_noise(run: Run) -> None:
         r"|student: |to train on: advdmd run |look at "
         # Four were ended: Ray says that processes died, and who gave them work what becomes of it.
         r"|\(raylet\) A worker died or was killed|\(raylet\) .* Failed to send wait complete"
-        r"|WARNING advdmd_ray\.controller\.loop: (rollout|reward)-\d[: ]"
+        r"|WARNING advdmd_ray\.controller\.(loop|lost_work): (rollout|reward)-\d[: ]"
         r"|WARNING advdmd_ray\.runtime\.dealing: .* another worker (does it again|takes its place)$"
         r"|WARNING advdmd_ray\.runtime\.remote_hub: (the metrics hub: .*; another takes its place$|another metrics hub)"
     )

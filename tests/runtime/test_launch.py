@@ -161,6 +161,8 @@ def test_a_run_is_found_while_it_goes_on_and_its_outcome_is_told_before_it_is_fo
     config = Config.model_validate({"run": {"name": "one", "output": str(tmp_path)}, "metrics": metrics})
     target = config.folder / "targets.json"
     hub = FakeHub(target)
+    if isinstance(error, Interrupted):
+        error.since = time.monotonic()  # the parameters were made before all tests
     config.folder.mkdir()
     RunFolder(config.folder).config.touch()
     with suppress(type(error or RuntimeError())), launch.served(config, place(hub)):
@@ -214,6 +216,6 @@ def test_user_and_prometheus_are_told_an_address_that_can_be_opened(
 def test_a_run_that_is_told_to_stop_keeps_to_its_bound_with_all_that_it_waits_for(
     error: BaseException, least: float, most: float
 ) -> None:
-    if isinstance(error, Interrupted) and error.since < 0:
-        error.since += time.monotonic()
+    if isinstance(error, Interrupted):
+        error.since = time.monotonic() + min(error.since, 0.0)
     assert least <= launch.linger_s(Config(), error) <= most

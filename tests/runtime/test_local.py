@@ -467,6 +467,6 @@ def test_a_judge_that_breaks_costs_a_run_neither_its_student_nor_its_report_nor_
     assert gc.get_freeze_count() == 0
     page = (run.folder / "report.html").read_text()
     assert "the judge failed: ZeroDivisionError: no images; see " in page
-    assert "`advdmd evaluate --config " in page
+    assert "<code>advdmd evaluate --config " in page
     assert (run.folder / "student" / "model_index.json").is_file()
     assert "in broken" in (run.folder / "failure.log").read_text()
