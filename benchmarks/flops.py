@@ -8,8 +8,8 @@ them. Activations that are made again in a backward pass are no work of the mode
 from collections.abc import Mapping
 
 from advdmd_ray.models.families import adapter
-from advdmd_ray.models.families.flops import Flops, count_flops
-from advdmd_ray.models.targets import linear_layers, targeted
+from advdmd_ray.models.families.flops import Flops, Streams, count_flops
+from advdmd_ray.models.targets import linear_layers, maps, targeted
 from advdmd_ray.runs.needs.compute import guided_forward, stochastic_actions
 from benchmarks.parts import Subject
 
@@ -25,12 +25,14 @@ def forward_flops(subject: Subject, *, adapted: bool = False, blocks: int | None
         adapted: Whether it has the recipe's adapters, beside its layers.
         blocks: The first blocks alone, without the output layers; None: all.
     """
-    layers, lora = dict(linear_layers(subject.info)), subject.config.lora
+    info, lora = subject.info, subject.config.lora
+    layers, linear = dict(maps(info)), linear_layers(info)
     if blocks is not None:
         later = tuple(_blocks(subject)[blocks:])
         layers = {name: shape for name, shape in layers.items() if not name.startswith((*later, *BEHIND))}
-    has = targeted([*layers], lora.targets) if adapted and lora.rank else ()
-    return count_flops(layers, subject.info.image_tokens, subject.text_tokens, rank=lora.rank, adapted=has)
+    has = targeted([name for name in linear if name in layers], lora.targets) if adapted and lora.rank else ()
+    tokens = info.image_tokens, subject.text_tokens
+    return count_flops(layers, *tokens, rank=lora.rank, adapted=has, streams=Streams.of(info))
 
 
 def _blocks(subject: Subject) -> list[str]:
