@@ -130,6 +130,9 @@ class DataSection(Section):
     teacher_steps: Fixed[Positive] = Field(
         default=40, description="teacher_samples: steps of each, of the teacher's Euler."
     )
+    licence: Free[str | None] = Field(
+        default=None, min_length=1, description="Of images and captions, as the card of an exported student says it."
+    )
     prompt_rows: Fixed[Positive] = Field(
         default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 from advdmd_ray.errors import UserError
 
 BUILTIN = "builtin:"
+_CACHED = "models--"
+"""In front of owner--name, the hub's folder of a downloaded model."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -28,6 +30,16 @@ def resolve_model_path(path: str) -> Path:
     if _HUB_NAME.fullmatch(path):
         return _downloaded(path)
     raise UserError(f"{folder}: no such folder; give a diffusers pipeline folder or {BUILTIN}digits")
+
+
+def hub_name(path: str) -> str | None:
+    """The name that a model has on the Hugging Face hub: as given, or as the hub's cache names its folder; or None."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return path if _HUB_NAME.fullmatch(path) else None
+    cached = [part.removeprefix(_CACHED) for part in folder.absolute().parts if part.startswith(_CACHED)]
+    name = cached[-1].replace("--", "/", 1) if cached else ""
+    return name if _HUB_NAME.fullmatch(name) else None
 
 
 def _shipped(path: str) -> Path:

@@ -1,9 +1,7 @@
-"""Pipelines in memory: load one for training, write a student that plain diffusers samples."""
+"""Pipelines in memory: load one for training, and write it."""
 
-import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -11,20 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from advdmd_ray.files import drafted_folder
 from advdmd_ray.models.diffusers_classes import pipeline_class, transformer_class
 from advdmd_ray.models.families import adapter, adapter_of
 from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
-from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
-from advdmd_ray.models.headers import plain_weight_names
-from advdmd_ray.models.lora import adapter_weights
-from advdmd_ray.models.sampling_settings import SamplingSettings, write_sampling
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.soundness import check_loaded, loading
-from advdmd_ray.models.student_scheduler import student_scheduler
 
-KernelName = Literal["renoise", "cps", "ode", "flow_sde"]
 Parts = Literal["all", "text", "codec", "tokenizers"]
-README = "README.md"
 DECODED_AT_ONCE, CONVOLVED_AT_ONCE, ENCODED_AT_ONCE = 2**17, 2**14, 2**20
 """Places of latents that go through an image codec at once; of one with convolutions, which holds hundreds of channels
 of every pixel: a latent of 128 x 128 or hundreds of small ones; and of images to encode: one of 1024 x 1024."""
@@ -175,148 +166,3 @@ def _in_parts(work: Callable[[Tensor], Tensor], places: int) -> Callable[[Tensor
         return torch.cat([work(part) for part in rows.split(most)]) if len(rows) else work(rows)
 
     return part_by_part
-
-
-def export_student(
-    pipeline_path: str | Path,
-    state: Mapping[str, Tensor],
-    folder: Path,
-    *,
-    sigmas_before_shift: Sequence[float],
-    kernel: KernelName,
-    sampling: SamplingSettings,
-    guidance: float = 1.0,
-    prompt: str,
-    card: Mapping[str, str],
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write a student as a diffusers pipeline folder that stock diffusers samples in few steps.
-
-    The transformer has the student's weights; the text encoders and the image codec are the teacher's files; the
-    scheduler is the stock `FlowMatchEulerDiscreteScheduler`. A README has the snippet that samples it, and
-    `sampling.json` what it was trained with. The folder is written beside its place and renamed into it, so it is
-    there as a whole or not at all.
-
-    Args:
-        pipeline_path: The teacher's folder, or `builtin:NAME`.
-        state: All weights of the student's transformer.
-        folder: Where to write; must not exist.
-        sigmas_before_shift: The K noise levels of the student, before the scheduler's shift.
-        kernel: Kernel of training. The stock scheduler has two: `renoise` (`stochastic_sampling=True`) and `ode`.
-            Students of `cps` and `flow_sde` are sampled with `renoise`, and the README says so.
-        sampling: What the student was trained with.
-        guidance: What it was given in training, if its family takes the guidance scale as an input.
-        prompt: Prompt of the snippet.
-        card: Names and values for the README's table.
-        dtype: Of the transformer's file.
-
-    Raises:
-        UserError: The teacher's folder is not whole.
-        FileExistsError: `folder` exists.
-        RuntimeError: `state` does not fit the transformer.
-    """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it or choose another folder")
-    info = inspect_pipeline(pipeline_path, sampling.pixels)
-    transformer = load_transformer(info.folder, dtype)
-    transformer.load_state_dict(dict(state))
-    with drafted_folder(folder) as draft:
-        for component in info.components:
-            if component.name not in {"transformer", "scheduler"}:
-                plain_weight_names(Path(shutil.copytree(info.folder / component.name, draft / component.name)))
-        with quiet():
-            transformer.save_pretrained(str(draft / "transformer"), safe_serialization=True)
-            several = sampling.sizes is not None
-            scheduler = student_scheduler(info, stochastic=kernel != "ode", several=several)
-            scheduler.save_pretrained(str(draft / "scheduler"))
-        index = json.loads((info.folder / "model_index.json").read_text(encoding="utf-8"))
-        index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
-        (draft / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        write_sampling(draft, sampling)
-        library = info.component("vae").library
-        own_codec = None if library == "diffusers" else library
-        length = sampling.max_sequence_length
-        snippet = _snippet(info, sigmas_before_shift, length, guidance, prompt, own_codec, dtype)
-        (draft / README).write_text(_model_card(folder.name, snippet, kernel, own_codec, card), encoding="utf-8")
-
-
-def export_adapters(pipeline_path: str | Path, state: Mapping[str, Tensor], folder: Path, *, scale: float) -> None:
-    """Write adapters as a folder that `load_lora_weights` of the family's pipeline reads, whole or not at all.
-
-    Args:
-        pipeline_path: The folder of the base, or `builtin:NAME`.
-        state: Adapter weights by their names in the denoiser.
-        folder: Where to write; must not exist.
-        scale: What the adapters count; it goes into their weights.
-    """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it or choose another folder")
-    family = inspect_pipeline(pipeline_path).family
-    layers = {
-        name: (tensor * scale if ".lora_B." in name else tensor).detach().contiguous()
-        for name, tensor in adapter_weights(state).items()
-    }
-    kind = pipeline_class(family)
-    with drafted_folder(folder) as draft, quiet():
-        kind.save_lora_weights(str(draft), transformer_lora_layers=layers)
-
-
-def _snippet(
-    info: PipelineInfo,
-    sigmas: Sequence[float],
-    max_sequence_length: int,
-    guidance: float,
-    prompt: str,
-    own_codec: str | None,
-    dtype: torch.dtype,
-) -> str:
-    name, (height, width) = info.family.pipeline, info.pixels
-    codec_import = "" if own_codec is None else f"\nimport {own_codec}  # the image codec; diffusers finds it imported"
-    dropped = "".join(f", {name}=None" for name in info.dropped)
-    unguided = "\n".join(f"    {key}={value}," for key, value in adapter(info.family).unguided(guidance).items())
-    return f"""import torch
-from diffusers import {name}
-{codec_import}
-
-device = "cuda" if torch.cuda.is_available() else "cpu"
-pipeline = {name}.from_pretrained(".", dtype={dtype}{dropped}).to(device)
-image = pipeline(
-    prompt={prompt!r},
-    sigmas={[float(sigma) for sigma in sigmas]},
-{unguided}
-    max_sequence_length={max_sequence_length},
-    height={height},
-    width={width},
-    generator=torch.Generator().manual_seed(0),
-).images[0]
-image.save("image.png")
-"""
-
-
-def _model_card(name: str, snippet: str, kernel: KernelName, codec_module: str | None, card: Mapping[str, str]) -> str:
-    notes = [
-        "Few-step student of a flow-matching teacher, distilled with AdvDMD on Ray.",
-        "",
-        "Run in this folder:",
-        "",
-        "```python",
-        snippet.rstrip(),
-        "```",
-        "",
-        "The student was distilled from the guided teacher and is called once a step, without classifier-free",
-        "guidance. `sigmas` are the noise levels before the scheduler's shift; leave `num_inference_steps`",
-        "out, the scheduler's own levels are not those of training.",
-    ]
-    if codec_module is not None:
-        notes += [
-            "",
-            f"The image codec is `{codec_module}` (latents are pixels) of the package `advdmd-ray`; nothing else of",
-            "it is needed.",
-        ]
-    if kernel in {"cps", "flow_sde"}:
-        notes += [
-            "",
-            f"Trained with the kernel `{kernel}`, which stock diffusers has not: this samples with `renoise`.",
-        ]
-    rows = [f"| {key} | {value} |" for key, value in {"kernel": kernel, **card}.items()]
-    return "\n".join([f"# {name}", "", *notes, "", "| | |", "|---|---|", *rows, ""])

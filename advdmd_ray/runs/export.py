@@ -10,11 +10,13 @@ from advdmd_ray.config import Config, Resume
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
+from advdmd_ray.models.exporting import export_adapters, export_student
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import merged_weights
-from advdmd_ray.models.pipeline import export_adapters, export_student, load_denoiser
+from advdmd_ray.models.pipeline import load_denoiser
 from advdmd_ray.models.sampling_settings import SamplingSettings
+from advdmd_ray.runs.card import about
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.outputs import check_free
 from advdmd_ray.runs.parts.networks import learning
@@ -45,16 +47,10 @@ def export(config: Config, out: Path | None = None) -> Path:
         new,
         sigmas_before_shift=config.diffusion.sigmas,
         kernel=config.diffusion.kernel,
-        sampling=SamplingSettings(
-            model.max_sequence_length,
-            *(config.main_size or (None, None)),
-            config.diffusion.sigmas,
-            model.guidance if inspect_pipeline(model.path).embedded_guidance else None,
-            config.data.buckets or None,
-        ),
+        sampling=_sampling(config),
         guidance=model.guidance,
         prompt=source_of(config).prompts()[0],
-        card=_card(config, checkpoint),
+        about=about(config, checkpoint.step),
         dtype=torch.bfloat16 if model.precision == "bfloat16" else torch.float32,
     )
     # The new student is whole: only now does the old one leave.
@@ -80,9 +76,20 @@ def export_adapter(config: Config, out: Path) -> Path:
     if not config.lora.rank:
         raise UserError("--adapter: this run learns whole networks (lora.rank=0); export without --adapter")
     check_free(out)
-    student = student_of(config, latest_checkpoint(RunFolder(config.folder).checkpoints))
-    state = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
-    export_adapters(config.model.path, state, out, scale=config.lora.scale_alpha / config.lora.rank)
+    checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
+    student = student_of(config, checkpoint)
+    export_adapters(
+        config.model.path,
+        {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad},
+        out,
+        scale=config.lora.scale_alpha / config.lora.rank,
+        sigmas_before_shift=config.diffusion.sigmas,
+        kernel=config.diffusion.kernel,
+        sampling=_sampling(config),
+        guidance=config.model.guidance,
+        prompt=source_of(config).prompts()[0],
+        about=about(config, checkpoint.step, merged=False),
+    )
     return out
 
 
@@ -105,22 +112,11 @@ def student_of(config: Config, checkpoint: Checkpoint) -> TransformerDenoiser:
     return student
 
 
-def _card(config: Config, checkpoint: Checkpoint) -> dict[str, str]:
-    lora = {"adapters": f"rank {config.lora.rank}, merged"} if config.lora.rank else {}
-    extra, weight = config.reward.extra, config.reward.extra_weight
-    own = {} if extra is None else {"reward beside AdvDMD's": f"{extra}, weight {weight:g}"}
-    sizes = ", ".join(f"{height} x {width}" for height, width in config.data.buckets)
-    return {
-        "teacher": config.model.path,
-        "teacher guidance": f"{config.model.guidance:g}",
-        "student steps": str(config.steps),
-        **lora,
-        **own,
-        **({"sizes, height x width": sizes} if sizes else {}),
-        "learner cycles": str(checkpoint.step),
-        "run": config.run.name,
-        "seed": str(config.run.seed),
-    }
+def _sampling(config: Config) -> SamplingSettings:
+    model = config.model
+    guidance = model.guidance if inspect_pipeline(model.path).embedded_guidance else None
+    size, sizes = config.main_size or (None, None), config.data.buckets or None
+    return SamplingSettings(model.max_sequence_length, *size, config.diffusion.sigmas, guidance, sizes)
 
 
 def _remove(folder: Path) -> None:

@@ -25,6 +25,7 @@ from advdmd_ray.evaluation.summary import (
     write_summary,
 )
 from advdmd_ray.provenance import made_here
+from advdmd_ray.runs.card import tell_figures
 from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.judgement import Drawn, Piece
@@ -83,7 +84,10 @@ def report_run(config: Config, phases: Phases, judged: Judged) -> Path:
     folder = RunFolder(config.folder)
     high, errors = config.discriminator.auc_high, config.discriminator.text_errors
     plot_curves(folder.metrics, folder.curves, auc_high=high, text_errors=errors, title=config.run.name)
-    write_summary(folder.summary, summarise(config, phases, judged))
+    summary = summarise(config, phases, judged)
+    write_summary(folder.summary, summary)
+    if summary.judge is not None:
+        tell_figures(folder.student, summary.judge)
     record = read_record(config.folder, config.run.name)
     return write_page(folder.report, [replace(record, config=config, trouble="", state="finished")])
 

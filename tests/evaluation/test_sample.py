@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from advdmd_ray import cli
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation import folder_sampler
 from advdmd_ray.evaluation.sample import sample_grid
@@ -59,14 +61,24 @@ def test_an_image_hangs_on_its_place_and_not_on_the_others(tmp_path: Path) -> No
         assert one.crop(two_images).tobytes() == other.crop(two_images).tobytes()
 
 
-def test_a_student_repeats_its_images_although_its_steps_draw_noise(folder: Path, tmp_path: Path) -> None:
+def test_the_seed_decides_a_students_images_step_noise_and_all_however_many_go_through_the_network_at_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scheduler = folder / "scheduler" / "scheduler_config.json"
     scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"stochastic_sampling": True}))
-    once, again = (
-        sample_grid(str(folder), ["a handwritten two"], seed=1, out=tmp_path / f"{name}.png", **SETTINGS).read_bytes()
-        for name in ("once", "again")
-    )
-    assert once == again
+
+    def drawn(seed: int) -> bytes:
+        torch.randn(1)  # whatever else a process draws
+        out = tmp_path / "grid.png"
+        command = ["sample", "--pipeline", str(folder), "--prompt", "a handwritten two", "--seed", str(seed)]
+        assert cli.main([*command, "--steps", "2", "--images", "3", "--device", "cpu", "--out", str(out)]) == cli.DONE
+        return out.read_bytes()
+
+    once = drawn(1)
+    assert drawn(1) == once
+    assert drawn(2) != once
+    monkeypatch.setattr(folder_sampler, "TOKENS_AT_ONCE", 1)
+    assert drawn(1) == once
 
 
 @pytest.fixture

@@ -115,7 +115,12 @@ def test_the_report_of_a_run_that_is_judged_shows_the_images_beside_each_other(r
         torch.from_numpy(noise[..., 0])[:, None] / 127.5 - 1, torch.arange(20) % 10
     )
     assert judged.comparison == run.folder / "comparison.png"
+    card = run.folder / "student" / "README.md"
+    card.parent.mkdir(exist_ok=True)
+    card.write_text("# end\n\n## Figures\n\nNone.\n")
     page = report_run(run, PHASES, judged).read_text()
     assert 'href="comparison.png"' in page
     assert "images from" in page
     assert json.loads((run.folder / "summary.json").read_text())["judge"]["student"]["images"] == 20
+    assert card.read_text().startswith("# end\n\n## Figures\n\nBy the judge")
+    assert "| student, 2 steps | " in card.read_text()

@@ -18,13 +18,13 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas
 from advdmd_ray.learner.learner import RATIO_TOLERANCE
+from advdmd_ray.models.exporting import export_adapters, export_student
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, is_adapter
+from advdmd_ray.models.model_card import About
 from advdmd_ray.models.pipeline import (
     denoiser_of,
-    export_adapters,
-    export_student,
     image_decoder,
     load_denoiser,
     load_pipeline,
@@ -214,7 +214,7 @@ def test_an_exported_student_gives_plain_diffusers_the_same_pixels(
         sampling=settings,
         guidance=GUIDANCE,
         prompt=PROMPTS[0],
-        card={},
+        about=About("student"),
     )
     info, exported = inspect_pipeline(folder), load_pipeline(folder)
     assert info.pixels == SIZE
@@ -266,7 +266,17 @@ def test_exported_adapters_do_in_plain_diffusers_what_they_do_here(
             if is_adapter(name):
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     state = {name: parameter for name, parameter in role.named_parameters() if is_adapter(name)}
-    export_adapters(family_folder, state, tmp_path / "adapters", scale=alpha / 2)
+    export_adapters(
+        family_folder,
+        state,
+        tmp_path / "adapters",
+        scale=alpha / 2,
+        sigmas_before_shift=SIGMAS,
+        kernel="renoise",
+        sampling=SamplingSettings(LENGTH, *SIZE),
+        prompt=PROMPTS[0],
+        about=About("student"),
+    )
     pipeline, info = load_pipeline(family_folder), inspect_pipeline(family_folder, SIZE)
     conditioning = encode_prompts(pipeline, PROMPTS, LENGTH)
     x, t = torch.randn(2, *info.latent.shape, generator=generator), torch.tensor([0.3, 0.8])

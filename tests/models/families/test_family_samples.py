@@ -1,5 +1,6 @@
 """A teacher's images against those of its own pipeline, from the same noise."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from advdmd_ray.evaluation.folder_sampler import FolderSampler
 from advdmd_ray.evaluation.place import place_of
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.pipeline import load_pipeline
 from tiny_families import starting_latents
 
 PROMPTS, SEEDS, STEPS, SIZE = ["a red fox above the boat", "a fox"], [1, 2], 4, (32, 64)
@@ -38,3 +40,23 @@ def test_a_teachers_images_are_those_of_its_pipeline(
     theirs = np.rint(np.asarray(theirs) * 255).astype(np.int64)
     assert theirs.std() > 2
     assert np.abs(ours.images(PROMPTS, SEEDS).astype(np.int64) - theirs).max() <= 1
+
+
+def test_a_students_steps_draw_from_the_generators_of_the_call_once_they_are_bound_to_its_scheduler(
+    family: str, family_folder: Path
+) -> None:
+    info, pipeline = inspect_pipeline(family_folder, SIZE), load_pipeline(family_folder)
+    pipeline.scheduler.register_to_config(stochastic_sampling=True)
+    generators = [torch.Generator() for _ in PROMPTS]
+    pipeline.scheduler.step = partial(pipeline.scheduler.step, generator=generators)
+
+    def latents(first: int) -> torch.Tensor:
+        return pipeline(
+            list(PROMPTS), sigmas=[1.0, 0.6], max_sequence_length=64, height=SIZE[0], width=SIZE[1],
+            generator=[each.manual_seed(first + row) for row, each in enumerate(generators)], output_type="latent",
+            **adapter(info.family).unguided(1.0),
+        ).images  # fmt: skip
+
+    once = latents(0)
+    assert torch.equal(latents(0), once)
+    assert (latents(2) - once).abs().max() > 0.1
