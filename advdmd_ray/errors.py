@@ -63,6 +63,10 @@ class DiskError(RuntimeError):
     """A disk refuses what is to be written: it is full, say. Nothing is half-written."""
 
 
+class HubError(RuntimeError):
+    """The Hugging Face hub refuses an upload, or is not reached. What was to be uploaded is whole, and stays."""
+
+
 class RatioError(RuntimeError):
     """Rollout and learner disagree about the probability of an action under the same weights."""
 
@@ -79,6 +83,7 @@ FAILURES = (
     WorkerFailedError,
     CheckpointError,
     DiskError,
+    HubError,
     RatioError,
     DivergedError,
 )

@@ -5,6 +5,8 @@ import math
 import re
 import reprlib
 import struct
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,16 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     if size != expected:
         raise UserError(f"{file}: has {size} bytes, its header says {expected}; it is damaged, copy it again")
     return shapes
+
+
+def number_kind(files: Sequence[Path]) -> str:
+    """The kind of most numbers in safetensors files, such as `BF16`, by their headers."""
+    counts: Counter[str] = Counter()
+    for file in files:
+        for tensor in _header(file)[0].values():
+            kind, shape, _ = _described(tensor)
+            counts[kind] += math.prod(shape)
+    return counts.most_common(1)[0][0]
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int, int]:

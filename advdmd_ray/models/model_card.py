@@ -7,7 +7,7 @@ the seed decides the image; no class of ours is needed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -87,7 +87,7 @@ def adapter_card(call: Call, about: About, *, how: str, loads: bool = True) -> s
     Args:
         call: See `Call`.
         about: See `About`.
-        how: Names of the file, the convention of its keys, and who reads them.
+        how: The file, the convention of its keys, and what else a reader of that does.
         loads: Whether `load_lora_weights` of the family's pipeline reads that convention; without, there are no lines.
     """
     base = about.base or str(call.info.folder)
@@ -158,13 +158,14 @@ def _header(call: Call, about: About, relation: str) -> str:
     """The hub's YAML, between its marks."""
     from huggingface_hub import ModelCardData
 
-    base = {} if about.base is None else {"base_model": about.base, "base_model_relation": relation}
+    base: dict[str, Any] = dict(about.licence)
+    if about.base is not None:
+        base |= {"base_model": about.base, "base_model_relation": relation}
     tags = ["advdmd", "distillation", "few-step", call.info.family.name.replace("_", "-")]
     facts = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=[*tags, "lora"] if relation == "adapter" else tags,
-        **about.licence,
         **base,
     )
     return f"---\n{facts.to_yaml()}\n---"

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from advdmd_ray.config import Config, Resume
+from advdmd_ray.console import say
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint
+from advdmd_ray.models.adapter_keys import Convention
 from advdmd_ray.models.exporting import export_adapters, export_student
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
@@ -23,12 +25,13 @@ from advdmd_ray.runs.parts.networks import learning
 from advdmd_ray.runs.same_run import check_made_with
 
 
-def export(config: Config, out: Path | None = None) -> Path:
+def export(config: Config, out: Path | None = None, *, dtype: torch.dtype | None = None) -> Path:
     """Write the EMA of the newest checkpoint as a diffusers pipeline folder, adapters merged.
 
     Args:
         config: The run's configuration.
         out: Where; default: `student` in the run folder, which replaces an earlier export.
+        dtype: Of its weights; default: that of the base. A line says what of the learnt it rounds away, if anything.
 
     Raises:
         CheckpointError: the run has no intact checkpoint.
@@ -41,7 +44,7 @@ def export(config: Config, out: Path | None = None) -> Path:
         check_free(out)
     new, old = (folder.with_name(f".{folder.name}-{name}") for name in ("new", "old"))
     _remove(new)
-    export_student(
+    stored = export_student(
         model.path,
         merged_weights(student),
         new,
@@ -51,7 +54,7 @@ def export(config: Config, out: Path | None = None) -> Path:
         guidance=model.guidance,
         prompt=source_of(config).prompts()[0],
         about=about(config, checkpoint.step),
-        dtype=torch.bfloat16 if model.precision == "bfloat16" else torch.float32,
+        dtype=dtype,
     )
     # The new student is whole: only now does the old one leave.
     _remove(old)
@@ -59,19 +62,23 @@ def export(config: Config, out: Path | None = None) -> Path:
         folder.rename(old)
     new.rename(folder)
     _remove(old)
+    if stored.lost:
+        say(f"{folder}: {stored.words}")
     return folder
 
 
-def export_adapter(config: Config, out: Path) -> Path:
-    """Write the EMA's adapters alone, as `load_lora_weights` of the family's pipeline reads them.
+def export_adapter(config: Config, out: Path, keys: Convention = "diffusers") -> Path:
+    """Write the EMA's adapters alone, with the scheduler and the levels of the student.
 
     Args:
         config: The configuration of a run with `lora.rank` above 0.
         out: Folder to write; must not exist.
+        keys: Whose keys they have: `diffusers` are what `load_lora_weights` of the family's pipeline reads.
 
     Raises:
         CheckpointError: the run has no intact checkpoint.
-        UserError: the run has no adapters, `out` exists, or the checkpoint was made with other settings.
+        UserError: the run has no adapters, `out` exists, the checkpoint was made with other settings, or the family's
+            layers have no known names in the convention.
     """
     if not config.lora.rank:
         raise UserError("--adapter: this run learns whole networks (lora.rank=0); export without --adapter")
@@ -89,6 +96,7 @@ def export_adapter(config: Config, out: Path) -> Path:
         guidance=config.model.guidance,
         prompt=source_of(config).prompts()[0],
         about=about(config, checkpoint.step, merged=False),
+        keys=keys,
     )
     return out
 

@@ -14,16 +14,17 @@ import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas
-from advdmd_ray.models.exporting import export_adapters, export_student
+from advdmd_ray.models.exporting import Stored, export_adapters, export_student
 from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import add_lora, is_adapter, merged_weights
 from advdmd_ray.models.model_card import About, KernelName
-from advdmd_ray.models.pipeline import load_denoiser, load_pipeline, quiet
+from advdmd_ray.models.pipeline import load_denoiser, load_pipeline, load_transformer, quiet
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling, write_sampling
 from advdmd_ray.models.text import encode_prompts
 
@@ -39,9 +40,15 @@ def student_state(pipeline: StableDiffusion3Pipeline) -> dict[str, torch.Tensor]
 
 
 def export(
-    tiny_folder: Path, state: dict[str, torch.Tensor], folder: Path, kernel: KernelName, *, max_sequence_length: int = 8
-) -> None:
-    export_student(
+    tiny_folder: Path,
+    state: dict[str, torch.Tensor],
+    folder: Path,
+    kernel: KernelName,
+    *,
+    max_sequence_length: int = 8,
+    dtype: torch.dtype | None = None,
+) -> Stored:
+    return export_student(
         tiny_folder,
         state,
         folder,
@@ -50,6 +57,7 @@ def export(
         sampling=SamplingSettings(max_sequence_length),
         prompt=PROMPTS[0],
         about=About("student", {"student steps": "4"}),
+        dtype=dtype,
     )
 
 
@@ -234,6 +242,53 @@ def test_an_exported_student_says_the_length_of_its_text_slot(
     write_sampling(teacher, SamplingSettings(8))
     export(teacher, student_state(tiny), tmp_path / "student", "ode", max_sequence_length=3)
     assert read_sampling(tmp_path / "student") == SamplingSettings(3)
+
+
+@pytest.fixture
+def half_folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A base whose weights are bfloat16."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "half"))
+    load_transformer(folder, torch.bfloat16).save_pretrained(str(folder / "transformer"))
+    return folder
+
+
+def written(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize(("half", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_a_student_has_the_numbers_of_its_base(
+    tiny_folder: Path, half_folder: Path, tmp_path: Path, half: bool, dtype: torch.dtype
+) -> None:
+    base = half_folder if half else tiny_folder
+    state = {name: value * 1.01 for name, value in load_transformer(base).state_dict().items()}
+    stored = export(base, state, tmp_path / "student", "ode")
+    assert (stored.dtype, stored.as_base) == (dtype, True)
+    assert all(torch.equal(value, state[name].to(dtype)) for name, value in written(tmp_path / "student").items())
+    lines = (tmp_path / "student" / "README.md").read_text()
+    assert f"dtype={dtype}" in lines
+    assert f"| weights | {stored.words} |" in lines
+
+
+@pytest.mark.parametrize(
+    ("learnt", "least", "most"), [(0.0, 0, 0), (1e-4, 0.99, 1.0), (0.02, 0.01, 0.2), (0.7, 1e-4, 0.005)]
+)
+def test_a_student_says_what_rounding_takes_of_what_it_learnt(
+    half_folder: Path, tmp_path: Path, learnt: float, least: float, most: float
+) -> None:
+    base = load_transformer(half_folder).state_dict()
+    state = {name: value * (1 + learnt if name.endswith("to_q.weight") else 1) for name, value in base.items()}
+    stored = export(half_folder, state, tmp_path / "half-student", "ode")
+    changed = [name for name in base if name.endswith("to_q.weight")]
+    kept = written(tmp_path / "half-student")
+    lost = torch.cat([(kept[name].float() - state[name]).flatten() for name in changed]).norm()
+    change = torch.cat([(state[name] - base[name]).flatten() for name in changed]).norm()
+    assert stored.lost == (pytest.approx(float(lost / change), rel=1e-4) if learnt else 0)
+    assert least <= stored.lost <= most
+    assert ("nothing" in stored.words) == (learnt == 0)
+    whole = export(half_folder, state, tmp_path / "whole", "ode", dtype=torch.float32)
+    assert (whole.dtype, whole.as_base, whole.lost) == (torch.float32, False, 0)
+    assert all(torch.equal(value, state[name]) for name, value in written(tmp_path / "whole").items())
 
 
 def test_a_failed_export_leaves_nothing_behind(

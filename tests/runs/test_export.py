@@ -12,6 +12,7 @@ from advdmd_ray.config import Config, dump_config
 from advdmd_ray.data.digits.source import DigitsSource
 from advdmd_ray.errors import UserError
 from advdmd_ray.learner.checkpoint import latest_checkpoint
+from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.lora import merged_weights
 from advdmd_ray.models.sampling_settings import SamplingSettings, read_sampling
 from advdmd_ray.runs.export import export, export_adapter, student_of
@@ -128,8 +129,30 @@ def test_a_student_of_adapters_is_exported_merged_or_as_adapters(adapted: Config
     changed = {name for name in teacher if not torch.equal(teacher[name], merged[name])}
     assert changed
     assert all(name.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")) for name in changed)
-    (file,) = export_adapter(adapted, tmp_path / "adapters").glob("*.safetensors")
+    folder = export_adapter(adapted, tmp_path / "adapters")
+    (file,) = folder.glob("*.safetensors")
     assert len(load_file(file)) == len(average)
+    assert read_sampling(folder) == read_sampling(export(adapted))
+    assert "rank 2 on to_q, to_k, to_v, to_out.0, alone" in (folder / "README.md").read_text()
+    assert "rank 2 on to_q, to_k, to_v, to_out.0, merged" in (adapted.folder / "student" / "README.md").read_text()
+
+
+def test_adapters_under_comfyuis_keys_are_written_and_what_an_upload_would_do_is_told(
+    adapted: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "run.yaml", tmp_path / "for_comfyui"
+    file.write_text(dump_config(adapted))
+    upload = ["--push-to-hub", "me/it", "--dry-run"]
+    command = ["export", "--config", str(file), "--adapter", "--keys", "comfyui", "--out", str(out), *upload]
+    assert cli.main(command) == cli.DONE
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == str(out)
+    names = [line.split()[2] for line in said if line.startswith("would upload")]
+    assert names == ["README.md", "for_comfyui.safetensors", "sampling.json", "scheduler/scheduler_config.json"]
+    assert "diffusion_model.joint_blocks.0.x_block.attn.qkv.alpha" in load_file(out / "for_comfyui.safetensors")
+    # The levels that ComfyUI is given are those after the shift, as it shifts none that it is given.
+    shift = inspect_pipeline(adapted.model.path).scheduler_shift
+    assert f"after the shift: 1, {shift * 0.5 / (1 + (shift - 1) * 0.5):g}, 0." in (out / "README.md").read_text()
 
 
 def test_adapters_of_a_run_without_them_are_refused(run: Config, tmp_path: Path) -> None:

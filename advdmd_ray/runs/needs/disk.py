@@ -6,7 +6,7 @@ from pathlib import Path
 from advdmd_ray.config import Config
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import disk_of
-from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32
+from advdmd_ray.models.families.kept import FLOAT32
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.runs.folder import RunFolder
 from advdmd_ray.runs.needs.amounts import amount
@@ -48,12 +48,10 @@ def disk_need(config: Config, info: PipelineInfo) -> DiskNeed:
     own = config.discriminator.backbone == "own"
     networks, averages = 2 + own, 1 + own
     sets = networks + config.policy_gradient.enabled
-    half = config.model.precision == "bfloat16"
-    others = sum(part.size_bytes for part in info.components if part.name != "transformer")
     return DiskNeed(
         checkpoint=(networks + 2 * sets + averages) * learnt,
         checkpoints=config.learner.keep_checkpoints + 1,
-        student=whole * (BFLOAT16 if half else FLOAT32) + others,
+        student=sum(part.size_bytes for part in info.components),  # which has the teacher's kinds of numbers
     )
 
 
