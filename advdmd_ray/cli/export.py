@@ -77,9 +77,7 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.keys is not None and not args.adapter:
         raise UserError(f"--keys {args.keys}: is of adapters alone; add --adapter")
     if args.dtype is not None and args.adapter:
-        raise UserError(
-            f"--dtype {args.dtype}: is of the whole student, adapters are float32; leave out one of the two"
-        )
+        raise UserError(f"--dtype {args.dtype}: is of the whole student; adapters stay float32, leave it out")
     if args.push_to_hub is None:
         for option in ("public", "dry_run"):
             if getattr(args, option):

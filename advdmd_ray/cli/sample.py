@@ -19,6 +19,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--guidance", type=GUIDANCE, help="guidance scale, 1 to 20 (default: the folder's, or 1 for none)"
     )
+    command.add_argument(
+        "--negative-prompt", type=words, metavar="TEXT", help="what guidance leads away from (default: no words)"
+    )
     command.add_argument("--images", type=COUNT, default=8, help="images per prompt (default 8)")
     command.add_argument("--seed", type=SEED, default=0, help="names the seed of every image (default 0)")
     command.add_argument(
@@ -47,6 +50,7 @@ def run_command(args: argparse.Namespace) -> int:
             args.prompt,
             steps=args.steps,
             guidance=args.guidance,
+            negative_prompt=args.negative_prompt,
             images=args.images,
             seed=args.seed,
             out=Path(args.out),

@@ -29,7 +29,7 @@ class Examiner:
         self._judge = source_of(config).judge()
         pipeline, length = load_pipeline(config.model.path), config.model.max_sequence_length
         self._prompts = encode_prompts(pipeline, self._judge.prompts[: job.judge_samples], length)
-        self._empty = unconditional(pipeline, length)
+        self._empty = unconditional(pipeline, length, config.model.negative_prompt)
         self._decode = image_decoder(pipeline)
         self._info = inspect_pipeline(config.model.path, config.model.pixels)
 

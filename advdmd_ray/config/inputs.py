@@ -1,8 +1,8 @@
 """What a run works on: the teacher, the prompts and the real images."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from advdmd_ray.config.base import Count, Fixed, Free, OfStudent, PixelSide, Place, Positive, Section
 from advdmd_ray.config.texts import PathText
@@ -64,6 +64,12 @@ class ModelSection(Section):
         ge=1,
         le=20,
         description="Teacher CFG scale w in v_u + w (v_c - v_u), or what a network that takes it as input is given.",
+    )
+
+    negative_prompt: OfStudent[str | None] = Field(
+        default=None,
+        description="What the teacher is guided away from; default: the empty prompt of its family. Networks that take "
+        "the guidance as an input have none, and SANA's is not read.",
     )
 
     @property
@@ -161,15 +167,21 @@ class LoraSection(Section):
     targets: OfStudent[tuple[str, ...]] = Field(
         default=("to_q", "to_k", "to_v", "to_out.0"),
         min_length=1,
-        description="Linear layers of the transformer that have an adapter, by the ends of their names.",
+        description="Linear layers of the transformer that have an adapter, by the ends of their names. attention: "
+        "those of attention in all blocks; all-linear: all of all blocks. They are looked up in the files' headers "
+        "before anything is loaded. A text is taken apart at its commas.",
     )
-
     merge: Free[bool | None] = Field(
         default=None,
         description="Rollout actors and reward workers add adapters to the weights when they load them: faster, for a "
         "second copy of the layers that have one. false: they stay beside their layers, as in the learner. Default: "
         "where model.precision is float32; in bfloat16 it is for latents of thousands of numbers (ALGORITHM.md, 1).",
     )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _of_a_text(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @property
     def scale_alpha(self) -> float:

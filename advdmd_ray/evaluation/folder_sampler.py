@@ -11,6 +11,7 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.schedule import student_sigmas, teacher_sigmas
 from advdmd_ray.diffusion.seeds import group_noise
+from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.thumbnails import coloured
 from advdmd_ray.evaluation.place import Place, check_room
 from advdmd_ray.models.families import adapter
@@ -42,6 +43,7 @@ class FolderSampler:
         steps: Uniform levels; None: the folder's own, or `default_steps`.
         default_steps: Uniform levels of a folder that names none, such as a teacher's.
         guidance: None: the folder's own, or 1 for none.
+        negative_prompt: What guidance leads away from; None: the family's empty prompt.
         pixels: Height and width; None: the folder's.
 
     Attributes:
@@ -50,7 +52,8 @@ class FolderSampler:
         sizes: Height and width of each size that the folder's student was trained at, or else of its images.
 
     Raises:
-        UserError: if the folder is not whole, has no such size, or has more weights than the place has memory.
+        UserError: if the folder is not whole, has no such size, has more weights than the place has memory, or reads no
+            negative prompt.
     """
 
     def __init__(
@@ -61,17 +64,23 @@ class FolderSampler:
         steps: int | None = None,
         default_steps: int = DEFAULT_STEPS,
         guidance: float | None = None,
+        negative_prompt: str | None = None,
         pixels: tuple[int, int] | None = None,
     ) -> None:
         info = inspect_pipeline(path, pixels)
         check_room(info, place)
         said = settings_of(info)
+        scale = (said.guidance or 1.0) if guidance is None else guidance
+        if negative_prompt is not None and (info.embedded_guidance or not info.family.takes_negative):
+            raise UserError(f"--negative-prompt: none is read with a {info.family.pipeline}; leave it out")
+        if negative_prompt is not None and scale == 1:
+            raise UserError("--negative-prompt: is not read with guidance 1; give --guidance above 1, or leave it out")
         self.sizes = said.sizes or (info.pixels,)
         pipeline = load_pipeline(path, place.dtype).to(place.device)
-        ways, scale = adapter(info.family), (said.guidance or 1.0) if guidance is None else guidance
+        ways = adapter(info.family)
         denoiser = ways.denoiser(pipeline.transformer, scale, Execution(autocast=place.half))
         self._length, self._pipeline = said.max_sequence_length, pipeline
-        empty = unconditional(pipeline, self._length)
+        empty = unconditional(pipeline, self._length, negative_prompt)
         self._denoiser = denoiser if info.embedded_guidance else ways.guided(denoiser, empty, scale)
         self._own = None if steps is not None else said.sigmas
         self._kernel = Kernel.renoise() if pipeline.scheduler.config.get("stochastic_sampling") else Kernel.ode()

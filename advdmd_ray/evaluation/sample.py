@@ -24,6 +24,7 @@ def sample_grid(
     *,
     steps: int | None,
     guidance: float | None,
+    negative_prompt: str | None = None,
     images: int,
     seed: int,
     out: Path,
@@ -43,6 +44,7 @@ def sample_grid(
         prompts: One row each.
         steps: Network calls an image, at uniform noise levels; None: the folder's levels.
         guidance: CFG scale, or what a network that takes it as input is given; None: the folder's.
+        negative_prompt: What guidance leads away from; None: the family's empty prompt.
         images: Images a prompt.
         seed: Names the seed of every image.
         out: The PNG to write.
@@ -60,7 +62,14 @@ def sample_grid(
         raise UserError(f"--out {out}: is a folder; name a file in it")
     inspect_pipeline(pipeline, size, "--size")
     where = place_of() if place is None else place
-    sampler = FolderSampler(pipeline, where, steps=steps, default_steps=DEFAULT_STEPS, guidance=guidance)
+    sampler = FolderSampler(
+        pipeline,
+        where,
+        steps=steps,
+        default_steps=DEFAULT_STEPS,
+        guidance=guidance,
+        negative_prompt=negative_prompt,
+    )
     sampler.tell_cut(prompts)
     sizes = sampler.sizes if size is None else (size,)
     asked = [prompt for prompt in prompts for _ in range(images)]
@@ -71,6 +80,8 @@ def sample_grid(
         # Files have [n, h, w, c] in 0 to 255; grids are made of [n, c, h, w] in [-1, 1].
         grids.append((size_name(pixels), drawn.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1))
     steps_said = f"{sampler.steps} steps, guidance {sampler.guidance:g}, seed {seed}"
+    if negative_prompt is not None:
+        steps_said += f", without {negative_prompt!r}"
     caption = f"{Path(pipeline).name}, {steps_said}: " + "; ".join(prompts)
     try:
         if len(grids) > 1:

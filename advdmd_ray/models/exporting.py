@@ -27,7 +27,6 @@ from advdmd_ray.models.targets import linear_layers
 
 DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Of weights that are kept, by their kind in a file; all others become float32."""
-MERGED_AT_HOME = "float32 keeps it, and so do adapters that are not merged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Stored:
         like = ", as the base" if self.as_base else ""
         if not self.lost:
             return f"{name}{like}: nothing of what was learnt is rounded away"
-        return f"{name}{like}: rounding takes {self.lost:.1%} of what was learnt (by norms); {MERGED_AT_HOME}"
+        return f"{name}{like}: rounding takes {self.lost:.1%} of what was learnt (by norms), which float32 keeps"
 
 
 def export_student(

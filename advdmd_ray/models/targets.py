@@ -1,6 +1,7 @@
 """The layers that have an adapter, found by the ends of their names: no torch or diffusers is imported here."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from advdmd_ray.config.named import nearest
@@ -10,6 +11,12 @@ from advdmd_ray.models.headers import tensor_shapes
 
 MATRIX = 2
 """Dimensions of a linear layer's weight."""
+KINDS: Mapping[str, re.Pattern[str]] = {
+    "attention": re.compile(r"\w+\.\d+\.(?:\w+\.)*(?:attn\d?|attention)\."),
+    "all-linear": re.compile(r"\w+\.\d+\."),
+}
+"""Words for many layers: those of attention, or all, of the blocks. Blocks are lists at the top of a transformer, in
+every family; what embeds text, time and image, and what makes the output, is in none."""
 
 
 def linear_layers(info: PipelineInfo) -> Mapping[str, tuple[int, ...]]:
@@ -42,17 +49,19 @@ def targeted(layers: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
 
     Args:
         layers: Whole names of a transformer's linear layers.
-        targets: Ends of names, such as `to_q`.
+        targets: Ends of names, such as `to_q`, or words of `KINDS`.
 
     Raises:
-        UserError: for a target that is the end of no name.
+        UserError: for a target that names no layer.
     """
     found: dict[str, None] = {}
     for target in targets:
-        named = [name for name in layers if f".{name}".endswith(f".{target}")]
+        kind = KINDS.get(target)
+        named = [name for name in layers if (kind.match(name) if kind else f".{name}".endswith(f".{target}"))]
         if not named:
             ends = sorted({_end(name) for name in layers})
-            near = f"did you mean {nearest(target, ends)}? It has: {', '.join(ends)}" if ends else "it has none at all"
+            words = f"{', '.join(ends)}; or give {' or '.join(KINDS)}"
+            near = f"did you mean {nearest(target, ends)}? It has: {words}" if ends else "it has none at all"
             raise UserError(f"lora.targets: the transformer has no linear layer named {target!r}; {near}")
         found |= dict.fromkeys(named)
     return tuple(found)

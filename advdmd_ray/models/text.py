@@ -85,6 +85,7 @@ def tell_cut(cut: Sequence[CutTexts], of: int, setting: str) -> None:
         )
 
 
-def unconditional(pipeline: Pipeline, max_sequence_length: int) -> Conditioning:
-    """Encode the family's empty prompt, the unconditional half of classifier-free guidance, as a batch of one."""
-    return encode_prompts(pipeline, [adapter_of(pipeline).empty_prompt], max_sequence_length)
+def unconditional(pipeline: Pipeline, max_sequence_length: int, negative_prompt: str | None = None) -> Conditioning:
+    """Encode the other half of classifier-free guidance, as a batch of one: by default the family's empty prompt."""
+    text = adapter_of(pipeline).empty_prompt if negative_prompt is None else negative_prompt
+    return encode_prompts(pipeline, [text], max_sequence_length)

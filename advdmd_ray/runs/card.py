@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from pydantic import ValidationError
+from yaml import YAMLError
 
 from advdmd_ray.config import Config
 from advdmd_ray.evaluation.summary import JudgeSummary, Score, Summary
+from advdmd_ray.files import write_atomically
 from advdmd_ray.models.location import hub_name, resolve_model_path
 from advdmd_ray.models.model_card import NOT_JUDGED, README, About, table, with_figures
 from advdmd_ray.runs.folder import RunFolder
@@ -56,7 +58,7 @@ def tell_figures(student: Path, judge: JudgeSummary) -> None:
     """Writes a verdict into the card of a student that was exported before it."""
     card = student / README
     if card.is_file():
-        card.write_text(with_figures(card.read_text(encoding="utf-8"), figures_text(judge)), encoding="utf-8")
+        write_atomically(card, with_figures(card.read_text(encoding="utf-8"), figures_text(judge)).encode())
 
 
 def _recipe(config: Config, cycles: int, *, merged: bool) -> dict[str, str]:
@@ -66,6 +68,7 @@ def _recipe(config: Config, cycles: int, *, merged: bool) -> dict[str, str]:
     return {
         "teacher": config.model.path,
         "teacher guidance": f"{config.model.guidance:g}",
+        **({} if config.model.negative_prompt is None else {"negative prompt": config.model.negative_prompt}),
         "student steps": str(config.steps),
         **({"adapters": f"rank {lora.rank} on {', '.join(lora.targets)}, {reads}"} if lora.rank else {}),
         **({} if extra is None else {"reward beside AdvDMD's": f"{extra}, weight {weight:g}"}),
@@ -98,7 +101,7 @@ def _licence(folder: Path) -> dict[str, str]:
         return {}
     try:
         facts = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
-    except ValueError:
+    except (ValueError, YAMLError):
         return {}
     return {key: str(facts[key]) for key in LICENCE_KEYS if facts.get(key)}
 

@@ -33,7 +33,7 @@ from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
 from advdmd_ray.models.pipeline import image_decoder, load_pipeline
 from advdmd_ray.models.sizes import sized_pipelines
-from advdmd_ray.runs.parts.inputs import prompt_encoder
+from advdmd_ray.runs.parts.inputs import guided_away_from, prompt_encoder
 from advdmd_ray.runs.parts.micro_batch import rows_without_trial
 from advdmd_ray.runs.parts.networks import denoiser_at
 
@@ -124,9 +124,9 @@ def judge_inputs(config: Config) -> JudgeInputs:
     """Encodes the judge's prompts, out of `model.embeddings` where it has them; the text encoders are released."""
     judge, encode = source_of(config).judge(), prompt_encoder(config)
     texts = judge.prompts[: config.evaluation.samples]
-    empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
     rows = torch.arange(len(texts))
-    return JudgeInputs(encode(texts).select(rows), encode([empty]).select(rows[:1]), judge.features, texts)
+    empty = encode([guided_away_from(config)]).select(rows[:1])
+    return JudgeInputs(encode(texts).select(rows), empty, judge.features, texts)
 
 
 def samplers_of(config: Config, *, student: bool) -> list[Sampler]:

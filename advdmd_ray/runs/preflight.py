@@ -56,6 +56,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("pipeline", model.path, info),
         Check("text length", f"{model.max_sequence_length} tokens", lambda: check_max_sequence_length(config, info())),
         Check("guidance", f"{model.guidance:g}", lambda: check_guidance(config, info())),
+        Check("negative prompt", repr(model.negative_prompt), lambda: check_negative_prompt(config, info())),
         Check("discriminator", f"reads blocks {list(blocks)}", lambda: check_blocks(config, info())),
         Check("adapters", f"rank {lora.rank} on {', '.join(lora.targets)}", lambda: check_targets(config, info())),
         Check("attention", str(model.attention), lambda: check_backend(config, info())),
@@ -70,6 +71,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("targets", str(config.metrics.targets), lambda: check_targets_folder(config)),
     ]
     unused = {
+        "negative prompt": model.negative_prompt is None,
         "adapters": not lora.rank,
         "attention": model.attention is None,
         "own reward": config.reward.extra is None,
@@ -182,8 +184,25 @@ def check_fit(config: Config, info: PipelineInfo) -> None:
         UserError: if the text lengths differ, or discriminator or adapters ask for what the transformer has not.
     """
     check_max_sequence_length(config, info)
+    check_negative_prompt(config, info)
     check_blocks(config, info)
     check_targets(config, info)
+
+
+def check_negative_prompt(config: Config, info: PipelineInfo) -> None:
+    """Make sure that a negative prompt is read: that the teacher has classifier-free guidance.
+
+    Raises:
+        UserError: if it has not.
+    """
+    if config.model.negative_prompt is None:
+        return
+    if info.embedded_guidance or not info.family.takes_negative:
+        raise UserError(
+            f"model.negative_prompt: none is read with the {info.family.pipeline} in {info.folder}; set it to null"
+        )
+    if config.model.guidance == 1 and config.judged_guidance == 1:
+        raise UserError("model.negative_prompt: is not read with model.guidance=1; raise that, or set it to null")
 
 
 def check_buffer(config: Config, info: PipelineInfo) -> None:

@@ -124,6 +124,7 @@ def test_what_they_hang_on_names_their_folder(tmp_path: Path) -> None:
         _config(tmp_path, teacher_steps=4),
         _config(tmp_path, guidance=3.0),
         config.model_copy(update={"model": config.model.model_copy(update={"precision": "bfloat16"})}),
+        config.model_copy(update={"model": config.model.model_copy(update={"negative_prompt": "six"})}),
     ]
     described = Path(shutil.copytree(inspect_pipeline(config.model.path).folder, tmp_path / "teacher"))
     model = config.model.model_copy(update={"path": str(described)})
@@ -131,7 +132,7 @@ def test_what_they_hang_on_names_their_folder(tmp_path: Path) -> None:
     assert plan_of(others[-1]) == plan
     file = described / "vae" / "config.json"
     file.write_text(file.read_text() + "\n")
-    assert len({plan.folder, *(plan_of(other).folder for other in others)}) == 5
+    assert len({plan.folder, *(plan_of(other).folder for other in others)}) == 6
     assert plan_of(config.model_copy(update={"run": config.run.model_copy(update={"seed": 5})})) == plan
     (tmp_path / "prompts.txt").write_text("a handwritten nine", encoding="utf-8")
     assert plan_of(config).folder != plan.folder

@@ -15,7 +15,8 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.models.embeddings import EmbeddingStore, encoder_identity
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.pipeline import Parts, load_pipeline
-from advdmd_ray.models.text import ENCODED_AT_ONCE, encoder_batches
+from advdmd_ray.models.text import ENCODED_AT_ONCE, encode_prompts, encoder_batches
+from advdmd_ray.runs.judgement import judge_inputs
 from advdmd_ray.runs.parts import inputs
 from advdmd_ray.runs.parts.inputs import TableEncoder, encode_table, prompt_encoder
 from advdmd_ray.stations.encoded_texts import EncodedTexts
@@ -212,6 +213,18 @@ def test_progress_counts_each_text_once_and_what_is_there_already(
         file.unlink()
     encoder = TableEncoder(config)
     assert [(done, of) for done, of, _ in encoder.batches()][-1] == (11, 11)
+
+
+def test_the_negative_prompt_is_the_other_half_of_guidance_for_those_who_train_and_those_who_judge(
+    tiny_pipeline: Path,
+) -> None:
+    given = {"path": str(tiny_pipeline), "guidance": 2.0, "negative_prompt": "a handwritten six"}
+    config = Config.model_validate({"model": given})
+    expected = encode_prompts(load_pipeline(tiny_pipeline, parts="text"), ["a handwritten six"], 8)
+    table = encode_table(config)
+    for found in (table.unconditional, judge_inputs(config).empty):
+        torch.testing.assert_close(found.embeds, expected.embeds, rtol=0, atol=1e-5)
+    assert len(table.texts) == 10
 
 
 def _in_fours(texts: Sequence[str]) -> list[Sequence[str]]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from torch import nn
 
 from advdmd_ray.config.inputs import LoraSection
 from advdmd_ray.diffusion.denoiser import Conditioning
@@ -12,6 +13,7 @@ from advdmd_ray.models.discriminator import Discriminator
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.families.sd3 import SD3Denoiser
 from advdmd_ray.models.lora import adapter_weights, add_lora, is_adapter, merged_weights, sharing_copy
+from advdmd_ray.models.targets import targeted
 from advdmd_ray.models.text import encode_prompts
 from advdmd_ray.stations.weights.loading import VersionedModule
 from advdmd_ray.stations.weights.snapshot import pack
@@ -112,6 +114,24 @@ def test_the_seed_names_the_adapters(base: TransformerDenoiser) -> None:
 def test_a_layer_that_is_not_there_is_named_with_those_that_are(base: TransformerDenoiser) -> None:
     with pytest.raises(UserError, match=r"no linear layer named 'to_query'; did you mean to_q\? It has: .*to_q"):
         add_lora(sharing_copy(base), rank=4, alpha=4.0, targets=("to_v", "to_query"), seed=0)
+
+
+@pytest.mark.parametrize(("kind", "inside"), [("attention", ".attn"), ("all-linear", "transformer_blocks.")])
+def test_a_word_stands_for_many_layers_of_every_block_and_none_outside(
+    base: TransformerDenoiser, kind: str, inside: str
+) -> None:
+    linear = [name for name, module in base.transformer.named_modules() if isinstance(module, nn.Linear)]
+    expected = [name for name in linear if inside in name]
+    assert list(targeted(linear, (kind,))) == expected
+    assert targeted(linear, (kind, "proj_out", "to_q"))[-1] == "proj_out"
+    outside = set(linear) - set(targeted(linear, ("all-linear",)))
+    assert {"context_embedder", "proj_out", "norm_out.linear"} <= outside
+    role = add_lora(sharing_copy(base), rank=2, alpha=2.0, targets=(kind,), seed=0)
+    assert len([name for name, _ in role.named_parameters() if is_adapter(name)]) == 2 * len(expected)
+
+
+def test_targets_may_be_a_text() -> None:
+    assert LoraSection.model_validate({"targets": "attention, proj_out"}).targets == ("attention", "proj_out")
 
 
 def test_a_convolution_of_the_same_name_gets_no_adapter(

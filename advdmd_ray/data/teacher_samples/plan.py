@@ -137,6 +137,8 @@ def plan_samples(config: Config, prompts: tuple[str, ...]) -> SamplePlan:
         "guidance": [config.model.guidance, config.judged_guidance],
         "steps": data.teacher_steps,
     }
+    if config.model.negative_prompt is not None:
+        facts["negative_prompt"] = config.model.negative_prompt
     if info.scheduler_terminal is not None:
         facts["terminal"] = info.scheduler_terminal
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -37,6 +37,7 @@ class Family:
         distilled_exponent: That of a model whose `model_index.json` says that it `is_distilled`; None: as of others.
         guides_distilled: Whether its pipeline guides a model that `is_distilled`.
         settings: Lists in `model_index.json` that name no component.
+        takes_negative: Whether a negative prompt is encoded as a prompt is, where guidance is classifier-free.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Family:
     distilled_exponent: float | None = None
     guides_distilled: bool = True
     settings: tuple[str, ...] = ()
+    takes_negative: bool = True
 
 
 DEFAULT_STEPS = 50
@@ -136,6 +138,7 @@ FAMILIES = (
         codec_depth="encoder_block_out_channels",
         max_tokens=300,
         chooses_attention=False,
+        takes_negative=False,  # a prompt has an instruction before it
     ),
     Family(
         name="krea2",

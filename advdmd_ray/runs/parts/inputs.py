@@ -74,6 +74,12 @@ def resolution_of(config: Config, shapes: Geometry, table: PromptTable) -> Calla
     return resolution
 
 
+def guided_away_from(config: Config) -> str:
+    """The text of the other half of the teacher's classifier-free guidance."""
+    given = config.model.negative_prompt
+    return adapter(inspect_pipeline(config.model.path).family).empty_prompt if given is None else given
+
+
 class TableEncoder:
     """Encodes the prompts of a run, and behind them the captions of real images, a batch of the encoder at a time.
 
@@ -91,7 +97,7 @@ class TableEncoder:
         self._texts, self._rollouts = mismatchable(texts, config, prompts), len(prompts)
         self._model, self._precision = config.model, _precision(config)
         self._size_weights = config.data.bucket_weights or source.bucket_images() or (1.0,)
-        self._empty = adapter(inspect_pipeline(config.model.path).family).empty_prompt
+        self._empty = guided_away_from(config)
         self._encode, self._store, self._kept = text_encoder(config), embedding_store(config), Catalogue()
 
     def batches(self) -> Iterator[tuple[int, int, np.ndarray | None]]:
