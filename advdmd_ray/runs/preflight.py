@@ -19,6 +19,7 @@ from advdmd_ray.models.sampling_settings import SAMPLING
 from advdmd_ray.models.sizes import largest_pipeline
 from advdmd_ray.models.targets import linear_layers, targeted
 from advdmd_ray.runs.folder import Start, plan_start
+from advdmd_ray.runs.guiding import check_guidance, check_negative_prompt
 from advdmd_ray.runs.lasting import check_places
 from advdmd_ray.runs.needs.disk import check_disk
 from advdmd_ray.runs.needs.memory import group_bytes, placement, ray_address, reserved
@@ -189,22 +190,6 @@ def check_fit(config: Config, info: PipelineInfo) -> None:
     check_targets(config, info)
 
 
-def check_negative_prompt(config: Config, info: PipelineInfo) -> None:
-    """Make sure that a negative prompt is read: that the teacher has classifier-free guidance.
-
-    Raises:
-        UserError: if it has not.
-    """
-    if config.model.negative_prompt is None:
-        return
-    if info.embedded_guidance or not info.family.takes_negative:
-        raise UserError(
-            f"model.negative_prompt: none is read with the {info.family.pipeline} in {info.folder}; set it to null"
-        )
-    if config.model.guidance == 1 and config.judged_guidance == 1:
-        raise UserError("model.negative_prompt: is not read with model.guidance=1; raise that, or set it to null")
-
-
 def check_buffer(config: Config, info: PipelineInfo) -> None:
     """Make sure that the buffer holds the groups of one learner cycle.
 
@@ -332,21 +317,6 @@ def check_blocks(config: Config, info: PipelineInfo) -> None:
             f"discriminator.blocks = {list(config.discriminator.blocks)}: the transformer in {info.folder} has blocks "
             f"0 to {info.layers - 1}; name some of these"
         )
-
-
-def check_guidance(config: Config, info: PipelineInfo) -> None:
-    """Make sure that a teacher is guided as its pipeline guides it.
-
-    Raises:
-        UserError: if its pipeline guides no model of few steps, and the folder says that it is one.
-    """
-    asked = {"model.guidance": config.model.guidance, "evaluation.teacher_guidance": config.judged_guidance}
-    for setting, guidance in asked.items():
-        if info.distilled and not info.family.guides_distilled and guidance != 1:
-            raise UserError(
-                f"{setting} is {guidance:g}, but {info.folder} is distilled already, and a {info.family.pipeline} "
-                f"gives such a model no guidance; set {setting}=1, or give the base model"
-            )
 
 
 def check_max_sequence_length(config: Config, info: PipelineInfo) -> None:

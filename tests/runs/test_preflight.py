@@ -17,7 +17,7 @@ from advdmd_ray.models.attention import check_attention
 from advdmd_ray.models.families.registry import FAMILIES
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.models.sampling_settings import SAMPLING, SamplingSettings, write_sampling
-from advdmd_ray.runs import preflight
+from advdmd_ray.runs import guiding, preflight
 from advdmd_ray.runs.folder import RunFolder, claim
 from advdmd_ray.runs.same_run import check_same_run
 from pictures import picture, write_captioned
@@ -536,7 +536,7 @@ def test_a_distilled_teacher_is_guided_only_where_its_pipeline_guides_it(
     known = inspect_pipeline(config.model.path)
     info = replace(known, distilled=distilled, family=replace(known.family, guides_distilled=guides))
     if named is None:
-        preflight.check_guidance(config, info)
+        guiding.check_guidance(config, info)
         return
     with pytest.raises(UserError, match=f"{named}, but .* is distilled already, .*; set .*=1, or give the base model"):
-        preflight.check_guidance(config, info)
+        guiding.check_guidance(config, info)
