@@ -16,6 +16,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.data import encoding
 from advdmd_ray.data.encoding import encode_here
 from advdmd_ray.data.files import ledger
+from advdmd_ray.data.files.encoding import ArrowLatents
 from advdmd_ray.data.files.source import FilesSource
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Encoded, Source
@@ -183,7 +184,9 @@ def test_images_in_colours_become_those_of_a_grey_model(tmp_path: Path) -> None:
     source = FilesSource(grey_model)
     source.check()
     assert prepared(source).startswith("40 real images with 2 captions")
-    assert source.latents().shape[0] == 1
+    latents = source.latents()
+    assert isinstance(latents, ArrowLatents)
+    assert latents.shape[0] == 1
     assert source.judge().prompts == CAPTIONS
 
 
