@@ -96,10 +96,10 @@ def run_command(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.overrides)
     out = Path(args.out) if args.out else RunFolder(config.folder).judge
     preflight.check_model(config)
-    preflight.check_scorers(config)
     check_file(out, "--out")
     if args.student is not None:
         preflight.check_max_sequence_length(config, inspect_pipeline(args.student))
+    preflight.check_scorers(config)  # imports torch
 
     from rich.console import Console
 
