@@ -115,7 +115,7 @@ def test_texts_that_a_tokenizer_cuts_are_told_though_they_were_encoded_before(
     tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = (" ".join(["one"] * 40), "a handwritten two")
-    source = SimpleNamespace(prompts=lambda: texts, captions=tuple)
+    source = SimpleNamespace(prompts=lambda: texts, captions=tuple, bucket_images=tuple)
     monkeypatch.setattr("advdmd_ray.runs.parts.inputs.source_of", lambda _: source)
     model = {"path": str(tiny_pipeline), "embeddings": str(tmp_path / "texts")}
     config = Config.model_validate({"model": model})

@@ -138,7 +138,7 @@ def test_the_bar_has_a_row_of_its_own_and_no_row_is_wider_than_the_terminal(widt
 
 def test_the_alarm_for_reward_hacking_is_shown_while_it_fires() -> None:
     for draw in (lambda shown: line(CONFIG, shown), _drawn):
-        assert "while the judge's figures fall" in draw(status(hacking=True))
+        assert "a reward rises while what the alarm watches falls" in draw(status(hacking=True))
         assert "judge" not in draw(status())
 
 
