@@ -99,7 +99,7 @@ def run_command(args: argparse.Namespace) -> int:
     check_file(out, "--out")
     if args.student is not None:
         preflight.check_max_sequence_length(config, inspect_pipeline(args.student))
-    preflight.check_scorers(config)  # imports torch
+    preflight.check_scorers(config)
 
     from rich.console import Console
 

@@ -229,10 +229,8 @@ def check_extra(config: Config) -> None:
     Raises:
         UserError: if not; a cluster's nodes are not asked.
     """
-    from advdmd_ray.evaluation.scorers import check_scorer  # noqa: PLC0415 - imports torch, and few runs have one
-
     if config.reward.extra is not None:
-        check_scorer("reward.extra", config.reward.extra, config.scorers)
+        _check_scorer(config, "reward.extra", config.reward.extra)
 
 
 def check_validation(config: Config) -> None:
@@ -258,10 +256,14 @@ def check_scorers(config: Config) -> None:
     Raises:
         UserError: if not; a cluster's nodes are not asked.
     """
+    for name in config.scorers.names:
+        _check_scorer(config, "scorers.names", name)
+
+
+def _check_scorer(config: Config, key: str, name: str) -> None:
     from advdmd_ray.evaluation.scorers import check_scorer  # noqa: PLC0415 - imports torch, and few runs have one
 
-    for name in config.scorers.names:
-        check_scorer("scorers.names", name, config.scorers)
+    check_scorer(key, name, config.scorers)
 
 
 def check_folder(config: Config) -> None:

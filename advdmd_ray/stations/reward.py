@@ -28,45 +28,28 @@ from advdmd_ray.stations.weights.snapshot import Snapshot
 
 # A network that gives one logit per state, from (x, t, conditioning); a module or its engine.
 Critic: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
-# How well images `[n, C, H, W]` in [-1, 1] show one prompt, from (images, prompt), `[n]` in [0, 1]; no network's guess.
-Oracle: TypeAlias = Callable[[Tensor, str], Tensor]
-# A user's own reward of images `[n, C, H, W]` in [-1, 1] for n prompts, `[n]`, finite.
-OwnReward: TypeAlias = Callable[[Tensor, Sequence[str]], Tensor]
+# Scores of images `[n, C, H, W]` in [-1, 1] of one prompt, from (images, prompt): `[n]`, finite.
+ImageScore: TypeAlias = Callable[[Tensor, str], Tensor]
+# One that knows how well an image shows its prompt, in [0, 1]; no network's guess.
+Oracle: TypeAlias = ImageScore
 RewardSource: TypeAlias = Literal["discriminator", "oracle", "nobody"]
 
 
 @dataclass(frozen=True, slots=True)
-class ImageOracle:
-    """An oracle with the way from latents to the images that it looks at.
+class FinalScorer:
+    """What scores final images, an oracle or a user's own reward, with the way from latents to them.
 
     Attributes:
         decode: Turns latents `[n, c, h, w]` into images `[n, C, H, W]` in [-1, 1].
-        oracle: Scores the images.
+        score: Scores the images.
     """
 
     decode: Callable[[Tensor], Tensor]
-    oracle: Oracle
-
-    def scores(self, final: Float[Tensor, "n c h w"], prompt: str) -> Float[Tensor, " n"]:
-        """The oracle's score of each final latent, in [0, 1]."""
-        return self.oracle(self.decode(final), prompt).float()
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraReward:
-    """A user's own reward with the way from latents to the images that it looks at.
-
-    Attributes:
-        decode: Turns latents `[n, c, h, w]` into images `[n, C, H, W]` in [-1, 1].
-        reward: Scores the images.
-    """
-
-    decode: Callable[[Tensor], Tensor]
-    reward: OwnReward
+    score: ImageScore
 
     def scores(self, final: Float[Tensor, "n c h w"], prompt: str) -> Float[Tensor, " n"]:
         """Of each final latent."""
-        return self.reward(self.decode(final), [prompt] * len(final)).float()
+        return self.score(self.decode(final), prompt).float()
 
 
 def judged_states(
@@ -164,9 +147,9 @@ class RewardWorker:
         *,
         final_levels: Sequence[float],
         source: RewardSource = "discriminator",
-        oracle: ImageOracle | None = None,
+        oracle: FinalScorer | None = None,
         agreement: bool = False,
-        extra: ExtraReward | None = None,
+        extra: FinalScorer | None = None,
         base_digest: str | None = None,
     ) -> None:
         if oracle is None and (source == "oracle" or agreement):
@@ -203,14 +186,14 @@ class RewardWorker:
         latents = torch.from_dlpack(group.latents)  # where they lie: memory that must not be written
         nothing = torch.zeros(latents.shape[0], latents.shape[1] - 1)
         judged = self._judged(group, latents) if self._source == "discriminator" or self._agreement else nothing
-        rewards, agreement = judged, ()
+        rewards, agreement, prompt = judged, (), self._table.texts[group.prompt_id]
         if self._oracle is not None:
-            truth = self._oracle.scores(latents[:, -1], self._table.texts[group.prompt_id])
+            truth = self._oracle.scores(latents[:, -1], prompt)
             if self._agreement:
                 agreement = tuple(pair_agreement(judged, truth).tolist())
             if self._source == "oracle":
                 rewards = torch.cat([nothing[:, :-1], truth.unsqueeze(1)], dim=1)
-        own = None if self._extra is None else self._extra.scores(latents[:, -1], self._table.texts[group.prompt_id])
+        own = None if self._extra is None else self._extra.scores(latents[:, -1], prompt)
         extra = None if own is None else own.numpy()
         return ScoredGroup(group, rewards.numpy(), self._network.version, agreement, extra)
 

@@ -22,7 +22,7 @@ from advdmd_ray.diffusion.sampling import rollout, sample
 from advdmd_ray.diffusion.seeds import derive_seed, group_noise
 from advdmd_ray.learner.batch import LearnerBatch
 from advdmd_ray.learner.setting import Setting
-from advdmd_ray.stations.reward import ImageOracle, final_noise_of, judged_states, level_scores, score_states
+from advdmd_ray.stations.reward import FinalScorer, final_noise_of, judged_states, level_scores, score_states
 from advdmd_ray.stations.rollout import sample_seeds
 
 IMAGES_AT_ONCE = 256
@@ -84,7 +84,7 @@ class Field:
     student: nn.Module
     discriminator: nn.Module
     latent_shape: tuple[int, int, int]
-    oracle: ImageOracle
+    oracle: FinalScorer
     seed: int
     forwards: Counter
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,20 @@ from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.learner.signal import RewardSignal, own_moments
 from advdmd_ray.losses.advantage import GroupSummary, within_std
 from advdmd_ray.stations.records import ScoredGroup
-from advdmd_ray.stations.reward import ExtraReward
+from advdmd_ray.stations.reward import FinalScorer
 from small_parts import PROMPTS, Constant, Judge, Mixer, config, infos_of, learner, scored_groups
 
 STILL = 1e-12
 OPEN, SHUT = (True,) * 3, (False,) * 3
 
 
-def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+def brightness(images: Tensor, prompt: str) -> Tensor:
     """The mean of each image, for known prompts."""
-    assert len(prompts) == len(images)
-    assert set(prompts) <= set(PROMPTS)
+    assert prompt in PROMPTS
     return images.mean(dim=(1, 2, 3))
 
 
-BRIGHT = ExtraReward(decode=lambda latents: 2 * latents, reward=brightness)
+BRIGHT = FinalScorer(decode=lambda latents: 2 * latents, score=brightness)
 
 
 def _config(**sections: Mapping[str, Any]) -> Config:

@@ -12,7 +12,7 @@ from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.diffusion.seeds import noise
 from advdmd_ray.stations.records import ScoredGroup, TrajectoryGroup
 from advdmd_ray.stations.reward import (
-    ImageOracle,
+    FinalScorer,
     RewardSource,
     RewardWorker,
     final_noise_of,
@@ -155,7 +155,7 @@ def test_an_oracle_sees_the_decoded_final_images_and_the_words_of_their_prompt()
         return torch.tensor([0.0, 0.5, 1.0, 0.25])
 
     group = _group()
-    spy = ImageOracle(decode=lambda latents: -3 * latents, oracle=oracle)
+    spy = FinalScorer(decode=lambda latents: -3 * latents, score=oracle)
     scored = reward_worker(Unasked(), source="oracle", oracle=spy).score(group)
     ((images, prompt),) = seen
     np.testing.assert_array_equal(images.numpy(), -3 * group.latents[:, -1])

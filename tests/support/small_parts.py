@@ -29,7 +29,7 @@ from advdmd_ray.stations.buffer.record_batch import (
 )
 from advdmd_ray.stations.prompt_table import PromptTable
 from advdmd_ray.stations.records import GroupInfo, Lease, ScoredGroup
-from advdmd_ray.stations.reward import Critic, ExtraReward, ImageOracle, RewardSource, RewardWorker, group_info
+from advdmd_ray.stations.reward import Critic, FinalScorer, RewardSource, RewardWorker, group_info
 from advdmd_ray.stations.rollout import RolloutWorker
 from advdmd_ray.stations.weights.snapshot import pack
 
@@ -194,14 +194,14 @@ def rollout_worker(
     return worker
 
 
-def brightness_oracle() -> ImageOracle:
+def brightness_oracle() -> FinalScorer:
     """An oracle that prefers bright final images: the mean of twice the latent, between 0 and 1, for known prompts."""
 
     def oracle(images: Tensor, prompt: str) -> Tensor:
         assert prompt in PROMPTS
         return torch.sigmoid(images.mean(dim=(1, 2, 3)))
 
-    return ImageOracle(decode=lambda latents: 2 * latents, oracle=oracle)
+    return FinalScorer(decode=lambda latents: 2 * latents, score=oracle)
 
 
 def reward_worker(
@@ -209,8 +209,8 @@ def reward_worker(
     *,
     final_levels: Sequence[float] = (0.05, 0.15, 0.3),
     source: RewardSource = "discriminator",
-    oracle: ImageOracle | None = None,
-    extra: ExtraReward | None = None,
+    oracle: FinalScorer | None = None,
+    extra: FinalScorer | None = None,
 ) -> RewardWorker:
     """A reward worker that runs a critic's weights as version 0."""
     worker = RewardWorker(
@@ -234,7 +234,7 @@ def scored_groups(
     version: int = 0,
     group_size: int = 4,
     source: RewardSource = "discriminator",
-    extra: ExtraReward | None = None,
+    extra: FinalScorer | None = None,
 ) -> list[ScoredGroup]:
     """Groups of a student, scored by a critic or the brightness oracle, through Arrow; the networks may learn."""
     actor = rollout_worker(student, kernel=kernel, version=version, group_size=group_size)

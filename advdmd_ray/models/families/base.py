@@ -159,6 +159,8 @@ class Adapter:
     """Tokenizers that hand on as many tokens as they are made for, whatever `max_tokens` is."""
     combine: GuidanceRule = staticmethod(classifier_free)
     """How that half and the other become one velocity."""
+    unguided_scale: ClassVar[float] = 1.0
+    """The pipeline's guidance scale that is none; further scales are as far from it as ours are from 1."""
 
     def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
         """Encode prompts as the pipeline itself does, one row each.
@@ -202,7 +204,7 @@ class Adapter:
             prompts: Number of prompts of the call.
         """
         del prompts
-        return {"guidance_scale": guidance}
+        return {"guidance_scale": guidance + (self.unguided_scale - 1)}
 
     def unguided(self, guidance: float) -> dict[str, Any]:
         """Arguments with which the pipeline calls its transformer once a step.
@@ -211,7 +213,7 @@ class Adapter:
             guidance: Of the student, for families that take it as an input.
         """
         del guidance
-        return {"guidance_scale": 1.0}
+        return {"guidance_scale": self.unguided_scale}
 
     def to_latents(self, codec: ImageCodec, images: Float[Tensor, "b i H W"]) -> Float[Tensor, "b c h w"]:
         """The most likely latents of images in [-1, 1], in the denoiser's units."""

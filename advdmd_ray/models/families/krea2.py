@@ -63,9 +63,10 @@ class Krea2Denoiser(TransformerDenoiser):
 
 
 class Krea2(FrameCodecAdapter):
-    """The pipeline pads between prompt and template, and its guidance scale counts from 0, which is none."""
+    """The pipeline pads between prompt and template."""
 
     denoiser = Krea2Denoiser
+    unguided_scale = 0.0
 
     def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
         """See `Adapter`: padding is moved to the end, as the network gives every token of text the same position."""
@@ -82,16 +83,6 @@ class Krea2(FrameCodecAdapter):
     def dropped_tokens(self, pipeline: Pipeline) -> int:
         """See `Adapter`."""
         return pipeline.prompt_template_encode_start_idx - pipeline.prompt_template_encode_num_suffix_tokens
-
-    def guided_call(self, guidance: float, prompts: int) -> dict[str, Any]:
-        """See `Adapter`."""
-        del prompts
-        return {"guidance_scale": guidance - 1}
-
-    def unguided(self, guidance: float) -> dict[str, Any]:
-        """See `Adapter`."""
-        del guidance
-        return {"guidance_scale": 0.0}
 
 
 ADAPTER = Krea2()

@@ -59,9 +59,10 @@ class ZImageDenoiser(TransformerDenoiser):
 
 
 class ZImage(Adapter):
-    """The pipeline's guidance scale counts from 0, and 0 is none."""
+    """The prompts are chats, as the pipeline has them."""
 
     denoiser = ZImageDenoiser
+    unguided_scale = 0.0
 
     def encode(self, pipeline: Pipeline, prompts: Sequence[str], max_tokens: int) -> Conditioning:
         """See `Adapter`."""
@@ -76,16 +77,6 @@ class ZImage(Adapter):
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         template = pipeline.tokenizer.apply_chat_template
         return [template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=True) for chat in chats]
-
-    def guided_call(self, guidance: float, prompts: int) -> dict[str, Any]:
-        """See `Adapter`."""
-        del prompts
-        return {"guidance_scale": guidance - 1}
-
-    def unguided(self, guidance: float) -> dict[str, Any]:
-        """See `Adapter`."""
-        del guidance
-        return {"guidance_scale": 0.0}
 
 
 ADAPTER = ZImage()

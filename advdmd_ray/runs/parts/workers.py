@@ -34,7 +34,7 @@ from advdmd_ray.runs.parts.networks import (
     loading,
 )
 from advdmd_ray.stations.prompt_table import PromptTable
-from advdmd_ray.stations.reward import ExtraReward, ImageOracle, RewardWorker
+from advdmd_ray.stations.reward import FinalScorer, RewardWorker
 from advdmd_ray.stations.rollout import RolloutWorker
 
 
@@ -108,18 +108,20 @@ def build_reward_worker(config: Config, name: str, table: PromptTable) -> Reward
     )
 
 
-def build_oracle(config: Config) -> ImageOracle:
+def build_oracle(config: Config) -> FinalScorer:
     """The data source's checker, behind the pipeline's image codec."""
-    return ImageOracle(build_decoder(config, config.reward), source_of(config).oracle())
+    return FinalScorer(build_decoder(config, config.reward), source_of(config).oracle())
 
 
-def build_extra_reward(config: Config) -> ExtraReward | None:
+def build_extra_reward(config: Config) -> FinalScorer | None:
     """The user's own reward, behind the pipeline's image codec; None where `reward.extra` names none."""
     name = config.reward.extra
     if name is None:
         return None
     scorer = load_scorer("reward.extra", name, config.scorers, device_of(config.reward))
-    return ExtraReward(build_decoder(config, config.reward), scorer)
+    return FinalScorer(
+        build_decoder(config, config.reward), lambda images, prompt: scorer(images, [prompt] * len(images))
+    )
 
 
 def build_learner(config: Config, gang: Gang, table: PromptTable, checkpoint: Checkpoint | None) -> Learner:
