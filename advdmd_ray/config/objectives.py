@@ -188,3 +188,8 @@ class CadenceSection(Section):
         default=8, description="DMD updates per RL turn when the ramp begins; halves to 1."
     )
     ramp_rl_turns: Free[Positive] = Field(default=4, description="RL turns at each interval of the ramp.")
+
+    @property
+    def warm_cycles(self) -> int:
+        """Cycles before the first in which RL may begin."""
+        return -(-self.warm_dmd_updates // self.dmd_updates)

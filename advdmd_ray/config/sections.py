@@ -227,6 +227,11 @@ class LearnerSection(Resources):
         description="Share of every learning rate but RL's left in cycle run.cycles; linear from the first. A run that "
         "time_limit_s ends stops earlier on the line.",
     )
+    rates_fall_until: Free[Literal["end", "rl"]] = Field(
+        default="end",
+        description="Where that line ends: in cycle run.cycles, or, with RL, in the first in which it may begin; from "
+        "there on distribution matching only holds the student to the teacher, while RL moves it.",
+    )
     ema_decay: Free[float] = Field(
         default=0.98,
         ge=0,

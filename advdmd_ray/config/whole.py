@@ -97,14 +97,14 @@ class Config(Section):
         warm = self.rollout.warm_group_size
         if warm is None:
             return self.rollout.group_size
-        # As many DMD updates are made before this cycle; a discriminator that stays gated only puts RL off.
-        rl_can_begin = cycle * self.cadence.dmd_updates >= self.cadence.warm_dmd_updates
+        # A discriminator that stays gated only puts RL off.
+        rl_can_begin = cycle >= self.cadence.warm_cycles
         return self.rollout.group_size if self.policy_gradient.enabled and rl_can_begin else warm
 
     @property
     def last_group_size(self) -> int:
         """Trajectories of each group of a long run's last cycles; no earlier group is larger."""
-        return self.group_size_at(self.cadence.warm_dmd_updates)
+        return self.group_size_at(self.cadence.warm_cycles)
 
     def group_size_of(self, ordinal: int) -> int:
         """Trajectories of the group at a position of the prompt stream; cycles consume it in order."""

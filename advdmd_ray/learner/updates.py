@@ -85,7 +85,7 @@ def rate_factor(version: int, cycles: int, final: float, began: int = 0) -> floa
 
 
 def rate_of(objective: str, config: Config, version: int, rl_began: int | None) -> float:
-    """Factor of an objective's learning rate: RL's falls from its own first turn to its own end.
+    """Factor of an objective's learning rate: RL's falls from its own first turn on, the others' as the learner says.
 
     Args:
         objective: One of the learner's; `rl` is RL.
@@ -98,4 +98,6 @@ def rate_of(objective: str, config: Config, version: int, rl_began: int | None) 
         return rate_factor(
             version, cycles, config.policy_gradient.final_rate, version if rl_began is None else rl_began
         )
+    if config.learner.rates_fall_until == "rl" and config.policy_gradient.enabled:
+        cycles = min(cycles, config.cadence.warm_cycles + 1)
     return rate_factor(version, cycles, config.learner.final_rate)

@@ -44,11 +44,11 @@ def test_a_rate_knows_its_own_beginning_and_the_end_and_not_what_was_before(
     assert rate_factor(began, began + length, final, began) == 1
 
 
-def config(cycles: int, **cadence: int) -> Config:
+def config(cycles: int, until: str = "end", **cadence: int) -> Config:
     return Config.model_validate(
         {
             "run": {"cycles": cycles},
-            "learner": {"final_rate": 0.1},
+            "learner": {"final_rate": 0.1, "rates_fall_until": until},
             "policy_gradient": {"final_rate": 0.3},
             "cadence": cadence,
         }
@@ -77,6 +77,30 @@ def test_the_other_rates_do_not_know_when_rl_began(first: int, version: int) -> 
     settings = config(100)
     for name in OTHERS:
         assert rate_of(name, settings, version, first) == rate_of(name, settings, version, None)
+
+
+@given(warm=st.integers(0, 150), dmd=st.integers(1, 3), cycles=st.integers(1, 100))
+def test_the_other_rates_have_fallen_where_rl_may_begin_if_they_are_told_so(warm: int, dmd: int, cycles: int) -> None:
+    settings = config(cycles, "rl", warm_dmd_updates=warm, ramp_interval=1, dmd_updates=dmd)
+    cadence = Cadence(settings.cadence, policy_gradient=True)
+    for version in range(cycles):
+        before_rl = not cadence.plan(OPEN).policy_gradient
+        for name in OTHERS:
+            factor = rate_of(name, settings, version, None)
+            if before_rl and version < cycles - 1:
+                assert 0.1 < factor <= 1
+                assert factor > rate_of(name, settings, version + 1, None)
+            elif version > 0:
+                assert factor == pytest.approx(0.1)
+
+
+@given(version=st.integers(0, 99))
+def test_without_rl_the_other_rates_fall_until_the_end_whatever_they_are_told(version: int) -> None:
+    off = {"policy_gradient": {"enabled": False}}
+    told, untold = (config(100, until, warm_dmd_updates=7).model_dump() | off for until in ("rl", "end"))
+    for name in OTHERS:
+        rates = [rate_of(name, Config.model_validate(tree), version, None) for tree in (told, untold)]
+        assert rates[0] == rates[1]
 
 
 @given(cut=st.integers(0, 29))
