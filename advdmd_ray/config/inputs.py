@@ -49,6 +49,12 @@ class ModelSection(Section):
         description="bfloat16: of matrix products, and of a base that adapters are learned on. Solver, latents, losses "
         "and what is learned are float32.",
     )
+    quantization: OfStudent[Literal["int8"] | None] = Field(
+        default=None,
+        description="int8: blocks of the frozen base under adapters keep their linear layers in 8 bits a weight, by "
+        "torchao (advdmd-ray[quantization]): about half of bfloat16's memory. All roles share that base; adapters are "
+        "float32, and exports merge them into the folder's own weights. Default: as model.precision says.",
+    )
     attention: Free[Attention | None] = Field(
         default=None,
         description="Attention backend by diffusers' name, of families whose attention diffusers dispatches (not SD3); "

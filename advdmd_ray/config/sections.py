@@ -198,7 +198,8 @@ class LearnerSection(Resources):
     zero_stage: Free[Literal[0, 1, 2, 3]] = Field(
         default=1,
         description="DeepSpeed ZeRO stage. What is split over the ranks: 1 moments and update copies, 2 gradients too, "
-        "3 weights too, gathered layer by layer. With 3, gradient_checkpointing lets gathered layers go at once.",
+        "3 weights too, gathered layer by layer, but not with adapters. With 3, gradient_checkpointing lets gathered "
+        "layers go at once.",
     )
     offload_optimizer: Free[bool] = Field(
         default=False, description="Moments and update copies live in host memory; needs ZeRO 1, 2 or 3."

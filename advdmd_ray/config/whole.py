@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from advdmd_ray.config.adapters import check_adapters
 from advdmd_ray.config.base import Resume, Section
 from advdmd_ray.config.faults import GuardSection, QuarantineSection
 from advdmd_ray.config.inputs import DataSection, LoraSection, ModelSection
@@ -330,9 +331,9 @@ class Config(Section):
                 )
         if self.learner.engine == "torch" and self.learner.ranks > 1:
             raise ValueError("learner.engine=torch runs one rank; set learner.ranks=1 or learner.engine=deepspeed")
-        if self.lora.rank and self.learner.partitions_weights:
-            raise ValueError(
-                f"learner.zero_stage=3 would split the base that all roles' adapters share, got lora.rank="
-                f"{self.lora.rank}; set learner.zero_stage=1, which splits the adapters' states, or lora.rank=0"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_have_their_base(self) -> Self:
+        check_adapters(self.model, self.lora, self.learner, merges=self.merges_adapters)
         return self

@@ -3,6 +3,9 @@
 Importing diffusers takes seconds, most of them for what no network of ours uses, so a process that loads no pipeline
 is spared them. Importing a pipeline makes transformers announce, several times, that torchvision is not installed. It
 is not needed: no image processor is used. Its verbosity is the user's again once the imports are done.
+
+Where torchao is installed, diffusers would import it too, which takes seconds more. Only a base in 8 bits needs it, and
+`models/quantization.py` asks torchao itself.
 """
 
 import gc
@@ -26,6 +29,8 @@ __all__ = [
     "pipeline_class",
     "transformer_class",
 ]
+UNUSED = "torchao"
+"""What diffusers and peft would import where it is installed, for nothing that they do here."""
 
 
 def pipeline_class(family: Family) -> Any:
@@ -73,7 +78,7 @@ def _importing() -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        with _silent_transformers():
+        with hidden(UNUSED), _silent_transformers():
             yield
     finally:
         if collects:

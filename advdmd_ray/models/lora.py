@@ -6,11 +6,13 @@ activations included.
 """
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from advdmd_ray.models.diffusers_classes import UNUSED, hidden
 from advdmd_ray.models.families.base import TransformerDenoiser
 from advdmd_ray.models.targets import targeted
 
@@ -51,7 +53,9 @@ def add_lora(
     wanted = list(targeted(linear, targets))
     denoiser.requires_grad_(False)
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=wanted)  # pyright: ignore[reportArgumentType] - a float serves
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), hidden(UNUSED):
+        # Of a base in 8 bits peft says that nothing can be merged into it, and nothing is.
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear")
         torch.manual_seed(seed)
         inject_adapter_in_model(settings, denoiser.transformer, ADAPTER)
     for name, parameter in denoiser.named_parameters():

@@ -13,6 +13,7 @@ from advdmd_ray.models.diffusers_classes import pipeline_class, transformer_clas
 from advdmd_ray.models.families import adapter, adapter_of
 from advdmd_ray.models.families.base import Execution, Pipeline, TransformerDenoiser
 from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.quantization import quantize
 from advdmd_ray.models.soundness import check_loaded, loading
 
 Parts = Literal["all", "text", "codec", "tokenizers"]
@@ -86,15 +87,17 @@ def load_pipeline(path: str | Path, dtype: torch.dtype = torch.float32, parts: P
     return pipeline
 
 
-def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32, quantization: str | None = None) -> Any:
     """Load a pipeline's transformer alone, on the CPU, frozen and in evaluation mode.
 
     Args:
         path: A pipeline folder, or `builtin:NAME`.
         dtype: Of the weights.
+        quantization: How its blocks store those of linear layers, see `model.quantization`; None: as all others.
 
     Raises:
-        UserError: The folder is not a whole pipeline (`inspect_pipeline`), or holds what is no number.
+        UserError: The folder is not a whole pipeline (`inspect_pipeline`), or holds what is no number, or what stores
+            weights in fewer bits is not installed.
     """
     info = inspect_pipeline(path)
     kind = transformer_class(info.family)
@@ -107,6 +110,8 @@ def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> An
             variant=info.component("transformer").variant,
         )
     check_loaded(info, info.component("transformer"), transformer)
+    if quantization is not None:
+        quantize(transformer, quantization)
     return transformer.eval().requires_grad_(False)
 
 
@@ -115,6 +120,7 @@ def load_denoiser(
     guidance: float = 1.0,
     execution: Execution = Execution(),  # noqa: B008 - immutable
     dtype: torch.dtype = torch.float32,
+    quantization: str | None = None,
 ) -> TransformerDenoiser:
     """Load a pipeline's transformer as a denoiser of its family; see `load_transformer`.
 
@@ -123,8 +129,10 @@ def load_denoiser(
         guidance: For families whose transformer takes the guidance scale as an input.
         execution: How it computes.
         dtype: Of the weights.
+        quantization: As of `load_transformer`.
     """
-    return adapter(inspect_pipeline(path).family).denoiser(load_transformer(path, dtype), guidance, execution)
+    transformer = load_transformer(path, dtype, quantization)
+    return adapter(inspect_pipeline(path).family).denoiser(transformer, guidance, execution)
 
 
 def denoiser_of(

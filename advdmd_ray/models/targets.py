@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from advdmd_ray.config.named import nearest
 from advdmd_ray.errors import UserError
@@ -31,6 +33,36 @@ def linear_layers(info: PipelineInfo) -> Mapping[str, tuple[int, ...]]:
 def maps(info: PipelineInfo) -> Mapping[str, tuple[int, int]]:
     """The same with every convolution, whose inputs are the channels of all places that it sees at once."""
     return {name: (shape[0], math.prod(shape[1:])) for name, shape in _weights(info).items() if len(shape) >= MATRIX}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLayers:
+    """The linear layers in the blocks of a transformer, biases left out.
+
+    Attributes:
+        weights: Their weights.
+        outputs: Their outputs.
+        largest: Weights of those in the largest block.
+    """
+
+    weights: int
+    outputs: int
+    largest: int
+
+    @classmethod
+    def of(cls, info: PipelineInfo) -> "BlockLayers":
+        """Those of a folder; raises as `linear_layers`."""
+        layers, blocks = linear_layers(info), Counter[str]()
+        inside = {name: shape for name, shape in layers.items() if in_a_block(name)}
+        for name, shape in inside.items():
+            blocks[".".join(name.split(".")[:2])] += math.prod(shape)  # such as transformer_blocks.3
+        outputs = sum(shape[0] for shape in inside.values())
+        return cls(blocks.total(), outputs, max(blocks.values(), default=0))
+
+
+def in_a_block(name: str) -> bool:
+    """Whether a layer of this name is in a block."""
+    return KINDS["all-linear"].match(name) is not None
 
 
 def _weights(info: PipelineInfo) -> Mapping[str, tuple[int, ...]]:

@@ -63,6 +63,7 @@ def tell_figures(student: Path, judge: JudgeSummary) -> None:
 
 def _recipe(config: Config, cycles: int, *, merged: bool) -> dict[str, str]:
     lora, reads = config.lora, "merged" if merged else "alone"
+    precision, kind = config.model.precision, config.model.quantization
     extra, weight = config.reward.extra, config.reward.extra_weight
     sizes = ", ".join(f"{height} x {width}" for height, width in config.data.buckets)
     return {
@@ -73,7 +74,7 @@ def _recipe(config: Config, cycles: int, *, merged: bool) -> dict[str, str]:
         **({"adapters": f"rank {lora.rank} on {', '.join(lora.targets)}, {reads}"} if lora.rank else {}),
         **({} if extra is None else {"reward beside AdvDMD's": f"{extra}, weight {weight:g}"}),
         **({"sizes, height x width": sizes} if sizes else {}),
-        "precision of training": config.model.precision,
+        "precision of training": precision if kind is None else f"{precision}, the base in {kind}",
         "learner cycles": str(cycles),
         "trajectories of a cycle": str(config.rollout.groups_per_cycle * config.rollout.group_size),
         "learning rates": f"DMD {config.dmd.learning_rate:g}, RL {config.policy_gradient.learning_rate:g}",

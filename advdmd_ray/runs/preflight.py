@@ -15,6 +15,7 @@ from advdmd_ray.data.prompt_file import load_prompts
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.models.folder import PipelineInfo
+from advdmd_ray.models.quantization import check_quantization
 from advdmd_ray.models.sampling_settings import SAMPLING
 from advdmd_ray.models.sizes import largest_pipeline
 from advdmd_ray.models.targets import linear_layers, targeted
@@ -60,6 +61,7 @@ def checks(config: Config) -> tuple[Check, ...]:
         Check("negative prompt", repr(model.negative_prompt), lambda: check_negative_prompt(config, info())),
         Check("discriminator", f"reads blocks {list(blocks)}", lambda: check_blocks(config, info())),
         Check("adapters", f"rank {lora.rank} on {', '.join(lora.targets)}", lambda: check_targets(config, info())),
+        Check("quantization", str(model.quantization), lambda: check_quantization(str(model.quantization))),
         Check("attention", str(model.attention), lambda: check_backend(config, info())),
         Check("buffer", "holds the groups of a cycle", lambda: check_buffer(config, info())),
         Check("data", config.data.source, lambda: check_data(config)),
@@ -74,6 +76,7 @@ def checks(config: Config) -> tuple[Check, ...]:
     unused = {
         "negative prompt": model.negative_prompt is None,
         "adapters": not lora.rank,
+        "quantization": model.quantization is None,
         "attention": model.attention is None,
         "own reward": config.reward.extra is None,
         "validation": config.validation.prompts is None,

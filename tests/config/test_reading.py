@@ -68,7 +68,18 @@ def test_an_override_equals_the_same_value_in_the_file(cycles: int, rate: float)
         ("learner: {zero_stage: 4}", ["learner.zero_stage", "4"]),
         (
             "{learner: {zero_stage: 3}, lora: {rank: 8}}",
-            ["learner.zero_stage=3", "lora.rank=8", "learner.zero_stage=1"],
+            ["learner.zero_stage=3", "lora.rank=8", "learner.zero_stage=1", "model.quantization=int8", "lora.rank=0"],
+        ),
+        ("model: {quantization: int4}", ["model.quantization", "int4", "int8"]),
+        ("model: {quantization: int8}", ["model.quantization=int8", "lora.rank=0", "leave"]),
+        ("{model: {quantization: int8}, lora: {rank: 2}}", ["model.precision=bfloat16", "got float32"]),
+        (
+            "{model: {quantization: int8, precision: bfloat16}, lora: {rank: 2, merge: true}}",
+            ["lora.merge=true", "lora.merge=false"],
+        ),
+        (
+            "{model: {quantization: int8, precision: bfloat16}, lora: {rank: 2}}",
+            ["learner.gradient_checkpointing=true"],
         ),
         ("learner: {zero_stage: 0, offload_optimizer: true}", ["offload_optimizer", "zero_stage 1, 2 or 3", "0"]),
         ("learner: {engine: torch, offload_optimizer: true}", ["offload_optimizer", "engine=deepspeed", "torch"]),

@@ -26,7 +26,7 @@ for parts in sys.argv[1:]:
     if not (copy := os.fork()):
         import_networks(Config(), whole=parts == "whole")
         digest = velocity_digest()
-        absent = [name for name in ("peft", "scipy", "transformers") if name not in sys.modules]
+        absent = [name for name in ("peft", "scipy", "torchao", "transformers") if name not in sys.modules]
         import scipy.special  # what is hidden from diffusers is there for others
         print(*absent, digest)
         break
@@ -55,8 +55,8 @@ def test_a_worker_computes_the_same_without_what_diffusers_can_do_without() -> N
     command = [sys.executable, "-c", WORKER, "whole", "transformer"]
     ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=here)
     whole, transformer = (line.split() for line in ran.stdout.splitlines())
-    assert whole == ["peft", "scipy", expected]
-    assert transformer == ["peft", "scipy", "transformers", expected]
+    assert whole == ["peft", "scipy", "torchao", expected]
+    assert transformer == ["peft", "scipy", "torchao", "transformers", expected]
 
 
 def test_a_hidden_package_is_not_found_inside_and_is_there_again_outside() -> None:

@@ -519,6 +519,21 @@ def test_an_attention_that_the_model_has_not_or_that_is_not_installed_is_refused
         check_attention(flux, "flash")
 
 
+def test_a_base_in_8_bits_needs_what_stores_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(
+        tmp_path,
+        model={"quantization": "int8", "precision": "bfloat16"},
+        lora={"rank": 2, "targets": ("to_q",)},
+        learner={"gradient_checkpointing": True},
+    )
+    (subject,) = (one for one in preflight.checks(config) if one.subject == "quantization")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _module: object())
+    subject.look()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _module: None)
+    with pytest.raises(UserError, match=r"needs torchao, which is not installed; install advdmd-ray\[quantization\]"):
+        subject.look()
+
+
 @pytest.mark.parametrize(
     ("distilled", "guides", "settings", "named"),
     [

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from advdmd_ray.models.folder import PipelineInfo, whole_number
 
-FLOAT32, BFLOAT16 = 4, 2
+FLOAT32, BFLOAT16, INT8 = 4, 2, 1
 CLIP_TOKENS = 77
 """Tokens of a CLIP text encoder whose tokenizer names no number of its own."""
 PADDED_TO = 32

@@ -142,7 +142,8 @@ def _remedy(config: Config, role: str, row: RoleMemory) -> str:
         return "set lora.rank above 0, so that workers share a frozen base and only adapters learn"
     if config.model.precision == "float32" and name != "process":
         return "set model.precision=bfloat16"
-    return "use a machine with more memory"
+    smaller = config.lora.rank and config.model.quantization is None and name in {"base", "student", "discriminator"}
+    return f"{'set model.quantization=int8, or ' if smaller else ''}use a machine with more memory"
 
 
 def examine_placement(config: Config, nodes: Sequence[Node]) -> Finding:

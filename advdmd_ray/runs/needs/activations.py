@@ -184,9 +184,10 @@ class Activations:
         return self._copies() + held
 
     def _features(self, rows: int) -> int:
-        """A graph through the discriminator's backbone. The frozen teacher makes no activations again."""
+        """A graph through the discriminator's backbone. A frozen teacher in 8 bits alone makes activations again."""
         learns = self.config.discriminator.backbone != "teacher"
-        frugal = learns and self.config.learner.gradient_checkpointing
+        again = learns or self.config.model.quantization is not None
+        frugal = again and self.config.learner.gradient_checkpointing
         # Autocast's copies are kept by the graph wherever the weights are float32, frozen or not.
         copies, adapted = self._copies(self._depth), self._adapted or not learns
         held = graph_bytes(

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from advdmd_ray.config import Config
 from advdmd_ray.config.inputs import LoraSection
 from advdmd_ray.models.families.flops import forward_flops
-from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, Backbone, backbone_of
+from advdmd_ray.models.families.kept import BFLOAT16, FLOAT32, INT8, Backbone, backbone_of
 from advdmd_ray.models.folder import LatentSpec, PipelineInfo
 from advdmd_ray.models.sizes import largest_pipeline
-from advdmd_ray.models.targets import linear_layers, targeted
+from advdmd_ray.models.targets import BlockLayers, linear_layers, targeted
 from advdmd_ray.runs.needs.activations import Activations, settled
 from advdmd_ray.runs.needs.compute import Network
 
@@ -66,6 +66,7 @@ class Sizes:
         network: The transformer as the count of compute has it.
         adapters: Weights of one role's adapters; 0 where whole networks learn.
         adapted: Weights of the layers that have one.
+        in_blocks: The linear layers of its blocks, where `model.quantization` stores them in fewer bits.
         encoded_whole: Whether prompts are encoded beside the transformer, as SD3 without its T5 encoder must.
     """
 
@@ -76,6 +77,7 @@ class Sizes:
     network: Network
     adapters: int = 0
     adapted: int = 0
+    in_blocks: BlockLayers | None = None
     encoded_whole: bool = False
 
 
@@ -174,6 +176,7 @@ def sizes_of(config: Config) -> Sizes:
         network=Network.of(info, flops),
         adapters=adapter_weights(info, config.lora),
         adapted=adapted_weights(info, config.lora),
+        in_blocks=None if config.model.quantization is None else BlockLayers.of(info),
         encoded_whole=bool(info.dropped),
     )
 
@@ -204,6 +207,19 @@ def weight_bytes(config: Config) -> int:
     return BFLOAT16 if config.lora.rank and config.model.precision == "bfloat16" else FLOAT32
 
 
+def base_bytes(config: Config, sizes: Sizes) -> int:
+    """Bytes of a network that does not learn as a whole.
+
+    In 8 bits each output of a layer has a scale and an offset beside its weights, and a product needs the weights in
+    the base's own precision for as long as it lasts, or as the backward pass of its block does.
+    """
+    whole, stored = sizes.transformer * weight_bytes(config), sizes.in_blocks
+    if stored is None:
+        return whole
+    saved = stored.weights * (weight_bytes(config) - INT8)
+    return whole - saved + stored.outputs * (FLOAT32 + INT8) + stored.largest * weight_bytes(config)
+
+
 def group_bytes(config: Config, latent: LatentSpec) -> int:
     """Bytes of one group in the buffer, with its scores."""
     from advdmd_ray.stations.buffer.record_batch import encoded_bytes  # noqa: PLC0415 - imports numpy and pyarrow
@@ -225,7 +241,8 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
     """
     gpus = {role.name for role in placement(config) if role.num_gpus}
     config = settled(config, lambda role: 1 if role in gpus else None)
-    base, learnt = sizes.transformer * weight_bytes(config), (sizes.adapters or sizes.transformer) * FLOAT32
+    base, loaded = base_bytes(config, sizes), sizes.transformer * weight_bytes(config)
+    learnt = (sizes.adapters or sizes.transformer) * FLOAT32
     own = int(config.discriminator.backbone == "own")
     process = ("process", PROCESS_BYTES)
     activations = Activations(config, sizes.backbone, sizes.network, sizes.transformer)
@@ -252,9 +269,9 @@ def memory(config: Config, sizes: Sizes) -> tuple[RoleMemory, ...]:
         RoleMemory("driver", 1, (process,)),
         RoleMemory("metrics", 1, (process,)),
         RoleMemory("prompts", 1, encoded, config.rollout.num_gpus > 0, encoding * half),
-        RoleMemory("rollout", config.rollout.actors, acting, config.rollout.num_gpus > 0, base),
-        RoleMemory("reward", config.reward.workers, judging, config.reward.num_gpus > 0, base),
-        RoleMemory("learner", config.learner.ranks, learner, config.learner.num_gpus > 0, base),
+        RoleMemory("rollout", config.rollout.actors, acting, config.rollout.num_gpus > 0, loaded),
+        RoleMemory("reward", config.reward.workers, judging, config.reward.num_gpus > 0, loaded),
+        RoleMemory("learner", config.learner.ranks, learner, config.learner.num_gpus > 0, loaded),
     )
 
 

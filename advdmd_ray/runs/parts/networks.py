@@ -72,14 +72,14 @@ def denoiser_at(config: Config, path: str, dtype: torch.dtype, micro_batch: int 
     """The network of a pipeline folder on the CPU, which computes as the configuration says.
 
     Args:
-        config: Names precision, attention and the guidance that some families take as an input.
+        config: Names precision, quantization, attention and the guidance that some families take as an input.
         path: The teacher's folder, or that of a student of it.
         dtype: Of the weights.
         micro_batch: Most rows of a call; None: all.
     """
     model = config.model
     execution = Execution(autocast=model.precision == "bfloat16", micro_batch=micro_batch)
-    denoiser = load_denoiser(path, model.guidance, execution, dtype)
+    denoiser = load_denoiser(path, model.guidance, execution, dtype, model.quantization)
     if model.attention is not None:
         choose_attention(denoiser.transformer, model.attention)
     return denoiser

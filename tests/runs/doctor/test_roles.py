@@ -84,7 +84,8 @@ def test_gpus_of_unknown_size_are_worth_a_note() -> None:
         ({"learner": {"gradient_checkpointing": False}}, "set learner.gradient_checkpointing=true"),
         ({"lora": {"rank": 0}}, "set lora.rank above 0"),
         ({"model": {"precision": "float32"}}, "set model.precision=bfloat16"),
-        ({}, "use a machine with more memory"),
+        ({}, "set model.quantization=int8, or use a machine with more memory"),
+        ({"model": {"precision": "bfloat16", "quantization": "int8"}}, "use a machine with more memory"),
     ],
 )
 def test_a_gpu_that_is_too_small_names_the_setting_that_shrinks_the_largest_part(

@@ -12,6 +12,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.models.families.kept import FLOAT32, PLAIN, Backbone
 from advdmd_ray.models.folder import LatentSpec, inspect_pipeline
 from advdmd_ray.models.merging import MergedLinear
+from advdmd_ray.models.targets import BlockLayers
 from advdmd_ray.runs.needs import memory as estimate
 from advdmd_ray.runs.needs.compute import Network, Passes
 from advdmd_ray.runs.needs.disk import disk_need
@@ -130,6 +131,26 @@ def test_adapters_are_one_base_in_half_precision_and_little_more(weights: int, a
     held = networks_of(config, sizes)
     assert held["rollout"] == 2 * weights + 4 * adapters
     assert held["reward"] == 2 * weights
+
+
+def test_a_base_in_8_bits_has_a_scale_an_output_and_a_block_as_its_products_need_it() -> None:
+    sizes = sizes_with(10**9, LatentSpec(16, 128, 128), 10**6)
+    settings: dict[str, dict[str, object]] = {
+        "model": {"precision": "bfloat16", "quantization": "int8"},
+        "lora": {"rank": 8},
+        "learner": {"gradient_checkpointing": True},
+    }
+    stored = replace(sizes, in_blocks=BlockLayers(weights=9 * 10**8, outputs=10**6, largest=10**7))
+    held = networks_of(config_with(**settings), stored)
+    base = 2 * 10**8 + 9 * 10**8 + 5 * 10**6 + 2 * 10**7
+    assert held["rollout"] == base + 4 * 10**6
+    loaded = {row.role: row.loaded for row in estimate.memory(config_with(**settings), stored)}
+    assert loaded["rollout"] == loaded["learner"] == 2 * 10**9, "it is loaded before it is stored in fewer bits"
+    del settings["model"]["quantization"]
+    half = networks_of(config_with(**settings), sizes)
+    assert {role: half[role] - held[role] for role in ("rollout", "reward", "learner")} == dict.fromkeys(
+        ("rollout", "reward", "learner"), 2 * 10**9 - base
+    )
 
 
 def activations_of(config: Config, role: str) -> tuple[str, int]:
