@@ -67,6 +67,16 @@ def targets_told(config: Config, host: str) -> Iterator[Callable[[int], None]]:
                     _removed(file)
 
 
+def clear_replaced(config: Config, aside: Path) -> None:
+    """Removes what a run that was killed, and whose folder was then moved aside, left in a shared folder of targets.
+
+    Args:
+        config: Of the run that takes its place, whose own file stays.
+        aside: The folder where it is now.
+    """
+    _clear(RunFolder(aside), _shared(config))
+
+
 def _written(file: Path, text: str) -> None:
     try:
         write_atomically(file, text.encode())
@@ -82,7 +92,7 @@ def _removed(file: Path) -> None:
 
 
 def _clear(folder: RunFolder, shared: Path | None) -> None:
-    """Removes the file that a process of this run wrote elsewhere and left when it was killed, by the folder's note."""
+    """Removes the file that a process of a run wrote elsewhere and left when it was killed, by its folder's note."""
     try:
         left = Path(folder.shared_target.read_text(encoding="utf-8"))
     except FileNotFoundError:

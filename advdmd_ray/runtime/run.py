@@ -86,9 +86,12 @@ def _train(
             place = until_done.enter_context(_here(clock) if local else _on_ray(config, clock))
             if not local:
                 taken()  # now that no cluster refuses
+            from advdmd_ray.runs.targets import clear_replaced  # noqa: PLC0415 - imports prometheus_client
             from advdmd_ray.runtime.launch import launched  # noqa: PLC0415 - imports torch, once the checks are passed
 
             with launched(config, place, start.checkpoint, clock, stop.asked, display) as training:
+                if start.aside is not None:
+                    clear_replaced(config, start.aside)
                 try:
                     with stop.awaited(config.run.drain_s):
                         training.run()

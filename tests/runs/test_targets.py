@@ -13,7 +13,7 @@ from advdmd_ray import __version__
 from advdmd_ray.config import Config, dump_config
 from advdmd_ray.runs.addresses import in_url, own_address
 from advdmd_ray.runs.folder import RunFolder
-from advdmd_ray.runs.targets import identity_of, targets_told
+from advdmd_ray.runs.targets import clear_replaced, identity_of, targets_told
 
 
 def config(output: Path, shared: Path | None = None, **metrics: Any) -> Config:
@@ -81,6 +81,23 @@ def test_a_run_that_was_killed_is_replaced_by_itself_wherever_it_goes_on(
         )
     assert [file.name for file in shared.iterdir()] == ["another-0123456789ab.json"]
     assert [*resumed.folder.iterdir()] == []
+
+
+@pytest.mark.parametrize("node", ["the-same", "another"])
+def test_a_killed_run_that_was_moved_aside_is_looked_for_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: str
+) -> None:
+    shared, run, aside = tmp_path / "targets", config(tmp_path, tmp_path / "targets"), tmp_path / "aside"
+    monkeypatch.setattr(socket, "gethostname", lambda: "the-same")
+    killed(run, 1001)
+    run.folder.rename(aside)
+    run.folder.mkdir()
+    monkeypatch.setattr(socket, "gethostname", lambda: node)
+    with targets_told(run, "10.0.0.7") as write:
+        write(1002)
+        clear_replaced(run, aside)
+        assert [targets(file) for file in shared.iterdir()] == [["10.0.0.7:1002"]]
+    assert [*shared.iterdir()] == []
 
 
 def killed(run: Config, port: int) -> None:
