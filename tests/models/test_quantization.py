@@ -1,7 +1,4 @@
-"""A frozen base in 8 bits under adapters: what it says, what it takes, and a run on it from the start to an export.
-
-With torchao where it is installed: `pip install -c constraints.txt '.[quantization]'`.
-"""
+"""A frozen base in 8 bits under adapters: what it says, what it takes, and a run on it from the start to an export."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -25,7 +22,6 @@ from advdmd_ray.runs.export import export, export_adapter
 from local_runs import train_here
 from tiny_families import write_family
 
-pytest.importorskip("torchao")
 pytestmark = pytest.mark.usefixtures("encoders_once")
 
 BOUND = 0.01
