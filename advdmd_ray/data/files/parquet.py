@@ -16,7 +16,11 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.reading import shown
 
 ROWS_AT_ONCE = 64
-"""Rows of a Parquet file that are in memory together."""
+"""Rows of a Parquet file that are in memory together, beside the page that they stand in."""
+READ_AT_ONCE = 2**20
+"""Bytes that are read of a file at a time: without a limit a row group is in memory as a whole."""
+PART_ROWS = 1024
+"""Rows of a larger row group that make one shard: some libraries write a file of any length as one group."""
 _NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
 """How Hugging Face names the files of one set."""
 _IMAGES = (
@@ -27,7 +31,7 @@ _TEXTS = (*_IMAGES, pa.types.is_string, pa.types.is_large_string, pa.types.is_st
 
 
 def parquet_shards(root: Path, name: str, columns: tuple[str, str]) -> Iterator[Shard]:
-    """A shard for each row group of a file.
+    """A shard for each row group of a file, or several where that is large.
 
     Args:
         root: The folder.
@@ -58,8 +62,13 @@ def parquet_shards(root: Path, name: str, columns: tuple[str, str]) -> Iterator[
                 f"{others}"
             )
     for group, count in enumerate(rows):
-        identity = identity_of([file.absolute()], str(group), *columns)
-        yield Shard(f"{shown(name)}-{group:05d}", identity, ParquetReader(root, name, group, columns), count)
+        for first in range(0, max(1, count), PART_ROWS):
+            part = range(first, min(count, first + PART_ROWS))
+            more, called = (), f"{shown(name)}-{group:05d}"
+            if len(part) < count:
+                more, called = (f"{part}",), f"{called}, rows {first} to {part[-1]}"
+            identity = identity_of([file.absolute()], str(group), *columns, *more)
+            yield Shard(called, identity, ParquetReader(root, name, group, columns, part), len(part))
 
 
 def _may_hold(kind: pa.DataType, *, captions: bool) -> bool:
@@ -89,19 +98,21 @@ def missing_parts(names: Sequence[str]) -> list[LeftOut]:
 
 @dataclass(frozen=True, slots=True)
 class ParquetReader:
-    """Reads a row group.
+    """Reads some rows of a row group, which stand behind all rows before them.
 
     Attributes:
         root: The folder.
         name: Of the Parquet file in it.
         group: The row group's number.
         columns: Of images and of captions.
+        rows: Which of the group's.
     """
 
     root: Path
     name: str
     group: int
     columns: tuple[str, str]
+    rows: range
 
     def __call__(self) -> Iterator[Item]:
         """Yields its images.
@@ -111,13 +122,13 @@ class ParquetReader:
         """
         file = self.root / self.name
         try:
-            opened = pq.ParquetFile(file)
+            opened = pq.ParquetFile(file, buffer_size=READ_AT_ONCE, pre_buffer=False)
         except OSError as error:
             raise unread(file, error) from None
         with opened:
             parts = opened.iter_batches(ROWS_AT_ONCE, row_groups=[self.group], columns=list(self.columns))
-            row = 0
-            while True:
+            begin = 0
+            while begin < self.rows.stop:
                 try:
                     part = next(parts, None)
                 except (OSError, pa.ArrowException) as error:
@@ -125,9 +136,11 @@ class ParquetReader:
                     raise UserError(f"{file}: is damaged in row group {self.group} ({said}); copy it again") from None
                 if part is None:
                     return
-                for values in part.to_pylist():
-                    yield self._item(f"{shown(self.name)}, row {row} of group {self.group}", values)
-                    row += 1
+                wanted = range(max(begin, self.rows.start), min(begin + len(part), self.rows.stop))
+                values = part.slice(max(0, self.rows.start - begin), len(wanted)).to_pylist()
+                for row, each in zip(wanted, values, strict=True):
+                    yield self._item(f"{shown(self.name)}, row {row} of group {self.group}", each)
+                begin += len(part)
 
     def _item(self, name: str, values: dict[str, Any]) -> CaptionedImage:
         image, caption = (values[column] for column in self.columns)

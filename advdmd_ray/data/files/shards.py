@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from advdmd_ray.data.files.folders import folder_shards, is_image_file, names_in
-from advdmd_ray.data.files.items import Found, LeftOut, Shard, identity_of
+from advdmd_ray.data.files.items import Found, LeftOut
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, suffix_of
 from advdmd_ray.data.files.parquet import missing_parts, parquet_shards
 from advdmd_ray.data.files.tables import FILE, is_table
-from advdmd_ray.data.files.tars import TAR_ENDS, TarReader, check_end
+from advdmd_ray.data.files.tars import TAR_ENDS, tar_shards
 from advdmd_ray.errors import UserError
 from advdmd_ray.reading import shown
 
@@ -24,7 +24,7 @@ def find_shards(path: str, *, image_column: str = "image", caption_column: str =
 
     * Images in a folder, at any depth: captions from `metadata.jsonl`, `.csv`, `.tsv` or `.parquet` in the nearest
       folder above an image that has one, or else from a file of the image's name: `.txt`, `.caption` or `.json`.
-    * `.parquet` files: a row group each; the image column holds bytes, or `{bytes, path}` as Hugging Face's data sets
+    * `.parquet` files, by row groups; the image column holds bytes, or `{bytes, path}` as Hugging Face's data sets
       have it.
     * `.tar` files, compressed or not, in WebDataset's layout: the same rules as in a folder.
 
@@ -49,7 +49,7 @@ def find_shards(path: str, *, image_column: str = "image", caption_column: str =
     others = [name for name in names if name not in in_shards]
     columns = (image_column, caption_column)
     shards = [shard for name in parquet for shard in parquet_shards(folder, name, columns)]
-    shards += [_tar_shard(folder, name, caption_column) for name in tars]
+    shards += [shard for name in tars for shard in tar_shards(folder, name, caption_column)]
     left_out += missing_parts([*parquet, *tars])
     named = any(suffix_of(name) in IMAGE_SUFFIXES for name in others)
     if not (shards or named or any(is_image_file(folder / name) for name in others)):
@@ -74,11 +74,6 @@ def _lists_images(file: Path) -> bool:
         return FILE in pq.read_schema(file).names
     except (OSError, ValueError, pa.ArrowException):
         return False  # whoever opens it says what is wrong
-
-
-def _tar_shard(root: Path, name: str, column: str) -> Shard:
-    check_end(root / name)
-    return Shard(shown(name), identity_of([(root / name).absolute()], column), TarReader(root, name, column))
 
 
 def _nothing(names: Sequence[str], left_out: Sequence[LeftOut]) -> str:

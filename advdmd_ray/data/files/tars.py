@@ -15,7 +15,7 @@ from typing import IO, TypeAlias
 
 from advdmd_ray.data.files.captions import caption_file
 from advdmd_ray.data.files.fitting import is_image
-from advdmd_ray.data.files.items import NO_IMAGE, CaptionedImage, Item, LeftOut, unread
+from advdmd_ray.data.files.items import NO_IMAGE, CaptionedImage, Item, LeftOut, Shard, identity_of, unread
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
 from advdmd_ray.data.files.tables import TableError
 from advdmd_ray.errors import UserError
@@ -25,6 +25,8 @@ TAR_ENDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 BLOCK = tarfile.BLOCKSIZE
 READ_AT_ONCE = 2**20
+PART_BYTES = 2**28
+"""Of a larger tar, about as many make one shard."""
 PLAIN, PLAIN_AT = b"ustar", 257
 """What a header of a plain tar says, and where."""
 Stream: TypeAlias = IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
@@ -62,17 +64,21 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class TarReader:
-    """Reads a tar, of which it first lists all members: it ends where its mark of the end is, or it is damaged.
+    """Reads a tar, or a part of its images; it first lists all members: the tar ends where its mark is, or is damaged.
 
     Attributes:
         root: The folder.
         name: Of the tar in it.
         column: `data.caption_column`.
+        part: Which of the parts; the first has what is no image too.
+        parts: In how many the tar is read.
     """
 
     root: Path
     name: str
     column: str
+    part: int = 0
+    parts: int = 1
 
     def __call__(self) -> Iterator[Item]:
         """Yields its images.
@@ -96,17 +102,20 @@ class TarReader:
     def _items(self, everything: Sequence[Member]) -> Iterator[Item]:
         members = [each for each in everything if each.is_file]
         names = [member.name for member in members]
-        for each in everything:
+        for each in everything if self.part == 0 else ():
             if not (each.info.isdir() or each.is_file):
                 yield LeftOut(self._called(each.name), "is no file", lost=False)
         pictures, left_out = sort_out(names, lambda entry: members[entry].content(), self.column, self._called)
+        first, end = (len(pictures) * part // self.parts for part in (self.part, self.part + 1))
         seen = Counter[str]()
-        for picture in pictures:
+        for place, picture in enumerate(pictures):
             name = names[picture.entry]
             seen[name] += 1
-            called = self._called(name) + (f", number {seen[name]} of this name" if seen[name] > 1 else "")
-            yield self._item(called, picture, members)
-        yield from left_out
+            if first <= place < end:
+                called = self._called(name) + (f", number {seen[name]} of this name" if seen[name] > 1 else "")
+                yield self._item(called, picture, members)
+        if self.part == 0:
+            yield from left_out
 
     def _item(self, called: str, picture: Picture, members: Sequence[Member]) -> Item:
         member = members[picture.entry]
@@ -131,8 +140,34 @@ class TarReader:
         return f"{shown(self.name)}: {shown(name)}"
 
 
-def check_end(file: Path) -> None:
+def tar_shards(root: Path, name: str, column: str) -> Iterator[Shard]:
+    """A shard of a tar, or several of a large one.
+
+    How many images it has is known only once it is listed, which is left to those who encode them: a large tar is cut
+    by its size, and each part lists it again.
+
+    Args:
+        root: The folder.
+        name: Of the tar in it.
+        column: `data.caption_column`.
+
+    Raises:
+        UserError: if it cannot be read, or has been cut.
+    """
+    file = root / name
+    parts = max(1, -(-check_end(file) // PART_BYTES))
+    for part in range(parts):
+        more, called = (), shown(name)
+        if parts > 1:
+            more, called = (f"{part} of {parts}",), f"{called}, part {part + 1} of {parts}"
+        yield Shard(called, identity_of([file.absolute()], column, *more), TarReader(root, name, column, part, parts))
+
+
+def check_end(file: Path) -> int:
     """Looks at the end of a plain tar alone, so that one that is cut is told before hours of encoding.
+
+    Returns:
+        The bytes of the file.
 
     Raises:
         UserError: if there is no mark of the end.
@@ -148,6 +183,7 @@ def check_end(file: Path) -> None:
                 )
     except OSError as error:
         raise unread(file, error) from None
+    return size
 
 
 def _uncompressed(file: Path) -> Stream:

@@ -1,12 +1,15 @@
 """One set of images in a folder, in Parquet and in a tar is the same set."""
 
 import io
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from advdmd_ray.data.files import parquet, tars
+from advdmd_ray.data.files.shards import find_shards
 from data_sets import Files, Reading, parquet_bytes, read_all, tar_bytes, write_files
 
 IMAGES, SIZES, BROKEN, SILENT = 2000, 60, 20, 10
@@ -60,3 +63,24 @@ def test_it_has_the_same_images_captions_and_sizes_in_every_form_and_is_encoded_
         again = read_all(*places)
         assert again.coded == 0
         assert facts(again) == facts(first[form])
+
+
+def test_a_large_file_is_cut_into_shards_that_leave_the_same_set(
+    forms: dict[str, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each item once, in the same order, under the same name."""
+    places = {"parquet": forms["parquet"][0], "tar": forms["tar"][0] / "0.tar"}
+    whole = {form: find_shards(str(place)).shards for form, place in places.items()}
+    monkeypatch.setattr(parquet, "PART_ROWS", 90)
+    monkeypatch.setattr(tars, "PART_BYTES", places["tar"].stat().st_size // 5 + 1)
+    cut = {form: find_shards(str(place)).shards for form, place in places.items()}
+    for form in places:
+        items = [[*shard.read()] for shard in cut[form]]
+        assert list(chain(*items)) == [item for shard in whole[form] for item in shard.read()]
+        shards = (*whole[form], *cut[form])
+        assert len({shard.identity for shard in shards}) == len({shard.name for shard in shards}) == len(shards)
+        if form == "tar":
+            assert [len(some) for some in items] == [133, 133, 134, 133, 134]
+        else:
+            assert [len(some) for some in items] == [shard.images for shard in cut[form]]
+            assert [shard.images for shard in cut[form]] == [90, 90, 90, 30] * 6 + [90, 90, 20]

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -180,3 +181,16 @@ def test_a_reader_that_stops_early_leaves_no_file_open(tmp_path: Path) -> None:
         item = next(first.read())
         assert isinstance(item, CaptionedImage)
         assert item.caption == "a red fox"
+
+
+def test_a_row_group_of_any_length_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    images, size = 600, 50_000
+    draws = np.random.default_rng(0)
+    table = pa.table({"image": [draws.bytes(size) for _ in range(images)], "text": ["a fox"] * images})
+    pq.write_table(table, tmp_path / "a.parquet", write_batch_size=16, use_dictionary=False)
+    del table
+    (shard,) = shards_of(tmp_path)
+    before = pa.total_allocated_bytes()
+    most = [pa.total_allocated_bytes() - before for _ in shard.read()]
+    assert len(most) == images
+    assert max(most) < images * size / 3
