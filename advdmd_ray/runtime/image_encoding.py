@@ -1,6 +1,6 @@
 """Images on disk that are encoded before a run's prompts are known, by a team of Ray actors."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import ray
 import torch
@@ -16,7 +16,7 @@ from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.dealing import SHARD_S, deal, hired
 from advdmd_ray.runtime.places import Places
 from advdmd_ray.runtime.pulsed import Pulsed
-from advdmd_ray.runtime.team import team_of
+from advdmd_ray.runtime.team import Team, team_of
 
 
 @ray.remote(concurrency_groups={PULSE: 1})  # pyright: ignore[reportCallIssue]
@@ -45,12 +45,27 @@ class EncodingActor(Pulsed):
 
 
 def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask], places: Places) -> Iterator[Encoded]:
-    """Encodes shards with a worker for each GPU that the run will hold, or else for each CPU, and ends these.
+    """`encoded_by` a worker for each GPU that the run will hold, or else for each CPU.
 
     Args:
         config: The run's, none of whose workers is up.
         tasks: The shards.
         places: Where the workers may be: where those of any role may, whose room they take.
+    """
+    if tasks:
+        yield from encoded_by(team_of(config, len(tasks)), config, tasks, places)
+
+
+def encoded_by(
+    team: Team, config: Config, tasks: Sequence[EncodingTask], places: Places | None = None
+) -> Generator[Encoded]:
+    """Encodes shards with a team of actors, and ends these.
+
+    Args:
+        team: So many actors.
+        config: Names the codec and the folder of latents.
+        tasks: The shards, at least one.
+        places: Where the actors may be: where those of any role may; None: wherever there is room.
 
     Yields:
         What became of each, in the order that they are done.
@@ -58,15 +73,13 @@ def encoded_on_ray(config: Config, tasks: Sequence[EncodingTask], places: Places
     Raises:
         DeadlineError: if no shard is done for an hour.
         WorkerLostError: if workers are lost again and again.
-        UserError: if one does not see the folder of latents.
+        UserError: if none of them sees the folder of latents; and of a shard.
     """
-    if not tasks:
-        return
-    team = team_of(config, len(tasks))
     threads = max(1, min(MOST_THREADS, int(ray.cluster_resources().get("CPU", 1)) // team.actors))
     kind: Handle = EncodingActor
     room = {"num_cpus": team.num_cpus, "num_gpus": team.num_gpus}
-    made = kind.options(**room, scheduling_strategy="SPREAD", **places.options(ANY_ROLE))
+    where = {} if places is None else places.options(ANY_ROLE)
+    made = kind.options(**room, scheduling_strategy="SPREAD", **where)
     with (
         marked(config.latents, LATENTS) as mark,
         hired(lambda: made.remote(config, threads, mark), team.actors) as actors,

@@ -3,7 +3,7 @@
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from advdmd_ray import cli
 from advdmd_ray.config import Config
 from advdmd_ray.config.sections import RaySection
+from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError, WorkerLostError
 from advdmd_ray.runs import judgement, verdict
 from advdmd_ray.runs.folder import RunFolder
@@ -193,6 +194,47 @@ def test_the_figures_are_those_of_one_process_whoever_draws_what(
             assert len(ray.actors) == workers
             assert len(set(ray.drawn)) >= min(workers, 2), "they share the work"
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+class Images:
+    """Real images in shards, of which some are not encoded."""
+
+    def __init__(self, missing: Sequence[str], order: list[str]) -> None:
+        self._missing, self._order = missing, order
+
+    def to_encode(self) -> Sequence[str]:
+        return self._missing
+
+    def encoded(self, results: Iterable[Encoded]) -> str:
+        self._order.append(f"counted {sum(each.images for each in results)}")
+        return "the table\nin two lines"
+
+
+@pytest.mark.parametrize(("missing", "actors"), [(["a", "b", "c"], 2), (["a"], 1), ([], 0)])
+def test_images_that_are_not_encoded_are_by_as_many_workers_before_anything_is_drawn(
+    missing: list[str], actors: int, tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRay(0).takes_over(monkeypatch)
+    order = list[str]()
+
+    def encoded_by(team: Team, config: Config, tasks: Sequence[str]) -> Generator[Encoded]:
+        assert (team.actors, config.latents) == (actors, tmp_path / "latents")
+        for task in tasks:
+            order.append(task)
+            yield Encoded(9)
+
+    def drawn_by(_: Team, __: Config, ___: Path, pieces: list[Piece], limit: float) -> Ref:
+        assert limit > 0
+        order.append("drawn")
+        return Ref([None] * len(pieces))
+
+    monkeypatch.setattr(evaluating, "source_of", lambda _: Images(missing, order))
+    monkeypatch.setattr(evaluating, "encoded_by", encoded_by)
+    monkeypatch.setattr(evaluating, "drawn_by", drawn_by)
+    monkeypatch.setattr(evaluating, "say", order.append)
+    drawn_on_ray(config_of(tiny_pipeline, tmp_path), tiny_pipeline, actors=2)
+    made = [*missing, f"counted {9 * len(missing)}", "the table", "in two lines"] if missing else []
+    assert order == [*made, "judging: 2 workers of 0 GPUs draw the images", "drawn"]
 
 
 @pytest.mark.parametrize(("gpus", "cores", "threads"), [([], 3, 3), ([0], 3, 3), ([0], 99, 8)])
