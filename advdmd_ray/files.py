@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """What a disk refuses to write with: full, over a quota, over a limit of the process, broken, or read-only."""
 _IN_WORDS = re.compile(r"(?:\(os error|\[Errno) (\d+)[)\]]")
 """How errors say the number that do not have it: those of libraries in Rust, such as safetensors, and of `copytree`."""
+ABANDONED_S = 3600.0
+"""A draft that nobody has written to for so long is one of a process that is gone."""
 
 
 @contextmanager
@@ -35,6 +38,22 @@ def drafted_file(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes drafts of files that nobody has written to for an hour: of processes that were killed.
+
+    Args:
+        folder: That of the files, or none; others may be writing there.
+    """
+    if not folder.is_dir():
+        return
+    before = time.time() - ABANDONED_S
+    for entry in os.scandir(folder):
+        if entry.name.startswith(".") and entry.name.endswith(".part"):
+            with suppress(FileNotFoundError, PermissionError):  # it is done by now, or another user's
+                if entry.is_file() and entry.stat().st_mtime < before:
+                    Path(entry.path).unlink()
 
 
 @contextmanager

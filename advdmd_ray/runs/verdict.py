@@ -1,7 +1,6 @@
 """What the judge says of the samplers that were drawn; see `judgement` for the drawing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Float
 
 from advdmd_ray.config import Config
 from advdmd_ray.data.registry import source_of
+from advdmd_ray.diffusion.threads import threads
 from advdmd_ray.evaluation.judges.contract import Figure, JudgeScore, with_scores
 from advdmd_ray.evaluation.pictures.frames import framed, room_for, size_name
 from advdmd_ray.evaluation.scorers import figures_of
@@ -150,14 +150,3 @@ def drawing_threads(device: str) -> int:
     They do not hang on how many draw, as the last bits of a sum on a CPU hang on them.
     """
     return usable_cores() if device == "cpu" else min(usable_cores(), THREADS_BESIDE_GPU)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Lets torch use so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

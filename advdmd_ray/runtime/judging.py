@@ -9,6 +9,7 @@ import ray
 import torch
 
 from advdmd_ray.config import Config
+from advdmd_ray.diffusion.threads import threads
 from advdmd_ray.provenance import usable_cores
 from advdmd_ray.runs.figures import Figures
 from advdmd_ray.runs.finish import Judged, judged_run
@@ -17,7 +18,7 @@ from advdmd_ray.runs.judgement import Drawn, JudgeInputs, Piece, PieceDrawer, ca
 from advdmd_ray.runs.lasting import Mark
 from advdmd_ray.runs.needs.node_roles import ANY_ROLE
 from advdmd_ray.runs.parts.networks import import_networks
-from advdmd_ray.runs.verdict import drawing_threads, threads
+from advdmd_ray.runs.verdict import drawing_threads
 from advdmd_ray.runtime.aside import Aside
 from advdmd_ray.runtime.calls import PULSE, Handle
 from advdmd_ray.runtime.counting import judge_progress

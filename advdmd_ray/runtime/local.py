@@ -17,6 +17,7 @@ from advdmd_ray.controller.staff import role_of, worker_names
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.data.encoding import encode_here
 from advdmd_ray.data.source import Encoded, EncodingTask
+from advdmd_ray.diffusion.threads import threads
 from advdmd_ray.diffusion.transfer import let_go
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.learner.checkpoint import Checkpoint
@@ -31,7 +32,7 @@ from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_reward_worker, build_rollout_worker, learner_parts, make_shards_here
 from advdmd_ray.runs.sinks import following
 from advdmd_ray.runs.targets import identity_of
-from advdmd_ray.runs.verdict import draw_here, threads
+from advdmd_ray.runs.verdict import draw_here
 from advdmd_ray.runtime.counting import judge_progress, samples_progress, texts_progress
 from advdmd_ray.runtime.failure import worker_failed
 from advdmd_ray.stations import work
@@ -222,7 +223,7 @@ class LocalPlace:
 
     def encode(self, tasks: Sequence[EncodingTask]) -> Generator[Encoded]:
         """See `Place`; images are decoded in threads."""
-        yield from encode_here(self._config.model.path, tasks)
+        yield from encode_here(self._config, tasks)
 
     @contextmanager
     def workers(self, checkpoint: Checkpoint | None, start: StartClock) -> Iterator[LocalShell]:

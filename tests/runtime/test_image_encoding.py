@@ -1,6 +1,6 @@
 """Images on disk are encoded by a team of workers, with a stand-in for Ray whose actors are objects in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advdmd_ray.config import Config
+from advdmd_ray.data import encoding
 from advdmd_ray.data.files.encoding import ShardEncoding, encoded_file
 from advdmd_ray.data.files.fitting import Fitting
 from advdmd_ray.data.files.items import CaptionedImage, Shard
+from advdmd_ray.data.files.ledger import ledger_file, read_ledger
 from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError, WorkerLostError
 from advdmd_ray.runs.lasting import Mark
@@ -57,13 +59,14 @@ class Team:
 
     Args:
         lost: How many calls are answered before every actor is lost.
+        dying: The first actor at this shard is lost in its midst, or once it is done and before it has said so.
     """
 
-    def __init__(self, lost: int | None = None) -> None:
+    def __init__(self, lost: int | None = None, dying: Sequence[tuple[str, str]] = ()) -> None:
         self.actors: list[Actor] = []
         self.asked: list[Any] = []
         self.given: dict[str, Any] = {}
-        self._lost = lost
+        self._lost, self._dying = lost, dict(dying)
 
     def options(self, **given: Any) -> "Team":
         self.given = given
@@ -94,6 +97,14 @@ class Team:
         if self._lost is not None and sum(len(each.done) for each in self.actors) >= self._lost:
             raise WorkerLostError("killed")
         (task,) = given
+        when = self._dying.pop(task.name, "")
+        if when == "in its midst":  # a killed process takes no draft away
+            task.file.parent.mkdir(parents=True, exist_ok=True)
+            task.file.with_name(f".{task.file.name}.{len(self.actors)}.part").write_bytes(b"half")
+        elif when:
+            task.encode(averaged, threads=2)
+        if when:
+            raise WorkerLostError("killed")
         actor.done.append(task.name)
         return task.encode(averaged, threads=2)
 
@@ -102,12 +113,15 @@ def averaged(images: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(images, 2)
 
 
-def tasks(folder: Path, shards: int) -> list[ShardEncoding]:
+def tasks(folder: Path, shards: int, most_skipped: int = 0) -> list[ShardEncoding]:
+    """Of nine images each, and of a broken one where some may be skipped."""
     made = []
     for number in range(shards):
         items = [CaptionedImage(f"{number}-{k}", "grey", picture(9 * number + k, (8, 8))) for k in range(9)]
+        if most_skipped:
+            items.insert(4, CaptionedImage(f"{number}-broken", "grey", b"broken"))
         shard = Shard(f"shard-{number}", f"{number}".ljust(64, "0"), lambda items=items: iter(items))
-        made.append(ShardEncoding(shard, encoded_file(folder, shard), Fitting(4, 4, 1.5), SHAPE, 0))
+        made.append(ShardEncoding(shard, encoded_file(folder, shard), Fitting(4, 4, 1.5), SHAPE, most_skipped))
     return made
 
 
@@ -126,11 +140,24 @@ def bytes_in(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
-def test_shards_are_dealt_to_a_worker_for_each_gpu_and_leave_the_same_bytes(
+def encoded_here(work: list[ShardEncoding], monkeypatch: pytest.MonkeyPatch) -> list[Encoded]:
+    """As `--local` does."""
+
+    def codec_of(pipeline: nn.Module) -> Callable[[Tensor], Tensor]:
+        assert isinstance(pipeline, nn.Identity)
+        return averaged
+
+    monkeypatch.setattr(encoding, "load_pipeline", lambda _, parts: {"codec": nn.Identity()}[parts])
+    monkeypatch.setattr(encoding, "image_encoder", codec_of)
+    return list(encoding.encode_here(Config(), work))
+
+
+def test_shards_are_dealt_to_a_worker_for_each_gpu_and_leave_the_bytes_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
-    for gpus in (1, 3):
+    assert [result.images for result in encoded_here(tasks(tmp_path / "0", 7), monkeypatch)] == [9] * 7
+    found = [bytes_in(tmp_path / "0")]
+    for gpus in (1, 2, 3):
         team = Team()
         results = on(team, monkeypatch, gpus, tasks(tmp_path / str(gpus), 7))
         assert [result.images for result in results] == [9] * 7
@@ -140,8 +167,31 @@ def test_shards_are_dealt_to_a_worker_for_each_gpu_and_leave_the_same_bytes(
         assert all(actor.done and actor.killed for actor in team.actors)
         assert sorted(name for actor in team.actors for name in actor.done) == [f"shard-{k}" for k in range(7)]
         found.append(bytes_in(tmp_path / str(gpus)))
-    assert found[0] == found[1]
+    assert all(each == found[0] for each in found)
     assert len(found[0]) == 2 * 7  # with a ledger each
+
+
+@pytest.mark.parametrize("when", ["in its midst", "when it is done"])
+def test_the_shard_of_a_lost_worker_is_made_once_by_another_and_its_images_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    work = tasks(tmp_path / "lost", 5, most_skipped=1)
+    team = Team(dying=[("shard-1", when), ("shard-3", when)])
+    results = on(team, monkeypatch, 2, work)
+    assert len(team.actors) == 2 + 2
+    dealt = sorted(name for actor in team.actors for name in actor.done)
+    assert dealt == sorted(task.name for task in work)
+    ledgers = [read_ledger(ledger_file(task.file)) for task in work]
+    assert [(each.used, each.read, [lost.name for lost in each.lost]) for each in ledgers] == [
+        (9, 10, [f"{number}-broken"]) for number in range(5)
+    ]
+    told = [name for result in results for name, _ in result.skipped]
+    assert len(told) == len(set(told)) == (5 if when == "in its midst" else 3)
+    encoded_here(tasks(tmp_path / "here", 5, most_skipped=1), monkeypatch)
+    drafts = {name for name in bytes_in(tmp_path / "lost") if name.endswith(".part")}
+    assert len(drafts) == (2 if when == "in its midst" else 0)
+    whole = bytes_in(tmp_path / "lost")
+    assert {name: whole[name] for name in whole.keys() - drafts} == bytes_in(tmp_path / "here")
 
 
 def test_a_team_that_is_lost_in_the_middle_leaves_whole_shards_from_which_the_next_goes_on(

@@ -10,8 +10,11 @@ from advdmd_ray.data.captioned_source import CaptionedSource
 from advdmd_ray.data.prompt_file import load_prompts
 from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import files_digest, remove_abandoned
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from advdmd_ray.data.files.buckets import Bucket, BucketLatents
     from advdmd_ray.data.files.encoding import ArrowLatents, LatentEncoding
     from advdmd_ray.data.files.fitting import Fitting
@@ -127,13 +130,16 @@ class FilesSource(CaptionedSource):
             UserError: if too many images cannot be used, which is asked after each shard, or none can.
         """
         from advdmd_ray.data.files.items import LeftOut
-        from advdmd_ray.data.files.ledger import SKIPPED, reading_table, write_skipped
+        from advdmd_ray.data.files.ledger import SKIPPED, Ledger, reading_table, write_skipped
 
-        data, ledger = self.config.data, self._counted()
-        ledger.check(data.most_skipped)
+        data = self.config.data
+        remove_abandoned(self._folder)
+        # Those alone that count here: of the rest there may be millions, and this is asked after each shard.
+        lost = Ledger(left_out=self._counted().lost)
+        lost.check(data.most_skipped)
         for result in results:
-            ledger.left_out += [LeftOut(name, reason, lost=True) for name, reason in result.skipped]
-            ledger.check(data.most_skipped)
+            lost.left_out += [LeftOut(name, reason, lost=True) for name, reason in result.skipped]
+            lost.check(data.most_skipped)
         missing, of = len(self.to_encode()), len(self._encodings)
         if missing:
             raise UserError(
@@ -141,12 +147,13 @@ class FilesSource(CaptionedSource):
                 "on several machines data.cache must be a folder that all of them see, and data.path must not change"
             )
         ledger = self._counted()
+        ledger.check(data.most_skipped)  # of a shard too whose worker was lost when it was done, before it could say so
         if ledger.used != len(self._held):
             raise UserError(
-                f"{self._encodings[0].file.parent}: has {len(self._held)} latents, and the tables of their shards "
+                f"{self._folder}: has {len(self._held)} latents, and the tables of their shards "
                 f"count {ledger.used}; remove the folder, it is made again"
             )
-        skipped = self._encodings[0].file.with_name(SKIPPED)
+        skipped = self._folder / SKIPPED
         write_skipped(skipped, ledger)
         return reading_table(ledger, self._held.captions, skipped)
 
@@ -169,7 +176,7 @@ class FilesSource(CaptionedSource):
         from advdmd_ray.data.encoding import encode_here
 
         if tasks := self.to_encode():
-            for line in self._told(encode_here(self.config.model.path, tasks)).splitlines():
+            for line in self._told(encode_here(self.config, tasks)).splitlines():
                 say(line)
         return self._held
 
@@ -199,21 +206,26 @@ class FilesSource(CaptionedSource):
         return Fitting(*info.pixels, self.config.data.most_upscaling, 1 if info.image_channels == 1 else 3)
 
     @functools.cached_property
+    def _folder(self) -> "Path":
+        """Of the latents that this codec makes of images of these sizes."""
+        from advdmd_ray.data.files.encoding import cache_folder
+        from advdmd_ray.models.sizes import main_pipeline
+
+        codec = files_digest(main_pipeline(self.config).files("vae"))
+        fittings = [bucket.fitting for bucket in self._buckets]
+        return cache_folder(self.config.latents, codec, fittings, several=bool(self.config.data.buckets))
+
+    @functools.cached_property
     def _encodings(self) -> "list[LatentEncoding]":
         """All shards, and where they are or will be."""
         from advdmd_ray.data.files.buckets import BucketEncoding
-        from advdmd_ray.data.files.encoding import ShardEncoding, cache_folder, encoded_file
-        from advdmd_ray.files import files_digest
-        from advdmd_ray.models.sizes import main_pipeline
+        from advdmd_ray.data.files.encoding import ShardEncoding, encoded_file
 
         data, buckets = self.config.data, self._buckets
-        codec = files_digest(main_pipeline(self.config).files("vae"))
-        fittings = [bucket.fitting for bucket in buckets]
-        folder = cache_folder(self.config.latents, codec, fittings, several=bool(data.buckets))
-        places = [(shard, encoded_file(folder, shard)) for shard in self._found().shards]
+        places = [(shard, encoded_file(self._folder, shard)) for shard in self._found().shards]
         if data.buckets:
             return [BucketEncoding(*place, buckets, data.most_skipped) for place in places]
-        return [ShardEncoding(*place, fittings[0], buckets[0].shape, data.most_skipped) for place in places]
+        return [ShardEncoding(*place, buckets[0].fitting, buckets[0].shape, data.most_skipped) for place in places]
 
     @functools.cached_property
     def _held(self) -> "ArrowLatents | BucketLatents":

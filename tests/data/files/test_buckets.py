@@ -111,7 +111,7 @@ def source_at(path: Path, teacher: Path, **data: Any) -> FilesSource:
 def prepared(source: FilesSource) -> str:
     source.check()
     tasks = pickle.loads(pickle.dumps(source.to_encode()))  # noqa: S301 - just made; they travel to workers so
-    return source.encoded(encode_here(source.config.model.path, tasks))
+    return source.encoded(encode_here(source.config, tasks))
 
 
 @pytest.fixture(scope="module")

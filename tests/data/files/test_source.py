@@ -1,7 +1,9 @@
 """Captioned images on disk as a source: encoded once, with progress, and matched with the prompt table."""
 
 import json
+import os
 import pickle
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from advdmd_ray.config import Config
 from advdmd_ray.data import encoding
 from advdmd_ray.data.encoding import encode_here
 from advdmd_ray.data.files import ledger
-from advdmd_ray.data.files.encoding import ArrowLatents
+from advdmd_ray.data.files.encoding import ArrowLatents, make_cache
 from advdmd_ray.data.files.source import FilesSource
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.source import Encoded, Source
@@ -80,7 +82,7 @@ def test_too_few_images_for_the_judge_are_refused_before_the_run(tmp_path: Path,
 
 def prepared(source: Source) -> str:
     tasks = source.to_encode()
-    return source.encoded(encode_here(source.config.model.path, tasks))
+    return source.encoded(encode_here(source.config, tasks))
 
 
 def test_what_a_worker_is_given_travels_and_knows_its_own_captions_alone(tmp_path: Path, teacher: Path) -> None:
@@ -127,6 +129,51 @@ def test_images_that_workers_could_not_use_are_counted_over_all_shards(tmp_path:
     lost = tuple((f"{number}.png", "has no caption") for number in range(60))
     with pytest.raises(UserError, match=r"more than data\.most_skipped=100 images"):
         source_of(source.config).encoded([Encoded(0, lost), Encoded(0, lost)])
+
+
+def test_images_of_a_shard_whose_worker_was_lost_before_it_could_tell_are_counted_too(
+    tmp_path: Path, teacher: Path
+) -> None:
+    settings = config(tmp_path, teacher, 42, most_skipped=1)
+    (tmp_path / "images" / "07.png").write_bytes(b"no image")
+    (tmp_path / "images" / "08.png").write_bytes(b"no image")
+    raised = settings.model_copy(update={"data": settings.data.model_copy(update={"most_skipped": 2})})
+    assert [made.images for made in encode_here(raised, source_of(raised).to_encode())] == [40]
+    with pytest.raises(UserError, match=r"more than data\.most_skipped=1 images cannot be used: 07\.png"):
+        source_of(settings).encoded([Encoded(0)])
+    assert source_of(raised).encoded([Encoded(0)]).startswith("40 real images with 2 captions: read 42, used 40")
+
+
+def test_the_codec_has_the_threads_of_a_rollout_actor_and_others_keep_theirs(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last bits of a convolution on a CPU hang on them, so `--local` leaves the bytes of any team."""
+    settings = config(tmp_path, teacher, 40)
+    settings = settings.model_copy(update={"rollout": settings.rollout.model_copy(update={"threads": 3})})
+    seen, before = list[int](), torch.get_num_threads()
+    plain = encoding.image_encoder
+
+    def watched(pipeline: Any) -> Any:
+        codec = plain(pipeline)
+        return lambda images: seen.append(torch.get_num_threads()) or codec(images)
+
+    monkeypatch.setattr(encoding, "image_encoder", watched)
+    for _ in encode_here(settings, source_of(settings).to_encode()):
+        assert torch.get_num_threads() == before
+    assert seen == [3] * 5
+
+
+def test_what_a_killed_worker_began_is_removed_once_nobody_writes_to_it(tmp_path: Path, teacher: Path) -> None:
+    source = FilesSource(config(tmp_path, teacher, 40))
+    (task,) = source.to_encode()
+    make_cache(task.file.parent)
+    old, new, mark = (task.file.with_name(f".{name}") for name in ("a.arrow.1.part", "b.arrow.2.part", "mark"))
+    hour_ago = time.time() - 3700
+    for file in (old, new, mark):
+        file.write_bytes(b"half")
+        os.utime(file, None if file is new else (hour_ago, hour_ago))
+    prepared(source)
+    assert [file.exists() for file in (old, new, mark, task.file)] == [False, True, True, True]
 
 
 def test_what_was_skipped_is_known_however_often_a_run_is_started(
