@@ -53,9 +53,11 @@ def choose_attention(transformer: Any, backend: str) -> None:
     Raises:
         UserError: if the family's attention has no such choice, or the backend is not installed.
     """
-    from diffusers.models.attention_dispatch import attention_backend
-
+    from advdmd_ray.models.diffusers_classes import UNUSED, hidden
     from advdmd_ray.models.pipeline import quiet  # imports torch, and a check needs none
+
+    with hidden(UNUSED):
+        from diffusers.models.attention_dispatch import attention_backend
 
     processors = [part.processor for part in transformer.modules() if hasattr(part, "processor")]
     if not any(hasattr(processor, "_attention_backend") for processor in processors):

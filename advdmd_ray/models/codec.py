@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
-from diffusers.models.modeling_outputs import AutoencoderKLOutput
-
-# diffusers looks the base class up by name in the module that a pipeline folder names for a component.
-from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from advdmd_ray.models.diffusers_classes import UNUSED, hidden
+
+with hidden(UNUSED):
+    from diffusers.configuration_utils import ConfigMixin, register_to_config
+    from diffusers.models.autoencoders.vae import DecoderOutput
+    from diffusers.models.modeling_outputs import AutoencoderKLOutput
+
+    # diffusers looks the base class up by name in the module that a pipeline folder names for a component.
+    from diffusers.models.modeling_utils import ModelMixin
 
 LEAST_DEVIATION = 1e-6
 """A component that varies less beside the first is rounding, not data."""

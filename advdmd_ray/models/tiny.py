@@ -9,19 +9,22 @@ from typing import TypeAlias, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from advdmd_ray.models.codec import PatchCodec, PixelCodec
 from advdmd_ray.models.diffusers_classes import (
+    UNUSED,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    hidden,
 )
+
+with hidden(UNUSED):
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 HEADS = 4
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-
 
 TextEncoder: TypeAlias = CLIPTextModelWithProjection
 Tokenizer: TypeAlias = CLIPTokenizer
