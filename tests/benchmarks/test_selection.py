@@ -30,7 +30,7 @@ def test_a_discriminator_of_the_checkers_taste_chooses_what_is_right_and_one_of_
     gain: float, chosen: float
 ) -> None:
     place = field(Linear(torch.zeros(SHAPE)), Brightness(gain))
-    place = replace(place, oracle=replace(place.oracle, oracle=lambda images, _: (images.mean((1, 2, 3)) > 0).float()))
+    place = replace(place, oracle=replace(place.oracle, score=lambda images, _: (images.mean((1, 2, 3)) > 0).float()))
     table, asked = place.setting.table, list[int]()
 
     def draw(said: Conditioning, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
