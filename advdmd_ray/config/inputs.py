@@ -128,8 +128,9 @@ class DataSection(Section):
     buckets: OfStudent[tuple[tuple[PixelSide, PixelSide], ...]] = Field(
         default=(),
         max_length=64,
-        description="files: sizes as [[height, width], ...] in pixels; an image is cut to the one of nearest aspect "
-        "ratio, and a cycle is of one of them; default: all images are of model.height and model.width.",
+        description="files, teacher_samples: sizes as [[height, width], ...] in pixels; a cycle is of one of them. A "
+        "user's image is cut to the one of nearest aspect ratio, the teacher draws each; default: all images are of "
+        "model.height and model.width.",
     )
     bucket_weights: Fixed[tuple[Annotated[float, Field(gt=0)], ...]] = Field(
         default=(),
@@ -138,7 +139,7 @@ class DataSection(Section):
     prompts: Fixed[PathText | None] = Field(
         default=None, description="Text file of prompts, one a line; default: the data's own."
     )
-    teacher_samples: Fixed[Positive] = Field(default=4, description="teacher_samples: images drawn for each prompt.")
+    teacher_samples: Fixed[Positive] = Field(default=4, description="teacher_samples: images of each prompt and size.")
     teacher_steps: Fixed[Positive] = Field(
         default=40, description="teacher_samples: steps of each, of the teacher's Euler."
     )

@@ -1,14 +1,15 @@
 """Sources whose real images come as latents with captions of their own."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from advdmd_ray.data.source import Source
 from advdmd_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from advdmd_ray.data.files.buckets import BucketLatents
-    from advdmd_ray.data.files.encoding import ArrowLatents
+    from torch import Tensor
+
     from advdmd_ray.data.real import RealImages
     from advdmd_ray.evaluation.judges.contract import Judge
 
@@ -16,11 +17,38 @@ JUDGED_PROMPTS = 50
 """Most prompts that images are judged for: several images of one show how varied they are."""
 
 
+class CaptionedLatents(Protocol):
+    """Latents with what is known of each; see `LatentRows`."""
+
+    @property
+    def captions(self) -> Sequence[str]:
+        """Of every row."""
+        ...
+
+    @property
+    def thumbnails(self) -> "Tensor":
+        """`[n, 3, 8, 8]`, in [-1, 1]."""
+        ...
+
+    @property
+    def sizes(self) -> "Tensor":
+        """`[n]` int64, number of each row's size among those of the run."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, rows: "Tensor", /) -> "Tensor":
+        """A copy of some rows of one size, `[n, c, h, w]`."""
+        ...
+
+
 class CaptionedSource(Source):
     """Latents in files, judged by thumbnails."""
 
     @abstractmethod
-    def latents(self) -> "ArrowLatents | BucketLatents":
+    def latents(self) -> CaptionedLatents:
         """The latents, their captions and thumbnails.
 
         Raises:

@@ -123,7 +123,7 @@ class Source(ABC):
         if config.data.buckets and not self.takes_buckets:
             raise UserError(
                 f"data.source={name} has images of one size, and data.buckets names {len(config.data.buckets)}; set "
-                "data.source=files or data.buckets=[]"
+                "data.source=files or teacher_samples, or data.buckets=[]"
             )
         if config.asks_oracle and type(self).oracle is Source.oracle:
             key = "reward.kind=oracle" if config.reward.kind == "oracle" else "reward.oracle_agreement"

@@ -142,9 +142,8 @@ def test_the_teacher_is_judged_beside_the_samples_that_the_rivals_learn_from(
     }
     teacher, *rivals = jobs_of(tmp_path, tiny_pipeline, overrides=overrides)
     assert teacher.config.judged_guidance == settings_of(teacher)["config"]["model"]["guidance"] == 2.0
-    assert {TeacherSamplesSource(job.config).shards().folder for job in rivals} == {
-        TeacherSamplesSource(teacher.config).shards().folder
-    }
+    theirs, *others = (TeacherSamplesSource(job.config).shards() for job in (teacher, *rivals))
+    assert others == [theirs] * len(rivals)
     # Students of images that were drawn otherwise are others.
     assert {settings_of(job)["config"]["data"]["guidance"] for job in rivals} == {2.0}
 

@@ -2,8 +2,10 @@
 
 import itertools
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.config import Config
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.data.teacher_samples.plan import SAMPLES_SEED, SHARD, SamplePlan
+from advdmd_ray.data.teacher_samples.sizes import SizedSamples
 from advdmd_ray.data.teacher_samples.source import TeacherSamplesSource
 from advdmd_ray.diffusion.schedule import teacher_sigmas
 from advdmd_ray.diffusion.seeds import group_noise
@@ -22,17 +25,21 @@ from advdmd_ray.models.pipeline import load_denoiser
 from advdmd_ray.runs.parts.inputs import encode_table
 from advdmd_ray.runs.parts.workers import build_tools
 from advdmd_ray.seeding import derive_seed
+from tiny_families import write_family
 
 PROMPTS = ("a handwritten one", "a handwritten two", "a handwritten seven")
 
 
-def _config(tmp_path: Path, guidance: float = 2.0, **data: object) -> Config:
+def _config(
+    tmp_path: Path, guidance: float = 2.0, model: Mapping[str, object] = MappingProxyType({}), **data: object
+) -> Config:
     prompts = tmp_path / "prompts.txt"
     # A prompt that stands there twice is drawn as often as the others.
     prompts.write_text("\n".join([*PROMPTS, PROMPTS[0]]), encoding="utf-8")
     return Config.model_validate(
         {
             "run": {"output": str(tmp_path / "runs")},
+            "model": dict(model),
             "data": {
                 "source": "teacher_samples",
                 "prompts": str(prompts),
@@ -44,7 +51,7 @@ def _config(tmp_path: Path, guidance: float = 2.0, **data: object) -> Config:
             "learner": {"engine": "torch"},
             "dmd": {"batch_size": 2},
             "fake_score": {"batch_size": 2},
-            "discriminator": {"batch_size": 2},
+            "discriminator": {"batch_size": 2, "blocks": (1, 2)},
             "cadence": {"fake_score_updates": 1, "warm_dmd_updates": 0, "ramp_interval": 1},
             "evaluation": {"teacher_guidance": guidance},
         }
@@ -52,7 +59,9 @@ def _config(tmp_path: Path, guidance: float = 2.0, **data: object) -> Config:
 
 
 def plan_of(config: Config) -> SamplePlan:
-    return TeacherSamplesSource(config).shards()
+    plan = TeacherSamplesSource(config).shards()
+    assert isinstance(plan, SamplePlan)
+    return plan
 
 
 def _drawn(config: Config) -> SamplePlan:
@@ -153,6 +162,38 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     plan = replace(plan_of(config), folder=tmp_path / "file" / "below")
     with pytest.raises(UserError, match=r"file/below: cannot be made \(Not a directory\); choose another data.cache"):
         plan.make(0, build_tools(config, encode_table(config)))
+
+
+SIZES = [[16, 32], [32, 16], [16, 16]]
+
+
+def test_of_each_size_they_are_what_a_run_of_that_size_alone_draws_and_learns_from(tmp_path: Path) -> None:
+    model = {"path": str(write_family("sd3", tmp_path / "teacher")), "guidance": 2.0}
+    sized = _config(tmp_path, model=model, buckets=SIZES)
+    run = SerialRun(sized)
+    plan = TeacherSamplesSource(sized).shards()
+    assert isinstance(plan, SizedSamples)
+    assert plan.images == 3 * 14 * len(PROMPTS)
+    assert plan.missing() == []
+    assert [len(plan.rows(shard)) for shard in range(6)] == [32, 10] * 3
+    with pytest.raises(IndexError, match="there are 6 shards, got number 6"):
+        plan.rows(6)
+    assert run.cycle().updates["discriminator"].updates
+    assert source_of(sized).bucket_images() == (42, 42, 42)
+    latents = plan.opened()
+    for number, (height, width) in enumerate(SIZES):
+        alone = plan_of(_config(tmp_path, model={**model, "height": height, "width": width}))
+        rows = (latents.sizes == number).nonzero().squeeze(1)
+        theirs = alone.opened()  # nothing of it is missing
+        assert theirs.captions == [latents.captions[row] for row in rows]
+        assert torch.equal(theirs[torch.arange(42)], latents[rows])
+        assert torch.equal(theirs.thumbnails, latents.thumbnails[rows])
+        drawn, _ = source_of(sized).real_images(run.table.texts).of_size(number).drawn(torch.tensor([0, 1]), 1)
+        assert drawn.shape == (2, *alone.latent_shape)
+    with pytest.raises(ValueError, match=r"rows of sizes \[0, 1\] cannot"):
+        latents[torch.tensor([0, 42])]
+    plan.plans[1].file(0).unlink()
+    assert plan.missing() == [2]
 
 
 def test_without_prompts_the_teacher_has_nothing_to_draw() -> None:

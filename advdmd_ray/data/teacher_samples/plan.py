@@ -24,7 +24,7 @@ from advdmd_ray.diffusion.seeds import group_noise
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.thumbnails import thumbnails
 from advdmd_ray.files import files_digest
-from advdmd_ray.models.folder import inspect_pipeline
+from advdmd_ray.models.sizes import sized_pipelines
 from advdmd_ray.seeding import derive_seed
 
 SHARD = 32
@@ -116,21 +116,22 @@ class SamplePlan:
         return sample(tools.teacher, tools.conditioning.select(places), Kernel.ode(), sigmas, start, seeds)
 
 
-def plan_samples(config: Config, prompts: tuple[str, ...]) -> SamplePlan:
-    """Reads every file of the pipeline, whose bytes name the folder.
+def plan_samples(config: Config, prompts: tuple[str, ...]) -> tuple[SamplePlan, ...]:
+    """Reads every file of the pipeline, whose bytes name the folders.
 
     Args:
         config: What the images hang on.
         prompts: What is drawn, each once.
 
+    Returns:
+        One for each of `Config.sizes`, in their order.
+
     Raises:
-        UserError: if the pipeline cannot be read.
+        UserError: if the pipeline cannot be read, or has no images of one of the sizes.
     """
-    data, info = config.data, inspect_pipeline(config.model.path, config.model.pixels)
+    data, pipelines = config.data, sized_pipelines(config)
     facts: dict[str, Any] = {
-        "pipeline": [files_digest(info.files(part.name)) for part in info.components],
-        "shift": info.teacher_shift(data.teacher_steps),
-        "latent": info.latent.shape,
+        "pipeline": [files_digest(pipelines[0].files(part.name)) for part in pipelines[0].components],
         "prompts": prompts,
         "length": config.model.max_sequence_length,
         "precision": config.model.precision,
@@ -139,9 +140,13 @@ def plan_samples(config: Config, prompts: tuple[str, ...]) -> SamplePlan:
     }
     if config.model.negative_prompt is not None:
         facts["negative_prompt"] = config.model.negative_prompt
-    if info.scheduler_terminal is not None:
-        facts["terminal"] = info.scheduler_terminal
-    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    images = len(prompts) * data.teacher_samples
-    levels = data.teacher_steps, info.teacher_shift(data.teacher_steps), info.scheduler_terminal
-    return SamplePlan(config.latents / name, prompts, images, info.latent.shape, *levels)
+    images, plans = len(prompts) * data.teacher_samples, list[SamplePlan]()
+    for info in pipelines:
+        shift, terminal = info.teacher_shift(data.teacher_steps), info.scheduler_terminal
+        own = {**facts, "shift": shift, "latent": info.latent.shape}
+        if terminal is not None:
+            own["terminal"] = terminal
+        name = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:32]
+        folder = config.latents / name
+        plans.append(SamplePlan(folder, prompts, images, info.latent.shape, data.teacher_steps, shift, terminal))
+    return tuple(plans)

@@ -9,12 +9,15 @@ from advdmd_ray.data.source import mismatchable
 from advdmd_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from advdmd_ray.data.files.encoding import ArrowLatents
+    from advdmd_ray.data.captioned_source import CaptionedLatents
     from advdmd_ray.data.teacher_samples.plan import SamplePlan
+    from advdmd_ray.data.teacher_samples.sizes import SizedSamples
 
 
 class TeacherSamplesSource(CaptionedSource):
-    """`data.teacher_samples` images of each prompt in `data.prompts`, drawn once and kept."""
+    """`data.teacher_samples` images of each prompt in `data.prompts`, of each size, drawn once and kept."""
+
+    takes_buckets = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -34,12 +37,18 @@ class TeacherSamplesSource(CaptionedSource):
 
         check_count(len(prompts) * self.config.data.teacher_samples)
 
-    def shards(self) -> "SamplePlan":
+    def shards(self) -> "SamplePlan | SizedSamples":
         """See `Source`."""
         from advdmd_ray.data.teacher_samples.plan import plan_samples
+        from advdmd_ray.data.teacher_samples.sizes import SizedSamples
 
-        return plan_samples(self.config, self.prompts())
+        plans = plan_samples(self.config, self.prompts())
+        return SizedSamples(plans) if self.config.data.buckets else plans[0]
 
-    def latents(self) -> "ArrowLatents":
+    def bucket_images(self) -> tuple[int, ...]:
+        """See `Source`: as many of each, which is known before they are drawn."""
+        return (len(self.prompts()) * self.config.data.teacher_samples,) * len(self.config.data.buckets)
+
+    def latents(self) -> "CaptionedLatents":
         """See `CaptionedSource`."""
         return self.shards().opened()
