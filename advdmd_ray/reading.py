@@ -8,6 +8,8 @@ FOREIGN_FOLDERS = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 )
 """Of macOS, Windows and network drives, in lower case; what begins with a dot is hidden, and no data either."""
+STREAM = ":zone.identifier"
+"""Where Windows says that a file was downloaded, in lower case, once another system has copied it."""
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
@@ -50,6 +52,7 @@ def foreign_part(name: str) -> str | None:
 def is_foreign(part: str, *, folder: bool) -> bool:
     """Whether a file or folder of this name is none of the data; see `foreign_part`."""
     hidden = part.startswith(".") and part not in {".", ".."}
+    hidden = hidden or part.lower().endswith(STREAM)
     return hidden or part.lower() in (FOREIGN_FOLDERS if folder else FOREIGN_FILES)
 
 

@@ -30,7 +30,7 @@ from advdmd_ray.files import drafted_file, missing_folders, remove_empty
 
 BATCH = 8
 """Images that go through the codec in one call."""
-READER = 3
+READER = 4
 """Counted up whenever the same file is read as another image, so that no cache keeps the old one."""
 
 
@@ -217,7 +217,7 @@ def _fitted(
             except ValueError as error:
                 ledger.left_out.append(LeftOut(item.name, str(error), lost=True))
                 continue
-            ledger.use(item.name, fitted.size, item.caption, several=fitted.several)
+            ledger.use(item, fitted.size, several=fitted.several)
             yield item, fitted
     finally:
         for _, future in waiting:

@@ -163,5 +163,8 @@ def _is_whole(content: bytes, kind: str) -> bool:
     while place + 4 <= len(content) and content[place] == 0xFF:  # noqa: PLR2004 - begins a segment
         if content[place + 1] == SCAN_OF_JPEG:
             break
+        if content[place + 1] == 0xFF:  # noqa: PLR2004 - any number of them may stand before a segment
+            place += 1
+            continue
         place += 2 + int.from_bytes(content[place + 2 : place + 4])
     return content.find(END_OF_JPEG, place) >= 0

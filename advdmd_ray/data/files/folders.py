@@ -1,11 +1,12 @@
 """Captioned images in a folder, at any depth."""
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advdmd_ray.data.files.captions import caption_file
+from advdmd_ray.data.files.captions import Said, said_beside
 from advdmd_ray.data.files.fitting import is_image
 from advdmd_ray.data.files.items import (
     FOREIGN,
@@ -21,7 +22,7 @@ from advdmd_ray.data.files.items import (
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
 from advdmd_ray.data.files.tables import TableError, is_table
 from advdmd_ray.errors import UserError
-from advdmd_ray.reading import is_blank, is_foreign, shown
+from advdmd_ray.reading import is_foreign, shown
 
 FOLDER_SHARD = 256
 """Images of a folder that make one shard."""
@@ -80,7 +81,7 @@ class _Listing:
         elif entry.is_file(follow_symlinks=False) or (linked is not None and linked.is_file()):
             self.names.append(name)
         else:
-            reason = "is no file" if linked is None else "is a link that leads nowhere"
+            reason = "is no file" if linked is None or linked.exists() else "is a link that leads nowhere"
             self._leave(name, reason, lost=suffix_of(name) in IMAGE_SUFFIXES)
         return None
 
@@ -110,15 +111,19 @@ def folder_shards(root: Path, names: Sequence[str], column: str) -> Found:
         sources = [names[picture.entry] for picture in some]
         sources += [names[entry] for picture in some for entry in picture.beside]
         # A table's own facts are not among them: another line of it is no reason to encode these images again.
-        said = [f"{picture.caption}\0{picture.fault}" for picture in some] if tables else []
+        said = [_told(picture.said) for picture in some] if tables else []
         identity = identity_of([os.path.join(absolute, name) for name in sources], *said, column)  # noqa: PTH118 - as in `identity_of`
         reader = FolderReader(root, tuple(_travelling(picture, names) for picture in some), column)
         shards.append(Shard(f"{shown(root.name)}-{number:05d}", identity, reader, len(some)))
     return Found(tuple(shards), tuple(left_out))
 
 
-def _travelling(picture: Picture, names: Sequence[str]) -> tuple[str, tuple[str, ...], str, str]:
-    return names[picture.entry], tuple(names[entry] for entry in picture.beside), picture.caption, picture.fault
+def _told(said: Said) -> str:
+    return f"{said.caption}\0{said.fault}" + ("\0several" if said.several else "")
+
+
+def _travelling(picture: Picture, names: Sequence[str]) -> tuple[str, tuple[str, ...], Said]:
+    return names[picture.entry], tuple(names[entry] for entry in picture.beside), picture.said
 
 
 def is_image_file(file: Path) -> bool:
@@ -147,13 +152,12 @@ class FolderReader:
 
     Attributes:
         root: The folder.
-        pictures: Of each the name in it, the names of files that may hold its caption, and what a table says: the
-            caption and what is wrong with that.
+        pictures: Of each the name in it, the names of files that may hold its caption, and what a table says.
         column: `data.caption_column`.
     """
 
     root: Path
-    pictures: tuple[tuple[str, tuple[str, ...], str, str], ...]
+    pictures: tuple[tuple[str, tuple[str, ...], Said], ...]
     column: str
 
     def __call__(self) -> Iterator[Item]:
@@ -162,22 +166,12 @@ class FolderReader:
         Raises:
             UserError: if one is no longer there.
         """
-        for name, beside, *said in self.pictures:
+        for name, beside, table in self.pictures:
             file = self.root / name
             if suffix_of(name) not in IMAGE_SUFFIXES and not is_image_file(file):
                 yield LeftOut(shown(name), f"{NO_IMAGE} ({suffix_of(name) or 'no suffix'})", lost=False)
                 continue
             content = _content(file)
-            caption, fault = said if any(said) else self._beside(beside)
-            yield CaptionedImage(shown(name), caption, content, fault)
-
-    def _beside(self, files: Sequence[str]) -> tuple[str, str]:
-        """The caption in the first of some files that says something, and what is wrong with it."""
-        for name in files:
-            try:
-                caption = caption_file(shown(name), _content(self.root / name), self.column)
-            except ValueError as error:
-                return "", str(error)
-            if not is_blank(caption):
-                return caption, ""
-        return "", ""
+            texts = ((shown(each), functools.partial(_content, self.root / each)) for each in beside)
+            said = said_beside(texts, self.column, table)
+            yield CaptionedImage(shown(name), said.caption, content, said.fault, said.several)

@@ -23,12 +23,14 @@ class CaptionedImage:
         caption: Its text; empty if there is none.
         content: The encoded image.
         fault: Why it cannot be used, where whoever read it knows; empty: nothing is known.
+        more_captions: Whether it has others too, which are not used.
     """
 
     name: str
     caption: str
     content: bytes
     fault: str = ""
+    more_captions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def identity_of(files: Sequence[Path | str], *more: str) -> str:
             raise unread(file, error) from None
         digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode(errors="surrogateescape"))
     for part in more:
-        digest.update(f"{part}\0".encode(errors="surrogateescape"))
+        digest.update(f"{part}\0".encode(errors="surrogatepass"))  # JSON may say half a character
     return digest.hexdigest()
 
 

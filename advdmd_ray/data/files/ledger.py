@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advdmd_ray.data.files.items import LeftOut
+from advdmd_ray.data.files.items import CaptionedImage, LeftOut
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import write_atomically
 
@@ -21,6 +21,7 @@ NAMED = 5
 SIZES = 6
 """Sizes in the table."""
 REPLACED = "has a replacement character in its caption, which is learnt as it stands"
+MORE_CAPTIONS = "has several captions, of which the first is used"
 MORE_PICTURES = "has several pictures, of which the first is used"
 
 
@@ -40,14 +41,13 @@ class Ledger:
     sizes: Counter[str] = field(default_factory=Counter)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
-    def use(self, name: str, size: tuple[int, int], caption: str, *, several: bool) -> None:
+    def use(self, item: CaptionedImage, size: tuple[int, int], *, several: bool) -> None:
         """Count an image that is used."""
         self.used += 1
         self.sizes[f"{size[0]} x {size[1]}"] += 1
-        if "\ufffd" in caption:
-            self.notes.setdefault(REPLACED, []).append(name)
-        if several:
-            self.notes.setdefault(MORE_PICTURES, []).append(name)
+        told = {REPLACED: "\ufffd" in item.caption, MORE_CAPTIONS: item.more_captions, MORE_PICTURES: several}
+        for what in (what for what, is_so in told.items() if is_so):
+            self.notes.setdefault(what, []).append(item.name)
 
     def add(self, other: "Ledger") -> None:
         """Count what another has."""

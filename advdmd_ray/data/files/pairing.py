@@ -3,15 +3,17 @@
 An image's caption is in the nearest table above it (`tables.py`), or else in a file of its name before the last dot.
 """
 
+import posixpath
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from advdmd_ray.data.files.captions import NOTHING, Said
 from advdmd_ray.data.files.items import FOREIGN, LeftOut
 from advdmd_ray.data.files.tables import TABLES, Entry, entries, is_table
-from advdmd_ray.reading import foreign_part, is_blank, shown
+from advdmd_ray.reading import foreign_part, shown
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif"}
@@ -20,6 +22,7 @@ IMAGE_SUFFIXES = frozenset(
 """Others are looked into."""
 CAPTION_SUFFIXES = (".txt", ".caption", ".json")
 """The first that says something counts."""
+SECOND = "is a second caption of one image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +32,12 @@ class Picture:
     Attributes:
         entry: Which of the names.
         beside: Those of the names that may hold its caption, the best first.
-        caption: What a table says; empty: nothing.
-        fault: What is wrong with that; empty: nothing.
+        said: What a table says.
     """
 
     entry: int
     beside: tuple[int, ...] = ()
-    caption: str = ""
-    fault: str = ""
+    said: Said = NOTHING
 
 
 def suffix_of(name: str) -> str:
@@ -75,18 +76,15 @@ def sort_out(
     left_out, own = _without_foreign(names, called)
     tables = _Tables({entry: names[entry] for entry in own if is_table(names[entry])}, table, column, called)
     beside = _Beside({entry: names[entry] for entry in own if suffix_of(names[entry]) in CAPTION_SUFFIXES}, names)
-    pictures = []
+    pictures = list[Picture]()
     for entry in own:
         if entry in beside.texts or entry in tables.entries:
             continue
-        said = tables.of(names[entry])
-        files = beside.of(entry)
-        if said is not None and (said.fault or not is_blank(said.caption)):
-            pictures.append(Picture(entry, (), said.caption, said.fault))
-        else:
-            pictures.append(Picture(entry, files))
+        found = tables.of(names[entry])
+        pictures.append(Picture(entry, beside.of(entry), NOTHING if found is None else found.said))
     left_out += [LeftOut(called(names[entry]), "is a caption without an image", lost=False) for entry in beside.left()]
-    return pictures, left_out + tables.left(frozenset(names))
+    images = frozenset(names[picture.entry] for picture in pictures)
+    return pictures, left_out + tables.left(images, frozenset(names))
 
 
 def _without_foreign(names: Sequence[str], called: Callable[[str], str]) -> tuple[list[LeftOut], list[int]]:
@@ -159,14 +157,14 @@ class _Tables:
         self._unused: dict[tuple[str, str], Entry] = {}
         self._second: list[Entry] = []
         for entry, name in sorted(names.items(), key=lambda item: TABLES.index(_last(item[1]).lower())):
-            folder = name[: len(name) - len(_last(name))]
             for each in entries(called(name), read(entry), column):
-                if each.file in self._of[folder]:
+                folder, file = _placed(name[: len(name) - len(_last(name))], each.file)
+                if file in self._of[folder]:
                     self._second.append(each)
                     continue
-                self._of[folder][each.file] = each
-                self._alike[folder].setdefault(_alike(each.file), each.file)
-                self._unused[folder, each.file] = each
+                self._of[folder][file] = each
+                self._alike[folder].setdefault(_alike(file), file)
+                self._unused[folder, file] = each
 
     def of(self, image: str) -> Entry | None:
         """What the nearest table that knows an image says of it."""
@@ -184,15 +182,25 @@ class _Tables:
             folder = f"{folder}/" if folder else ""
         return None
 
-    def left(self, there: AbstractSet[str]) -> list[LeftOut]:
+    def left(self, images: AbstractSet[str], there: AbstractSet[str]) -> list[LeftOut]:
         """Entries without an image, or beside another of the same, which may be in a nearer table."""
-        second = [*self._second, *(each for (folder, file), each in self._unused.items() if f"{folder}{file}" in there)]
-        gone = [each for (folder, file), each in self._unused.items() if f"{folder}{file}" not in there]
-        return [
-            LeftOut(f"{each.place}: {shown(each.file)}", reason, lost=False)
-            for some, reason in ((gone, "is not there"), (second, "is a second caption of one image"))
-            for each in some
-        ]
+
+        def reason(name: str) -> str:
+            if name in images:
+                return SECOND
+            return "is named as an image, and is none" if name in there else "is not there"
+
+        left = [(each, reason(f"{folder}{file}")) for (folder, file), each in self._unused.items()]
+        left += [(each, SECOND) for each in self._second]
+        return [LeftOut(f"{each.place}: {shown(each.file)}", why, lost=False) for each, why in left]
+
+
+def _placed(folder: str, file: str) -> tuple[str, str]:
+    """The folder that a name in a table of `folder` begins in, which `..` puts above it, and what is left of it."""
+    file = posixpath.normpath(file)
+    while folder and file.startswith("../"):
+        folder, file = folder[: len(folder) - len(_last(folder[:-1])) - 1], file[len("../") :]
+    return folder, file
 
 
 def _last(name: str) -> str:

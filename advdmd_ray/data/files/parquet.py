@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,20 +48,21 @@ def parquet_shards(root: Path, name: str, columns: tuple[str, str]) -> Iterator[
         raise UserError(f"{file}: is not a whole Parquet file ({said}); copy it again") from None
     with opened:
         schema = opened.schema_arrow
+        headings = [shown(column) for column in schema.names]
         rows = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
     keys, kinds = ("data.image_column", "data.caption_column"), ("images", "captions")
     for key, column, kind in zip(keys, columns, kinds, strict=True):
         if schema.names.count(column) != 1:
             said = "has no column" if column not in schema.names else "has several columns"
-            raise UserError(f"{file}: {said} {column!r}; set {key} to one of: {', '.join(schema.names)}")
+            raise UserError(f"{file}: {said} {column!r}; set {key} to one of: {', '.join(headings)}")
         if not _may_hold(schema.field(column).type, captions=kind == "captions"):
-            others = ", ".join(each for each in schema.names if each != column)
+            others = ", ".join(each for each in headings if each != column)
             raise UserError(
                 f"{file}: the column {column!r} holds {schema.field(column).type}, no {kind}; set {key} to one of: "
                 f"{others}"
             )
     for group, count in enumerate(rows):
-        for first in range(0, max(1, count), PART_ROWS):
+        for first in range(0, count, PART_ROWS):
             part = range(first, min(count, first + PART_ROWS))
             more, called = (), f"{shown(name)}-{group:05d}"
             if len(part) < count:
@@ -137,19 +137,20 @@ class ParquetReader:
                 if part is None:
                     return
                 wanted = range(max(begin, self.rows.start), min(begin + len(part), self.rows.stop))
-                values = part.slice(max(0, self.rows.start - begin), len(wanted)).to_pylist()
-                for row, each in zip(wanted, values, strict=True):
-                    yield self._item(f"{shown(self.name)}, row {row} of group {self.group}", each)
+                for row in wanted:
+                    image, caption = (part.column(column)[row - begin] for column in self.columns)
+                    yield self._item(f"{shown(self.name)}, row {row} of group {self.group}", image, caption)
                 begin += len(part)
 
-    def _item(self, name: str, values: dict[str, Any]) -> CaptionedImage:
-        image, caption = (values[column] for column in self.columns)
-        content, fault = _image(image)
+    def _item(self, name: str, image: pa.Scalar, caption: pa.Scalar) -> CaptionedImage:
         try:
-            text = caption_in(caption, self.columns[1])
-        except ValueError as error:
-            text, fault = "", fault or str(error)
-        return CaptionedImage(name, text, content, fault)
+            content, fault = _image(image.as_py())
+            said = caption_in(caption.as_py(), self.columns[1])
+        except UnicodeDecodeError:  # Arrow takes text to be UTF-8, and looks when it is asked for
+            return CaptionedImage(name, "", b"", "has text that is not UTF-8")
+        except (ValueError, OverflowError) as error:
+            return CaptionedImage(name, "", b"", f"has values that cannot be read ({type(error).__name__})")
+        return CaptionedImage(name, said.caption, content, fault or said.fault, said.several)
 
 
 def _image(value: object) -> tuple[bytes, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 SRGB_GAMMA = 1 / 2.2
 SRGB_XY = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
@@ -13,6 +14,8 @@ ALIKE = 0.02
 """Exponents and places this near are those of sRGB."""
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 """From XYZ to the responses of cones that are scaled from one white to another (Lam 1985)."""
+FEW_BITS = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies grey of 2 and 4 bits by."""
 WIDEST = 10.0
 """No display has an exponent beyond this, or one over this."""
 
@@ -47,6 +50,16 @@ def png_meaning(image: Image.Image) -> Meaning | None:
         return None
     own = _primaries(xy)
     return None if own is None and abs(gamma - SRGB_GAMMA) < ALIKE else Meaning(gamma, own)
+
+
+def scale_transparency(opened: Image.Image) -> None:
+    """Says the transparent colour of a PNG in the bits that Pillow gives its pixels; call it before they are loaded."""
+    colour = opened.info.get("transparency")
+    depth = str(opened.tile[0].args) if opened.format == "PNG" and isinstance(opened, ImageFile) and opened.tile else ""
+    if depth in FEW_BITS and isinstance(colour, int):
+        opened.info["transparency"] = colour * FEW_BITS[depth]
+    elif depth == "RGB;16B" and isinstance(colour, tuple):
+        opened.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def _primaries(xy: object) -> tuple[float, ...] | None:

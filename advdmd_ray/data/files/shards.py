@@ -36,19 +36,26 @@ def find_shards(path: str, *, image_column: str = "image", caption_column: str =
     Raises:
         UserError: nothing is there, or nothing that is known, or a Parquet file lacks a column.
     """
-    root = Path(path).expanduser()
+    try:
+        root = Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"data.path {path}: names the folder of a user whom nobody knows ({error})") from None
     if root.is_file():
         folder, (names, left_out) = root.parent, (_with_captions(root), list[LeftOut]())
     elif root.is_dir():
         folder, (names, left_out) = root, names_in(root)
     else:
         raise UserError(f"data.path {root}: no such file or folder; give a folder of images, or .parquet or .tar files")
-    parquet = [name for name in names if suffix_of(name) == ".parquet" and not _lists_images(folder / name)]
+    parquet = [
+        name for name in names if suffix_of(name) == ".parquet" and not _lists_images(folder / name, image_column)
+    ]
     tars = [name for name in names if name.lower().endswith(TAR_ENDS)]
     in_shards = {*parquet, *tars}
     others = [name for name in names if name not in in_shards]
     columns = (image_column, caption_column)
-    shards = [shard for name in parquet for shard in parquet_shards(folder, name, columns)]
+    rows = {name: [*parquet_shards(folder, name, columns)] for name in parquet}
+    left_out += [LeftOut(shown(name), "holds nothing", lost=False) for name, found in rows.items() if not found]
+    shards = [shard for found in rows.values() for shard in found]
     shards += [shard for name in tars for shard in tar_shards(folder, name, caption_column)]
     left_out += missing_parts([*parquet, *tars])
     named = any(suffix_of(name) in IMAGE_SUFFIXES for name in others)
@@ -66,14 +73,15 @@ def _with_captions(file: Path) -> list[str]:
     return [file.name, *sorted(name for name in beside if suffix_of(name) in {".txt", ".caption", ".json"})]
 
 
-def _lists_images(file: Path) -> bool:
+def _lists_images(file: Path, image_column: str) -> bool:
     """Whether a Parquet file is a table of captions, and holds no images."""
     if not is_table(file.name):
         return False
     try:
-        return FILE in pq.read_schema(file).names
+        names = pq.read_schema(file).names
     except (OSError, ValueError, pa.ArrowException):
         return False  # whoever opens it says what is wrong
+    return FILE in names and image_column not in names
 
 
 def _nothing(names: Sequence[str], left_out: Sequence[LeftOut]) -> str:

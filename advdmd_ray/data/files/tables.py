@@ -2,15 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from advdmd_ray.data.files.captions import caption_in, caption_keys, strict_json
+from advdmd_ray.data.files.captions import Said, caption_in, caption_keys, strict_json
 from advdmd_ray.errors import UserError
-from advdmd_ray.reading import NotTextError, decoded, text_lines
+from advdmd_ray.reading import NotTextError, decoded, shown, text_lines
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
 """In lower case; where a folder has several, the first that knows an image counts."""
@@ -30,14 +30,12 @@ class Entry:
     Attributes:
         place: Where it says so, for messages.
         file: The image's name in the table's folder.
-        caption: Empty: none.
-        fault: What is wrong with the caption; empty: nothing.
+        said: Its caption.
     """
 
     place: str
     file: str
-    caption: str
-    fault: str = ""
+    said: Said
 
 
 def entries(name: str, content: bytes, column: str) -> tuple[Entry, ...]:
@@ -61,15 +59,12 @@ def entries(name: str, content: bytes, column: str) -> tuple[Entry, ...]:
         own = {key: row[key] for key in caption_keys(column) if key in row}
         keys |= dict.fromkeys(row)
         captioned = captioned or bool(own)
-        try:
-            caption, fault = caption_in(list(own.values()), column), ""
-        except ValueError as error:
-            caption, fault = "", str(error)
-        # Windows writes its own separators; a name in the folder itself may be given as ./name.
-        found.append(Entry(place, file.strip().replace("\\", "/").removeprefix("./"), caption, fault))
+        # Windows writes its own separators.
+        found.append(Entry(place, file.strip().replace("\\", "/"), caption_in(list(own.values()), column)))
     if found and not captioned:
         raise TableError(
-            f"{name}: has no {', '.join(caption_keys(column))}; set data.caption_column to one of: {', '.join(keys)}"
+            f"{name}: has no {', '.join(caption_keys(column))}; set data.caption_column to one of: "
+            f"{', '.join(map(shown, keys))}"
         )
     return tuple(found)
 
@@ -97,18 +92,20 @@ def _json_lines(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, o
 
 def _csv(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]]:
     text = _text(name, content)
-    head = text.partition("\n")[0]
+    head = text.lstrip().replace("\r", "\n").partition("\n")[0]  # of an old Mac too
     delimiter = max(",;\t", key=head.count)
     before = csv.field_size_limit(LONGEST_FIELD)
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        names = [key.strip() for key in next(rows, [])]
+        names = [key.strip() for key in next(filter(any, rows), [])]
         if FILE not in names:
             raise TableError(
-                f"{name}: has no column {FILE}, which says the image of a line; its columns: {', '.join(names)}"
+                f"{name}: has no column {FILE}, which says the image of a line; its columns: "
+                f"{', '.join(map(shown, names))}"
             )
+        _check_names(name, names)
         for row in rows:
-            if not row:
+            if not any(map(str.strip, row)):  # as sheets leave them
                 continue
             place = f"{name}, line {rows.line_num}"
             if len(row) != len(names):
@@ -122,11 +119,25 @@ def _csv(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]
 
 def _parquet(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]]:
     try:
-        table = pq.read_table(pa.BufferReader(content))
-    except (OSError, pa.ArrowException) as error:
-        raise TableError(f"{name}: is not a whole Parquet file ({error}); copy it again") from None
-    for number, row in enumerate(table.to_pylist()):
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            table = file.read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        said = str(error).partition("\n")[0]
+        raise TableError(f"{name}: is not a whole Parquet file ({said}); copy it again") from None
+    _check_names(name, table.schema.names)
+    for number in range(len(table)):
+        try:
+            (row,) = table.slice(number, 1).to_pylist()
+        except (ValueError, OverflowError) as error:  # Arrow takes text to be UTF-8, and looks when it is asked for
+            raise TableError(f"{name}, row {number}: cannot be read ({error}); correct the row") from None
         yield f"{name}, row {number}", row
+
+
+def _check_names(name: str, names: Sequence[str]) -> None:
+    """Columns have names of their own; a comma behind each line makes some without any."""
+    twice = next((each for each in names if each and names.count(each) > 1), None)
+    if twice is not None:
+        raise TableError(f"{name}: has the column {twice!r} twice; rename one")
 
 
 def is_table(name: str) -> bool:

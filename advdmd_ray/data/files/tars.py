@@ -13,15 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from advdmd_ray.data.files.captions import caption_file
+from advdmd_ray.data.files.captions import said_beside
 from advdmd_ray.data.files.fitting import is_image
 from advdmd_ray.data.files.items import NO_IMAGE, CaptionedImage, Item, LeftOut, Shard, identity_of, unread
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
 from advdmd_ray.data.files.tables import TableError
 from advdmd_ray.errors import UserError
-from advdmd_ray.reading import is_blank, shown
+from advdmd_ray.reading import shown
 
-TAR_ENDS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+TAR_ENDS = (
+    *(".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst"),
+    *(".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4", ".tar.z"),
+)
+UNREAD = {b"\x28\xb5\x2f\xfd": "Zstandard", b"\x04\x22\x4d\x18": "LZ4", b"\x1f\x9d": "compress", b"PK\3\4": "zip"}
+"""How files begin that Python's library does not unpack as a stream."""
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 BLOCK = tarfile.BLOCKSIZE
 READ_AT_ONCE = 2**20
@@ -100,6 +105,8 @@ class TarReader:
                 raise unread(file, error) from None
 
     def _items(self, everything: Sequence[Member]) -> Iterator[Item]:
+        if not everything and self.part == 0:
+            yield LeftOut(shown(self.name), "holds nothing", lost=False)
         members = [each for each in everything if each.is_file]
         names = [member.name for member in members]
         for each in everything if self.part == 0 else ():
@@ -124,17 +131,9 @@ class TarReader:
             return LeftOut(called, "is a link that leads nowhere", lost=suffix in IMAGE_SUFFIXES)
         if suffix not in IMAGE_SUFFIXES and not is_image(stream):
             return LeftOut(called, f"{NO_IMAGE} ({suffix or 'no suffix'})", lost=False)
-        content = member.content()
-        caption, fault = picture.caption, picture.fault
-        for entry in () if caption or fault else picture.beside:
-            beside = members[entry]
-            try:
-                caption = caption_file(shown(beside.name), beside.content(), self.column)
-            except ValueError as error:
-                caption, fault = "", str(error)
-            if fault or not is_blank(caption):
-                break
-        return CaptionedImage(called, caption, content, fault)
+        texts = ((shown(members[entry].name), members[entry].content) for entry in picture.beside)
+        said = said_beside(texts, self.column, picture.said)
+        return CaptionedImage(called, said.caption, member.content(), said.fault, said.several)
 
     def _called(self, name: str) -> str:
         return f"{shown(self.name)}: {shown(name)}"
@@ -201,8 +200,9 @@ def _uncompressed(file: Path) -> Stream:
         return bz2.open(file)
     if begin.startswith(b"\xfd7zXZ\0"):
         return lzma.open(file)
-    if begin.startswith(b"\x28\xb5\x2f\xfd"):
-        raise tarfile.ReadError("it is compressed by Zstandard, which is not read here: unpack it")
+    for mark, kind in UNREAD.items():
+        if begin.startswith(mark):
+            raise tarfile.ReadError(f"it is compressed by {kind}, which is not read here: unpack it")
     return file.open("rb")
 
 

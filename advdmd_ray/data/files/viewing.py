@@ -1,5 +1,6 @@
 """An image as a viewer shows it: turned, in the colours that its profile means, on white, its first picture."""
 
+import functools
 import io
 import struct
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose
 from PIL.TiffImagePlugin import TiffImageFile
 
-from advdmd_ray.data.files.png_colours import png_meaning
+from advdmd_ray.data.files.png_colours import png_meaning, scale_transparency
 
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -27,6 +28,8 @@ BROKEN_EXIF = (SyntaxError, ValueError, TypeError, OSError, struct.error)
 WHITE_IS_ZERO = 0
 SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab ": "LAB"}
 """Colour spaces of profiles, and the modes of pixels that they are about."""
+ALIKE = 2
+"""Levels by which profiles of sRGB differ, as libraries round them."""
 LOSSLESS = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 
@@ -43,6 +46,7 @@ def as_shown(opened: Image.Image) -> Image.Image:
     Raises:
         UnknownRangeError: for pixels of 32 bits.
     """
+    scale_transparency(opened)
     opened.load()  # which turns a TIFF, and takes its orientation away
     turn = _turn(opened)
     profile, meaning = opened.info.get("icc_profile"), png_meaning(opened)
@@ -83,14 +87,15 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16 bits of grey as 8, with what is transparent in it."""
-    if not image.mode.startswith("I;16"):
+    """More than 8 bits of grey as 8, with what is transparent in it."""
+    if not image.mode.startswith("I;16") and (image.mode, image.format) != ("I", "PPM"):  # has 16 of the 32 bits
         if image.mode in {"I", "F"}:
             raise UnknownRangeError(f"has pixels of 32 bits, whose range nobody knows (mode {image.mode})")
         return image
     values = np.asarray(image, dtype=np.uint32)
     tags: Mapping[int, object] = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    grey = (values // 257).astype(np.uint8)
+    most = 2**12 - 1 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 2**16 - 1
+    grey = (values * 255 // most).clip(0, 255).astype(np.uint8)
     if tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO:
         grey = 255 - grey
     eight = Image.fromarray(grey)
@@ -112,11 +117,20 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         mode = SPACES.get(facts.xcolor_space)
         if mode == "RGB" and image.mode == "L":
             image = image.convert("RGB")
-        if mode != image.mode or "sRGB" in (facts.profile_description or ""):
+        if mode != image.mode or (mode == "RGB" and _is_srgb(profile)):
             return image.convert("RGB")
         return _transformed(image, own)
     except (OSError, ImageCms.PyCMSError):  # no profile, or a damaged one
         return image.convert("RGB")
+
+
+@functools.lru_cache(maxsize=64)
+def _is_srgb(profile: bytes) -> bool:
+    """Whether colours mean what they mean in sRGB; that name is also in those of its primaries with a linear curve."""
+    levels = np.arange(0, 256, 51, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    shown = _transformed(Image.fromarray(colours), ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    return np.abs(np.asarray(shown).astype(int) - colours).max() <= ALIKE
 
 
 def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:

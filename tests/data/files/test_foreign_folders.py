@@ -54,12 +54,19 @@ FOLDERS: tuple[Case, ...] = (
             (".DS_Store", b"\0"),
             ("Thumbs.db", b"\0"),
             ("desktop.ini", T),
+            ("a.png:Zone.Identifier", "[ZoneTransfer]"),
             ("__MACOSX/a.png", P),
             ("__MACOSX/._a.png", b"\0"),
             ("@eaDir/x.jpg", P),
         ],
         {"a.png": T},
-        dict.fromkeys(("._a.png", "._a.txt", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/", "@eaDir/"), FOREIGN),
+        dict.fromkeys(
+            (
+                *("._a.png", "._a.txt", ".DS_Store", "Thumbs.db", "desktop.ini", "a.png:Zone.Identifier"),
+                *("__MACOSX/", "@eaDir/"),
+            ),
+            FOREIGN,
+        ),
     ),
     (
         "hidden folders are one each",
@@ -96,9 +103,9 @@ FOLDERS: tuple[Case, ...] = (
     ),
     (
         "what is no file",
-        [("a.png", P), ("a.txt", T), ("b.png", Pipe()), ("c", Pipe())],
+        [("a.png", P), ("a.txt", T), ("b.png", Pipe()), ("c", Pipe()), ("d.png", Link("/dev/zero"))],
         {"a.png": T},
-        {"b.png": "! is no file", "c": "is no file"},
+        {"b.png": "! is no file", "c": "is no file", "d.png": "! is no file"},
     ),
     (
         "names that say nothing, or something else",
@@ -236,6 +243,12 @@ FOLDERS: tuple[Case, ...] = (
             ("i.json", "[" * 20000),
             ("j.png", P),
             ("j.json", "null"),
+            ("k.png", P),
+            ("k.json", "[" * 500 + '"a fox"' + "]" * 500),
+            ("l.png", P),
+            ("l.json", "7" * 5000),
+            ("m.png", P),
+            ("m.json", r'{"a\n\u001b": 1}'),
         ],
         dict.fromkeys(("a.png", "b.png", "c.png", "d.png"), T),
         {
@@ -245,6 +258,9 @@ FOLDERS: tuple[Case, ...] = (
             "h.png": "! its caption has the key 'text' twice (h.json)",
             "i.png": "! its caption is JSON that is nested too deeply (i.json)",
             "j.png": "! has no caption",
+            "k.png": "! its caption is nested more than 16 deep",
+            "l.png": "! its caption is no text (it is inf)",
+            "m.png": r"! its caption has none of text, caption, prompt, captions (it has a\n\x1b)",
         },
     ),
     (

@@ -98,6 +98,58 @@ TABLES: tuple[Case, ...] = (
         {"metadata.jsonl, line 1: s/a.png": "is a second caption of one image"},
     ),
     (
+        "names that go up, or say more than they need",
+        [
+            (
+                "said/metadata.jsonl",
+                lines(
+                    {"file_name": "../set/a.png", "text": T},
+                    {"file_name": "../set//./b.png", "text": "a boat"},
+                    {"file_name": "../../c.png", "text": T},
+                    {"file_name": "/set/c.png", "text": T},
+                    {"file_name": "metadata.jsonl", "text": T},
+                ),
+            ),
+            *((f"set/{name}.png", P) for name in "abc"),
+        ],
+        {"set/a.png": T, "set/b.png": "a boat"},
+        {
+            "set/c.png": "! has no caption",
+            "said/metadata.jsonl, line 3: ../../c.png": "is not there",
+            "said/metadata.jsonl, line 4: /set/c.png": "is not there",
+            "said/metadata.jsonl, line 5: metadata.jsonl": "is named as an image, and is none",
+        },
+    ),
+    (
+        "halves of characters in a table",
+        [
+            ("metadata.jsonl", r'{"file_name": "a.png", "text": "a \ud83d fox"}' + "\n" + r'{"file_name": "\ud83d"}'),
+            ("a.png", P),
+        ],
+        {},
+        {
+            "a.png": "! its caption has half a character, U+D83D",
+            r"metadata.jsonl, line 2: \ud83d": "is not there",
+        },
+    ),
+    (
+        "lines of an old Mac, and lines of a sheet that say nothing",
+        [
+            ("x/metadata.csv", "\rfile_name;text\ra.png;one, two, three\r"),
+            ("x/a.png", P),
+            ("y/metadata.csv", "file_name,text,,\r\na.png,a fox,,\r\n ,,,\r\n"),
+            ("y/a.png", P),
+        ],
+        {"x/a.png": "one, two, three", "y/a.png": T},
+        {},
+    ),
+    (
+        "a table that has the images itself",
+        [("metadata.parquet", parquet_bytes({"file_name": ["a.png"], "image": [P], "text": [T]}))],
+        {"metadata.parquet, row 0 of group 0": T},
+        {},
+    ),
+    (
         "empty lines, spaces, marks and NULs in a table",
         [
             ("metadata.csv", "file_name, text\n\na.png,\ufeffa fox\nb.png,a \0fox\n\n"),

@@ -3,6 +3,8 @@
 import io
 import itertools
 import random
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,17 @@ def test_a_profile_counts_in_every_mode_that_it_is_about(mode: str) -> None:
     np.testing.assert_allclose(after, before[::-1] if about else before, atol=6)
 
 
+def test_a_profile_is_what_it_means_and_not_what_it_is_called() -> None:
+    linear = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    entry = linear.index(b"rTRC")  # of all three colours
+    start, size = (int.from_bytes(linear[entry + 4 + at : entry + 8 + at]) for at in (0, 4))
+    linear[start : start + size] = b"curv".ljust(size, b"\0")
+    half = Image.new("RGB", (23, 17), (128, 0, 255))
+    np.testing.assert_allclose(shown(saved(half, "PNG", icc_profile=bytes(linear)))[8, 11], (188, 0, 255), atol=1)
+    usual = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    np.testing.assert_array_equal(shown(saved(BIG, "PNG", icc_profile=usual)), np.asarray(BIG))
+
+
 def test_a_profile_that_is_none_is_passed_over() -> None:
     for damaged in (b"", b"no profile", profile()[:200]):
         np.testing.assert_array_equal(shown(saved(BIG, "PNG", icc_profile=damaged)), np.asarray(BIG))
@@ -144,6 +157,41 @@ def test_what_is_transparent_is_white_in_every_mode() -> None:
     contents += [saved(deep, "PNG", transparency=7)]
     for content in contents:
         np.testing.assert_array_equal(shown(content), expected)
+
+
+def raw_png(bits: int, colours: int, row: bytes, transparent: bytes) -> bytes:
+    """A PNG as Pillow does not write it, of 17 equal rows."""
+    begin, pixels = struct.pack(">IIBBBBB", 23, 17, bits, colours, 0, 0, 0), zlib.compress((b"\0" + row) * 17)
+    parts = ((b"IHDR", begin), (b"tRNS", transparent), (b"IDAT", pixels), (b"IEND", b""))
+    chunks = (len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4) for name, data in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_a_transparent_colour_is_one_of_the_files_own_bits() -> None:
+    for bits, row, other in ((1, b"\0" * 3, 1), (2, b"\x55" * 6, 2), (4, b"\x55" * 12, 6), (8, b"\5" * 23, 6)):
+        own = 0 if bits == 1 else 1 if bits == 2 else 5
+        assert (shown(raw_png(bits, 0, row, own.to_bytes(2))) == 255).all(), bits
+        assert (shown(raw_png(bits, 0, row, other.to_bytes(2))) < 100).all(), bits
+    deep = b"\x12\x34\x56\x78\x9a\xbc"
+    assert (shown(raw_png(16, 2, deep * 23, deep)) == 255).all()
+    assert (shown(raw_png(16, 2, deep * 23, b"\0\x12\0\x56\0\x9a"))[8, 11] == (0x12, 0x56, 0x9A)).all()
+
+
+def test_grey_of_more_than_8_bits_is_white_at_its_most() -> None:
+    for most, value, expected in ((65535, 65535, 255), (65535, 32896, 128), (1023, 1023, 255), (4095, 1024, 63)):
+        assert (shown(b"P5 23 17 %d\n" % most + value.to_bytes(2) * 391) == expected).all()
+    tags = {256: 24, 257: 17, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 17, 279: 24 * 17 * 3 // 2}
+    for pixels, expected in ((b"\xff\xff\xff", 255), (b"\x80\x08\x00", 127)):  # two of them
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        content = b"II*\0" + struct.pack("<I", 8 + 612) + pixels * 204 + struct.pack("<H", 9) + entries + bytes(4)
+        assert (shown(content, Fitting(17, 24, 1.0)) == expected).all()
+
+
+def test_bytes_that_fill_a_jpeg_between_its_segments_are_passed_over() -> None:
+    content = saved(BIG, "JPEG")
+    np.testing.assert_array_equal(shown(content[:2] + b"\xff" * 3 + content[2:]), shown(content))
+    with pytest.raises(ValueError, match=r"ends too early|is no readable image"):
+        shown(content[:2] + b"\xff" * 3 + content[2:-2])
 
 
 def test_pixels_of_every_kind_are_bytes_of_three_colours() -> None:

@@ -1,0 +1,47 @@
+"""What is there and is not used: captions behind the first, and archives and tables of nothing."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from advdmd_ray.data.files.ledger import MORE_CAPTIONS
+from advdmd_ray.data.files.shards import find_shards
+from advdmd_ray.errors import UserError
+from data_sets import Files, adds_up, grey, parquet_bytes, read_all, tar_bytes, write_files
+
+P, T = grey(), "a fox"
+EMPTY = {"image": pa.array([], pa.binary()), "text": pa.array([], pa.string())}
+
+
+def test_archives_and_tables_of_nothing_are_named(tmp_path: Path) -> None:
+    files = [("a.png", P), ("a.txt", T), ("b.tar", tar_bytes([])), ("c.parquet", parquet_bytes(EMPTY))]
+    nothing = {"b.tar": "holds nothing", "c.parquet": "holds nothing"}
+    adds_up(write_files(tmp_path / "data", files), tmp_path / "cache", {"a.png": T}, nothing)
+
+
+@pytest.mark.parametrize(
+    ("files", "several"),
+    [
+        ([("a.txt", T), ("a.json", '{"caption": "a boat", "id": 5}')], True),
+        ([("a.txt", "a fox\n"), ("a.json", '{"caption": " a  fox", "id": 5}')], False),
+        ([("a.txt", T), ("a.json", '{"width": 5}')], False),
+        ([("a.txt", T), ("a.json", "[1]")], False),
+        ([("a.json", '["a fox", "", "a boat"]')], True),
+        ([("a.json", '{"text": "a fox", "prompt": "a boat"}')], True),
+        ([("a.txt", "a boat"), ("metadata.jsonl", '{"file_name": "a.png", "text": "a fox"}')], True),
+        ([("metadata.csv", "file_name,text,caption\na.png,a fox,a boat")], True),
+        ([("metadata.csv", "file_name,text,caption\na.png,a fox,")], False),
+    ],
+)
+def test_captions_that_are_not_used_beside_others_are_told(files: Files, several: bool, tmp_path: Path) -> None:
+    files, notes = [("a.png", P), *files], {MORE_CAPTIONS: ["a.png"]} if several else {}
+    folder, tar = write_files(tmp_path / "data", files), write_files(tmp_path, [("t.tar", tar_bytes(files))]) / "t.tar"
+    in_folder, in_tar = read_all(folder, tmp_path / "cache"), read_all(tar, tmp_path / "cache")
+    assert (in_folder.captions, in_folder.ledger.notes) == ({"a.png": T}, notes)
+    assert (in_tar.captions, [*in_tar.ledger.notes]) == ({"t.tar: a.png": T}, [*notes])
+
+
+def test_a_home_that_nobody_has_is_one_line() -> None:
+    with pytest.raises(UserError, match="names the folder of a user whom nobody knows"):
+        find_shards("~no such user/images")
