@@ -17,8 +17,6 @@ from advdmd_ray.models.families.registry import EULER, FAMILIES, Family
 from benchmarks.models import Model
 
 BFLOAT16 = 2
-PIXELS = 8
-"""Side of the image region of one latent element, log2 of which is the depth of a codec that halves three times."""
 BESIDE = 1000
 """Weights of a text encoder or codec here: nobody measures them."""
 
@@ -48,7 +46,7 @@ def _other(folder: Path, family: Family, component: str, model: Model) -> list[s
     if component == "scheduler":
         (folder / component).mkdir()
         (folder / component / "scheduler_config.json").write_text(json.dumps(dict(model.scheduler)))
-        return ["diffusers", EULER]
+        return ["diffusers", model.scheduler.get("_class_name", EULER)]
     if component.startswith("tokenizer"):
         (folder / component).mkdir()
         settings = {"model_max_length": model.clip_tokens} if component == "tokenizer" else {}
@@ -56,7 +54,7 @@ def _other(folder: Path, family: Family, component: str, model: Model) -> list[s
         (folder / component / "tokenizer.json").write_text("{}")
         return ["transformers", "CLIPTokenizer"]
     if component == "vae":
-        depth = PIXELS.bit_length() - 1 - family.codec_offset
+        depth = model.pixels.bit_length() - 1 - family.codec_offset
         _weights(folder, component, {family.codec_depth: [1] * depth}, {"w": (BESIDE,)}, "diffusion_pytorch_model")
         return ["diffusers", "AutoencoderKL"]
     _weights(folder, component, {}, {"w": (BESIDE,)}, "model")

@@ -75,10 +75,64 @@ Z_IMAGE: Settings = MappingProxyType(
         "axes_lens": [1536, 512, 512],
     }
 )
+# black-forest-labs/FLUX.2-klein-base-4B.
+FLUX2_KLEIN: Settings = MappingProxyType(
+    {
+        "in_channels": 128,
+        "num_layers": 5,
+        "num_single_layers": 20,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 7680,
+        "axes_dims_rope": [32, 32, 32, 32],
+        "guidance_embeds": False,
+    }
+)
+# Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers.
+SANA_1600M: Settings = MappingProxyType(
+    {
+        "sample_size": 32,
+        "patch_size": 1,
+        "in_channels": 32,
+        "out_channels": 32,
+        "num_layers": 20,
+        "attention_head_dim": 32,
+        "num_attention_heads": 70,
+        "num_cross_attention_heads": 20,
+        "cross_attention_head_dim": 112,
+        "cross_attention_dim": 2240,
+        "caption_channels": 2304,
+        "qk_norm": "rms_norm_across_heads",
+    }
+)
+# krea/Krea-2-Raw.
+KREA2: Settings = MappingProxyType(
+    {
+        "in_channels": 64,
+        "num_layers": 28,
+        "attention_head_dim": 128,
+        "num_attention_heads": 48,
+        "num_key_value_heads": 12,
+        "intermediate_size": 16384,
+        "text_hidden_dim": 2560,
+        "num_text_layers": 12,
+        "num_layerwise_text_blocks": 2,
+        "axes_dims_rope": [32, 48, 48],
+    }
+)
 PLAIN_SHIFT: Settings = MappingProxyType({"shift": 3.0})
 DYNAMIC_SHIFT: Settings = MappingProxyType({"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15})
 QWEN_SHIFT: Settings = MappingProxyType(
     {**DYNAMIC_SHIFT, "max_shift": 0.9, "max_image_seq_len": 8192, "shift_terminal": 0.02}
+)
+KREA2_SHIFT: Settings = MappingProxyType({**DYNAMIC_SHIFT, "max_image_seq_len": 6400})
+MULTISTEP_SHIFT: Settings = MappingProxyType(
+    {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": 3.0,
+    }
 )
 
 
@@ -94,6 +148,7 @@ class Model:
         scheduler: That of its scheduler.
         overrides: What differs from the recipe beside what one card asks for.
         clip_tokens: Of the tokenizer of a CLIP text encoder.
+        pixels: Side of the image region of one latent element.
     """
 
     name: str
@@ -103,6 +158,7 @@ class Model:
     scheduler: Settings
     overrides: tuple[str, ...] = ()
     clip_tokens: int = 77
+    pixels: int = 8
 
 
 # No whole network of SD3 medium's size learns beside a discriminator's own copy on any one card, so that reads the
@@ -129,6 +185,13 @@ FULL: tuple[Model, ...] = (
         overrides=("model.max_sequence_length=512", "discriminator.blocks=[10, 20]"),
     ),
 )
+
+PLANNED: tuple[Model, ...] = (
+    Model("flux2_klein_lora", "flux2", "flux2_klein_lora", FLUX2_KLEIN, DYNAMIC_SHIFT),
+    Model("sana_lora", "sana", "sana_lora", SANA_1600M, MULTISTEP_SHIFT, pixels=32),
+    Model("krea2_lora", "krea2", "krea2_lora", KREA2, KREA2_SHIFT),
+)
+"""Models of recipes that are planned and not measured: their families have no loop written by hand (`plain.py`)."""
 
 _SMALL = (
     "model.height=64",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.headers import write_headers
-from benchmarks.models import FULL
+from benchmarks.models import FULL, PLANNED
 
 # The published number of weights of each recipe's transformer; of SD3 also its table of positions, which is in the file
 # and does not learn.
@@ -13,8 +13,11 @@ PUBLISHED: dict[str, float] = {
     "sd35_large_lora": 8.06e9 + 192**2 * 2432,
     "qwen_image_lora_2step": 20.4e9,
     "flux_dev_lora": 11.9e9,
+    "flux2_klein_lora": 3.88e9,
+    "sana_lora": 1.60e9,
+    "krea2_lora": 12.9e9,
 }
-MODELS = {model.name: model for model in FULL if model.name == model.recipe}
+MODELS = {model.name: model for model in (*FULL, *PLANNED) if model.name == model.recipe}
 
 
 def write_full_size(recipe: str, folder: Path) -> Path:
