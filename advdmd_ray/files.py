@@ -128,6 +128,17 @@ def disk_of(folder: Path) -> tuple[int, int]:
     return usage.total, usage.free
 
 
+def read_whole(path: Path) -> bytes:
+    """The bytes of a file that is read more than once: a pipe has none for the second time, and a device no end.
+
+    Raises:
+        OSError: if it cannot be read, or is no file.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, and no file")
+    return path.read_bytes()
+
+
 def write_atomically(path: Path, data: bytes | memoryview) -> Path:
     """Writes `data` to `path` through a temporary file of the same folder and a rename.
 

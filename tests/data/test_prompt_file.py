@@ -1,5 +1,6 @@
 """Prompt files, good and bad."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def test_prompts_keep_their_order_and_comments_are_left_out(tmp_path: Path) -> N
         ("\ufeffone\ntwo\n".encode("utf-16-le") + b"x", 3, "is not UTF-16-LE"),
         ("one\n\u200b\ntwo".encode(), 2, "empty"),
         (b"one\x85\n", 1, "UTF-8"),
+        (b'one\n{"prompt": "a fox"}\n', 2, "is a JSON object or list"),
+        (b'["a fox", "a boat"]\n', 1, "is a JSON object or list"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, content: bytes, line: int, fault: str) -> None:
@@ -50,6 +53,25 @@ def test_the_mark_at_its_beginning_says_how_a_file_is_written(tmp_path: Path, co
     mark = "\ufeff" if coding == "utf-16-be" else ""
     file = write(tmp_path, f"{mark}a caf\xe9\r\none\u2028line\n  \n".encode(coding))
     assert load_prompts(file) == ("a caf\xe9", "one\u2028line")
+
+
+def test_files_put_behind_each_other_have_marks_within_and_brackets_are_no_json(tmp_path: Path) -> None:
+    file = write(tmp_path, "\ufeffa fox\n\ufeffa boat\n[red] mast\n{".encode())
+    assert load_prompts(file) == ("a fox", "a boat", "[red] mast", "{")
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.TSV", "p.jsonl", "p.yaml", "p.parquet"])
+def test_a_table_is_no_prompt_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("prompt\na fox\n")
+    with pytest.raises(UserError, match="is a table or an object by its name, and no plain text"):
+        load_prompts(tmp_path / name)
+
+
+def test_a_pipe_is_no_prompt_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="it is a pipe or a device, and no file"):
+            load_prompts(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"# only a comment\n"])

@@ -248,6 +248,8 @@ FILES: Mapping[str, str | bytes] = {
     "meta/empty.jsonl": "",
     "meta/bytes.jsonl": b"\xff\n",
     "meta/no-prompt.jsonl": '{"tag": "x"}\n',
+    "meta/no-tag.jsonl": '{"prompt": "x"}\n',
+    "prompts/objects.txt": '{"prompt": "x"}\n',
     "meta/number.jsonl": '{"prompt": 5, "tag": "x"}\n',
     "meta/blank.jsonl": '{"prompt": " ", "tag": "x"}\n',
     "meta/deep.jsonl": DEEP + "\n",

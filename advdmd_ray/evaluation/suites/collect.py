@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from advdmd_ray.errors import UserError
+from advdmd_ray.files import read_whole
 from advdmd_ray.reading import NotTextError, decoded, text_lines
 
 RESAMPLES = 2000
@@ -48,7 +50,7 @@ def collect(file: Path) -> tuple[SkillScore, ...]:
         UserError: the file cannot be read or is neither.
     """
     try:
-        text = decoded(file.read_bytes())
+        text = decoded(read_whole(file))
     except NotTextError as error:
         raise UserError(f"--collect {file}: {error}") from None
     except OSError as error:
@@ -83,12 +85,25 @@ def _geneval(file: Path, text: str) -> tuple[SkillScore, ...]:
                 "give the file of one scoring"
             )
         skills.setdefault(tag, {}).setdefault(prompt, []).append(correct)
+    _check_counts(file, skills)
     totals = {skill: _totals(list(prompts.values())) for skill, prompts in skills.items()}
     lines = [
         _scored(skill, lambda drawn, own=own: float(own[drawn, 0].sum() / own[drawn, 1].sum()), len(own))
         for skill, own in totals.items()
     ]
     return (*lines, _overall(totals))
+
+
+def _check_counts(file: Path, skills: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Each prompt has as many images: a file that was cut between two lines shows nothing else."""
+    counts = [(prompt, len(images)) for prompts in skills.values() for prompt, images in prompts.items()]
+    usual = Counter(count for _, count in counts).most_common(1)[0][0]
+    for prompt, count in counts:
+        if count != usual:
+            raise UserError(
+                f"--collect {file}: has {count} images of {prompt!r:.80}, and {usual} of others; give the file of one "
+                "scoring, whole"
+            )
 
 
 def _entry(line: str) -> tuple[str, str, float, str | None] | None:

@@ -7,7 +7,7 @@ is written there: settings and drafts are beside OUT.
 """
 
 import json
-import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from advdmd_ray.errors import UserError
-from advdmd_ray.files import write_atomically
+from advdmd_ray.files import read_whole, write_atomically
 from advdmd_ray.reading import NotTextError, decoded, foreign_part, is_blank, text_fault, text_lines
 
 SuiteName = Literal["geneval", "dpg"]
@@ -88,12 +88,13 @@ class GenEval:
         for index, line in enumerate(lines):
             place = f"--metadata {metadata}, line {index + 1}"
             try:
-                text = json.loads(line)["prompt"]
+                text, tag = (json.loads(line)[key] for key in ("prompt", "tag"))
             except (ValueError, KeyError, TypeError, RecursionError):
-                text = None
-            if not isinstance(text, str) or is_blank(text):
+                text = tag = None
+            if not isinstance(text, str) or not isinstance(tag, str) or is_blank(text):
                 raise UserError(
-                    f"{place}: expected GenEval's JSON object with a prompt; give its evaluation_metadata.jsonl"
+                    f"{place}: expected GenEval's JSON object with a prompt and a tag, which its scorer reads; give "
+                    "its evaluation_metadata.jsonl"
                 )
             if (fault := text_fault(text)) is not None:
                 raise UserError(f"{place}: the prompt {fault}; correct it")
@@ -202,7 +203,7 @@ def _settings_file(out: Path) -> Path:
 
 def _text(file: Path, option: str) -> str:
     try:
-        return decoded(file.read_bytes())
+        return decoded(read_whole(file))
     except NotTextError as error:
         raise UserError(f"{option} {file}: {error}") from None
     except OSError as error:
@@ -212,7 +213,7 @@ def _text(file: Path, option: str) -> str:
 def _write_png(out: Path, file: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
     drafts = out.with_name(f"{out.name}.drafts")
     drafts.mkdir(parents=True, exist_ok=True)
-    draft = drafts / f"{os.getpid()}-{file.parent.parent.name}-{file.name}"
+    draft = drafts / f"{uuid.uuid4().hex}.png"  # a prompt's own name may be as long as names can be
     Image.fromarray(image).save(draft, format="PNG")
     draft.replace(file)
 

@@ -122,6 +122,13 @@ def test_dpg_is_the_mean_over_prompts_and_the_scorers_own_categories(tmp_path: P
         (LINE.replace("true", "NaN"), "line 1: is no result"),
         (LINE.replace('"colors"', "null"), "line 1: is no result"),
         (f"{LINE}\n{LINE[:30]}", "line 2: is no result"),
+        (
+            "\n".join(
+                LINE.replace("a fox", prompt).replace("a.png", f"{number}.png")
+                for number, prompt in enumerate(("x", "x", "y", "y", "z"))
+            ),
+            "has 1 images of 'z', and 2 of others",
+        ),
     ],
 )
 def test_what_is_no_result_file_is_refused_with_its_place(tmp_path: Path, content: str, says: str) -> None:

@@ -132,12 +132,21 @@ def test_metadata_may_have_a_mark_and_a_prompt_any_separator(tmp_path: Path, cod
         ('"\u200b"', "expected GenEval's JSON object with a prompt"),
         (r'"a\u0000b"', r"the prompt has the control character U\+0000"),
         (r'"a \ud83d"', r"the prompt has half a character, U\+D83D"),
+        ('"a fox", "tag": 5', "expected GenEval's JSON object with a prompt and a tag"),
     ],
 )
 def test_a_prompt_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "m.jsonl").write_text(f'{LINES[0]}\n{{"tag": "colors", "prompt": {text}}}\n')
     with pytest.raises(UserError, match=f"line 2: {says}"):
         GenEval(tmp_path / "m.jsonl", 1)
+
+
+def test_a_prompts_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / f"{'n' * 251}.txt").write_text("a fox")
+    suite = DpgBench(tmp_path / "prompts")
+    suite.write(tmp_path / "out", suite.prompts[0], images(0, 4))
+    assert missing(suite, tmp_path / "out") == []
 
 
 def test_what_a_system_leaves_beside_prompts_is_none_and_told(tmp_path: Path) -> None:
