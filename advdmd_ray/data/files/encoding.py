@@ -26,7 +26,7 @@ from advdmd_ray.data.files.ledger import Ledger, ledger_file, write_ledger
 from advdmd_ray.data.source import Encoded
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.thumbnails import THUMBNAIL, thumbnails
-from advdmd_ray.files import drafted_file, missing_folders, remove_empty
+from advdmd_ray.files import disk_told, drafted_file, missing_folders, remove_empty
 
 BATCH = 8
 """Images that go through the codec in one call."""
@@ -134,16 +134,21 @@ class LatentEncoding(ABC):
         Raises:
             UserError: if too many images cannot be used, the codec makes other latents, or the folder cannot be
                 written. A folder that was made for nothing is gone then.
+            DiskError: if the disk is full.
         """
         if self.done:
             return Encoded(0)
         made = missing_folders(self.file.parent)
         make_cache(self.file.parent)
         try:
-            return self._encode(codec, threads)
-        except UserError:
-            remove_empty(made)
-            raise
+            with disk_told(f"data.cache {self.file.parent}", "what is encoded stays; make room, or choose another"):
+                return self._encode(codec, threads)
+        except PermissionError as error:  # what is read says so itself
+            raise UserError(
+                f"data.cache {self.file.parent}: cannot be written ({error.strerror}); choose another data.cache"
+            ) from None
+        finally:
+            remove_empty(made)  # those that hold something stay
 
     def _encode(self, codec: Callable[[Tensor], Tensor], threads: int) -> Encoded:
         ledger = Ledger()

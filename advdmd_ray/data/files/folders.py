@@ -28,13 +28,20 @@ FOLDER_SHARD = 256
 """Images of a folder that make one shard."""
 
 
-def names_in(root: Path) -> tuple[list[str], list[LeftOut]]:
+def names_in(root: Path, own: Sequence[Path] = ()) -> tuple[list[str], list[LeftOut]]:
     """All files in a folder, at any depth, by their names in it, ordered part by part; and what is none.
 
     A folder says itself what is a file in it: with hundreds of thousands of files, asking for each takes most of the
     time. Links are followed; a folder that several lead to, or that is inside itself, is read once.
+
+    Args:
+        root: The folder.
+        own: Folders that runs write, which are none of the data.
+
+    Raises:
+        UserError: if the folder cannot be read.
     """
-    listing = _Listing(root)
+    listing = _Listing(root, own)
     listing.read([""])
     while listing.links:
         listing.read([listing.links.pop(0)])
@@ -42,8 +49,9 @@ def names_in(root: Path) -> tuple[list[str], list[LeftOut]]:
 
 
 class _Listing:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, own: Sequence[Path]) -> None:
         self._root = root
+        self._own = {_which(folder.stat()) for folder in own if folder.is_dir()}
         self._seen = set[tuple[int, int]]()
         self.names: list[str] = []
         self.left_out: list[LeftOut] = []
@@ -55,14 +63,19 @@ class _Listing:
         while folders:
             folder = folders.pop()
             try:
-                facts = (self._root / folder).stat()
-                if (facts.st_dev, facts.st_ino) in self._seen:
+                which = _which((self._root / folder).stat())
+                if which in self._seen:
                     self._leave(folder, "is a link to a folder that is read already", lost=False)
                     continue
-                self._seen.add((facts.st_dev, facts.st_ino))
+                if folder and which in self._own:
+                    self._leave(folder, "is a folder that runs write", lost=False)
+                    continue
+                self._seen.add(which)
                 inside = sorted(os.scandir(self._root / folder), key=lambda entry: entry.name)
             except OSError as error:
-                self._leave(folder or ".", f"is a folder that cannot be read ({error.strerror})", lost=True)
+                if not folder:
+                    raise unread(self._root, error) from None
+                self._leave(folder, f"is a folder that cannot be read ({error.strerror})", lost=True)
                 continue
             folders += [name for entry in inside if (name := self._taken(folder, entry)) is not None]
 
@@ -87,6 +100,10 @@ class _Listing:
 
     def _leave(self, name: str, reason: str, *, lost: bool) -> None:
         self.left_out.append(LeftOut(shown(name), reason, lost))
+
+
+def _which(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
 
 
 def folder_shards(root: Path, names: Sequence[str], column: str) -> Found:

@@ -1,5 +1,6 @@
 """Captioned images in Parquet files, a row each."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,8 @@ def parquet_shards(root: Path, name: str, columns: tuple[str, str]) -> Iterator[
     file = root / name
     try:
         opened = pq.ParquetFile(file)
+    except (FileNotFoundError, PermissionError) as error:
+        raise unread(file, OSError(error.errno, os.strerror(error.errno or 0))) from None  # Arrow says more
     except (OSError, ValueError, pa.ArrowException) as error:
         said = str(error).partition("\n")[0]
         raise UserError(f"{file}: is not a whole Parquet file ({said}); copy it again") from None

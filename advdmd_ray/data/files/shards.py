@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from advdmd_ray.data.files.folders import folder_shards, is_image_file, names_in
-from advdmd_ray.data.files.items import Found, LeftOut
+from advdmd_ray.data.files.items import Found, LeftOut, unread
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, suffix_of
 from advdmd_ray.data.files.parquet import missing_parts, parquet_shards
 from advdmd_ray.data.files.tables import FILE, is_table
@@ -19,7 +19,9 @@ NAMED = 5
 """Files that a message names."""
 
 
-def find_shards(path: str, *, image_column: str = "image", caption_column: str = "text") -> Found:
+def find_shards(
+    path: str, own: Sequence[Path] = (), /, *, image_column: str = "image", caption_column: str = "text"
+) -> Found:
     """Look at a path without reading images. Whatever is there is in a shard, or left out with the reason.
 
     * Images in a folder, at any depth: captions from `metadata.jsonl`, `.csv`, `.tsv` or `.parquet` in the nearest
@@ -30,6 +32,7 @@ def find_shards(path: str, *, image_column: str = "image", caption_column: str =
 
     Args:
         path: File or folder.
+        own: Folders that runs write; what is in them is left out.
         image_column: Of Parquet files.
         caption_column: Of Parquet files; elsewhere a name of captions beside `text`, `caption` and `prompt`.
 
@@ -40,12 +43,17 @@ def find_shards(path: str, *, image_column: str = "image", caption_column: str =
         root = Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"data.path {path}: names the folder of a user whom nobody knows ({error})") from None
-    if root.is_file():
-        folder, (names, left_out) = root.parent, (_with_captions(root), list[LeftOut]())
-    elif root.is_dir():
-        folder, (names, left_out) = root, names_in(root)
-    else:
-        raise UserError(f"data.path {root}: no such file or folder; give a folder of images, or .parquet or .tar files")
+    try:
+        if root.is_file():
+            folder, (names, left_out) = root.parent, (_with_captions(root), list[LeftOut]())
+        elif root.is_dir():
+            folder, (names, left_out) = root, names_in(root, own)
+        else:
+            raise UserError(
+                f"data.path {root}: no such file or folder; give a folder of images, or .parquet or .tar files"
+            )
+    except OSError as error:
+        raise unread(root, error) from None
     parquet = [
         name for name in names if suffix_of(name) == ".parquet" and not _lists_images(folder / name, image_column)
     ]

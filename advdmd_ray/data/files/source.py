@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advdmd_ray.console import say
@@ -13,8 +14,6 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest, remove_abandoned
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from advdmd_ray.data.files.buckets import Bucket, BucketLatents
     from advdmd_ray.data.files.encoding import ArrowLatents, LatentEncoding
     from advdmd_ray.data.files.fitting import Fitting
@@ -185,7 +184,8 @@ class FilesSource(CaptionedSource):
         from advdmd_ray.data.files.shards import find_shards  # imports pyarrow
 
         data = self.config.data
-        return find_shards(data.path or "", image_column=data.image_column, caption_column=data.caption_column)
+        own = (self.config.latents, self.config.folder, Path(self.config.run.output))
+        return find_shards(data.path or "", own, image_column=data.image_column, caption_column=data.caption_column)
 
     @functools.cached_property
     def _buckets(self) -> "tuple[Bucket, ...]":

@@ -1,6 +1,8 @@
 """Captioned images become latents once, and what cannot be used is counted by name."""
 
+import errno
 import io
+import os
 import tempfile
 import threading
 import time
@@ -21,7 +23,7 @@ from advdmd_ray.data.files.encoding import BATCH, ArrowLatents, ShardEncoding, c
 from advdmd_ray.data.files.fitting import Fitted, Fitting
 from advdmd_ray.data.files.items import CaptionedImage, LeftOut, Shard
 from advdmd_ray.data.files.ledger import Ledger, ledger_file, read_ledger
-from advdmd_ray.errors import UserError
+from advdmd_ray.errors import DiskError, UserError
 from pictures import picture
 
 SHAPE = (3, 2, 2)
@@ -178,6 +180,34 @@ def test_a_codec_that_makes_other_latents_is_told_and_leaves_no_folder(tmp_path:
     (work,) = tasks([shard("one", item("good.png"))], tmp_path / "latents")
     with pytest.raises(UserError, match=r"into a latent of \(3, 4, 4\), and the transformer takes \(3, 2, 2\)"):
         work.encode(lambda images: torch.zeros(len(images), 3, 4, 4))
+    assert not (tmp_path / "latents").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (
+            errno.ENOSPC,
+            DiskError,
+            r"data\.cache .* written \(no space left on device\); what is encoded stays",
+        ),
+        (
+            errno.EACCES,
+            UserError,
+            r"data\.cache .* written \(Permission denied\); choose another data\.cache",
+        ),
+    ],
+)
+def test_a_disk_that_refuses_latents_is_one_line_and_leaves_nothing(
+    number: int, kind: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(path: str, mode: str) -> None:
+        assert (Path(path).parent.is_dir(), mode) == (True, "wb")
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pa, "OSFile", refuses)
+    with pytest.raises(kind, match=says):
+        encoded(tmp_path, [shard("one", item("good.png"))], Codec(), 3)
     assert not (tmp_path / "latents").exists()
 
 

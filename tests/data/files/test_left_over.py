@@ -1,5 +1,6 @@
 """What is there and is not used: captions behind the first, and archives and tables of nothing."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,6 +41,30 @@ def test_captions_that_are_not_used_beside_others_are_told(files: Files, several
     in_folder, in_tar = read_all(folder, tmp_path / "cache"), read_all(tar, tmp_path / "cache")
     assert (in_folder.captions, in_folder.ledger.notes) == ({"a.png": T}, notes)
     assert (in_tar.captions, [*in_tar.ledger.notes]) == ({"t.tar: a.png": T}, [*notes])
+
+
+def test_what_runs_write_among_the_images_is_none_of_them(tmp_path: Path) -> None:
+    own = ("runs/latents/x.json", "runs/demo/grids/1.png", "cache/y/z.arrow", "linked/q.png")
+    write_files(tmp_path / "data", [("a.png", P), ("a.txt", T), *((name, P) for name in own)])
+    folders = [tmp_path / "data" / name for name in ("runs", "cache", "absent", "linked/../linked", ".")]
+    found = find_shards(str(tmp_path / "data"), folders)
+    assert [shard.images for shard in found.shards] == [1]
+    assert {each.name: each.reason for each in found.left_out} == dict.fromkeys(
+        ("runs/", "cache/", "linked/"), "is a folder that runs write"
+    )
+    assert not any(each.lost for each in found.left_out)
+
+
+@pytest.mark.parametrize("asked", ["is_file", "iterdir", "scandir"])
+def test_a_path_that_may_not_be_read_is_one_line(asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_files(tmp_path / "data", [("a.png", P)])
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os if asked == "scandir" else Path, asked, denied)
+    with pytest.raises(UserError, match=r"data.* cannot be read \(Permission denied\)"):
+        find_shards(str(folder / "a.png" if asked == "iterdir" else folder))
 
 
 def test_a_home_that_nobody_has_is_one_line() -> None:
