@@ -39,6 +39,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@if ! $(BIN)/python -c '$(RUNS)' >/dev/null 2>&1; then \
 		echo "making $(VENV) with $$($(PYTHON) --version)"; "$(PYTHON)" -m venv --clear $(VENV); fi
 	@echo "installing the pinned packages into $(VENV) (some minutes the first time)"
+# The pip that Python brings takes three times as long to find out what is needed.
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt pip
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-c constraints.txt -e '.[dev]'
 # pip compiles file after file, this on every core. A file of newer syntax is left, as pip leaves it; so is what few import.
