@@ -22,6 +22,11 @@ MOST_NULS = 4
 """A text of which more than one character in so many is NUL is of another encoding."""
 
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that stands for one that Git LFS has not fetched."""
+POINTED = "is a pointer of Git LFS, and not the file itself; fetch that with git lfs pull"
+
+
 class NotTextError(ValueError):
     """Bytes are no text of the encoding that they say.
 
@@ -62,6 +67,8 @@ def decoded(content: bytes) -> str:
     Raises:
         NotTextError: with what is wrong: nothing is guessed or replaced, as it would be learnt.
     """
+    if content.startswith(POINTER):
+        raise NotTextError(POINTED, 0)
     mark, coding = next(((mark, coding) for mark, coding in MARKS if content.startswith(mark)), (b"", "utf-8"))
     try:
         text = content[len(mark) :].decode(coding)

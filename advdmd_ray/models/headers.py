@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advdmd_ray.errors import UserError
+from advdmd_ray.reading import POINTED, POINTER
 
 LENGTH_BYTES = 8
 NUMBER_BYTES = {"BOOL": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
@@ -82,6 +83,12 @@ def weight_files(home: Path) -> tuple[Path, ...]:
     other = [file.name for file in sorted(home.iterdir()) if file.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
     if other:
         raise UserError(f"{home / other[0]}: pickled weights are not read; save the pipeline with safetensors")
+    stray = [file.name for file in sorted(home.iterdir()) if file.suffix.lower() == ".safetensors" and file.is_file()]
+    if stray:
+        raise UserError(
+            f"{home}: holds {stray[0]}, and neither {WEIGHT_STEMS[0]}.safetensors nor an index of shards; copy the "
+            "folder again"
+        )
     raise UserError(f"{home}: holds no safetensors weights; copy the folder again")
 
 
@@ -171,7 +178,7 @@ def number_kind(files: Sequence[Path]) -> str:
 
 def _header(file: Path) -> tuple[dict[str, Any], int, int]:
     """What a safetensors file says of its tensors, its bytes, and those of its header."""
-    size, length = 0, -1
+    size, length, prefix = 0, -1, b""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -185,6 +192,8 @@ def _header(file: Path) -> tuple[dict[str, Any], int, int]:
         raise UserError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
     except (ValueError, RecursionError):
         header = None
+    if prefix == POINTER[:LENGTH_BYTES]:
+        raise UserError(f"{file}: {POINTED}")
     if not isinstance(header, dict):
         raise UserError(f"{file}: is truncated or not a safetensors file ({size} bytes); copy it again")
     header.pop("__metadata__", None)

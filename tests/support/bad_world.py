@@ -18,6 +18,8 @@ SCHEDULER, NETWORK, CODEC = "scheduler/scheduler_config.json", "transformer/conf
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 SHARDS = f"{WEIGHTS}.index.json"
 FLOATS = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+"""What Git leaves of a large file that it has not fetched."""
 DEEP = "[" * 100_000
 
 Spoil = Callable[[Path], object]
@@ -121,6 +123,8 @@ PIPELINES: Mapping[str, Spoil] = {
     "weights-circular": circular,
     "weights-pickled": pickled,
     "weights-none": without(WEIGHTS),
+    "weights-pointer": put(WEIGHTS, POINTER),
+    "weights-unnamed": lambda folder: (folder / WEIGHTS).rename(folder / WEIGHTS.replace(".", "-00001-of-00002.")),
     "header-huge": put(WEIGHTS, struct.pack("<Q", 2**63) + b"{}"),
     "header-list": header([]),
     "header-text": header(b"xx"),
@@ -249,6 +253,7 @@ FILES: Mapping[str, str | bytes] = {
     "meta/bytes.jsonl": b"\xff\n",
     "meta/no-prompt.jsonl": '{"tag": "x"}\n',
     "meta/no-tag.jsonl": '{"prompt": "x"}\n',
+    "prompts/pointer.txt": POINTER,
     "prompts/objects.txt": '{"prompt": "x"}\n',
     "meta/number.jsonl": '{"prompt": 5, "tag": "x"}\n',
     "meta/blank.jsonl": '{"prompt": " ", "tag": "x"}\n',

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from advdmd_ray.data.files.captions import caption_fault
 from advdmd_ray.data.files.items import CaptionedImage
 from advdmd_ray.data.files.viewing import UnknownRangeError, as_shown, has_several
+from advdmd_ray.reading import POINTED, POINTER
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "ICO")
 """What Pillow is let read: some others of its formats are drawn by programs of their own (EPS), or known by no mark."""
@@ -120,6 +121,8 @@ def _decoded(content: bytes) -> tuple[Image.Image, bool]:
             image = as_shown(opened)
             whole = _is_whole(content, opened.format or "")
     except UnidentifiedImageError:
+        if content.startswith(POINTER):
+            raise ValueError(POINTED) from None
         raise ValueError("is no image, or a broken one" if content else "is empty") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"has more than {Image.MAX_IMAGE_PIXELS} pixels") from None

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from advdmd_ray.data.files.captions import caption_in
 from advdmd_ray.data.files.items import CaptionedImage, Item, LeftOut, Shard, identity_of, unread
 from advdmd_ray.errors import UserError
-from advdmd_ray.reading import shown
+from advdmd_ray.reading import POINTED, POINTER, shown
 
 ROWS_AT_ONCE = 64
 """Rows of a Parquet file that are in memory together, beside the page that they stand in."""
@@ -47,6 +47,9 @@ def parquet_shards(root: Path, name: str, columns: tuple[str, str]) -> Iterator[
     except (FileNotFoundError, PermissionError) as error:
         raise unread(file, OSError(error.errno, os.strerror(error.errno or 0))) from None  # Arrow says more
     except (OSError, ValueError, pa.ArrowException) as error:
+        with file.open("rb") as stream:
+            if stream.read(len(POINTER)) == POINTER:
+                raise UserError(f"{file}: {POINTED}") from None
         said = str(error).partition("\n")[0]
         raise UserError(f"{file}: is not a whole Parquet file ({said}); copy it again") from None
     with opened:

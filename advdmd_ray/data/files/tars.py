@@ -19,7 +19,7 @@ from advdmd_ray.data.files.items import NO_IMAGE, CaptionedImage, Item, LeftOut,
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
 from advdmd_ray.data.files.tables import TableError
 from advdmd_ray.errors import UserError
-from advdmd_ray.reading import shown
+from advdmd_ray.reading import POINTED, POINTER, shown
 
 TAR_ENDS = (
     *(".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst"),
@@ -173,7 +173,10 @@ def check_end(file: Path) -> int:
     """
     try:
         with file.open("rb") as stream:
-            plain = stream.read(BLOCK)[PLAIN_AT : PLAIN_AT + len(PLAIN)] == PLAIN
+            begin = stream.read(BLOCK)
+            if begin.startswith(POINTER):
+                raise UserError(f"{file}: {POINTED}")
+            plain = begin[PLAIN_AT : PLAIN_AT + len(PLAIN)] == PLAIN
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - 1) // BLOCK * BLOCK)
             if plain and stream.read().strip(b"\0"):

@@ -67,6 +67,20 @@ def test_a_path_that_may_not_be_read_is_one_line(asked: str, tmp_path: Path, mon
         find_shards(str(folder / "a.png" if asked == "iterdir" else folder))
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+def test_pointers_of_git_lfs_are_told_as_what_they_are(tmp_path: Path) -> None:
+    files = [("a.png", POINTER), ("a.txt", T), ("b.png", P), ("b.txt", POINTER)]
+    reason = "is a pointer of Git LFS, and not the file itself; fetch that with git lfs pull"
+    left_out = {"a.png": f"! {reason}", "b.png": f"! its caption {reason} (b.txt)"}
+    adds_up(write_files(tmp_path / "data", files), tmp_path / "cache", {}, left_out)
+    for name in ("a.tar", "a.parquet", "metadata.jsonl", "metadata.parquet"):
+        root = write_files(tmp_path / name, [(name, POINTER), ("a.png", P)])
+        with pytest.raises(UserError, match=f"{name}.*: is a pointer of Git LFS"):
+            find_shards(str(root))
+
+
 def test_a_home_that_nobody_has_is_one_line() -> None:
     with pytest.raises(UserError, match="names the folder of a user whom nobody knows"):
         find_shards("~no such user/images")
