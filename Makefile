@@ -24,8 +24,9 @@ RIVALS ?=
 # How long a storm is, and its seed: make chaos CHAOS="--minutes 10 --seed 7"
 CHAOS ?= --minutes 3 --seed 7
 
-# Where the environment forbids bytecode, each of the many processes that tests start would compile the package.
-PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+# Where the environment forbids bytecode, each of the many processes that tests start would compile the package. Three files
+# at a time on two cores: one of them often waits for processes that it has started. tests/conftest.py orders the files.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
 
 .PHONY: help venv demo test test-wide schedules cluster-demo lint format types layers check pretrain bench bench-memory bench-profile bench-gpu chaos monitoring clean
 
@@ -74,7 +75,7 @@ cluster-demo: $(STAMP) ## Scale, stop and resume a run on a Ray cluster here and
 monitoring: $(STAMP) ## Write Grafana's dashboard and the operator's alerts again (deploy/monitoring/, deploy/alerts.yml)
 	@$(BIN)/python -m deploy.monitoring
 
-test: $(STAMP) ## Run the test suite, two files at a time; the ten slowest tests are named
+test: $(STAMP) ## Run the test suite, three files at a time; the ten slowest tests are named
 	@$(PYTEST)
 
 test-wide: $(STAMP) ## Run the same laws on further families, seeds and sizes, which the suite leaves out

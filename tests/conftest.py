@@ -70,6 +70,26 @@ def pytest_runtest_logfinish() -> None:
         _freeze()
 
 
+BEFORE_THE_LAST = 0.8
+"""Share of the other files behind which the last slow one stands: else the end waits for it."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files, which start many processes and wait for them, are spread among the others, file by file.
+
+    Side by side they would take each other's cores, and at the end those of nobody else.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    slow = [path for path, tests in files.items() if any(test.get_closest_marker("slow") for test in tests)]
+    others = [path for path in files if path not in slow]
+    place = {path: number / len(others) for number, path in enumerate(others)}
+    place |= {path: BEFORE_THE_LAST * number / len(slow) for number, path in enumerate(slow)}
+    items[:] = [item for path in sorted(files, key=place.__getitem__) for item in files[path]]
+
+
 @pytest.fixture
 def thawed() -> Iterator[None]:
     """The suite's modules are among what the collector looks at, as in a process that froze nothing.

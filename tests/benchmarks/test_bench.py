@@ -47,6 +47,7 @@ def document() -> dict[str, Any]:
     return json.loads(json.dumps(measured, allow_nan=False))
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_document_and_its_table_over_ray_with_the_engine_of_runs(tmp_path: Path) -> None:
     out = tmp_path / "new" / "tiny.json"
     line = [sys.executable, "-m", "benchmarks", *ARGUMENTS, "--family", "flux", "--out", str(out)]
@@ -138,7 +139,7 @@ def test_adapters_are_what_learns_with_lora_and_whole_networks_without(document:
     assert adapters["settings"]["merged_on_actors"]
 
 
-@pytest.mark.parametrize("name", ["tiny_qwen_image_lora", "tiny_z_image_lora"])
+@pytest.mark.parametrize("name", ["tiny_qwen_image_lora", pytest.param("tiny_z_image_lora", marks=pytest.mark.wide)])
 def test_every_family_goes_through_rollouts_and_learner(name: str) -> None:
     document = measure([MODELS[name]], QUICK, beside_us)
     model = document["models"][name]

@@ -39,6 +39,7 @@ def _joined(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     cluster.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_joined")
 def test_what_is_missing_is_drawn_again_and_is_what_it_was(tmp_path: Path) -> None:
     suite, out, told = _suite(tmp_path), tmp_path / "out", list[tuple[int, int]]()

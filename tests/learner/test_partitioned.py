@@ -22,6 +22,7 @@ from advdmd_ray.runs.parts.workers import build_learner
 from ports import free_port
 from tiny_digits import write_tiny_digits
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(scenario.__file__)
 ROOT = SCRIPT.parents[2]
 

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tree = settings(folder, place.address, args.actors)
         traces, lives = Traces(place.mark), Lives(folder, tree, place.mark)
         hitting = Hitting(place, lives, args.without)
-        storm = Storm(place, lives, hitting, traces)
+        storm = Storm(place, lives, hitting, traces, args.bound)
         try:
             storm.rage(drawn(args.seed, tuple(args.without)), 60.0 * args.minutes, args.faults)
             stuck = hitting.stuck()
@@ -112,6 +112,8 @@ def _folder_of(args: argparse.Namespace) -> Path:
     """Raises UserError for a time that no storm has, targets that are none, or a folder that is there."""
     if not (math.isfinite(args.minutes) and args.minutes > 0):
         raise UserError(f"--minutes must be above 0, got {args.minutes}")
+    if not (math.isfinite(args.bound) and args.bound > 0):
+        raise UserError(f"--bound must be above 0, got {args.bound}")
     if args.faults is not None and args.faults < 1:
         raise UserError(f"--faults must be at least 1, got {args.faults}")
     if not 1 <= args.actors <= ACTORS:
@@ -125,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m benchmarks.endurance.storm", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--minutes", type=float, default=3.0, help="for how long there are faults (3)")
     parser.add_argument("--faults", type=int, help="the most that there are (no limit)")
+    parser.add_argument("--bound", type=float, default=60.0, help="seconds in which a run is to be back (60)")
     parser.add_argument("--seed", type=int, default=0, help="which faults, when (0)")
     parser.add_argument("--actors", type=int, default=ACTORS, help=f"rollout actors of the run ({ACTORS})")
     parser.add_argument(

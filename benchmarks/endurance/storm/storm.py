@@ -12,8 +12,8 @@ from benchmarks.endurance.storm.lives import Lives, Look
 from benchmarks.endurance.storm.place import Place
 from benchmarks.endurance.storm.recovery import pace, recovered, usual
 
-BOUND_S, START_S = 60.0, 120.0
-"""A run may take so long until it is back, and until its first checkpoint."""
+START_S = 120.0
+"""A run may take so long until its first checkpoint."""
 QUIET_S = 2.0
 IN_VAIN = 3
 """Drivers in a row that ended of themselves: it is no use."""
@@ -48,10 +48,12 @@ class Storm:
         lives: The run.
         hitting: Of both.
         traces: Is shown what the run holds of the machine, at every fault.
+        bound_s: A run may take so long until it is back.
     """
 
-    def __init__(self, place: Place, lives: Lives, hitting: Hitting, traces: Traces) -> None:
+    def __init__(self, place: Place, lives: Lives, hitting: Hitting, traces: Traces, bound_s: float) -> None:
         self._place, self._lives, self._hitting, self._traces = place, lives, hitting, traces
+        self._bound_s = bound_s
         self.strikes: list[Strike] = []
 
     def rage(self, faults: Iterable[Fault], seconds: float, most: int | None = None) -> None:
@@ -86,7 +88,7 @@ class Storm:
     def _back(self, hit: Hit, must: float) -> float | None:
         """When the run was back; None if it was not in time."""
         looks: list[Look] = []
-        end = time.monotonic() + BOUND_S
+        end = time.monotonic() + self._bound_s
         while time.monotonic() < end:
             self._mend()
             if looks or hit.replaced(self._lives):

@@ -45,6 +45,7 @@ def test_the_table_counts_by_kind_and_tells_which_were_not_back() -> None:
     [
         (["--minutes", "0"], "--minutes must be above 0"),
         (["--minutes", "nan"], "--minutes must be above 0"),
+        (["--bound", "0"], "--bound must be above 0"),
         (["--faults", "0"], "--faults must be at least 1"),
         (["--actors", "3"], "--actors must be 1 to 2"),
         (["--without", "moon"], "invalid choice"),
