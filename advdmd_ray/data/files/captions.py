@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from advdmd_ray.data.files.items import NO_CAPTION
+from advdmd_ray.errors import UserError
 from advdmd_ray.reading import decoded, is_blank, shown, text_fault
 
 KEYS = ("text", "caption", "prompt", "captions")
@@ -118,7 +119,7 @@ def said_beside(files: Iterable[tuple[str, Callable[[], bytes]]], column: str, t
     for name, read in files:
         if found.fault:
             break
-        own = _caption_file(name, read(), column)
+        own = _caption_file(name, read, column)
         if not found.caption:
             found = own
         elif own.several or (own.caption and _differ(found.caption, own.caption)):
@@ -126,11 +127,13 @@ def said_beside(files: Iterable[tuple[str, Callable[[], bytes]]], column: str, t
     return found
 
 
-def _caption_file(name: str, content: bytes, column: str) -> Said:
+def _caption_file(name: str, read: Callable[[], bytes], column: str) -> Said:
     """The caption in a file beside an image."""
     try:
-        text = decoded(content)
+        text = decoded(read())
         value = strict_json(text) if name.lower().endswith(".json") else text
+    except UserError:  # it cannot be read, and ends the run
+        raise
     except ValueError as error:
         return Said(fault=f"its caption {error} ({name})")
     return caption_in(value, column)

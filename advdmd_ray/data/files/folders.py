@@ -1,6 +1,7 @@
 """Captioned images in a folder, at any depth."""
 
 import functools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from advdmd_ray.data.files.captions import Said, said_beside
 from advdmd_ray.data.files.fitting import is_image
 from advdmd_ray.data.files.items import (
     FOREIGN,
+    MOST_IMAGE,
+    MOST_TEXT,
     NO_IMAGE,
     CaptionedImage,
     Found,
     Item,
     LeftOut,
     Shard,
+    TooLargeError,
     identity_of,
     unread,
 )
@@ -156,9 +160,12 @@ def is_image_file(file: Path) -> bool:
         raise unread(file, error) from None
 
 
-def _content(file: Path) -> bytes:
+def _content(file: Path, most: float = math.inf) -> bytes:
     try:
-        return file.read_bytes()
+        with file.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size > most:
+                raise TooLargeError(int(most))
+            return stream.read()
     except OSError as error:
         raise unread(file, error) from None
 
@@ -188,7 +195,11 @@ class FolderReader:
             if suffix_of(name) not in IMAGE_SUFFIXES and not is_image_file(file):
                 yield LeftOut(shown(name), f"{NO_IMAGE} ({suffix_of(name) or 'no suffix'})", lost=False)
                 continue
-            content = _content(file)
-            texts = ((shown(each), functools.partial(_content, self.root / each)) for each in beside)
+            try:
+                content = _content(file, MOST_IMAGE)
+            except TooLargeError as error:
+                yield LeftOut(shown(name), str(error), lost=True)
+                continue
+            texts = ((shown(each), functools.partial(_content, self.root / each, MOST_TEXT)) for each in beside)
             said = said_beside(texts, self.column, table)
             yield CaptionedImage(shown(name), said.caption, content, said.fault, said.several)

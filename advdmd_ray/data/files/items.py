@@ -14,6 +14,17 @@ NO_IMAGE = "is no image that is read here"
 NO_CAPTION = "has no caption"
 
 
+MOST_IMAGE, MOST_TEXT = 2**30, 2**26
+"""Bytes of an image, which has fewer even with 16 bits of the most pixels, and of a file beside it."""
+
+
+class TooLargeError(ValueError):
+    """A file has more bytes than anybody reads at once; it may be one with holes, which takes no room on the disk."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"has more than {most // 2**20} MiB")
+
+
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
     """One image as it stands on disk.

@@ -1,8 +1,10 @@
 """Captioned images in tars, as WebDataset has them: files of one name belong together."""
 
 import bz2
+import functools
 import gzip
 import lzma
+import math
 import os
 import tarfile
 import zlib
@@ -15,7 +17,18 @@ from typing import IO, TypeAlias
 
 from advdmd_ray.data.files.captions import said_beside
 from advdmd_ray.data.files.fitting import is_image
-from advdmd_ray.data.files.items import NO_IMAGE, CaptionedImage, Item, LeftOut, Shard, identity_of, unread
+from advdmd_ray.data.files.items import (
+    MOST_IMAGE,
+    MOST_TEXT,
+    NO_IMAGE,
+    CaptionedImage,
+    Item,
+    LeftOut,
+    Shard,
+    TooLargeError,
+    identity_of,
+    unread,
+)
 from advdmd_ray.data.files.pairing import IMAGE_SUFFIXES, Picture, sort_out, suffix_of
 from advdmd_ray.data.files.tables import TableError
 from advdmd_ray.errors import UserError
@@ -61,10 +74,19 @@ class Member:
         except (KeyError, RecursionError):
             return None
 
-    def content(self) -> bytes:
-        """All of it."""
+    def content(self, most: float = math.inf) -> bytes:
+        """All of it.
+
+        Raises:
+            TooLargeError: if that is more than so many bytes.
+        """
         stream = self.opened()
-        return b"" if stream is None else stream.read()
+        if stream is None:
+            return b""
+        if stream.seek(0, os.SEEK_END) > most:
+            raise TooLargeError(int(most))
+        stream.seek(0)
+        return stream.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +153,16 @@ class TarReader:
             return LeftOut(called, "is a link that leads nowhere", lost=suffix in IMAGE_SUFFIXES)
         if suffix not in IMAGE_SUFFIXES and not is_image(stream):
             return LeftOut(called, f"{NO_IMAGE} ({suffix or 'no suffix'})", lost=False)
-        texts = ((shown(members[entry].name), members[entry].content) for entry in picture.beside)
+        try:
+            content = member.content(MOST_IMAGE)
+        except TooLargeError as error:
+            return LeftOut(called, str(error), lost=True)
+        texts = (
+            (shown(each.name), functools.partial(each.content, MOST_TEXT))
+            for each in (members[entry] for entry in picture.beside)
+        )
         said = said_beside(texts, self.column, picture.said)
-        return CaptionedImage(called, said.caption, member.content(), said.fault, said.several)
+        return CaptionedImage(called, said.caption, content, said.fault, said.several)
 
     def _called(self, name: str) -> str:
         return f"{shown(self.name)}: {shown(name)}"

@@ -1,6 +1,7 @@
 """What is there and is not used: captions behind the first, and archives and tables of nothing."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +66,17 @@ def test_a_path_that_may_not_be_read_is_one_line(asked: str, tmp_path: Path, mon
     monkeypatch.setattr(os if asked == "scandir" else Path, asked, denied)
     with pytest.raises(UserError, match=r"data.* cannot be read \(Permission denied\)"):
         find_shards(str(folder / "a.png" if asked == "iterdir" else folder))
+
+
+def test_files_of_more_bytes_than_anybody_reads_are_not_read(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "set", [("a.png", P), ("a.txt", T), ("b.png", P), ("b.txt", T), ("c.png", P)])
+    for name, size in (("b.png", 2**40), ("a.txt", 2**40), ("c.png", 2**40)):
+        os.truncate(folder / name, size)  # holes take no room on the disk
+    left_out = {"a.png": "! its caption has more than 64 MiB (a.txt)", "b.png": "! has more than 1024 MiB"}
+    adds_up(folder, tmp_path / "cache", {}, {**left_out, "c.png": "! has more than 1024 MiB"})
+    tar = tmp_path / "t.tar"
+    subprocess.run(["tar", "-S", "-cf", tar, "-C", folder, "a.png", "a.txt", "b.png", "b.txt"], check=True)
+    adds_up(tar, tmp_path / "cache", {}, {f"t.tar: {name}": reason for name, reason in left_out.items()})
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
