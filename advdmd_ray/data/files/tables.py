@@ -96,7 +96,9 @@ def _csv(name: str, content: bytes) -> Iterator[tuple[str, Mapping[str, object]]
     delimiter = max(",;\t", key=head.count)
     before = csv.field_size_limit(LONGEST_FIELD)
     try:
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        stream = io.StringIO(text, newline="")
+        # A space before a quote would make that, and what is behind it, part of the caption.
+        rows = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
         names = [key.strip() for key in next(filter(any, rows), [])]
         if FILE not in names:
             raise TableError(

@@ -133,14 +133,16 @@ TABLES: tuple[Case, ...] = (
         },
     ),
     (
-        "lines of an old Mac, and lines of a sheet that say nothing",
+        "lines of an old Mac, lines of a sheet that say nothing, and spaces before quotes",
         [
             ("x/metadata.csv", "\rfile_name;text\ra.png;one, two, three\r"),
             ("x/a.png", P),
             ("y/metadata.csv", "file_name,text,,\r\na.png,a fox,,\r\n ,,,\r\n"),
             ("y/a.png", P),
+            ("z/metadata.csv", 'file_name, text\na.png, "a fox, ""red"""\n'),
+            ("z/a.png", P),
         ],
-        {"x/a.png": "one, two, three", "y/a.png": T},
+        {"x/a.png": "one, two, three", "y/a.png": T, "z/a.png": 'a fox, "red"'},
         {},
     ),
     (
