@@ -120,7 +120,7 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         if mode != image.mode or (mode == "RGB" and _is_srgb(profile)):
             return image.convert("RGB")
         return _transformed(image, own)
-    except (OSError, ImageCms.PyCMSError):  # no profile, or a damaged one
+    except (OSError, UnicodeDecodeError, ImageCms.PyCMSError):  # no profile, or a damaged one
         return image.convert("RGB")
 
 

@@ -95,7 +95,7 @@ def test_a_profile_is_what_it_means_and_not_what_it_is_called() -> None:
 
 
 def test_a_profile_that_is_none_is_passed_over() -> None:
-    for damaged in (b"", b"no profile", profile()[:200]):
+    for damaged in (b"", b"no profile", profile()[:200], profile().replace(b"RGB ", b"R\xfcB ", 1)):
         np.testing.assert_array_equal(shown(saved(BIG, "PNG", icc_profile=damaged)), np.asarray(BIG))
 
 
