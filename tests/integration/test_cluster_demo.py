@@ -18,8 +18,8 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 
-from ray_runs import SMALL, Workplace, workplace
-from tiny_families import write_family
+from family_jobs import GROUPS, family_settings
+from ray_runs import Workplace, workplace
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,7 +29,7 @@ pytestmark = [
         reason="prometheus is not installed: apt-get install prometheus",
     ),
 ]
-MORE, GROUPS, LEVELS = 2, 2, 2
+MORE, LEVELS = 2, 2
 
 
 def written(folder: Path) -> Path:
@@ -37,32 +37,10 @@ def written(folder: Path) -> Path:
 
     Its workers fill the cluster: a second job finds room once the first one's are gone. One draws for the judge.
     """
-    prompts = folder / "prompts.txt"
-    prompts.write_text("a red fox above the boat\na fox\n")
-    settings = {
-        **SMALL,
+    settings = family_settings("qwen_image", folder, rank=2) | {
         "run": {"cycles": 10_000},
-        "model": {
-            "path": str(write_family("qwen_image", folder / "teacher")),
-            "height": 32,
-            "width": 48,
-            "guidance": 2.0,
-            "max_sequence_length": 300,
-        },
-        "lora": {"rank": 2},
-        "data": {
-            "source": "teacher_samples",
-            "prompts": str(prompts),
-            "teacher_samples": 20,
-            "teacher_steps": 2,
-        },
-        "diffusion": {"sigmas": [1.0, 0.6]},
-        "rollout": {"group_size": 4, "groups_per_cycle": GROUPS},
         "reward": {"num_cpus": 0.8},
         "learner": {"num_cpus": 0.6},
-        "dmd": {"batch_size": 2},
-        "fake_score": {"batch_size": 2},
-        "discriminator": {"backbone": "own", "batch_size": 2, "blocks": [0, 1], "text_errors": None, "auc_high": 1.0},
     }
     file = folder / "run.yaml"
     file.write_text(yaml.safe_dump(settings))
