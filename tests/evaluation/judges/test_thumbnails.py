@@ -11,6 +11,7 @@ from torch import Tensor
 from advdmd_ray.config import Config
 from advdmd_ray.data.captioned_source import spread_out
 from advdmd_ray.data.files.encoding import write_latents
+from advdmd_ray.data.teacher_samples.plan import plan_samples
 from advdmd_ray.data.teacher_samples.source import TeacherSamplesSource
 from advdmd_ray.errors import UserError
 from advdmd_ray.evaluation.judges.thumbnails import LEAST_IMAGES, ThumbnailJudge, thumbnails
@@ -80,7 +81,7 @@ def test_so_few_prompts_are_judged_that_every_judgement_of_a_run_has_two_images_
     evaluation = {"samples": samples, "judge_samples": judge_samples}
     config = Config.model_validate({"data": {**data, "cache": str(tmp_path)}, "evaluation": evaluation})
     source = TeacherSamplesSource(config)
-    plan = source.shards()
+    (plan,) = plan_samples(config, source.prompts())
     generator = torch.Generator().manual_seed(0)
     plan.folder.mkdir()
     for shard in range(plan.shards):
