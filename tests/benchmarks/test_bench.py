@@ -48,6 +48,7 @@ def document() -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_the_command_leaves_a_document_and_its_table_over_ray_with_the_engine_of_runs(tmp_path: Path) -> None:
     out = tmp_path / "new" / "tiny.json"
     line = [sys.executable, "-m", "benchmarks", *ARGUMENTS, "--family", "flux", "--out", str(out)]

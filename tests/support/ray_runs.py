@@ -37,9 +37,16 @@ SMALL: dict[str, Any] = {
 
 
 def write_config(folder: Path, name: str) -> Path:
-    """Writes the small configuration with run folder `folder/name`."""
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**SMALL, "run": {"name": name, "output": str(folder)}}))
+    """Writes the small configuration with run folder `folder/name`, and its teacher, the smallest of the digits."""
+    from benchmarks.endurance.tiny import write_teacher  # noqa: PLC0415 - takes seconds, and few who import this need it
+
+    path, teacher = folder / f"{name}.yaml", folder / "tiny-teacher"
+    own = {
+        "run": {"name": name, "output": str(folder)},
+        "model": {"path": str(teacher if teacher.exists() else write_teacher(teacher))},
+        "discriminator": {**SMALL["discriminator"], "blocks": [0, 1]},
+    }
+    path.write_text(yaml.safe_dump({**SMALL, **own}))
     return path
 
 
