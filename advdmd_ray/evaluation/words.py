@@ -27,8 +27,10 @@ def clock_text(seconds: float) -> str:
 
 
 def figure_text(value: float, *, share: bool) -> str:
-    """One of the judge's figures: a share as a percentage, anything else to three digits."""
-    return f"{value:.1%}".replace("%", " %") if share else figure(value)
+    """One of the judge's figures: a share as a percentage, anything else to three digits, of which none is left out."""
+    if share:
+        return f"{value:.1%}".replace("%", " %")
+    return f"{value:#.3g}" if 1e-3 <= abs(value) < 99.95 else figure(value)  # noqa: PLR2004 - beyond, no point is needed
 
 
 def size_text(size: float) -> str:

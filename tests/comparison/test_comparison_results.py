@@ -151,10 +151,10 @@ def test_the_tables_say_what_the_results_say(results: Results) -> None:
         *("", "steps", "seeds", "seen prompts", "diversity"),
         *("learner compute", "actors' compute", "training time"),
     ]
-    assert rows[2] == ["teacher, guidance 2.5", "2", "-", "90.0 %", "0.5", "-", "-", "-"]
+    assert rows[2] == ["teacher, guidance 2.5", "2", "-", "90.0 %", "0.500", "-", "-", "-"]
     assert rows[3][3:5] == ["30.0 %", "-"]
-    assert rows[4] == ["dmd", "3", "2", "60.0 ± 14.1 %", "0.5 ± 0", "200", "7", "1 min 01 s"]
-    assert rows[5] == ["AdvDMD", "3", "1", "80.0 %", "0.5", "200", "7", "1 min 01 s"]
+    assert rows[4] == ["dmd", "3", "2", "60.0 ± 14.1 %", "0.500 ± 0", "200", "7", "1 min 01 s"]
+    assert rows[5] == ["AdvDMD", "3", "1", "80.0 %", "0.500", "200", "7", "1 min 01 s"]
     assert rows[6][:4] == ["real, held out", "-", "-", "100.0 %"]
     assert "| dmd | 3 | 30.0 ± 7.1 % |" in skill_table(results)
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from advdmd_ray.evaluation.summary import Summary, write_summary
-from advdmd_ray.evaluation.words import duration, figure, size_text
+from advdmd_ray.evaluation.words import duration, figure, figure_text, size_text
 from advdmd_ray.files import write_atomically
 from advdmd_ray.provenance import git_commit, machine_facts, package_versions
 from page_runs import SHARES
@@ -107,6 +107,20 @@ def test_the_commit_of_a_checkout_is_that_of_what_it_tracks(tmp_path: Path) -> N
 )
 def test_figures_have_three_digits(value: float, text: str) -> None:
     assert figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "share", "text"),
+    [
+        *((1.0, False, "1.00"), (0.9999, False, "1.00"), (18.3, False, "18.3"), (20.0, False, "20.0")),
+        *((99.94, False, "99.9"), (99.96, False, "100"), (130.2, False, "130"), (0.0, False, "0")),
+        *((0.933, True, "93.3 %"), (1.0, True, "100.0 %")),
+    ],
+)
+def test_figures_of_the_judge_stand_under_each_other_with_all_their_digits(
+    value: float, share: bool, text: str
+) -> None:
+    assert figure_text(value, share=share) == text
 
 
 @pytest.mark.parametrize(

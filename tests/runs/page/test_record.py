@@ -92,4 +92,4 @@ def test_runs_beside_each_other_show_the_settings_that_differ(tmp_path: Path) ->
     settings = {row.name: row.values for row in runs.rows if row.setting}
     assert len(set(settings["rollout.group_size"])) == 2
     assert set(settings) == {"rollout.group_size"}
-    assert [row.values[0] for row in runs.rows if row.name == "student"] == ["Fréchet distance 3.9 of 1,000 images"]
+    assert [row.values[0] for row in runs.rows if row.name == "student"] == ["Fréchet distance 3.90 of 1,000 images"]

@@ -26,22 +26,22 @@ def test_the_headline_says_with_which_teacher_it_compares(distance: float, words
     said = headline(record)
     assert said.text == f"At 4 steps the student is {words} real images than the teacher at the same 4 steps."
     assert said.more == (
-        f"Fréchet distance {distance:.3g} against 9.7; the teacher at its full 40 steps: 2.1, from 1,000 images each. "
-        "90.0 % of the student's images are read as prompted."
+        f"Fréchet distance {distance:.3g} against 9.70; the teacher at its full 40 steps: 2.10, from 1,000 images "
+        "each. 90.0 % of the student's images are read as prompted."
     )
 
 
 def test_without_a_teacher_at_as_many_steps_the_headline_makes_no_comparison(tmp_path: Path) -> None:
     said = headline(record_with(tmp_path, judge=judged(**scored(accuracy=0.9, frechet=1.0), steps=3)))
-    assert said.text == "The student at 3 steps: Fréchet distance 1."
-    assert said.more.startswith("The teacher at its full 40 steps: 2.1, from 1,000 images each.")
+    assert said.text == "The student at 3 steps: Fréchet distance 1.00."
+    assert said.more.startswith("The teacher at its full 40 steps: 2.10, from 1,000 images each.")
     assert "times" not in said.text + said.more
 
 
 def test_other_numbers_of_images_are_told_apart(tmp_path: Path) -> None:
     student = {"figures": {"accuracy": 0.9, "frechet": 1.0}, "images": 60, "steps": 4}
     more = headline(record_with(tmp_path, judge=judged(**student))).more
-    assert "2.1, from 60 images of the student and of the teacher 1,000 at 40 steps, 1,000 at 4 steps." in more
+    assert "2.10, from 60 images of the student and of the teacher 1,000 at 40 steps, 1,000 at 4 steps." in more
 
 
 def test_where_higher_is_better_the_headline_gives_the_shares_of_prompts(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_every_row_has_its_number_of_images_and_bars_are_as_long_as_the_distance
         ("real images, held out", "", "360"),
     ]
     assert [row.share for row in table] == pytest.approx([value / 21.5 for value in (2.1, 4.4, 9.7, 21.5, 3.9, 1.2)])
-    assert [row.figures for row in table if row.student] == [("3.9", "98.1 %")]
+    assert [row.figures for row in table if row.student] == [("3.90", "98.1 %")]
     assert any("no bound: there are 360 of them" in note for note in notes(judge.judge))
 
 
