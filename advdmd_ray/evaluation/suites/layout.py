@@ -88,7 +88,8 @@ class GenEval:
         for index, line in enumerate(lines):
             place = f"--metadata {metadata}, line {index + 1}"
             try:
-                text, tag = (json.loads(line)[key] for key in ("prompt", "tag"))
+                entry = json.loads(line)
+                text, tag = entry["prompt"], entry["tag"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 text = tag = None
             if not isinstance(text, str) or not isinstance(tag, str) or is_blank(text):
