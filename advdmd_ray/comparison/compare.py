@@ -58,7 +58,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
         path: The comparison's file.
         quick: Whether to rehearse.
         name: Folder of the results in place of the file's name.
-        only: Rivals to do; empty: all.
+        only: Rivals to do, with those that they start from; empty: all.
 
     Raises:
         UserError: for anything wrong with the file, its rivals or the name, or a folder that cannot be written.
@@ -73,7 +73,9 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
     output = COMPARISONS / comparison.name
     jobs = plan_jobs(comparison, output)
     check_writable(output, "give another --name, or start it in another folder")
-    wanted = tuple(job for job in jobs if not only or job.trainer == NONE or job.rival in only)
+    named = [job for job in jobs if not only or job.trainer == NONE or job.rival in only]
+    starts = {start.name for job in named for start in job.starts}
+    wanted = tuple(job for job in jobs if job in named or job.name in starts)
     return Prepared(comparison.name, jobs, wanted)
 
 

@@ -3,7 +3,7 @@
 A job's folder:
 
     settings.json        what its results hang on; results of other settings are never mixed with them
-    checkpoints/         where an interrupted job goes on; removed when it is done
+    checkpoints/         where an interrupted job goes on; removed when it is done, unless others start from it
     points.json          the judgements so far
     result.json          all judgements: the job is done
     student.safetensors  the judged student's weights
@@ -36,11 +36,14 @@ class Job:
         trainer: What trains the student; `none` for the teacher, who is only judged.
         settings: The trainer's own.
         config: The resolved configuration; `config.folder` is the job's folder.
-        budget: Learner forward-equivalents to spend; for the teacher the number of samplers to judge.
-        points: Judgements along the budget.
+        budget: Learner forward-equivalents to spend, its start's included; for the teacher the number of samplers to
+            judge.
+        points: Judgements along what it spends itself.
         judge_samples: Images per judgement.
         network: What the count of compute must know of the transformer.
         teacher_steps: Steps at which the teacher is judged; empty for rivals.
+        start: The job whose end it begins with; None begins with the teacher.
+        is_start: Whether others start from it, which then keeps its last checkpoint.
     """
 
     rival: str
@@ -53,6 +56,8 @@ class Job:
     judge_samples: int
     network: Network
     teacher_steps: tuple[int, ...] = ()
+    start: "Job | None" = None
+    is_start: bool = False
 
     @property
     def folder(self) -> Path:
@@ -74,8 +79,25 @@ class Job:
         """Whether any of its networks is on a GPU."""
         return any(role.num_gpus for role in self.config.roles.values())
 
+    @property
+    def starts(self) -> "tuple[Job, ...]":
+        """The jobs that must be done before it, the first one first."""
+        return () if self.start is None else (*self.start.starts, self.start)
+
+    @property
+    def begins_at(self) -> float:
+        """What was spent before its own first step."""
+        return 0.0 if self.start is None else self.start.budget
+
+    @property
+    def own_budget(self) -> float:
+        """What it spends itself."""
+        return self.budget - self.begins_at
+
+    def spent_itself(self, spent: float) -> float:
+        """Of what is spent in all, what it spent itself, at most its own budget."""
+        return min(max(spent - self.begins_at, 0.0), self.own_budget)
+
     def points_due(self, spent: float) -> int:
-        """Judgements to show once so much is spent: one for each full share of the budget."""
-        if spent >= self.budget:
-            return self.points
-        return int(self.points * spent / self.budget)
+        """Judgements to show once so much is spent: one for each full share of what the job spends itself."""
+        return self.points if spent >= self.budget else int(self.points * self.spent_itself(spent) / self.own_budget)

@@ -1,7 +1,7 @@
 """The jobs of a comparison, and the settings that decide their results: those of two are never mixed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
     Raises:
         UserError: for a rival whose settings are wrong, or whose teacher is another than the first rival's.
     """
-    jobs = [_job(comparison, rival, seed, output) for seed in comparison.seeds for rival in comparison.rivals]
+    jobs = [job for seed in comparison.seeds for job in _jobs_of_seed(comparison, seed, output)]
     first = jobs[0].config
     for job in jobs:
         if (job.config.model.path, job.config.data.source) != (first.model.path, first.data.source):
@@ -54,7 +54,18 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
     return (_teacher_job(comparison, jobs[0], output), *jobs)
 
 
-def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
+def _jobs_of_seed(comparison: Comparison, seed: int, output: Path) -> Iterable[Job]:
+    """One job of each rival, in their order, so after the one that it starts from."""
+    starts = {rival.start for rival in comparison.rivals}
+    jobs = dict[str, Job]()
+    for rival in comparison.rivals:
+        start = None if rival.start is None else jobs[rival.start]
+        job = _job(comparison, rival, seed, output, start)
+        jobs[rival.name] = replace(job, is_start=rival.name in starts)
+    return jobs.values()
+
+
+def _job(comparison: Comparison, rival: Rival, seed: int, output: Path, start: Job | None) -> Job:
     config = rival_config(comparison, rival, seed, output)
     info = inspect_pipeline(config.model.path, config.model.pixels)
     source = f"{comparison.name}: rival {rival.name}"
@@ -65,7 +76,12 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     network = Network.of(info)
-    cycles = cycles_within(config, comparison.budget, network)
+    budget = comparison.budget * rival.share
+    if start is None:
+        cycles = cycles_within(config, budget, network)
+    else:
+        began = start.config.run.cycles
+        cycles = began + cycles_within(config, budget - start.budget, network, began=began)
     images = {"samples": comparison.judge_samples, "judge_samples": comparison.judge_samples}
     return Job(
         rival=rival.name,
@@ -78,10 +94,11 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path) -> Job:
                 "evaluation": config.evaluation.model_copy(update=images),
             }
         ),
-        budget=comparison.budget,
+        budget=budget,
         points=comparison.points,
         judge_samples=comparison.judge_samples,
         network=network,
+        start=start,
     )
 
 
@@ -160,6 +177,7 @@ def settings_of(job: Job) -> dict[str, Any]:
         "cost": COST_VERSION,
         "settings": job.settings.model_dump(mode="json"),
         "config": _config_read(job.trainer, job.config),
+        "start": None if job.start is None else settings_of(job.start),
     }
 
 
@@ -204,7 +222,7 @@ def _check_settings(job: Job, settings: dict[str, Any]) -> None:
     stood = json.loads(path.read_text(encoding="utf-8"))
     unread = {f"config.{section}" for section in (() if job.trainer == NONE else trainer_class(job.trainer).unread)}
     for key, (before, after) in _differences(_with_new_defaults(stood, settings), settings).items():
-        if ".".join(key.split(".")[:2]) in unread:
+        if ".".join(key.replace("start.", "").split(".")[:2]) in unread:
             continue
         raise UserError(
             f"{job.folder} holds results of other settings: {key} was {before!r} and is {after!r}; set it back, move "
@@ -217,7 +235,9 @@ def _with_new_defaults(stood: dict[str, Any], now: dict[str, Any]) -> dict[str, 
 
     Nobody knows the rest of the pipeline where it was not stored: it counts as that of now.
     """
-    stood = {"revision": 1, "judge_revision": 1, "pipeline": now["pipeline"], **stood}
+    stood = {"revision": 1, "judge_revision": 1, "pipeline": now["pipeline"], "start": None, **stood}
+    if stood["start"] is not None and now["start"] is not None:
+        stood["start"] = _with_new_defaults(stood["start"], now["start"])
     # No trainer reads a section that is gone.
     sections = {name: values for name, values in stood["config"].items() if name in Config.model_fields}
     settings = NoSettings if stood["trainer"] == NONE else trainer_class(stood["trainer"]).settings

@@ -39,8 +39,8 @@ def progress_of(name: str, jobs: Sequence[Job]) -> Iterator[Watcher]:
 
 
 def weight(job: Job) -> float:
-    """A job's part in the whole; the teacher's judging is small beside any training."""
-    return 0.0 if job.trainer == "none" else job.budget
+    """A job's part in the whole, what its start spent left out; the teacher's judging is small beside any training."""
+    return 0.0 if job.trainer == "none" else job.own_budget
 
 
 class Bars:
@@ -52,9 +52,9 @@ class Bars:
         had = sum(weight(job) for job in jobs if job.done)
         self._whole = bars.add_task(f"[bold]{name}", total=sum(weight(job) for job in jobs), completed=round(had))
         self._tasks: dict[str, TaskID] = {
-            job.name: bars.add_task(job.name, total=job.budget, visible=False, start=False) for job in jobs
+            job.name: bars.add_task(job.name, total=job.own_budget, visible=False, start=False) for job in jobs
         }
-        self._spent = {job.name: job.budget for job in jobs if job.done}
+        self._spent = {job.name: job.own_budget for job in jobs if job.done}
 
     def started(self, job: Job) -> None:
         """See `Watcher`."""
@@ -63,7 +63,7 @@ class Bars:
 
     def spent(self, job: Job, amount: float) -> None:
         """See `Watcher`."""
-        amount, task = min(amount, job.budget), self._tasks[job.name]
+        amount, task = job.spent_itself(amount), self._tasks[job.name]
         before = self._spent.get(job.name)
         self._spent[job.name] = amount
         if before is None:
@@ -109,7 +109,7 @@ class PlainLines:
 
     def spent(self, job: Job, amount: float) -> None:
         """See `Watcher`."""
-        amount = min(amount, job.budget)
+        amount = job.spent_itself(amount)
         if job.name not in self._spent and self._began is not None and weight(job):
             # What a resumed job spent in an earlier process says nothing of the speed of this one.
             began, had = self._began
@@ -118,7 +118,7 @@ class PlainLines:
 
     def finished(self, job: Job) -> None:
         """See `Watcher`."""
-        self._spent[job.name] = job.budget
+        self._spent[job.name] = job.own_budget
         self._finished.add(job.name)
         if self._running.pop(job.name, None) is not None:
             self._say(f"{job.name} is done")
@@ -133,7 +133,8 @@ class PlainLines:
         now = time.monotonic()
         if now - self._shown >= PLAIN_EVERY_S and self._running:
             shares = ", ".join(
-                f"{name} {100 * self._spent.get(name, 0.0) / job.budget:.0f} %" for name, job in self._running.items()
+                f"{name} {100 * self._spent.get(name, 0.0) / job.own_budget:.0f} %"
+                for name, job in self._running.items()
             )
             self._say(shares)
 

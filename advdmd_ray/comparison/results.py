@@ -156,7 +156,7 @@ def collect(name: str, jobs: Sequence[Job]) -> Results | None:
             rivals.append(RivalResult(rival, own[0].title, own[0].config.steps, runs))
     return Results(
         name=name,
-        budget=jobs[1].budget,
+        budget=max(job.budget for job in jobs[1:]),
         samples=jobs[0].judge_samples,
         figures=tuple(Figure(**figure) for figure in teacher["judge"]["figures"]),
         headline=teacher["judge"]["headline"],
@@ -170,7 +170,11 @@ def collect(name: str, jobs: Sequence[Job]) -> Results | None:
 
 
 def _read(job: Job) -> dict[str, Any]:
-    return json.loads((job.folder / RESULT).read_text(encoding="utf-8"))
+    """A job's result; its curve begins with the last judgement of the job that it starts from."""
+    result = json.loads((job.folder / RESULT).read_text(encoding="utf-8"))
+    if job.start is not None:
+        result["points"].insert(0, {**_read(job.start)["points"][-1], "point": 0})
+    return result
 
 
 def _spent(shared: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:

@@ -64,7 +64,7 @@ def run_jobs(
     """Does all jobs.
 
     Args:
-        jobs: In the order to start them; finished ones are left alone.
+        jobs: In the order to start them; finished ones are left alone. One that begins with another's end waits for it.
         at_once: Processes at a time, at least 1.
         watcher: Shows how they go on.
         finished: Called after each job that is done.
@@ -84,8 +84,8 @@ def run_jobs(
     context = _context(waiting) if waiting else None
     try:
         while context is not None and (waiting or running):
-            while waiting and len(running) < at_once:
-                job = waiting.pop(0)
+            while len(running) < at_once and (job := next(filter(_may_start, waiting), None)) is not None:
+                waiting.remove(job)
                 running.append(_start(context, job, _freest(cards, running) if job.on_gpu and cards else None))
                 watcher.started(running[-1].job)
             wait([*(entry.process.sentinel for entry in running), *(_open(running))], TICK_S)
@@ -98,12 +98,21 @@ def run_jobs(
                     watcher.finished(entry.job)
                     finished()
                 else:
-                    reasons[entry.job.name] = reason = _reason(entry)
-                    watcher.failed(entry.job, reason)
+                    after = [job for job in waiting if entry.job in job.starts]
+                    waiting = [job for job in waiting if job not in after]
+                    stopped = f"it starts from {entry.job.name}, which failed"
+                    for job, reason in ((entry.job, _reason(entry)), *((job, stopped) for job in after)):
+                        reasons[job.name] = reason
+                        watcher.failed(job, reason)
             watcher.tick()
     finally:
         _stop(running)
     return reasons
+
+
+def _may_start(job: Job) -> bool:
+    """Whether all is there that it begins with."""
+    return job.start is None or job.start.done
 
 
 def _context(jobs: Sequence[Job]) -> ForkServerContext | SpawnContext:

@@ -26,7 +26,7 @@ from advdmd_ray.comparison.job import LOG, NONE, POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.rivals import Trainer, trainer_class
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.files import disk_told, write_atomically
-from advdmd_ray.learner.checkpoint import verified_checkpoint
+from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
 from advdmd_ray.provenance import made_here
 from advdmd_ray.runs.folder import RunFolder, newest_checkpoint
 
@@ -109,7 +109,8 @@ def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool])
             return False
         _keep_student(job, trainer.student())
     _write_result(job, examiner, points, made)
-    shutil.rmtree(RunFolder(job.folder).checkpoints, ignore_errors=True)
+    if not job.is_start:
+        shutil.rmtree(RunFolder(job.folder).checkpoints, ignore_errors=True)
     return True
 
 
@@ -121,13 +122,12 @@ def _train(
     stopped: Callable[[], bool],
 ) -> Trainer | None:
     """Trains until the budget is spent and appends to `points`; None if it was stopped before."""
-    path = newest_checkpoint(RunFolder(job.folder).checkpoints)
-    checkpoint = None if path is None else verified_checkpoint(path)
+    checkpoint, resumed = _where_to_go_on(job)
     trainer = trainer_class(job.trainer)(job, checkpoint)
     clock = _Clock({} if checkpoint is None else checkpoint.facts["controller"])
     # Judgements of a course that was given up for an older checkpoint are made again.
     points[:] = [point for point in points if point["point"] <= job.points_due(trainer.spent.learner)]
-    saved, saved_at = trainer.version if checkpoint is not None else -1, time.monotonic()
+    saved, saved_at = trainer.version if resumed else -1, time.monotonic()
     while True:
         spent = trainer.spent.learner
         due = job.points_due(spent)
@@ -146,6 +146,24 @@ def _train(
         with clock:
             trainer.advance()
         tell(trainer.spent.learner)
+
+
+def _where_to_go_on(job: Job) -> tuple[Checkpoint | None, bool]:
+    """The job's own newest checkpoint, else its start's last one, else none; and whether it is its own.
+
+    Raises:
+        UserError: if its start's is not there.
+    """
+    if (path := newest_checkpoint(RunFolder(job.folder).checkpoints)) is not None:
+        return verified_checkpoint(path), True
+    if job.start is None:
+        return None, False
+    if (path := newest_checkpoint(RunFolder(job.start.folder).checkpoints)) is None:
+        raise UserError(
+            f"{job.start.folder}: the checkpoint from which {job.name} starts is gone; remove that folder to train "
+            f"{job.start.name} again"
+        )
+    return verified_checkpoint(path), False
 
 
 def _point(due: int, trainer: Trainer, clock: "_Clock", examiner: Examiner) -> dict[str, Any]:

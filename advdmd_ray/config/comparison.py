@@ -17,6 +17,7 @@ Name = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 Budget = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Samples = Annotated[int, Field(ge=20, le=10**6)]
 Points = Annotated[int, Field(ge=1, le=10_000)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
@@ -37,6 +38,11 @@ class Rival(Section):
     )
     settings: dict[str, Any] = Field(default={}, description="The trainer's own settings.")
     overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base file's settings.")
+    share: Share = Field(default=1.0, description="Share of the budget at which its jobs end.")
+    start: Name | None = Field(
+        default=None,
+        description="The rival above it whose end it begins with, seed by seed; what that spent counts.",
+    )
 
     @property
     def title(self) -> str:
@@ -82,6 +88,29 @@ class Comparison(Section):
             raise ValueError(f"rivals need names of their own: {which}; rename one")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, got {list(self.seeds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_are_there(self) -> Self:
+        above = dict[str, Rival]()
+        for rival in self.rivals:
+            if rival.start is not None:
+                if rival.start not in above:
+                    names = ", ".join(above) or "none"
+                    raise ValueError(
+                        f"rival {rival.name} starts from {rival.start}, which is none of those above it; there: {names}"
+                    )
+                if (before := above[rival.start]).share >= rival.share:
+                    raise ValueError(
+                        f"rival {rival.name} ends at {rival.share:g} of the budget, and {before.name}, from which it "
+                        f"starts, at {before.share:g}; give {before.name} a smaller share"
+                    )
+                if before.trainer != rival.trainer:
+                    raise ValueError(
+                        f"rival {rival.name} has trainer {rival.trainer}, and {before.name}, from which it starts, "
+                        f"{before.trainer}; one cannot go on from the other's state"
+                    )
+            above[rival.name] = rival
         return self
 
     def rehearsal(self) -> Self:

@@ -238,13 +238,15 @@ def expected_costs(config: Config, network: Network) -> Iterator[Cost]:
         yield cycle_cost(config, plan, network, group_size=config.group_size_at(cycle), ratio_check=check)
 
 
-def cycles_within(config: Config, budget: float, network: Network) -> int:
+def cycles_within(config: Config, budget: float, network: Network, *, began: int = 0) -> int:
     """Cycles that a healthy run makes until the learner has spent the budget; the last one reaches it.
 
     Args:
         config: The run's configuration.
         budget: Learner forward-equivalents, above 0.
         network: The transformer.
+        began: Cycles made before with other settings, which are not counted.
     """
-    spent = itertools.accumulate(cost.learner for cost in expected_costs(config, network))
+    costs = itertools.islice(expected_costs(config, network), began, None)
+    spent = itertools.accumulate(cost.learner for cost in costs)
     return next(cycles for cycles, total in enumerate(spent, start=1) if total >= budget)
