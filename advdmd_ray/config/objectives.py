@@ -184,6 +184,11 @@ class CadenceSection(Section):
     )
     dmd_updates: Fixed[Positive] = Field(default=1, description="DMD updates per cycle.")
     warm_dmd_updates: Free[Count] = Field(default=60, description="DMD updates before RL may begin.")
+    warm_gan_updates: Free[Count] = Field(
+        default=0,
+        description="DMD updates before the direct GAN term begins. A discriminator that has learnt little costs the "
+        "student more than it brings.",
+    )
     ramp_interval: Fixed[Positive] = Field(
         default=8, description="DMD updates per RL turn when the ramp begins; halves to 1."
     )

@@ -27,6 +27,7 @@ class CyclePlan:
         policy_gradient: RL turns, 0 or 1.
         gated: Whether an RL turn is due, but no level that it would use is open.
         silent: Whether an RL turn is due and a level open, but every advantage of the cycle is 0.
+        gan: Whether the DMD updates have the direct GAN term, if `dmd.gan_weight` gives it a weight.
     """
 
     phase: Phase
@@ -36,6 +37,7 @@ class CyclePlan:
     policy_gradient: int
     gated: bool = False
     silent: bool = False
+    gan: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Cadence:
             if warm:
                 state = replace(state, phase="ramp" if config.ramp_interval > 1 else "full")
             state = self._after_turn(state)
+        gan = state.dmd_updates >= config.warm_gan_updates
         state = replace(
             state,
             dmd_updates=state.dmd_updates + config.dmd_updates,
@@ -110,6 +113,7 @@ class Cadence:
             policy_gradient=int(turn),
             gated=due and not any_open,
             silent=due and any_open and not heard,
+            gan=gan,
         )
 
     def _after_turn(self, state: CadenceState) -> CadenceState:

@@ -150,7 +150,8 @@ class Learner:
         laps.ended("rl")
         dmd_updates = self._updates("student", "dmd", plan.dmd)
         critics, gan_ratios = (fake_score.module, discriminator.module), list[Tensor]()
-        dmd_updates.all(lambda path: dmd_parts(student, *critics, setting, batch, path, gan_ratios.append), laps)
+        told, gan = gan_ratios.append, plan.gan
+        dmd_updates.all(lambda path: dmd_parts(student, *critics, setting, batch, path, told, gan=gan), laps)
         self._gathered = self._averages.update(keep="student")
         laps.ended("average")
         self.version += 1

@@ -128,6 +128,8 @@ def dmd_parts(
     batch: LearnerBatch,
     path: Path,
     told: Callable[[Float[Tensor, " g"]], None] | None = None,
+    *,
+    gan: bool = True,
 ) -> list[LossPart]:
     """Distribution matching on clean predictions made, with gradient, from stored states.
 
@@ -144,13 +146,14 @@ def dmd_parts(
         batch: This rank's groups.
         path: Names the draws.
         told: Gets, for each group of a part, the norm of the weighted GAN term by that of the DMD gradient.
+        gan: Whether the GAN term has begun.
     """
     config = setting.config.dmd
     rows = setting.rows(config.batch_size)
     draw = draw_states(batch, rows, batch.steps, path, setting.config.learner.late_steps)
     x, sigma = batch.latents[draw.group, draw.sample, draw.level], batch.sigmas[draw.level]
     t, eps = draw_levels(batch, rows, config.t_min, config.t_max, path), draw_noise(batch, rows, path)
-    direct = GanTerm.drawn(setting, batch, rows, (*path, "gan")) if config.gan_weight > 0 else None
+    direct = GanTerm.drawn(setting, batch, rows, (*path, "gan")) if gan and config.gan_weight > 0 else None
 
     def loss(part: slice) -> Tensor:
         conditioning = setting.table.rows(batch.prompt_ids[draw.group[part]])

@@ -38,6 +38,13 @@ def test_rl_waits_for_the_minimum_of_dmd_updates() -> None:
     assert turns == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
+@given(warm=st.integers(0, 9), dmd=st.integers(1, 4))
+def test_the_gan_term_begins_in_the_cycle_that_has_so_many_dmd_updates_before_it(warm: int, dmd: int) -> None:
+    cadence = Cadence(CadenceSection(warm_gan_updates=warm, dmd_updates=dmd), policy_gradient=False)
+    begun = [cadence.plan(HEALTHY).gan for _ in range(12)]
+    assert begun == [cycle * dmd >= warm for cycle in range(12)]
+
+
 @given(warm=st.integers(0, 9), dmd=st.integers(1, 4), interval=st.sampled_from([1, 2, 8]), blind=st.integers(0, 4))
 def test_groups_are_small_exactly_in_the_cycles_before_rl_can_begin(
     warm: int, dmd: int, interval: int, blind: int

@@ -119,6 +119,22 @@ def test_an_undecided_critic_has_the_weight_of_the_settings_in_every_group(weigh
     torch.testing.assert_close(told, torch.full((4,), weight), rtol=2e-3, atol=0)
 
 
+def test_before_it_begins_the_critic_is_not_asked() -> None:
+    class Deaf(nn.Module):
+        """A critic that must not be asked."""
+
+        def forward(self, *_: object) -> Tensor:
+            raise AssertionError
+
+    student, told = Painter(normal(*SHAPE, seed=1)), list[Tensor]()
+    batch, gradients = batch_of(student, Constant()), []
+    for settings in (gan(), gan(0.0)):
+        parts = dmd_parts(student, Mixer(5), Deaf(), setting(settings, Mixer(9)), batch, PATH, told.append, gan=False)
+        gradients.append(torch.autograd.grad(whole(parts), student.picture)[0])
+    assert torch.equal(*gradients)
+    assert told == []
+
+
 # Where it is judged, and where the discriminator learns -------------------------------------------------------------
 
 
@@ -193,3 +209,13 @@ def test_a_cycle_tells_how_large_the_term_was(weight: float) -> None:
     else:
         assert told is None
         assert math.isnan(report.gan_ratio)
+
+
+def test_a_learner_has_the_term_from_the_cycle_on_that_the_cadence_names() -> None:
+    settings = gan(1.0, cadence={"dmd_updates": 2, "warm_gan_updates": 3})
+    taught = learner(settings, student=Mixer(1), critic=Judge(2))
+    told = []
+    for _ in range(3):
+        groups = scored_groups(Mixer(1), Judge(2))
+        told.append(taught.cycle(groups, infos_of(groups)).gan_ratio)
+    assert [math.isnan(ratio) for ratio in told] == [True, True, False]

@@ -176,7 +176,7 @@ def cycle_cost(
         fake_score=plan.fake_score * config.fake_score.batch_size * learnt,
         discriminator=plan.discriminator * _discriminator_rows(config) * features * (learnt if own else watches),
         auc=config.rollout.groups_per_cycle * measured * rows * judged * features * watches,
-        dmd=plan.dmd * config.dmd.batch_size * (learnt + _looked_on(config, network, again)),
+        dmd=plan.dmd * config.dmd.batch_size * (learnt + _looked_on(config, network, again, gan=plan.gan)),
         rl=plan.policy_gradient * chosen * learnt,
         ratio_check=ratio_check * actions * passes.forward,
         rollout=trajectories * config.steps * acts,
@@ -194,7 +194,7 @@ def _discriminator_rows(config: Config) -> int:
     return halves * section.batch_size
 
 
-def _looked_on(config: Config, network: Network, again: float) -> float:
+def _looked_on(config: Config, network: Network, again: float, *, gan: bool) -> float:
     """What a row of a DMD update asks of networks that do not learn from it.
 
     Fake score and teacher make a velocity each; the GAN term goes back to the image through the features. The
@@ -203,13 +203,13 @@ def _looked_on(config: Config, network: Network, again: float) -> float:
     """
     passes = network.passes
     velocities = passes.forward + guided_forward(config.model.guidance, network)
-    if config.dmd.gan_weight == 0:
+    if not gan or config.dmd.gan_weight == 0:
         return velocities
     of_teacher = config.discriminator.backbone == "teacher"
     there_and_back = passes.teacher_to_input if of_teacher else passes.to_input + again
     compared = config.discriminator.pairing == "relativistic"
-    gan = there_and_back + compared * (FORWARD if of_teacher else passes.forward)
-    return velocities + gan * feature_share(config, network)
+    judged = there_and_back + compared * (FORWARD if of_teacher else passes.forward)
+    return velocities + judged * feature_share(config, network)
 
 
 def full_cycle_cost(config: Config, network: Network, *, executed: bool = False) -> Cost:

@@ -109,6 +109,16 @@ def test_what_asks_more_of_the_networks_costs_more(section: str, values: dict[st
     assert dataclasses.asdict(more)[part] > dataclasses.asdict(less)[part]
 
 
+def test_a_gan_term_that_has_not_begun_costs_nothing() -> None:
+    plan = CyclePlan("warm", fake_score=1, discriminator=1, dmd=1, policy_gradient=0)
+    with_term, without = config(dmd={"gan_weight": 1.0}), config(dmd={"gan_weight": 0.0})
+    waits = dataclasses.replace(plan, gan=False)
+    assert cost_of(with_term, waits) == cost_of(without, plan) == cost_of(without, waits)
+    later = config(dmd={"gan_weight": 1.0}, cadence={"warm_gan_updates": 5})
+    costs = list(itertools.islice(expected_costs(later, NETWORK), 7))
+    assert costs[4].dmd == costs[1].dmd < costs[5].dmd == costs[6].dmd
+
+
 def test_known_counts_of_one_cycle() -> None:
     plan = CyclePlan("full", fake_score=2, discriminator=3, dmd=1, policy_gradient=1)
     settings = config(model={"guidance": 3.0}, dmd={"gan_weight": 0.5}, reward={"final_levels": (0.1, 0.2)})
