@@ -56,7 +56,8 @@ def read_rivals(path: Path) -> Iterator[Any]:
     read = [read_comparison(path, quick=quick) for quick in (False, True)]
     for comparison in read:
         yield {name: getattr(comparison, name) for name in ("name", "seeds", "budget", "points", "judge_samples")}
-        yield comparison.teacher_steps, [(rival.title, rival.trainer) for rival in comparison.rivals]
+        told = [(rival.title, rival.trainer, rival.share, rival.start) for rival in comparison.rivals]
+        yield comparison.teacher_steps, told
         yield [own_settings(rival) for rival in comparison.rivals]
     for comparison in read:
         for rival in comparison.rivals:
