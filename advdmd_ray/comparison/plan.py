@@ -222,12 +222,19 @@ def _check_settings(job: Job, settings: dict[str, Any]) -> None:
     stood = json.loads(path.read_text(encoding="utf-8"))
     unread = {f"config.{section}" for section in (() if job.trainer == NONE else trainer_class(job.trainer).unread)}
     for key, (before, after) in _differences(_with_new_defaults(stood, settings), settings).items():
-        if ".".join(key.replace("start.", "").split(".")[:2]) in unread:
+        if ".".join(_of_a_start(key).split(".")[:2]) in unread:
             continue
         raise UserError(
             f"{job.folder} holds results of other settings: {key} was {before!r} and is {after!r}; set it back, move "
             f"that folder away, or give the comparison another name by --name"
         )
+
+
+def _of_a_start(key: str) -> str:
+    """A dotted key without the `start.` of every job that it is behind; all of them have one trainer."""
+    while key.startswith("start."):
+        key = key.removeprefix("start.")
+    return key
 
 
 def _with_new_defaults(stood: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
