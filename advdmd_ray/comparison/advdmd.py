@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from advdmd_ray.comparison.rivals import Trainer
 from advdmd_ray.errors import CheckpointError
+from advdmd_ray.learner.cadence import measures
 from advdmd_ray.runs.needs.compute import Cost, cycle_cost
 
 if TYPE_CHECKING:
@@ -45,15 +46,17 @@ class AdvDmdTrainer(Trainer):
 
     def advance(self) -> None:
         """See `Trainer`: one cycle."""
-        since, size = self._job.points_due(self._spent.learner), self._job.config.group_size_at(self.version)
+        config, since = self._job.config, self._job.points_due(self._spent.learner)
+        size, measured = config.group_size_at(self.version), measures(config, self.version)
         report = self._run.cycle()
         for name, update in report.updates.items():
             self._updates[name] = self._updates.get(name, 0) + update.updates
         # A resumed learner checks its first ratio again; that is the interruption's cost and not the method's.
         check = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation) and not self._checked
         self._checked = self._checked or math.isfinite(report.fresh_deviation)
-        self._spent += cycle_cost(self._job.config, report.plan, self._job.network, group_size=size, ratio_check=check)
-        self._signals = self._signals.then(report, since, rewarded_by=self._job.config.rewarded_by)
+        network = self._job.network
+        self._spent += cycle_cost(config, report.plan, network, group_size=size, measured=measured, ratio_check=check)
+        self._signals = self._signals.then(report, since, rewarded_by=config.rewarded_by)
 
     def student(self) -> "Mapping[str, Tensor]":
         """See `Trainer`: the EMA."""

@@ -194,6 +194,12 @@ class CadenceSection(Section):
     )
     ramp_rl_turns: Free[Positive] = Field(default=4, description="RL turns at each interval of the ramp.")
 
+    measure_cycles: Free[Positive] = Field(
+        default=1,
+        description="Cycles between two measurements of the discriminator while RL is far off. RL has one in each, "
+        "and so early before it may begin that their averages have settled.",
+    )
+
     @property
     def warm_cycles(self) -> int:
         """Cycles before the first in which RL may begin."""

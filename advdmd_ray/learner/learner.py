@@ -27,7 +27,7 @@ from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.averages import Averages
 from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
-from advdmd_ray.learner.cadence import Cadence
+from advdmd_ray.learner.cadence import Cadence, measures
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
@@ -129,7 +129,7 @@ class Learner:
         setting = self._settings[self._size_of(batch)]
         summaries = [GroupSummary(info.samples, info.reward_mean, info.reward_m2) for info in infos]
         moments, spread = merge(summaries), within_std(summaries)
-        measured = self._measure(batch) if self._config.measures_auc else None
+        measured = self._measure(batch) if measures(self._config, self.version) else None
         unknown, open_levels = (math.nan,) * self._config.steps, self._health.open_levels
         own = self._signal.follow(spread, open_levels, own_moments(infos))
         advantages, advantage_spread = self._signal.advantages(batch, spread, open_levels, own)
@@ -161,7 +161,7 @@ class Learner:
             plan=plan,
             updates={each.objective: each.report(self._gang) for each in made},
             auc=unknown if measured is None else measured,
-            smoothed_auc=unknown if measured is None else self._health.auc,
+            smoothed_auc=self._health.auc if self._config.measures_auc else unknown,
             open_levels=open_levels,
             texts=self._health.texts,
             reward_mean=moments.mean,

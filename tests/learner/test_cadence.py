@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.objectives import CadenceSection
-from advdmd_ray.learner.cadence import Cadence, Every, Phase
+from advdmd_ray.learner.cadence import Cadence, Every, Phase, measures
 from advdmd_ray.learner.health import Health, TextEvidence, initial_health, smoothed_health
 from advdmd_ray.metrics.catalogue import PHASES
 
@@ -36,6 +36,35 @@ def test_the_curves_know_every_phase_in_its_order() -> None:
 def test_rl_waits_for_the_minimum_of_dmd_updates() -> None:
     turns = run(CadenceSection(warm_dmd_updates=5, ramp_interval=1), HEALTHY, 8)
     assert turns == [0, 0, 0, 0, 0, 1, 1, 1]
+
+
+@given(
+    warm=st.integers(0, 60),
+    dmd=st.integers(1, 4),
+    every=st.integers(1, 9),
+    decay=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    rl=st.booleans(),
+)
+def test_the_discriminator_is_measured_now_and_then_and_always_once_rl_is_near(
+    warm: int, dmd: int, every: int, decay: float, rl: bool
+) -> None:
+    config = Config.model_validate(
+        {
+            "discriminator": {"auc_decay": decay},
+            "policy_gradient": {"enabled": rl},
+            "cadence": {"warm_dmd_updates": warm, "dmd_updates": dmd, "measure_cycles": every},
+        }
+    )
+    seen = [measures(config, version) for version in range(100)]
+    settled = {0.0: 2, 0.5: 4, 0.9: 20, 1.0: 100}[decay]
+    near = max(0, config.cadence.warm_cycles - settled) if rl else 100
+    assert seen[:near] == [(version + 1) % every == 0 for version in range(near)]
+    assert all(seen[near:])
+
+
+def test_a_discriminator_that_is_not_measured_is_not_measured_at_all() -> None:
+    without = {"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0}}
+    assert not any(measures(Config.model_validate(without), version) for version in range(30))
 
 
 @given(warm=st.integers(0, 9), dmd=st.integers(1, 4))

@@ -374,6 +374,16 @@ def test_a_discriminator_whose_auc_nobody_needs_learns_without_it() -> None:
     assert all(math.isnan(value) for value in (*report.auc, *report.smoothed_auc))
 
 
+def test_between_two_measurements_of_the_discriminator_its_health_stays() -> None:
+    seldom = {"policy_gradient": {"enabled": False}, "cadence": {"measure_cycles": 2}}
+    groups, taught = scored_groups(Mixer(1), Judge(2)), learner(config(**seldom), student=Mixer(1), critic=Judge(2))
+    reports = [taught.cycle(groups, infos_of(groups)) for _ in range(4)]
+    assert [math.isfinite(report.auc[0]) for report in reports] == [False, True, False, True]
+    assert math.isnan(reports[0].smoothed_auc[0])
+    assert reports[1].smoothed_auc == reports[1].auc == reports[2].smoothed_auc
+    assert reports[1].open_levels == reports[2].open_levels
+
+
 def test_the_report_has_the_rewards_moments() -> None:
     student, critic = Mixer(1), Judge(2)
     groups = scored_groups(student, critic)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from advdmd_ray.config import Config
-from advdmd_ray.learner.cadence import Cadence, CyclePlan
+from advdmd_ray.learner.cadence import Cadence, CyclePlan, measures
 from advdmd_ray.learner.health import Health
 from advdmd_ray.models.families.flops import Flops
 from advdmd_ray.models.folder import PipelineInfo
@@ -146,6 +146,7 @@ def cycle_cost(
     network: Network,
     *,
     group_size: int,
+    measured: bool = True,
     ratio_check: bool = False,
     executed: bool = False,
 ) -> Cost:
@@ -156,6 +157,7 @@ def cycle_cost(
         plan: Updates of the cycle.
         network: The transformer.
         group_size: Trajectories of each of its groups.
+        measured: Whether the discriminator was measured, if it is at all.
         ratio_check: Whether ratio 1 was checked although there was no RL turn.
         executed: Whether activations that are made again count.
     """
@@ -170,12 +172,12 @@ def cycle_cost(
     chosen = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
     judged = config.steps - 1 + len(config.reward.final_levels)
     rows = min(config.discriminator.auc_rows, group_size)
-    measured = 2 * config.measures_auc + 2 * config.measures_text
+    looks = measured * (2 * config.measures_auc + 2 * config.measures_text)
     scored = config.rewarded_by == "discriminator"
     return Cost(
         fake_score=plan.fake_score * config.fake_score.batch_size * learnt,
         discriminator=plan.discriminator * _discriminator_rows(config) * features * (learnt if own else watches),
-        auc=config.rollout.groups_per_cycle * measured * rows * judged * features * watches,
+        auc=config.rollout.groups_per_cycle * looks * rows * judged * features * watches,
         dmd=plan.dmd * config.dmd.batch_size * (learnt + _looked_on(config, network, again, gan=plan.gan)),
         rl=plan.policy_gradient * chosen * learnt,
         ratio_check=ratio_check * actions * passes.forward,
@@ -235,7 +237,8 @@ def expected_costs(config: Config, network: Network) -> Iterator[Cost]:
     for cycle in itertools.count():
         plan = cadence.plan(healthy)
         check = cycle == 0 and not plan.policy_gradient and stochastic_actions(config) > 0
-        yield cycle_cost(config, plan, network, group_size=config.group_size_at(cycle), ratio_check=check)
+        size, measured = config.group_size_at(cycle), measures(config, cycle)
+        yield cycle_cost(config, plan, network, group_size=size, measured=measured, ratio_check=check)
 
 
 def cycles_within(config: Config, budget: float, network: Network, *, began: int = 0) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.comparison.serial import SerialRun
 from advdmd_ray.config import Config
-from advdmd_ray.learner.cadence import CyclePlan
+from advdmd_ray.learner.cadence import CyclePlan, measures
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.models import pipeline
 from advdmd_ray.models.folder import inspect_pipeline
@@ -117,6 +117,14 @@ def test_a_gan_term_that_has_not_begun_costs_nothing() -> None:
     later = config(dmd={"gan_weight": 1.0}, cadence={"warm_gan_updates": 5})
     costs = list(itertools.islice(expected_costs(later, NETWORK), 7))
     assert costs[4].dmd == costs[1].dmd < costs[5].dmd == costs[6].dmd
+
+
+def test_only_cycles_that_measure_the_discriminator_pay_for_it() -> None:
+    seldom = config(cadence={"warm_dmd_updates": 30, "measure_cycles": 4})
+    costs = list(itertools.islice(expected_costs(seldom, NETWORK), 40))
+    paid = [cycle for cycle, cost in enumerate(costs) if cost.auc > 0]
+    assert paid == [3, 7, *range(10, 40)]
+    assert len({costs[cycle].auc for cycle in paid}) == 1
 
 
 def test_known_counts_of_one_cycle() -> None:
@@ -258,6 +266,11 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
     "no discriminator": {"policy_gradient": {"enabled": False}, "cadence": {"discriminator_updates": 0}},
     "a gate that compares texts": {"discriminator": {"text_errors": 3.0, "auc_rows": 3}},
     "no AUC": {"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0}},
+    "measured in the second cycle, where the GAN term begins": {
+        "policy_gradient": {"enabled": False},
+        "dmd": {"gan_weight": 0.5},
+        "cadence": {"measure_cycles": 2, "warm_gan_updates": 1},
+    },
     "an ODE": {"policy_gradient": {"enabled": False}, "diffusion": {"kernel": "ode"}},
     "RL on two rows of four": {"rollout": {"group_size": 4}, "policy_gradient": {"group_rows": 2}},
     "minibatches and two DMD updates": {"policy_gradient": {"minibatches": 2}, "cadence": {"dmd_updates": 2}},
@@ -296,7 +309,8 @@ def test_the_count_is_what_the_networks_of_a_real_run_count(meter: Meter, tiny_p
         turns += report.plan.policy_gradient
         checked = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation)
         size = settings.group_size_at(version)
-        cost = cycle_cost(settings, report.plan, network, group_size=size, ratio_check=checked)
+        measured = measures(settings, version)
+        cost = cycle_cost(settings, report.plan, network, group_size=size, measured=measured, ratio_check=checked)
         assert meter.spent["learner"] - before["learner"] == pytest.approx(cost.learner), version
         assert meter.spent["actors"] - before["actors"] == pytest.approx(cost.actors), version
     assert turns == (1 if settings.policy_gradient.enabled and not settings.measures_text else 0)
