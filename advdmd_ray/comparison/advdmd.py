@@ -32,7 +32,8 @@ class AdvDmdTrainer(Trainer):
         self._spent = Cost(**facts.get("spent", {}))
         self._checked = bool(facts.get("ratio_checked", False))
         self._updates: dict[str, int] = dict(facts.get("updates", {}))
-        self._signals = Signals.of(facts["signals"]) if "signals" in facts else Signals()
+        own = checkpoint is not None and checkpoint.path.is_relative_to(job.folder)  # else of the job it starts from
+        self._signals = Signals.of(facts["signals"]) if own and "signals" in facts else Signals()
 
     @property
     def spent(self) -> Cost:

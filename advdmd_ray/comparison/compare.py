@@ -10,6 +10,7 @@ from advdmd_ray.comparison.job import NONE, TABLE, Job
 from advdmd_ray.comparison.plan import claim_settings, plan_jobs
 from advdmd_ray.comparison.progress import progress_of
 from advdmd_ray.comparison.runner import CARDS, run_jobs
+from advdmd_ray.comparison.starts import check_checkpoints
 from advdmd_ray.config.comparison import Comparison, read_comparison
 from advdmd_ray.config.layers import Layer, resolve
 from advdmd_ray.errors import UserError
@@ -91,7 +92,8 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
         How many jobs failed.
 
     Raises:
-        UserError: if the folder holds results of other settings, or another process works in it.
+        UserError: if the folder holds results of other settings, lacks a checkpoint from which a job starts, or another
+            process works in it.
         DiskError: if the disk refuses the outputs.
     """
     folder, jobs = prepared.folder, prepared.wanted
@@ -110,6 +112,7 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
     kept = "what is finished stays; make room, and the same command goes on"
     with disk_told(str(folder), kept), claim(Start(folder, None, None, str(folder))):
         claim_settings(prepared.jobs, jobs)
+        check_checkpoints(jobs)
         with progress_of(prepared.name, jobs) as watcher:
             reasons = run_jobs(jobs, workers, watcher, write, cards)
         write()

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from advdmd_ray.comparison.job import JUDGE_SEED, NONE, SETTINGS, Job
 from advdmd_ray.comparison.rivals import NoSettings, Trainer, trainer_class
+from advdmd_ray.comparison.starts import check_start, cycles_of
 from advdmd_ray.config import Config, Resume
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
 from advdmd_ray.config.layers import Layer, resolve
@@ -17,7 +18,7 @@ from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest, write_atomically
 from advdmd_ray.models.folder import PipelineInfo, inspect_pipeline
-from advdmd_ray.runs.needs.compute import COST_VERSION, Network, cycles_within
+from advdmd_ray.runs.needs.compute import COST_VERSION, Network
 from advdmd_ray.runs.preflight import check_fit
 
 _NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "scorers", "validation")
@@ -69,19 +70,15 @@ def _job(comparison: Comparison, rival: Rival, seed: int, output: Path, start: J
     config = rival_config(comparison, rival, seed, output)
     info = inspect_pipeline(config.model.path, config.model.pixels)
     source = f"{comparison.name}: rival {rival.name}"
+    network, budget = Network.of(info), comparison.budget * rival.share
     try:
         trainer = _trainer_of(rival)
         _check_rival(config, info)
         _check_name(config, rival.title)
+        check_start(config, start)
+        cycles = cycles_of(config, budget, network, start)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    network = Network.of(info)
-    budget = comparison.budget * rival.share
-    if start is None:
-        cycles = cycles_within(config, budget, network)
-    else:
-        began = start.config.run.cycles
-        cycles = began + cycles_within(config, budget - start.budget, network, began=began)
     images = {"samples": comparison.judge_samples, "judge_samples": comparison.judge_samples}
     return Job(
         rival=rival.name,

@@ -172,7 +172,7 @@ def collect(name: str, jobs: Sequence[Job]) -> Results | None:
 def _read(job: Job) -> dict[str, Any]:
     """A job's result; its curve begins with the last judgement of the job that it starts from."""
     result = json.loads((job.folder / RESULT).read_text(encoding="utf-8"))
-    if job.start is not None:
+    if job.start is not None and job.start.done:
         result["points"].insert(0, {**_read(job.start)["points"][-1], "point": 0})
     return result
 

@@ -88,6 +88,9 @@ def run_jobs(
                 waiting.remove(job)
                 running.append(_start(context, job, _freest(cards, running) if job.on_gpu and cards else None))
                 watcher.started(running[-1].job)
+            if not running:  # or it would wait for ever
+                _tell([(job, "the result of the job that it starts from is gone") for job in waiting], reasons, watcher)
+                break
             wait([*(entry.process.sentinel for entry in running), *(_open(running))], TICK_S)
             for entry in list(running):
                 _drain(entry, watcher)
@@ -100,14 +103,19 @@ def run_jobs(
                 else:
                     after = [job for job in waiting if entry.job in job.starts]
                     waiting = [job for job in waiting if job not in after]
-                    stopped = f"it starts from {entry.job.name}, which failed"
-                    for job, reason in ((entry.job, _reason(entry)), *((job, stopped) for job in after)):
-                        reasons[job.name] = reason
-                        watcher.failed(job, reason)
+                    why = f"it starts from {entry.job.name}, which failed"
+                    _tell([(entry.job, _reason(entry)), *((job, why) for job in after)], reasons, watcher)
             watcher.tick()
     finally:
         _stop(running)
     return reasons
+
+
+def _tell(failed: Sequence[tuple[Job, str]], reasons: dict[str, str], watcher: Watcher) -> None:
+    """Notes and shows why jobs failed."""
+    for job, reason in failed:
+        reasons[job.name] = reason
+        watcher.failed(job, reason)
 
 
 def _may_start(job: Job) -> bool:

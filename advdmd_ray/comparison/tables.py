@@ -90,9 +90,11 @@ def page(results: Results, command: str, *, signals: bool) -> str:
         signals: Whether there is a figure of the rewards to show.
     """
     figure = results.figure(results.headline)
+    short = any(rival.cost("learner") < results.budget for rival in results.rivals)
+    less = ", less where a row says so" if short else ""
     how = (
         f"Compared by: {figure.label} ({figure.better} is better), after {compute_text(results.budget)} "
-        "forward-equivalents of learner compute (one forward of the transformer for one image; "
+        f"forward-equivalents of learner compute{less} (one forward of the transformer for one image; "
         "`advdmd_ray/runs/needs/compute.py`). Mean and sample standard deviation over seeds, of the last judgement and "
         f"not of the best; {results.samples} images each, of the student's EMA, with the same prompts and noise "
         "for all."

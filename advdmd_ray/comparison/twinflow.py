@@ -106,7 +106,9 @@ def _scheduled(job: "Job", settings: TwinFlowSettings) -> Config:
     from advdmd_ray.comparison.twin_cost import update_cost
 
     config = job.config
+    began = 0 if job.start is None else _scheduled(job.start, _settings_of(job.start)).run.cycles
     warm, later = (update_cost(config, settings, job.network, warm=early) for early in (True, False))
-    spent = itertools.accumulate(itertools.chain([warm] * settings.warm_updates, itertools.repeat(later)))
-    updates = next(count for count, total in enumerate(spent, start=1) if total >= job.budget)
+    costs = itertools.chain([warm] * settings.warm_updates, itertools.repeat(later))
+    spent = itertools.accumulate(itertools.islice(costs, began, None))
+    updates = began + next(count for count, total in enumerate(spent, start=1) if total >= job.own_budget)
     return config.model_copy(update={"run": config.run.model_copy(update={"cycles": updates})})

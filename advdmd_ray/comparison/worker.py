@@ -24,6 +24,7 @@ from torch import Tensor
 from advdmd_ray.comparison.examiner import Examiner
 from advdmd_ray.comparison.job import LOG, NONE, POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.rivals import Trainer, trainer_class
+from advdmd_ray.comparison.starts import told_gone
 from advdmd_ray.errors import FAILURES, UserError
 from advdmd_ray.files import disk_told, write_atomically
 from advdmd_ray.learner.checkpoint import Checkpoint, verified_checkpoint
@@ -124,6 +125,11 @@ def _train(
     """Trains until the budget is spent and appends to `points`; None if it was stopped before."""
     checkpoint, resumed = _where_to_go_on(job)
     trainer = trainer_class(job.trainer)(job, checkpoint)
+    if checkpoint is not None and not resumed and trainer.spent.learner >= job.budget:
+        raise UserError(
+            f"{job.name} has nothing left to spend: {job.begins_at:g} of {job.budget:g} are its start's, which spent "
+            f"{trainer.spent.learner:g} by its last step; give the start a smaller share"
+        )
     clock = _Clock({} if checkpoint is None else checkpoint.facts["controller"])
     # Judgements of a course that was given up for an older checkpoint are made again.
     points[:] = [point for point in points if point["point"] <= job.points_due(trainer.spent.learner)]
@@ -159,11 +165,11 @@ def _where_to_go_on(job: Job) -> tuple[Checkpoint | None, bool]:
     if job.start is None:
         return None, False
     if (path := newest_checkpoint(RunFolder(job.start.folder).checkpoints)) is None:
-        raise UserError(
-            f"{job.start.folder}: the checkpoint from which {job.name} starts is gone; remove that folder to train "
-            f"{job.start.name} again"
-        )
-    return verified_checkpoint(path), False
+        raise UserError(told_gone(job, job.start))
+    checkpoint, ended = verified_checkpoint(path), _read_points(job.start)[-1]["version"]
+    if checkpoint.step != ended:  # an older one, because the last is damaged
+        raise UserError(told_gone(job, job.start))
+    return checkpoint, False
 
 
 def _point(due: int, trainer: Trainer, clock: "_Clock", examiner: Examiner) -> dict[str, Any]:

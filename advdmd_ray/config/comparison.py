@@ -69,8 +69,10 @@ class Comparison(Section):
         description="Configuration that all rivals start from: a path relative to this file, or a name that ships.",
     )
     seeds: Seeds = Field(default=(0, 1, 2), description="Each rival is trained once with each.")
-    budget: Budget = Field(description="Learner forward-equivalents of a job; it ends in the cycle that spends them.")
-    points: Points = Field(default=8, description="Judgements of the student's EMA, equally far along the budget.")
+    budget: Budget = Field(description="Learner forward-equivalents; a job ends in the cycle that spends its share.")
+    points: Points = Field(
+        default=8, description="Judgements of the student's EMA, evenly over what a job spends itself."
+    )
     judge_samples: Samples = Field(default=720, description="Images per judgement, of the teacher too.")
     teacher_steps: tuple[Steps, ...] = Field(
         default=(40, 8, 4, 2), min_length=1, description="Steps at which the teacher is judged; the first is the goal."

@@ -69,7 +69,8 @@ class DiscriminatorSection(Section):
         description="Above this smoothed AUC a level gives no RL signal; D rests while all levels are above.",
     )
     auc_decay: Free[Fraction] = Field(
-        default=0.9, description="Smoothing of the held-out AUC, and of the comparison of texts, from cycle to cycle."
+        default=0.9,
+        description="Smoothing of the held-out AUC, and of the comparison of texts, over cycles with both.",
     )
     heldout_fraction: Fixed[float] = Field(
         default=0.2, gt=0, lt=1, description="Share of the real images used only to measure the discriminator."

@@ -74,7 +74,13 @@ class Cadence:
         self.state = CadenceState(phase="warm", interval=config.ramp_interval)
 
     def plan(
-        self, health: Health, used: Sequence[bool] | None = None, *, heard: bool = True, own: bool = False
+        self,
+        health: Health,
+        used: Sequence[bool] | None = None,
+        *,
+        heard: bool = True,
+        own: bool = False,
+        measured: bool = True,
     ) -> CyclePlan:
         """Decides one cycle and records it.
 
@@ -83,6 +89,8 @@ class Cadence:
             used: Levels whose score enters an advantage at all; None: all.
             heard: Whether an advantage of the cycle differs from 0.
             own: Whether a user's own reward enters the advantages, which hangs on no level.
+            measured: Whether the health is of this cycle. The discriminator rests in no other, or one that is measured
+                seldom would rest for long.
 
         Returns:
             The updates of the cycle. RL needs at least one open level, or a reward that needs none, and one advantage;
@@ -110,7 +118,7 @@ class Cadence:
         return CyclePlan(
             phase=state.phase,
             fake_score=config.fake_score_updates * config.dmd_updates,
-            discriminator=0 if health.overpowering else config.discriminator_updates * config.dmd_updates,
+            discriminator=0 if measured and health.overpowering else config.discriminator_updates * config.dmd_updates,
             dmd=config.dmd_updates,
             policy_gradient=int(turn),
             gated=due and not any_open,

@@ -133,7 +133,8 @@ class Learner:
         unknown, open_levels = (math.nan,) * self._config.steps, self._health.open_levels
         own = self._signal.follow(spread, open_levels, own_moments(infos))
         advantages, advantage_spread = self._signal.advantages(batch, spread, open_levels, own)
-        plan = self._cadence.plan(self._health, self._signal.used_levels, heard=self._heard(advantages), own=bool(own))
+        due = {"heard": self._heard(advantages), "own": bool(own), "measured": measured is not None}
+        plan = self._cadence.plan(self._health, self._signal.used_levels, **due)
         student, fake_score, discriminator = self._engines.values()
         laps.ended("measure")
         clean = clean_predictions(batch, setting.kernel)

@@ -16,10 +16,14 @@ from advdmd_ray.comparison.plan import claim_settings, plan_jobs
 from advdmd_ray.comparison.progress import PlainLines
 from advdmd_ray.comparison.results import collect
 from advdmd_ray.comparison.runner import run_jobs
+from advdmd_ray.comparison.serial import SerialRun
+from advdmd_ray.comparison.starts import check_checkpoints
+from advdmd_ray.comparison.tables import page
 from advdmd_ray.comparison.worker import do_job
 from advdmd_ray.config.comparison import read_comparison
 from advdmd_ray.errors import UserError
-from advdmd_ray.runs.needs.compute import cycles_within
+from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.learner.updates import rate_of
 from comparison_files import TWINFLOW, write_comparison
 from tiny_digits import write_tiny_digits
 from toy_rival import NAME
@@ -28,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("encoders_once", "parsed_once")
 
 CONSTANT = {"learner.final_rate": 1.0, "policy_gradient.final_rate": 1.0, "discriminator.blocks": [0, 1]}
 """No rate hangs on how long a job is."""
+FALLING = {"learner.final_rate": 0.1, "cadence.ramp_interval": 4, "cadence.ramp_rl_turns": 1}
 STEM = {"name": "stem", "share": 0.5}
 BRANCH = {"name": "branch", "start": "stem"}
 WHOLE = {"name": "whole"}
@@ -99,14 +104,25 @@ def test_a_branch_learns_by_its_own_settings_from_the_starts_weights(tmp_path: P
     assert all(torch.equal(stem[name], branch[name]) for name in stem)
 
 
-def test_the_rates_of_a_branch_fall_along_all_its_cycles(tmp_path: Path, tiny_pipeline: Path) -> None:
-    jobs = jobs_of(tmp_path, tiny_pipeline, [STEM, BRANCH])
+def test_the_rates_of_a_branch_fall_to_their_end_in_the_cycle_that_spends_its_budget(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    # Without RL before the branch, so that RL's ramp begins where the branch does.
+    without = {"policy_gradient.enabled": False}
+    jobs = jobs_of(
+        tmp_path,
+        tiny_pipeline,
+        [{**STEM, "overrides": without}, BRANCH],
+        budget=1000,
+        overrides={**CONSTANT, **FALLING},
+    )
     stem, branch = jobs["stem"], jobs["branch"]
-    began = stem.config.run.cycles
-    assert began == cycles_within(stem.config, 100, stem.network)
-    more = cycles_within(branch.config, 100, branch.network, began=began)
-    assert branch.config.run.cycles == began + more
-    assert (branch.begins_at, branch.own_budget, branch.starts) == (100.0, 100.0, (stem,))
+    assert (branch.begins_at, branch.own_budget, branch.starts) == (500.0, 500.0, (stem,))
+    for job in (stem, branch):
+        last = done(job)["points"][-1]
+        assert last["version"] == job.config.run.cycles
+        rates = [rate_of("dmd", job.config, version, None) for version in (last["version"] - 2, last["version"] - 1)]
+        assert rates[0] > rates[1] == pytest.approx(0.1)
 
 
 def test_a_branch_begins_where_its_start_ended_and_says_so_if_that_is_gone(tmp_path: Path, tiny_pipeline: Path) -> None:
@@ -116,8 +132,79 @@ def test_a_branch_begins_where_its_start_ended_and_says_so_if_that_is_gone(tmp_p
     assert [point["version"] for point in done(jobs["branch"])["points"]] == [6, 8]
     shutil.rmtree(jobs["stem"].folder / "checkpoints")
     (jobs["branch"].folder / RESULT).unlink()
-    with pytest.raises(UserError, match="the checkpoint from which branch seed 0 starts is gone; remove that folder"):
+    gone = "the checkpoint from which branch seed 0 starts is gone; remove that folder to train stem seed 0 again"
+    with pytest.raises(UserError, match=gone):
         done(jobs["branch"])
+    with pytest.raises(UserError, match=gone):
+        check_checkpoints(jobs.values())  # asked before the first process starts
+
+
+def test_a_branch_does_not_begin_with_an_older_checkpoint_of_its_start(tmp_path: Path, tiny_pipeline: Path) -> None:
+    jobs = jobs_of(tmp_path, tiny_pipeline, [STEM, BRANCH], budget=1000)
+    ended = done(jobs["stem"])["points"][-1]["version"]
+    last = jobs["stem"].folder / "checkpoints" / f"step-{ended:08d}"
+    assert len(list(last.parent.iterdir())) == 2
+    (last / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="the checkpoint from which branch seed 0 starts is gone"):
+        done(jobs["branch"])
+
+
+def test_a_finished_branch_is_shown_while_its_start_is_trained_again(tmp_path: Path, tiny_pipeline: Path) -> None:
+    values = {"rivals": [{**STEM, **TOY}, {**BRANCH, **TOY}], "seeds": [0], "budget": 240, "overrides": CONSTANT}
+    jobs = plan_jobs(read_comparison(write_comparison(tmp_path, tiny_pipeline, **values)), tmp_path / "out")
+    for job in jobs:
+        done(job)
+    shutil.rmtree(jobs[1].folder)
+    results = collect("small", jobs)
+    assert results is not None
+    assert [rival.name for rival in results.rivals] == ["branch"]
+    assert results.missing == ("stem seed 0",)
+    check_checkpoints(jobs)  # the start will be made, and the branch is done
+
+
+@pytest.mark.parametrize(
+    ("start", "branch", "says"),
+    [
+        ({}, {"cadence.ramp_interval": 2}, "cadence.ramp_interval is 2, and stem, from which it starts, has 1"),
+        ({"discriminator.blocks": [0]}, {}, r"discriminator.blocks is \(0, 1\), and stem, .* has \(0,\)"),
+        ({}, {"diffusion.sigmas": [1.0, 0.5]}, "diffusion.sigmas is"),
+        ({}, {"rollout.group_size": 2, "rollout.warm_group_size": 2}, None),
+    ],
+)
+def test_a_branch_has_the_settings_on_which_its_starts_state_hangs(
+    start: dict[str, Any], branch: dict[str, Any], says: str | None, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    rivals = [{**STEM, "overrides": start}, {**BRANCH, "overrides": branch}]
+    if says is None:
+        assert jobs_of(tmp_path, tiny_pipeline, rivals)["branch"].config.rollout.group_size == 2
+        return
+    with pytest.raises(UserError, match=f"rival branch: {says}"):
+        jobs_of(tmp_path, tiny_pipeline, rivals)
+
+
+def test_a_branch_whose_start_has_spent_its_budget_too_is_no_result(tmp_path: Path, tiny_pipeline: Path) -> None:
+    jobs = jobs_of(tmp_path, tiny_pipeline, [{**STEM, **TOY, "share": 0.99}, {**BRANCH, **TOY}], budget=240)
+    assert done(jobs["stem"])["points"][-1]["learner"] == 240
+    with pytest.raises(UserError, match=r"branch seed 0 has nothing left to spend: .* give the start a smaller share"):
+        done(jobs["branch"])
+
+
+def test_the_notes_of_a_branch_are_of_its_own_cycles(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports, cycle = list[CycleReport](), SerialRun.cycle
+
+    def kept(run: SerialRun) -> CycleReport:
+        reports.append(cycle(run))
+        return reports[-1]
+
+    monkeypatch.setattr(SerialRun, "cycle", kept)
+    jobs = jobs_of(tmp_path, tiny_pipeline, [STEM, BRANCH], budget=1000, points=1)
+    done(jobs["stem"])
+    began = len(reports)
+    (point,) = done(jobs["branch"])["points"]
+    own = torch.tensor([report.reward_mean for report in reports[began:]])
+    assert point["notes"]["reward_mean"] == pytest.approx(own.mean(dim=0).tolist(), rel=1e-5)
 
 
 def test_a_branch_that_was_interrupted_goes_on_from_its_own_checkpoint(tmp_path: Path, tiny_pipeline: Path) -> None:
@@ -219,6 +306,15 @@ def test_a_job_waits_for_the_one_that_it_starts_from_and_falls_with_it(
         assert reasons == {}
 
 
+def test_a_job_whose_start_is_gone_for_good_is_not_waited_for(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, watcher = jobs_of(tmp_path, tiny_pipeline, [STEM, BRANCH]), Silent()
+    monkeypatch.setattr(runner, "_context", lambda _jobs: Fleet(set()))
+    reasons = run_jobs([jobs["branch"]], 2, watcher, lambda: None)
+    assert reasons == watcher.failures == {"branch seed 0": "the result of the job that it starts from is gone"}
+
+
 def test_a_rival_that_is_asked_for_brings_the_one_that_it_starts_from(
     tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,3 +352,6 @@ def test_the_curve_of_a_branch_begins_with_the_last_judgement_of_its_start(tmp_p
     assert (spent[0], curve[0].mean) == (stem_spent[-1], stem_curve[-1].mean)
     assert len(curve) == 3
     assert results.budget == 1000
+    assert "after 1k forward-equivalents of learner compute, less where a row says so (one" in page(
+        results, "x", signals=False
+    )

@@ -62,6 +62,12 @@ def test_the_discriminator_is_measured_now_and_then_and_always_once_rl_is_near(
     assert all(seen[near:])
 
 
+def test_a_discriminator_rests_only_where_its_health_is_of_the_cycle() -> None:
+    cadence = Cadence(CadenceSection(), policy_gradient=False)
+    rests = [cadence.plan(OVERPOWERING, measured=measured).discriminator == 0 for measured in (True, False, True)]
+    assert rests == [True, False, True]
+
+
 def test_a_discriminator_that_is_not_measured_is_not_measured_at_all() -> None:
     without = {"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0}}
     assert not any(measures(Config.model_validate(without), version) for version in range(30))

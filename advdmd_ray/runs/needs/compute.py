@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from advdmd_ray.config import Config
-from advdmd_ray.learner.cadence import Cadence, CyclePlan, measures
+from advdmd_ray.learner.cadence import Cadence, CadenceState, CyclePlan, measures
 from advdmd_ray.learner.health import Health
 from advdmd_ray.models.families.flops import Flops
 from advdmd_ray.models.folder import PipelineInfo
@@ -224,32 +224,51 @@ def full_cycle_cost(config: Config, network: Network, *, executed: bool = False)
         dmd=updates,
         policy_gradient=int(config.policy_gradient.enabled),
     )
-    return cycle_cost(config, plan, network, group_size=config.last_group_size, executed=executed)
+    cost = cycle_cost(config, plan, network, group_size=config.last_group_size, executed=executed)
+    # RL needs a measurement in each cycle; without RL there are as many as the cadence says.
+    return cost if plan.policy_gradient else replace(cost, auc=cost.auc / config.cadence.measure_cycles)
 
 
-def expected_costs(config: Config, network: Network) -> Iterator[Cost]:
+def expected_plans(config: Config, after: CadenceState | None = None) -> Iterator[tuple[CyclePlan, CadenceState]]:
+    """What one cycle after the other does, and the cadence's state then, where every level is healthy.
+
+    Args:
+        config: The run's configuration.
+        after: Where the cadence was left by other settings; None: at its beginning.
+    """
+    cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
+    if after is not None:
+        cadence.restore(dataclasses.asdict(after))
+    healthy = Health(auc=(0.5,) * config.steps, high=1.0)
+    while True:
+        yield cadence.plan(healthy), cadence.state
+
+
+def expected_costs(config: Config, network: Network, after: CadenceState | None = None) -> Iterator[Cost]:
     """Cost of one cycle after the other, without end, of a run whose discriminator is healthy at every level.
 
     A gated RL turn costs nothing, so a real run spends at most this in as many cycles.
+
+    Args:
+        config: The run's configuration.
+        network: The transformer.
+        after: See `expected_plans`.
     """
-    cadence = Cadence(config.cadence, policy_gradient=config.policy_gradient.enabled)
-    healthy = Health(auc=(0.5,) * config.steps, high=1.0)
-    for cycle in itertools.count():
-        plan = cadence.plan(healthy)
+    began = 0 if after is None else after.dmd_updates // config.cadence.dmd_updates
+    for cycle, (plan, _) in enumerate(expected_plans(config, after), start=began):
         check = cycle == 0 and not plan.policy_gradient and stochastic_actions(config) > 0
         size, measured = config.group_size_at(cycle), measures(config, cycle)
         yield cycle_cost(config, plan, network, group_size=size, measured=measured, ratio_check=check)
 
 
-def cycles_within(config: Config, budget: float, network: Network, *, began: int = 0) -> int:
+def cycles_within(config: Config, budget: float, network: Network, after: CadenceState | None = None) -> int:
     """Cycles that a healthy run makes until the learner has spent the budget; the last one reaches it.
 
     Args:
         config: The run's configuration.
         budget: Learner forward-equivalents, above 0.
         network: The transformer.
-        began: Cycles made before with other settings, which are not counted.
+        after: See `expected_plans`; what was spent and made before is not counted.
     """
-    costs = itertools.islice(expected_costs(config, network), began, None)
-    spent = itertools.accumulate(cost.learner for cost in costs)
+    spent = itertools.accumulate(cost.learner for cost in expected_costs(config, network, after))
     return next(cycles for cycles, total in enumerate(spent, start=1) if total >= budget)
