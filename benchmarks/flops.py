@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from advdmd_ray.models.families import adapter
 from advdmd_ray.models.families.flops import Flops, Streams, count_flops
 from advdmd_ray.models.targets import linear_layers, maps, targeted
-from advdmd_ray.runs.needs.compute import guided_forward, stochastic_actions
+from advdmd_ray.runs.needs.compute import guided_forward, learnt_actions
 from benchmarks.parts import Subject
 
 BEHIND = ("norm_out.", "proj_out", "all_final_layer.")
@@ -70,4 +70,4 @@ def actions_of_update(subject: Subject) -> int:
     """Actions that one RL update learns from: of each step, its minibatch's share of the chosen rows of every group."""
     config = subject.config
     rows = config.rl_rows // config.policy_gradient.minibatches
-    return config.rollout.groups_per_cycle * rows * stochastic_actions(config)
+    return config.rollout.groups_per_cycle * rows * learnt_actions(config)

@@ -159,6 +159,11 @@ class PolicyGradientSection(Section):
         description="Rows of each group and step that RL learns from, those with the largest and smallest advantages; "
         "default: all. The learner pays for these alone, whatever rollout.group_size is.",
     )
+    last_actions: Free[Positive | None] = Field(
+        default=None,
+        description="Actions of a trajectory that RL learns from, counted from its end; default: all. What an early "
+        "one did is hidden by the noise of those that follow. The learner pays for these alone.",
+    )
     shuffle_rewards: Free[bool] = Field(
         default=False,
         description="Gives each trajectory the rewards of another one of its group: a control that must not help.",

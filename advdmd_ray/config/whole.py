@@ -265,6 +265,12 @@ class Config(Section):
                 f"policy_gradient.group_rows must not exceed rollout.group_size, got {chosen} and {group_size}; change "
                 "one of them"
             )
+        last, actions = self.policy_gradient.last_actions, self.steps - 1
+        if last is not None and last > actions:
+            raise ValueError(
+                f"policy_gradient.last_actions = {last}, and of {self.steps} steps {actions} draw noise; lower it, or "
+                "leave it out for all of them"
+            )
         if self.rl_rows % self.policy_gradient.minibatches:
             which = "rollout.group_size" if chosen is None else "policy_gradient.group_rows"
             raise ValueError(

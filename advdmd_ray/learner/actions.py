@@ -17,9 +17,10 @@ from advdmd_ray.learner.batch import LearnerBatch
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """g groups, s rows of each, m actions (steps that draw noise).
+    """g groups, s rows of each, m consecutive actions (steps that draw noise) up to the last one of a trajectory.
 
     Attributes:
+        first: Step of the first of them.
         states: `[g, s, m, C, H, W]` where the action was taken.
         reached: `[g, s, m, C, H, W]` what it led to.
         means: `[g, s, m, C, H, W]` the behaviour policy's means.
@@ -27,6 +28,7 @@ class Actions:
         advantages: `[g, s, m]`; zeros where nobody judged.
     """
 
+    first: int
     states: Float[Tensor, "g s m c h w"]
     reached: Float[Tensor, "g s m c h w"]
     means: Float[Tensor, "g s m c h w"]
@@ -35,14 +37,17 @@ class Actions:
 
     @classmethod
     def of(cls, batch: LearnerBatch, advantages: Float[Tensor, "g n m"] | None = None) -> Self:
-        """Every stored action of a batch."""
+        """The stored actions of a batch, of each trajectory the last m; all of them without advantages."""
         count = batch.stds.numel()
+        first = 0 if advantages is None else count - advantages.shape[2]
+        means = batch.means[:, :, first:]
         return cls(
-            states=batch.latents[:, :, :count],
-            reached=batch.latents[:, :, 1 : count + 1],
-            means=batch.means,
-            ends=batch.latents[:, :, -1:].expand_as(batch.means),
-            advantages=torch.zeros(batch.means.shape[:3]) if advantages is None else advantages,
+            first=first,
+            states=batch.latents[:, :, first:count],
+            reached=batch.latents[:, :, first + 1 : count + 1],
+            means=means,
+            ends=batch.latents[:, :, -1:].expand_as(means),
+            advantages=torch.zeros(means.shape[:3]) if advantages is None else advantages,
         )
 
     def chosen(self, rows: Int64[Tensor, "g r m"]) -> Self:
@@ -60,7 +65,7 @@ class Actions:
         groups, count, steps = self.advantages.shape
         return ActionRows(
             group=torch.arange(groups).repeat_interleave(count * steps),
-            step=torch.arange(steps).repeat(groups * count),
+            step=torch.arange(self.first, self.first + steps).repeat(groups * count),
             states=self.states.flatten(0, 2),
             reached=self.reached.flatten(0, 2),
             means=self.means.flatten(0, 2),
@@ -69,7 +74,8 @@ class Actions:
         )
 
     def _at(self, index: tuple[Tensor | slice, ...]) -> Self:
-        return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        names = [field.name for field in fields(self) if field.name != "first"]
+        return type(self)(first=self.first, **{name: getattr(self, name)[index] for name in names})
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class RewardSignal:
     def __init__(self, config: Config) -> None:
         self._config, self._own_weight = config.policy_gradient, config.reward.extra_weight
         self._steps = config.steps
+        self._learnt = slice(None if self._config.last_actions is None else -self._config.last_actions, None)
         self.running_std: Tensor = torch.zeros(config.steps)
         self.running_own: Tensor = torch.zeros(1)
 
@@ -93,10 +94,10 @@ class RewardSignal:
 
     @property
     def used_levels(self) -> tuple[bool, ...]:
-        """Levels whose score reaches an advantage: not those that the form, gamma or the weights leave out."""
+        """Levels whose score reaches the advantage of an action that RL learns from."""
         unit = torch.eye(self._steps).unsqueeze(0)
         response = advantages(unit, self._config.advantage, self._config.gamma, self.level_weights)[0]
-        return tuple((response != 0).any(dim=1).tolist())
+        return tuple((response[:, self._learnt] != 0).any(dim=1).tolist())
 
     def advantages(
         self,
@@ -105,7 +106,7 @@ class RewardSignal:
         open_levels: Sequence[bool],
         own: tuple[float, float] | None = None,
     ) -> tuple[Float[Tensor, "g n m"], float]:
-        """Scaled, clipped advantages, and the spread of the raw ones of the levels' rewards.
+        """Scaled, clipped advantages of the m actions that RL learns from, and the spread of the levels' raw ones.
 
         Args:
             batch: This rank's groups.
@@ -121,8 +122,8 @@ class RewardSignal:
         # In float64 the mean of equal rewards is that reward, so a blind discriminator's advantages are exactly 0;
         # round-off would be enough for Adam to make a full step of it.
         z = level_z_scores(rewards.double(), std, floor).float()
-        raw = advantages(z, config.advantage, config.gamma, weights)
-        scale = nominal_scale(config.advantage, config.gamma, weights)
+        raw = advantages(z, config.advantage, config.gamma, weights)[..., self._learnt]
+        scale = nominal_scale(config.advantage, config.gamma, weights, self._learnt)
         mixed = raw + scale * self._own_weight * self._own_z_scores(batch, own)
         return normalised(mixed, scale, config.clip), float(raw.std(correction=0))
 

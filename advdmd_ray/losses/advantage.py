@@ -165,15 +165,17 @@ def advantages(
     return _to_go(scores, gamma)[..., :-1]
 
 
-def nominal_scale(form: AdvantageForm, gamma: float, level_weights: Float[Tensor, " k"]) -> Float[Tensor, ""]:
-    """Root mean square over actions of A's standard deviation if the z of all levels were independent and of std 1.
+def nominal_scale(
+    form: AdvantageForm, gamma: float, level_weights: Float[Tensor, " k"], learnt: slice = slice(None)
+) -> Float[Tensor, ""]:
+    """Root mean square over learnt actions of A's standard deviation if the levels' z were independent and of std 1.
 
     A scale for `normalised` that is known without data, the same on every rank, and does not undo the floor of
     `level_z_scores` as a measured std would. 1 where every weight is 0.
     """
     unit = torch.eye(level_weights.numel(), device=level_weights.device)
     response = advantages(unit.unsqueeze(0), form, gamma, level_weights)[0]
-    scale = response.square().sum(dim=0).mean().sqrt()
+    scale = response[:, learnt].square().sum(dim=0).mean().sqrt()
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 

@@ -111,6 +111,7 @@ def test_an_override_equals_the_same_value_in_the_file(cycles: int, rate: float)
             "policy_gradient: {group_rows: 6, minibatches: 6}",
             ["policy_gradient.minibatches = 6", "one of as many policy_gradient.group_rows"],
         ),
+        ("policy_gradient: {last_actions: 4}", ["policy_gradient.last_actions = 4", "of 4 steps 3 draw noise"]),
         ("policy_gradient: {group_rows: 5}", ["policy_gradient.group_rows", "multiple of 2", "5"]),
         (
             (

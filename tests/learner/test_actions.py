@@ -61,6 +61,24 @@ def test_a_chosen_row_keeps_state_result_mean_and_advantage_of_one_trajectory_in
         assert chosen.advantages[group, row, action] == advantages[group, sample, action]
 
 
+@pytest.mark.parametrize("direction", ["noise", "end"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_last_actions_alone_are_learnt_from_as_among_all_of_which_the_others_earned_nothing(
+    count: int, direction: str
+) -> None:
+    student = Mixer(1)
+    batch = batch_of(Mixer(3), Judge(2))
+    fixed = setting(config(policy_gradient={"direction": direction}), Mixer(9))
+    advantages = normal(4, 4, 2, seed=8)
+    earned = torch.where(torch.arange(2) >= 2 - count, advantages, torch.zeros(()))
+    everything, _ = policy_update(student, fixed, batch, Actions.of(batch, earned))
+    alone, _ = policy_update(student, fixed, batch, Actions.of(batch, advantages[..., 2 - count :]))
+    torch.testing.assert_close(everything * 2 / count, alone)
+    gradients = [torch.autograd.grad(loss, list(student.parameters())) for loss in (everything * 2 / count, alone)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_the_loss_of_all_rows_does_not_depend_on_their_order() -> None:
     student = Mixer(1)
     batch, fixed = batch_of(student, Judge(2)), setting(config(), Mixer(9))

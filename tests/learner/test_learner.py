@@ -189,6 +189,15 @@ def test_an_update_has_its_share_of_the_chosen_rows_of_every_group_and_action(
     assert samples["advdmd_learner_rl_actions"] == actions
 
 
+def test_rl_on_the_last_action_learns_from_as_many_fewer_and_its_ratio_is_checked() -> None:
+    settings = _rl_config(policy_gradient={"last_actions": 1})
+    groups = scored_groups(Mixer(1), Judge(2))
+    report = learner(settings, student=Mixer(1), critic=Judge(2)).cycle(groups, infos_of(groups))
+    assert report.policy is not None
+    assert report.policy.actions == 4 * 4
+    assert report.fresh_deviation <= 1e-6
+
+
 @pytest.mark.parametrize("group_size", [3, 4, 7])
 @pytest.mark.parametrize("form", ["reward_to_go", "own_step", "final_only", "potential"])
 def test_a_blind_discriminator_gives_no_rl_update_at_all(form: str, group_size: int) -> None:

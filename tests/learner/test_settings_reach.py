@@ -84,6 +84,32 @@ def test_form_discount_floor_and_clip_of_the_advantages_are_the_configurations(
     torch.testing.assert_close(found, normalised(raw, nominal_scale(form, gamma, weights), clip), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", get_args(AdvantageForm))
+@pytest.mark.parametrize("last", [1, 2])
+def test_advantages_of_the_last_actions_are_in_proportion_those_of_all(form: AdvantageForm, last: int) -> None:
+    batch, std = collate(scored_groups(Mixer(1), Judge(2)), 0), torch.tensor([0.5, 1.0, 2.0])
+    rules = {"advantage": form, "clip": 100.0, "gamma": 0.5}
+    whole, part = (RewardSignal(config(policy_gradient={**rules, **more})) for more in ({}, {"last_actions": last}))
+    (all_of_them, _), (found, _) = (signal.advantages(batch, std, OPEN) for signal in (whole, part))
+    wanted = all_of_them[..., -last:]
+    factor = float((found * wanted).sum() / wanted.square().sum())
+    assert factor > 0
+    torch.testing.assert_close(found, factor * wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "used"),
+    [
+        ("reward_to_go", (False, True, True)),
+        ("own_step", (False, True, False)),
+        ("final_only", (False, False, True)),
+        ("potential", (True, False, True)),  # gamma 1: the differences add up to the last less the first
+    ],
+)
+def test_a_level_that_no_learnt_action_is_rewarded_by_is_not_asked_for(form: str, used: tuple[bool, ...]) -> None:
+    assert RewardSignal(config(policy_gradient={"advantage": form, "last_actions": 1})).used_levels == used
+
+
 class _Levels(nn.Module):
     """Remembers the noise levels it is called with."""
 

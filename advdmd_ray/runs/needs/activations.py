@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from advdmd_ray.config import Config
 from advdmd_ray.learner.parts import part_rows
 from advdmd_ray.models.families.kept import ATTENTION, BFLOAT16, FLOAT32, Backbone, Kept
-from advdmd_ray.runs.needs.compute import Network, guided_forward, stochastic_actions
+from advdmd_ray.runs.needs.compute import Network, guided_forward, learnt_actions
 
 WORKING = Kept(norms=4, rest=12)
 """Most that a block works with at a time, in a forward, or in a backward pass beside what it kept (measured)."""
@@ -141,7 +141,7 @@ class Activations:
         """Actions of one RL update of a rank."""
         groups = self.config.rollout.groups_per_cycle // self.config.learner.ranks
         rows = self.config.rl_rows // self.config.policy_gradient.minibatches
-        return groups * stochastic_actions(self.config) * rows
+        return groups * learnt_actions(self.config) * rows
 
     def rollout(self) -> int:
         """Bytes of one rollout actor, which runs the trajectories of a group together."""

@@ -140,6 +140,12 @@ def stochastic_actions(config: Config) -> int:
     return 0 if config.diffusion.kernel == "ode" else config.steps - 1
 
 
+def learnt_actions(config: Config) -> int:
+    """Those of them that RL learns from."""
+    last = config.policy_gradient.last_actions
+    return stochastic_actions(config) if last is None else min(last, stochastic_actions(config))
+
+
 def cycle_cost(
     config: Config,
     plan: CyclePlan,
@@ -169,7 +175,7 @@ def cycle_cost(
     acts = FORWARD if config.merges_adapters else passes.forward
     trajectories = config.rollout.groups_per_cycle * group_size
     actions = trajectories * stochastic_actions(config)
-    chosen = config.rollout.groups_per_cycle * config.rl_rows * stochastic_actions(config)
+    chosen = config.rollout.groups_per_cycle * config.rl_rows * learnt_actions(config)
     judged = config.steps - 1 + len(config.reward.final_levels)
     rows = min(config.discriminator.auc_rows, group_size)
     looks = measured * (2 * config.measures_auc + 2 * config.measures_text)

@@ -273,6 +273,7 @@ REAL_RUNS: dict[str, dict[str, Any]] = {
     },
     "an ODE": {"policy_gradient": {"enabled": False}, "diffusion": {"kernel": "ode"}},
     "RL on two rows of four": {"rollout": {"group_size": 4}, "policy_gradient": {"group_rows": 2}},
+    "RL on the last action": {"policy_gradient": {"last_actions": 1}},
     "minibatches and two DMD updates": {"policy_gradient": {"minibatches": 2}, "cadence": {"dmd_updates": 2}},
     "averaged rewards, minibatches and two DMD updates": {
         "reward": {"ema_decay": 0.5},
