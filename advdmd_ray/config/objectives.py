@@ -202,8 +202,8 @@ class CadenceSection(Section):
 
     measure_cycles: Free[Positive] = Field(
         default=1,
-        description="Cycles between two measurements of the discriminator while RL is far off. RL has one in each, "
-        "and so early before it may begin that their averages have settled.",
+        description="Cycles between two measurements of the discriminator, which open and shut levels for RL until the "
+        "next one.",
     )
 
     @property

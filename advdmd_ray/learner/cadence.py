@@ -5,7 +5,6 @@ Phases: `warm` (fake score, discriminator and DMD only), `ramp` (RL once every m
 abstract); the numbers here are ours.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -152,15 +151,8 @@ class Cadence:
 
 
 def measures(config: Config, version: int) -> bool:
-    """Whether the learner measures its discriminator in the cycle after `version` cycles.
-
-    It does in every `cadence.measure_cycles`th, and in all from two time constants of the smoothing on before RL may
-    begin: what is smoothed is then of these cycles to 86 %.
-    """
-    decay = config.discriminator.auc_decay
-    settling = 2 / (1 - decay) if decay < 1 else math.inf
-    near = config.policy_gradient.enabled and version >= config.cadence.warm_cycles - settling
-    return config.measures_auc and (near or Every(config.cadence.measure_cycles).due(version + 1))
+    """Whether the learner measures its discriminator, if it does at all, in the cycle after `version` cycles."""
+    return config.measures_auc and Every(config.cadence.measure_cycles).due(version + 1)
 
 
 class Every:

@@ -231,8 +231,7 @@ def full_cycle_cost(config: Config, network: Network, *, executed: bool = False)
         policy_gradient=int(config.policy_gradient.enabled),
     )
     cost = cycle_cost(config, plan, network, group_size=config.last_group_size, executed=executed)
-    # RL needs a measurement in each cycle; without RL there are as many as the cadence says.
-    return cost if plan.policy_gradient else replace(cost, auc=cost.auc / config.cadence.measure_cycles)
+    return replace(cost, auc=cost.auc / config.cadence.measure_cycles)
 
 
 def expected_plans(config: Config, after: CadenceState | None = None) -> Iterator[tuple[CyclePlan, CadenceState]]:
