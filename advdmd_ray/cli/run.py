@@ -32,11 +32,13 @@ def run_command(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.overrides)
     if args.dry_run:
         from advdmd_ray.runs import doctor
+        from advdmd_ray.runs.needs.course import course_text
         from advdmd_ray.runs.needs.plan import plan_text
 
         start = preflight.check(config, args.resume, fresh=args.fresh, local=args.local, here=False)
         room = doctor.room_text(doctor.examine_room(config, local=args.local))
-        parts = (dump_config(config), plan_text(config, local=args.local), start.note, "", room)
+        plan = plan_text(config, local=args.local)
+        parts = (dump_config(config), plan, course_text(config), start.note, "", room)
         sys.stdout.write("\n".join(parts) + "\n")
     else:
         run(config, resume=args.resume, fresh=args.fresh, local=args.local, age_s=_age_s())

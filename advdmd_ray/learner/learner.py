@@ -133,8 +133,8 @@ class Learner:
         unknown, open_levels = (math.nan,) * self._config.steps, self._health.open_levels
         own = self._signal.follow(spread, open_levels, own_moments(infos))
         advantages, advantage_spread = self._signal.advantages(batch, spread, open_levels, own)
-        due = {"heard": self._heard(advantages), "own": bool(own), "measured": measured is not None}
-        plan = self._cadence.plan(self._health, self._signal.used_levels, **due)
+        heard, now = self._heard(advantages), measured is not None
+        plan = self._cadence.plan(self._health, self._signal.used_levels, heard=heard, own=bool(own), measured=now)
         student, fake_score, discriminator = self._engines.values()
         laps.ended("measure")
         clean = clean_predictions(batch, setting.kernel)
@@ -144,15 +144,13 @@ class Learner:
         discriminator_updates.all(lambda path: discriminator_parts(discriminator, setting, batch, clean, path), laps)
         turns, policy, deviation = [], None, math.nan
         if plan.policy_gradient:
-            turn, policy, deviation = self._policy_turn(batch, advantages, advantage_spread)
-            turns.append(turn)
+            turns, policy, deviation = self._policy_turn(batch, advantages, advantage_spread)
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
         laps.ended("rl")
         dmd_updates = self._updates("student", "dmd", plan.dmd)
-        critics, gan_ratios = (fake_score.module, discriminator.module), list[Tensor]()
-        told, gan = gan_ratios.append, plan.gan
-        dmd_updates.all(lambda path: dmd_parts(student, *critics, setting, batch, path, told, gan=gan), laps)
+        critics, ratios, gan = (fake_score.module, discriminator.module), list[Tensor](), plan.gan
+        dmd_updates.all(lambda path: dmd_parts(student, *critics, setting, batch, path, ratios.append, gan=gan), laps)
         self._gathered = self._averages.update(keep="student")
         laps.ended("average")
         self.version += 1
@@ -174,7 +172,7 @@ class Learner:
             parts=laps.seconds,
             agreement=mean_agreement(infos),
             own=own,
-            gan_ratio=float(self._gang.mean(torch.cat(gan_ratios).mean())) if gan_ratios else math.nan,
+            gan_ratio=float(self._gang.mean(torch.cat(ratios).mean())) if ratios else math.nan,
         )
 
     def _size_of(self, batch: LearnerBatch) -> int:
@@ -222,7 +220,7 @@ class Learner:
 
     def _policy_turn(
         self, batch: LearnerBatch, advantages: Tensor, spread: float
-    ) -> tuple[Updates, PolicyCycleReport, float]:
+    ) -> tuple[list[Updates], PolicyCycleReport, float]:
         """One RL turn: `minibatches` updates, each on its share of the chosen rows of every group."""
         config, setting = self._config.policy_gradient, self._settings[self._size_of(batch)]
         actions = Actions.of(batch, advantages)
@@ -243,7 +241,7 @@ class Learner:
             turn.step(policy_parts(self._engines["student"], setting, batch, actions.share(share), told))
         each = actions.advantages.numel() // config.minibatches
         policy = turn_report(reports, self._gang, updates=len(shares), actions=each, spread=spread)
-        return turn, policy, max((each for each in deviations if not math.isnan(each)), default=math.nan)
+        return [turn], policy, max((each for each in deviations if not math.isnan(each)), default=math.nan)
 
     def published(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights of student and discriminator that rollout actors and reward workers run. Collective.

@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from advdmd_ray.config import Config
-from advdmd_ray.console import say, sum_up
+from advdmd_ray.console import say, sum_up, warn
 from advdmd_ray.controller.start_clock import StartClock
 from advdmd_ray.errors import FAILURES, DivergedError, Interrupted
 from advdmd_ray.runs import preflight
 from advdmd_ray.runs.folder import RunFolder, Start, claim, left_by
+from advdmd_ray.runs.needs.course import never
 from advdmd_ray.runs.needs.memory import ray_address
 from advdmd_ray.runs.summing_up import summed_up
 from advdmd_ray.runtime.authentication import expect_token
@@ -77,6 +78,8 @@ def _train(
 
     def taken() -> None:
         say(start.note)
+        for said in never(config):
+            warn(said)
         phases.taken()
 
     try:

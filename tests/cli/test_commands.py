@@ -188,7 +188,7 @@ def test_an_occupied_metrics_port_is_one_line_and_exit_code_2(config: Path) -> N
 def test_a_dry_run_shows_everything_and_leaves_nothing(config: Path, tmp_path: Path) -> None:
     done = advdmd("run", "--config", str(config), "rollout.actors=3", "--dry-run", "learner.ranks=2")
     assert done.returncode == cli.DONE, done.stderr
-    for expected in ("actors: 3", "ranks: 2", "placement", "memory", "new run in"):
+    for expected in ("actors: 3", "ranks: 2", "course", "placement", "memory", "new run in"):
         assert expected in done.stdout
     assert not (tmp_path / "runs").exists()
 

@@ -1,0 +1,57 @@
+"""The course of a run: what learns from which cycle on, and what never will."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from advdmd_ray.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """When something begins that waits for DMD updates.
+
+    Attributes:
+        what: Waits.
+        setting: Says for how many.
+        updates: So many.
+        then: What else its beginning hangs on, and how often it then is.
+    """
+
+    what: str
+    setting: str
+    updates: int
+    then: str
+
+
+def begins(config: Config) -> Iterator[Begin]:
+    """All that a run has and that waits, in the order in which it may begin."""
+    cadence = config.cadence
+    if config.dmd.gan_weight > 0:
+        yield Begin("GAN term", "cadence.warm_gan_updates", cadence.warm_gan_updates, "")
+    if config.policy_gradient.enabled:
+        gate = "" if config.reward.extra is not None else ", once a level is open"
+        turns = "each cycle" if cadence.ramp_interval == 1 else f"at first every {cadence.ramp_interval} DMD updates"
+        yield Begin("RL", "cadence.warm_dmd_updates", cadence.warm_dmd_updates, f"{gate}, {turns}")
+
+
+def course_text(config: Config) -> str:
+    """A line for each that waits; cycles are counted from 1."""
+    cycles, each = config.run.cycles, config.cadence.dmd_updates
+    lines = [f"course, {cycles:,} cycles with {each} DMD update{'s' * (each > 1)} each"]
+    for begin in begins(config):
+        first = -(-begin.updates // each) + 1
+        when = f"from cycle {first:,} on{begin.then}" if first <= cycles else f"never: {_too_late(begin, config)}"
+        lines.append(f"  {begin.what:<9}  {when}")
+    return "\n".join([*lines, ""])
+
+
+def never(config: Config) -> Iterator[str]:
+    """Of each that waits longer than the run lasts, one line that says so."""
+    for begin in begins(config):
+        if begin.updates >= config.run.cycles * config.cadence.dmd_updates:
+            yield f"{begin.what} never begins in this run: {_too_late(begin, config)}"
+
+
+def _too_late(begin: Begin, config: Config) -> str:
+    made = config.run.cycles * config.cadence.dmd_updates
+    return f"{begin.setting} is {begin.updates:,}, and run.cycles={config.run.cycles} makes {made:,} DMD updates"

@@ -1,0 +1,58 @@
+"""The course of a run as text, and what is said of what never begins."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from advdmd_ray.config import Config
+from advdmd_ray.runs.needs.course import course_text, never
+
+LATE_RL = {"warm_dmd_updates": 300, "ramp_interval": 1}
+
+
+def config(**sections: Mapping[str, object]) -> Config:
+    return Config.model_validate(sections)
+
+
+@pytest.mark.parametrize(
+    ("sections", "lines"),
+    [
+        (
+            {"run": {"cycles": 500}, "cadence": {**LATE_RL, "warm_gan_updates": 0}, "dmd": {"gan_weight": 1.0}},
+            [
+                "course, 500 cycles with 1 DMD update each",
+                "  GAN term   from cycle 1 on",
+                "  RL         from cycle 301 on, once a level is open, each cycle",
+            ],
+        ),
+        (
+            {"run": {"cycles": 160}, "cadence": {"dmd_updates": 2, "warm_dmd_updates": 301}},
+            [
+                "course, 160 cycles with 2 DMD updates each",
+                "  RL         from cycle 152 on, once a level is open, at first every 8 DMD updates",
+            ],
+        ),
+        (
+            {"run": {"cycles": 150}, "cadence": {**LATE_RL, "dmd_updates": 2}, "reward": {"extra": "toy:brightness"}},
+            [
+                "course, 150 cycles with 2 DMD updates each",
+                "  RL         never: cadence.warm_dmd_updates is 300, and run.cycles=150 makes 300 DMD updates",
+            ],
+        ),
+        ({"run": {"cycles": 9}, "policy_gradient": {"enabled": False}}, ["course, 9 cycles with 1 DMD update each"]),
+    ],
+)
+def test_the_course_names_the_cycle_in_which_each_part_begins(
+    sections: Mapping[str, Mapping[str, object]], lines: list[str]
+) -> None:
+    assert course_text(config(**sections)).splitlines() == lines
+
+
+@pytest.mark.parametrize(("cycles", "said"), [(61, []), (60, ["RL"]), (40, ["GAN term", "RL"]), (41, ["RL"])])
+def test_what_waits_longer_than_the_run_lasts_is_told(cycles: int, said: list[str]) -> None:
+    late = config(
+        run={"cycles": cycles}, dmd={"gan_weight": 0.5}, cadence={"warm_gan_updates": 40, "warm_dmd_updates": 60}
+    )
+    told = list(never(late))
+    assert [line.partition(" never begins in this run: ")[0] for line in told] == said
+    assert all(f"run.cycles={cycles} makes {cycles} DMD updates" in line for line in told)
