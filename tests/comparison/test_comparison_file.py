@@ -116,7 +116,10 @@ def test_the_shipped_comparisons_resolve(path: Path, quick: bool) -> None:
     configs = {rival.name: rival_config(comparison, rival, 3, NOWHERE) for rival in comparison.rivals}
     assert comparison.name == path.stem + "-quick" * quick
     assert all(config.model == base.model for config in configs.values())
-    resolved = [(rival.trainer, configs[rival.name].model_dump(exclude={"run"})) for rival in comparison.rivals]
+    resolved = [
+        (rival.trainer, rival.start, rival.share, configs[rival.name].model_dump(exclude={"run"}))
+        for rival in comparison.rivals
+    ]
     assert all(one not in resolved[:index] for index, one in enumerate(resolved)) or quick
 
 

@@ -165,8 +165,9 @@ def test_a_run_says_what_it_is_before_what_it_is_at_and_last_what_came_of_it(
     monkeypatch.setattr(launch, "launched", Training(config.folder).launched)
     write_summary(config.folder / "summary.json", summary_with(cycles=9))
     assert run.run(config, local=True, age_s=61.0).report == config.folder / "report.html"
-    first, phase, *_, last = capsys.readouterr().err.splitlines()
+    first, never, phase, *_, last = capsys.readouterr().err.splitlines()
     assert (first, last) == ("a run", f"look at {config.folder / 'report.html'}")
+    assert never.startswith("RL never begins in this run: cadence.warm_dmd_updates is 60")
     assert phase == "run: 1:01 importing torch and diffusers"
 
 
