@@ -75,8 +75,8 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
     jobs = plan_jobs(comparison, output)
     check_writable(output, "give another --name, or start it in another folder")
     named = [job for job in jobs if not only or job.trainer == NONE or job.rival in only]
-    starts = {start.name for job in named for start in job.starts}
-    wanted = tuple(job for job in jobs if job in named or job.name in starts)
+    names = {each.name for job in named for each in (*job.starts, job)}
+    wanted = tuple(job for job in jobs if job.name in names)
     return Prepared(comparison.name, jobs, wanted)
 
 

@@ -10,6 +10,7 @@ from advdmd_ray.errors import UserError
 from advdmd_ray.learner.cadence import CadenceState
 from advdmd_ray.runs.folder import RunFolder, newest_checkpoint
 from advdmd_ray.runs.needs.compute import Network, cycles_within, expected_costs, expected_plans
+from advdmd_ray.runs.same_run import changed
 
 _MAY_CHANGE: Final = ("rollout.group_size", "rollout.warm_group_size", "reward.kind", "reward.extra")
 """Settings that a resumed run may not change, and a job that starts from another may: no state hangs on them."""
@@ -27,9 +28,9 @@ def check_start(config: Config, start: Job | None) -> None:
     """
     if start is None:
         return
-    for section, name in Config.settings(Resume.FIXED, Resume.STUDENT):
+    for section, name in changed(start.config, config, Resume.FIXED, Resume.STUDENT):
         before, after = (getattr(getattr(each, section), name) for each in (start.config, config))
-        if before != after and f"{section}.{name}" not in _MAY_CHANGE:
+        if f"{section}.{name}" not in _MAY_CHANGE:
             raise UserError(
                 f"{section}.{name} is {after!r}, and {start.rival}, from which it starts, has {before!r}; that state "
                 "hangs on it: give both the same"

@@ -164,10 +164,10 @@ def _where_to_go_on(job: Job) -> tuple[Checkpoint | None, bool]:
         return verified_checkpoint(path), True
     if job.start is None:
         return None, False
-    if (path := newest_checkpoint(RunFolder(job.start.folder).checkpoints)) is None:
-        raise UserError(told_gone(job, job.start))
-    checkpoint, ended = verified_checkpoint(path), _read_points(job.start)[-1]["version"]
-    if checkpoint.step != ended:  # an older one, because the last is damaged
+    path = newest_checkpoint(RunFolder(job.start.folder).checkpoints)
+    checkpoint = None if path is None else verified_checkpoint(path)
+    # Where the last one is damaged an older one is found.
+    if checkpoint is None or checkpoint.step != _read_points(job.start)[-1]["version"]:
         raise UserError(told_gone(job, job.start))
     return checkpoint, False
 

@@ -209,4 +209,8 @@ class CadenceSection(Section):
     @property
     def warm_cycles(self) -> int:
         """Cycles before the first in which RL may begin."""
-        return -(-self.warm_dmd_updates // self.dmd_updates)
+        return self.cycles_before(self.warm_dmd_updates)
+
+    def cycles_before(self, updates: int) -> int:
+        """Cycles before the first that so many DMD updates precede."""
+        return -(-updates // self.dmd_updates)

@@ -1,5 +1,6 @@
 """What a resumed run, or an export, may not change: settings held against those that a checkpoint was made with."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,13 @@ def check_same_run(config: Config, path: Path) -> int:
     return left
 
 
+def changed(then: Config, now: Config, *kinds: Resume) -> Iterator[tuple[str, str]]:
+    """Section and name of every setting of these kinds that has another value now."""
+    for section, name in Config.settings(*kinds):
+        if getattr(getattr(then, section), name) != getattr(getattr(now, section), name):
+            yield section, name
+
+
 def check_made_with(config: Config, checkpoint: "Checkpoint", kinds: tuple[Resume, ...], why: str) -> None:
     """Compare settings with those that a checkpoint was made with.
 
@@ -67,12 +75,9 @@ def check_made_with(config: Config, checkpoint: "Checkpoint", kinds: tuple[Resum
             "--fresh"
         ) from None
     then, now = made_with.model_dump(mode="json"), config.model_dump(mode="json")
-    for section, name in Config.settings(*kinds):
+    for section, name in changed(made_with, config, *kinds):
         before, after = then[section][name], now[section][name]
-        if before != after:
-            raise UserError(
-                f"{section}.{name} is {after!r}, but {checkpoint.path.name} was made with {before!r}: {why}"
-            )
+        raise UserError(f"{section}.{name} is {after!r}, but {checkpoint.path.name} was made with {before!r}: {why}")
     before, after = made_with.judged_guidance, config.judged_guidance
     if Resume.FIXED in kinds and before != after and source_of(config).made_by_workers:
         raise UserError(

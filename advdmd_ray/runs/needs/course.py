@@ -39,8 +39,8 @@ def course_text(config: Config) -> str:
     cycles, each = config.run.cycles, config.cadence.dmd_updates
     lines = [f"course, {cycles:,} cycles with {each} DMD update{'s' * (each > 1)} each"]
     for begin in begins(config):
-        first = -(-begin.updates // each) + 1
-        when = f"from cycle {first:,} on{begin.then}" if first <= cycles else f"never: {_too_late(begin, config)}"
+        why, before = _too_late(begin, config), config.cadence.cycles_before(begin.updates)
+        when = f"never: {why}" if why else f"from cycle {before + 1:,} on{begin.then}"
         lines.append(f"  {begin.what:<9}  {when}")
     return "\n".join([*lines, ""])
 
@@ -48,10 +48,13 @@ def course_text(config: Config) -> str:
 def never(config: Config) -> Iterator[str]:
     """Of each that waits longer than the run lasts, one line that says so."""
     for begin in begins(config):
-        if begin.updates >= config.run.cycles * config.cadence.dmd_updates:
-            yield f"{begin.what} never begins in this run: {_too_late(begin, config)}"
+        if why := _too_late(begin, config):
+            yield f"{begin.what} never begins in this run: {why}"
 
 
-def _too_late(begin: Begin, config: Config) -> str:
+def _too_late(begin: Begin, config: Config) -> str | None:
+    """Why it never begins; None if it does."""
     made = config.run.cycles * config.cadence.dmd_updates
+    if begin.updates < made:
+        return None
     return f"{begin.setting} is {begin.updates:,}, and run.cycles={config.run.cycles} makes {made:,} DMD updates"
