@@ -58,8 +58,9 @@ class WandbSink:
         self._run.log(shown, step=point.cycle, commit=True)
 
     def close(self) -> None:
-        """See `Sink`; online it waits until everything is there."""
+        """See `Sink`; online it waits until everything is there, offline until everything is in the file."""
         self._run.finish()
+        self._wandb.teardown()  # `finish` does not wait for the process that still has the last rows to write
 
 
 def check_login() -> None:
