@@ -150,6 +150,11 @@ class DataSection(Section):
         default=960, description="shapes: rows of the training prompt table; each skill has its share of them."
     )
     images_per_prompt: Fixed[int] = Field(default=16, ge=2, description="shapes: real images drawn for each row.")
+    held_out: Fixed[bool] = Field(
+        default=False,
+        description="shapes: prompts and real images have the combinations too that no teacher of the shapes was "
+        "shown, as a user's own images go beyond a model. The judge's held-out prompts are then trained on.",
+    )
 
     @model_validator(mode="after")
     def _buckets_differ(self) -> Self:

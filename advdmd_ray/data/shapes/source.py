@@ -24,11 +24,11 @@ class ShapesSource(PixelSource):
         return tuple(prompt.text for prompt in all_prompts())
 
     def own_prompts(self) -> tuple[str, ...]:
-        """See `PixelSource`: seen ones, every skill with its share."""
+        """See `PixelSource`: every skill with its share."""
         from advdmd_ray.data.shapes.training_set import draw_rows
 
-        known = self.known()
-        return tuple(known[row] for row in draw_rows(self.config.data.prompt_rows, TRAINING_SEED))
+        known, data = self.known(), self.config.data
+        return tuple(known[row] for row in draw_rows(data.prompt_rows, TRAINING_SEED, held_out=data.held_out))
 
     def images(self, texts: Sequence[str]) -> RealPart:
         """See `PixelSource`."""
@@ -37,10 +37,11 @@ class ShapesSource(PixelSource):
 
         from advdmd_ray.data.shapes.training_set import draw_images
 
-        row_of, each = {text: row for row, text in enumerate(self.known())}, self.config.data.images_per_prompt
-        drawn = np.repeat([row_of[text] for text in texts], each)
-        rows = torch.arange(len(texts)).repeat_interleave(each)
-        return RealPart(torch.from_numpy(draw_images(drawn, TRAINING_SEED)), rows, torch.arange(len(rows)))
+        row_of, data = {text: row for row, text in enumerate(self.known())}, self.config.data
+        drawn = np.repeat([row_of[text] for text in texts], data.images_per_prompt)
+        pixels = torch.from_numpy(draw_images(drawn, TRAINING_SEED, held_out=data.held_out))
+        rows = torch.arange(len(texts)).repeat_interleave(data.images_per_prompt)
+        return RealPart(pixels, rows, torch.arange(len(rows)))
 
     def judge(self) -> "Judge":
         """See `Source`."""

@@ -1,4 +1,4 @@
-"""The training set of the shapes: scenes drawn for the seen prompts, every skill with its share."""
+"""The training set of the shapes: scenes drawn for the prompts, every skill with its share."""
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -20,23 +20,39 @@ SHARES: dict[Skill, float] = {
 """Share of each skill's prompts in the training set."""
 
 
-def seen_rows() -> dict[Skill, Int64[np.ndarray, " n"]]:
-    """Rows of `all_prompts()` that training may use, by skill."""
+def rows_by_skill(*, held_out: bool = False) -> dict[Skill, Int64[np.ndarray, " n"]]:
+    """Rows of `all_prompts()`: the seen ones, or with `held_out` all."""
     prompts = all_prompts()
     return {
-        skill: np.asarray([row for row, prompt in enumerate(prompts) if prompt.skill == skill and not prompt.held_out])
+        skill: np.asarray(
+            [row for row, prompt in enumerate(prompts) if prompt.skill == skill and (held_out or not prompt.held_out)]
+        )
         for skill in SKILLS
     }
 
 
-def draw_rows(count: int, seed: int) -> Int64[np.ndarray, " n"]:
-    """Draw rows of seen prompts, each skill with its share, in random order; about `count` of them."""
+def draw_rows(count: int, seed: int, *, held_out: bool = False) -> Int64[np.ndarray, " n"]:
+    """Draw rows of prompts, each skill with its share, in random order; about `count` of them.
+
+    Args:
+        count: How many.
+        seed: Seeds the choice.
+        held_out: Whether held-out prompts may be among them.
+    """
     generator = np.random.default_rng(derive_seed(seed, "shapes", "rows"))
-    rows = np.concatenate([generator.choice(rows, int(count * SHARES[skill])) for skill, rows in seen_rows().items()])
+    known = rows_by_skill(held_out=held_out)
+    rows = np.concatenate([generator.choice(rows, int(count * SHARES[skill])) for skill, rows in known.items()])
     return generator.permutation(rows)
 
 
-def draw_images(rows: Int64[np.ndarray, " n"], seed: int) -> Float[np.ndarray, "n 3 24 24"]:
-    """Draw one real image for each row of `all_prompts()`, without the held-out colours where the prompt names none."""
+def draw_images(rows: Int64[np.ndarray, " n"], seed: int, *, held_out: bool = False) -> Float[np.ndarray, "n 3 24 24"]:
+    """Draw one real image for each row of `all_prompts()`.
+
+    Args:
+        rows: Of the prompts.
+        seed: Seeds what the prompts leave open.
+        held_out: Whether that may be one of the held-out colours.
+    """
     prompts = all_prompts()
-    return render_all(draw_scenes([prompts[row] for row in rows], derive_seed(seed, "shapes", "scenes")))
+    scenes = draw_scenes([prompts[row] for row in rows], derive_seed(seed, "shapes", "scenes"), held_out=held_out)
+    return render_all(scenes)

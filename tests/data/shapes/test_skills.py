@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from advdmd_ray.data.shapes.checker import read_scene
 from advdmd_ray.data.shapes.scene import COLOURS, RELATIONS, SHAPES
 from advdmd_ray.data.shapes.skills import (
     HELD_OUT_PAIRS,
@@ -17,7 +18,7 @@ from advdmd_ray.data.shapes.skills import (
     all_prompts,
     prompt_words,
 )
-from advdmd_ray.data.shapes.training_set import SHARES, draw_images, draw_rows, seen_rows
+from advdmd_ray.data.shapes.training_set import SHARES, draw_images, draw_rows, rows_by_skill
 from advdmd_ray.models.tiny import SHAPES as ARCHITECTURE
 from advdmd_ray.models.tiny import build_tokenizer
 
@@ -68,7 +69,7 @@ def test_every_shape_is_held_out_equally_often() -> None:
 
 
 def test_no_training_prompt_asks_for_what_is_held_out() -> None:
-    rows = {int(row) for row in np.concatenate(list(seen_rows().values()))}
+    rows = {int(row) for row in np.concatenate(list(rows_by_skill().values()))}
     for row, prompt in enumerate(PROMPTS):
         named = {(phrase.colour, phrase.shape) for phrase in prompt.phrases}
         held_out = bool(named & set(HELD_OUT_PAIRS)) or prompt.place in HELD_OUT_PLACES
@@ -77,18 +78,30 @@ def test_no_training_prompt_asks_for_what_is_held_out() -> None:
 
 
 def test_every_skill_has_seen_prompts_and_four_have_held_out_ones() -> None:
-    assert all(len(rows) >= 12 for rows in seen_rows().values())
+    assert all(len(rows) >= 12 for rows in rows_by_skill().values())
     held_out = {prompt.skill for prompt in PROMPTS if prompt.held_out}
     assert held_out == {"colours", "position", "binding", "dense"}
 
 
-def test_every_skill_has_its_share_of_the_training_set() -> None:
+def test_a_training_set_may_have_what_no_teacher_was_shown() -> None:
+    rows = {int(row) for row in np.concatenate(list(rows_by_skill(held_out=True).values()))}
+    assert rows == {*range(len(PROMPTS))}
+    drawn = [PROMPTS[row] for row in draw_rows(960, seed=1, held_out=True)]
+    assert {prompt.skill for prompt in drawn if prompt.held_out} == {"colours", "position", "binding", "dense"}
+    circles = np.asarray([row for row, prompt in enumerate(PROMPTS) if prompt.text == "four circles"] * 20)
+    for held_out in (False, True):
+        scenes = [read_scene(image) for image in draw_images(circles, 3, held_out=held_out)]
+        assert any(item.colour == "green" for scene in scenes for item in scene.items) == held_out
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_every_skill_has_its_share_of_the_training_set(held_out: bool) -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
-    rows = draw_rows(4000, seed=1)
+    rows = draw_rows(4000, seed=1, held_out=held_out)
     counts = Counter(PROMPTS[row].skill for row in rows)
     assert counts == {skill: int(4000 * share) for skill, share in SHARES.items()}
-    assert np.array_equal(rows, draw_rows(4000, seed=1))
-    assert not np.array_equal(rows, draw_rows(4000, seed=2))
+    assert np.array_equal(rows, draw_rows(4000, seed=1, held_out=held_out))
+    assert not np.array_equal(rows, draw_rows(4000, seed=2, held_out=held_out))
     # In random order: no skill fills the beginning.
     assert len({PROMPTS[row].skill for row in rows[:40]}) == len(SKILLS)
 
