@@ -231,6 +231,12 @@ def test_results_of_a_branch_whose_start_had_other_settings_are_not_mixed(tmp_pa
     claim_settings(tuple(jobs.values()))
 
 
+def test_results_that_began_elsewhere_are_not_mixed_and_the_line_stays_one(tmp_path: Path, tiny_pipeline: Path) -> None:
+    claim_settings(tuple(jobs_of(tmp_path, tiny_pipeline, [STEM, {"name": "branch"}]).values()))
+    with pytest.raises(UserError, match=r"branch/seed-0 .*: start was None and is that of another job; set it back"):
+        claim_settings(tuple(jobs_of(tmp_path, tiny_pipeline, [STEM, BRANCH]).values()))
+
+
 def test_a_section_that_no_trainer_reads_may_change_in_a_start(tmp_path: Path, tiny_pipeline: Path) -> None:
     rivals = [{**STEM, **TOY}, {**BRANCH, **TOY}]
     claim_settings(tuple(jobs_of(tmp_path, tiny_pipeline, rivals).values()))
