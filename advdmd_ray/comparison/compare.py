@@ -32,11 +32,13 @@ class Prepared:
         name: Of the comparison, and of the folder of its results.
         jobs: All its jobs, the teacher's first.
         wanted: Those to do now.
+        actors_curve: Names of the rivals that are drawn against what their actors made.
     """
 
     name: str
     jobs: tuple[Job, ...]
     wanted: tuple[Job, ...]
+    actors_curve: tuple[str, ...]
 
     @property
     def folder(self) -> Path:
@@ -77,7 +79,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
     named = [job for job in jobs if not only or job.trainer == NONE or job.rival in only]
     names = {each.name for job in named for each in (*job.starts, job)}
     wanted = tuple(job for job in jobs if job.name in names)
-    return Prepared(comparison.name, jobs, wanted)
+    return Prepared(comparison.name, jobs, wanted, comparison.actors_curve)
 
 
 def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence[str]) -> int:
@@ -105,7 +107,7 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
         from advdmd_ray.comparison.results import collect  # noqa: PLC0415
         from advdmd_ray.comparison.tables import write_outputs  # noqa: PLC0415
 
-        results = collect(prepared.name, prepared.jobs)
+        results = collect(prepared.name, prepared.jobs, prepared.actors_curve)
         if results is not None and results.rivals:
             write_outputs(results, shlex.join(command), folder)
 

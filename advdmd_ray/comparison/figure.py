@@ -17,7 +17,7 @@ from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalRes
 from advdmd_ray.files import write_atomically
 
 # Okabe and Ito's palette: told apart with every common colour vision; a second round is told apart by its dashes.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 _REFERENCE = "#444444"
 _COMPUTE = "learner compute, forward-equivalents"
@@ -77,10 +77,10 @@ def draw_figure(results: Results, path: Path) -> Path:
     ends: list[float] = []
     for index, rival in enumerate(results.rivals):
         ends += _rival(panels[rival.steps], rival, results.headline, index)
-    text, level = _goal(results)
+    text, level = goal(results)
     for count, axes in panels.items():
         if level is not None:
-            _reference_line(axes, level, text, (0, 4), ha="left", fontsize=9)
+            reference_line(axes, level, text, (0, 4), ha="left", fontsize=9)
         _compute_axis(axes, ends)
         axes.set_xlabel(_COMPUTE, fontsize=9)
         if several:
@@ -93,7 +93,7 @@ def draw_figure(results: Results, path: Path) -> Path:
         _legend_below(canvas, {index: _label(rival) for index, rival in enumerate(results.rivals)})
     elif results.rivals:
         canvas.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return _saved(canvas, path)
+    return saved(canvas, path)
 
 
 def _draw_rows(results: Results, path: Path) -> Path:
@@ -104,7 +104,7 @@ def _draw_rows(results: Results, path: Path) -> Path:
     curves = {index: rival.curve(results.headline) for index, rival in enumerate(results.rivals)}
     _rows(axes, curves)
     _row_names(axes, results.rivals, curves)
-    text, level = _goal(results)
+    text, level = goal(results)
     if level is not None:
         _upright_line(axes, level, text, (1, 0), ha="center", fontsize=9)
     axes.set_xlabel(f"{figure.label} ({figure.better} is better; {_EARLIER})")
@@ -112,7 +112,7 @@ def _draw_rows(results: Results, path: Path) -> Path:
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     spent = f"after {compute_text(results.budget)} forward-equivalents, {_band(results.rivals)}"
     canvas.suptitle(f"{results.name}: {spent}", x=0.008, ha="left", fontsize=11)
-    return _saved(canvas, path)
+    return saved(canvas, path)
 
 
 def _row_canvas(rows: int, width: float) -> Canvas:
@@ -126,12 +126,12 @@ def _rows(axes: Axes, curves: Mapping[int, tuple[list[float], list[Spread]]]) ->
     """
     for row, (_, spreads) in enumerate(curves.values()):
         means = [spread.mean for spread in spreads]
-        axes.plot(means, [row] * len(means), color=_COLOURS[0], lw=1.0, alpha=0.4, marker="o", ms=3, zorder=2)
-        axes.errorbar(means[-1], row, xerr=_half(spreads[-1]), color=_COLOURS[0], marker="o", ms=6.5, lw=1.8, zorder=3)
+        axes.plot(means, [row] * len(means), color=COLOURS[0], lw=1.0, alpha=0.4, marker="o", ms=3, zorder=2)
+        axes.errorbar(means[-1], row, xerr=half(spreads[-1]), color=COLOURS[0], marker="o", ms=6.5, lw=1.8, zorder=3)
     _, first = next(iter(curves.values()))
-    axes.axvline(first[-1].mean, color=_COLOURS[0], lw=1.0, ls=(0, (1, 2)), zorder=1)
+    axes.axvline(first[-1].mean, color=COLOURS[0], lw=1.0, ls=(0, (1, 2)), zorder=1)
     axes.set_ylim(len(curves) - 0.5, -0.5)
-    _frame(axes)
+    frame(axes)
 
 
 def _row_names(axes: Axes, rivals: Sequence[RivalResult], rows: Collection[int]) -> None:
@@ -141,13 +141,13 @@ def _row_names(axes: Axes, rivals: Sequence[RivalResult], rows: Collection[int])
     axes.set_yticks(range(len(names)), names, fontsize=9)
 
 
-def _goal(results: Results) -> tuple[str, float | None]:
+def goal(results: Results) -> tuple[str, float | None]:
     """The teacher with the most steps, and its score."""
-    steps, goal = next(iter(results.teacher.items()))
-    return f"teacher, {_steps(steps)}", goal[results.headline]
+    steps, figures = next(iter(results.teacher.items()))
+    return f"teacher, {_steps(steps)}", figures[results.headline]
 
 
-def _reference_line(axes: Axes, level: float, text: str, place: tuple[float, float], **looks: Any) -> None:
+def reference_line(axes: Axes, level: float, text: str, place: tuple[float, float], **looks: Any) -> None:
     """A dashed line with its name on it, at a fraction of the axes' width and so many points to the right."""
     fraction, points = place
     axes.axhline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1)
@@ -158,7 +158,7 @@ def _reference_line(axes: Axes, level: float, text: str, place: tuple[float, flo
 
 
 def _upright_line(axes: Axes, level: float, text: str, place: tuple[float, float], **looks: Any) -> None:
-    """As `_reference_line`, upright: its name is at a fraction of the axes' height."""
+    """As `reference_line`, upright: its name is at a fraction of the axes' height."""
     fraction, points = place
     axes.axvline(level, color=_REFERENCE, lw=1.2, ls=(0, (6, 3)), zorder=1, label=text)
     axes.annotate(
@@ -205,7 +205,7 @@ def draw_signals(results: Results, path: Path) -> Path | None:
     rivals = [results.rivals[index] for index in shown]
     canvas.suptitle(f"{results.name}, the rewards: {_band(rivals)}", x=0.008, ha="left", fontsize=11)
     _legend_below(canvas, labels)
-    return _saved(canvas, path)
+    return saved(canvas, path)
 
 
 def _draw_signal_rows(
@@ -227,7 +227,7 @@ def _draw_signal_rows(
     _row_names(panels[0], results.rivals, shown)
     title = f"{results.name}, the rewards: {_band([results.rivals[index] for index in shown])}; {_EARLIER}"
     canvas.suptitle(title, x=0.008, ha="left", fontsize=11)
-    return _saved(canvas, path)
+    return saved(canvas, path)
 
 
 def _columns(labels: Collection[str], width: float) -> int:
@@ -247,7 +247,7 @@ def _signal(axes: Axes, panel: _Panel, curves: Mapping[int, tuple[list[float], l
     for index, (spent, spreads) in curves.items():
         _curve(axes, spent, spreads, index)
     if panel.chance is not None:
-        _reference_line(axes, panel.chance, "chance", (1, -2), ha="right", fontsize=8)
+        reference_line(axes, panel.chance, "chance", (1, -2), ha="right", fontsize=8)
     axes.set_xlabel(_COMPUTE, fontsize=9)
     axes.set_ylabel(panel.label, fontsize=9)
     axes.set_title(panel.title, loc="left", fontsize=10)
@@ -265,16 +265,16 @@ def _curve(axes: Axes, spent: Sequence[float], spreads: Sequence[Spread], index:
     """Draws means with their band in the style of the rival in this place."""
     style = _style(index)
     middle = np.array([spread.mean for spread in spreads])
-    half = np.array([_half(spread) for spread in spreads])
+    reach = np.array([half(spread) for spread in spreads])
     axes.plot(spent, middle, **style, label=label, zorder=3)
-    axes.fill_between(spent, middle - half, middle + half, color=style["color"], alpha=0.15, lw=0, zorder=2)
+    axes.fill_between(spent, middle - reach, middle + reach, color=style["color"], alpha=0.15, lw=0, zorder=2)
 
 
 def _style(index: int) -> dict[str, Any]:
     """How the lines of the rival in this place look, in every figure."""
-    turn, place = divmod(index, len(_COLOURS))
+    turn, place = divmod(index, len(COLOURS))
     dashes = _DASHES[min(turn, len(_DASHES) - 1)]
-    return {"color": _COLOURS[place], "ls": dashes, "marker": "o", "ms": 3.5, "lw": 1.8}
+    return {"color": COLOURS[place], "ls": dashes, "marker": "o", "ms": 3.5, "lw": 1.8}
 
 
 def _label(rival: RivalResult) -> str:
@@ -297,21 +297,24 @@ def _compute_axis(axes: Axes, ends: Sequence[float]) -> None:
     else:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compute_text(value)))
-    _frame(axes)
+    frame(axes)
 
 
-def _frame(axes: Axes) -> None:
+def frame(axes: Axes) -> None:
+    """A faint grid, and no lines above and to the right."""
     axes.grid(visible=True, color="#00000018")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _saved(canvas: Canvas, path: Path) -> Path:
+def saved(canvas: Canvas, path: Path) -> Path:
+    """Writes the PNG, whole or not at all."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png")
     return write_atomically(path, buffer.getvalue())
 
 
-def _half(spread: Spread) -> float:
+def half(spread: Spread) -> float:
+    """What a spread reaches to either side of its mean; 0 for one seed."""
     return 0.0 if math.isnan(spread.std) else spread.std
 
 

@@ -54,6 +54,10 @@ class RivalResult:
         """Mean over seeds of what a job has spent in all: `learner`, `actors`, `seconds` or `cpu_seconds`."""
         return statistics.fmean(run["points"][-1][key] for run in self.runs)
 
+    def actors_share(self) -> Spread:
+        """Forwards that actors made for each forward-equivalent of the learner, in what the jobs spent themselves."""
+        return spread([_own(run, "actors") / _own(run, "learner") for run in self.runs])
+
     def curve(self, key: str) -> tuple[list[float], list[Spread]]:
         """Learner compute, and a judge's figure, at each judgement that every seed has."""
         shared = self._shared_points()
@@ -97,6 +101,7 @@ class Results:
         guidance: CFG scale of the judged teacher.
         real: Figures of real held-out images.
         rivals: Those with a finished seed, in the order of the file.
+        actors_curve: Of these, the ones that are drawn against what their actors made, if that is known of all seeds.
         missing: Names of the jobs without a result.
         made: Where and by which code each result was made, see `made_here`; the teacher's first.
     """
@@ -110,6 +115,7 @@ class Results:
     guidance: float
     real: Mapping[str, float | None]
     rivals: tuple[RivalResult, ...]
+    actors_curve: tuple[RivalResult, ...]
     missing: tuple[str, ...]
     made: tuple[Mapping[str, Any], ...]
 
@@ -136,12 +142,13 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), std, len(values))
 
 
-def collect(name: str, jobs: Sequence[Job]) -> Results | None:
+def collect(name: str, jobs: Sequence[Job], actors_curve: Sequence[str] = ()) -> Results | None:
     """Reads the results that are there; None as long as the teacher has none.
 
     Args:
         name: Of the comparison.
         jobs: All its jobs, the teacher's first.
+        actors_curve: Names of the rivals on it.
     """
     if not jobs[0].done:
         return None
@@ -149,11 +156,13 @@ def collect(name: str, jobs: Sequence[Job]) -> Results | None:
     by_rival: dict[str, list[Job]] = {}
     for job in jobs[1:]:
         by_rival.setdefault(job.rival, []).append(job)
-    rivals = []
+    rivals, curve = [], []
     for rival, own in by_rival.items():
         runs = tuple(_read(job) for job in own if job.done)
         if runs:
             rivals.append(RivalResult(rival, own[0].title, own[0].config.steps, runs))
+            if rival in actors_curve and all(job.start is None or job.start.done for job in own if job.done):
+                curve.append(rivals[-1])
     return Results(
         name=name,
         budget=max(job.budget for job in jobs[1:]),
@@ -164,6 +173,7 @@ def collect(name: str, jobs: Sequence[Job]) -> Results | None:
         guidance=teacher["guidance"],
         real=teacher["real"]["figures"],
         rivals=tuple(rivals),
+        actors_curve=tuple(curve),
         missing=tuple(job.name for job in jobs if not job.done),
         made=(teacher["made"], *(run["made"] for rival in rivals for run in rival.runs)),
     )
@@ -175,6 +185,12 @@ def _read(job: Job) -> dict[str, Any]:
     if job.start is not None and job.start.done:
         result["points"].insert(0, {**_read(job.start)["points"][-1], "point": 0})
     return result
+
+
+def _own(run: Mapping[str, Any], key: str) -> float:
+    """What a job spent itself: judgement 0 is the end of the one that it started from."""
+    first, last = run["points"][0], run["points"][-1]
+    return last[key] - (first[key] if first["point"] == 0 else 0.0)
 
 
 def _spent(shared: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from advdmd_ray.comparison.actors_figure import draw_actors
 from advdmd_ray.comparison.figure import compute_text, draw_figure, draw_signals
 from advdmd_ray.comparison.job import TABLE
 from advdmd_ray.comparison.results import Results, Spread
@@ -15,7 +16,7 @@ from advdmd_ray.evaluation.judges.contract import Figure
 from advdmd_ray.evaluation.words import duration, figure_text
 from advdmd_ray.files import write_atomically
 
-JSON, PICTURE, SIGNALS, PAGE = "results.json", "figure.png", "signals.png", "RESULTS.md"
+JSON, PICTURE, SIGNALS, ACTORS, PAGE = "results.json", "figure.png", "signals.png", "actors.png", "RESULTS.md"
 NONE = "-"
 _SIGNALS_TEXT = (
     "What the rewards were worth: means over the learner's cycles since the judgement before. Reward: the "
@@ -25,11 +26,16 @@ _SIGNALS_TEXT = (
     "differently, the share that the discriminator orders alike; 0.5 is chance."
 )
 
+_ACTORS_TEXT = (
+    "The last judgements of rivals that differ in what their actors make, at the same learner compute: every seed, and "
+    "their mean. What a rival's start had made is not counted."
+)
+
 
 def write_outputs(results: Results, command: str, folder: Path) -> None:
     """Writes `table.md`, `results.json`, the figures and `RESULTS.md` into the folder of the comparison.
 
-    `figure.png` is always there, `signals.png` if a rival has rewards.
+    `figure.png` is always there, `signals.png` if a rival has rewards, `actors.png` if the comparison asks for it.
 
     Args:
         results: Of the finished jobs.
@@ -37,8 +43,10 @@ def write_outputs(results: Results, command: str, folder: Path) -> None:
         folder: Of the comparison.
     """
     write_atomically(folder / TABLE, (headline_table(results) + "\n").encode())
+    whole = asdict(results)
+    del whole["actors_curve"]  # which stands among the rivals
     facts = {
-        **asdict(results),
+        **whole,
         "summary": {rival.name: {figure.key: _json(rival.final(figure.key)) for figure in results.figures}
                     for rival in results.rivals},
         "command": command,
@@ -46,7 +54,8 @@ def write_outputs(results: Results, command: str, folder: Path) -> None:
     write_atomically(folder / JSON, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
     draw_figure(results, folder / PICTURE)
     signals = draw_signals(results, folder / SIGNALS) is not None
-    write_atomically(folder / PAGE, page(results, command, signals=signals).encode())
+    actors = draw_actors(results, folder / ACTORS) is not None
+    write_atomically(folder / PAGE, page(results, command, signals=signals, actors=actors).encode())
 
 
 def headline_table(results: Results) -> str:
@@ -81,13 +90,14 @@ def skill_table(results: Results) -> str:
     return markdown(head, rows)
 
 
-def page(results: Results, command: str, *, signals: bool) -> str:
+def page(results: Results, command: str, *, signals: bool, actors: bool) -> str:
     """The whole of RESULTS.md: a section that stands in a larger document as it is.
 
     Args:
         results: Of the finished jobs.
         command: The command line that makes them again.
         signals: Whether there is a figure of the rewards to show.
+        actors: Whether there is one of the actors.
     """
     figure = results.figure(results.headline)
     short = any(rival.cost("learner") < results.budget for rival in results.rivals)
@@ -105,6 +115,8 @@ def page(results: Results, command: str, *, signals: bool) -> str:
         headline_table(results),
         f"![{figure.label} at each judgement]({PICTURE})",
     ]
+    if actors:
+        parts += ["### More actors", _ACTORS_TEXT, f"![{figure.label} against what the actors made]({ACTORS})"]
     if signals:
         parts += ["### Rewards", _SIGNALS_TEXT, f"![reward, AUC and agreement at each judgement]({SIGNALS})"]
     if results.skills:

@@ -79,6 +79,9 @@ class Comparison(Section):
     )
     overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base, for every rival.")
     rivals: tuple[Rival, ...] = Field(min_length=1, description="What is compared, in the order of the table.")
+    actors_curve: tuple[Name, ...] = Field(
+        default=(), description="Rivals of few and many actors; actors.png has their scores against what these made."
+    )
     quick: Quick = Field(default=Quick(), description="Values of `--quick`.")
 
     @model_validator(mode="after")
@@ -113,6 +116,15 @@ class Comparison(Section):
                         f"{before.trainer}; one cannot go on from the other's state"
                     )
             above[rival.name] = rival
+        return self
+
+    @model_validator(mode="after")
+    def _curve_is_of_rivals(self) -> Self:
+        names = [rival.name for rival in self.rivals]
+        if strange := [name for name in self.actors_curve if name not in names]:
+            raise ValueError(f"actors_curve names {strange[0]}, which is no rival; there: {', '.join(names)}")
+        if len(set(self.actors_curve)) == 1:
+            raise ValueError(f"actors_curve has {self.actors_curve[0]} alone; name a second rival, or none")
         return self
 
     def rehearsal(self) -> Self:

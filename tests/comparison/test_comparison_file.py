@@ -30,6 +30,8 @@ NOWHERE = Path("nowhere")
         ({"rivals": [DMD, DMD]}, "dmd stands there twice"),
         ({"rivals": [{"name": "teacher"}]}, "teacher is the teacher's own name"),
         ({"judge_samples": 5}, "judge_samples = 5"),
+        ({"actors_curve": ["dmd", "rl_6"]}, "actors_curve names rl_6, which is no rival; there: "),
+        ({"actors_curve": ["dmd", "dmd"]}, "actors_curve has dmd alone; name a second rival, or none"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, values: dict[str, Any], says: str) -> None:

@@ -13,11 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
 
+from advdmd_ray.comparison.actors_figure import draw_actors
 from advdmd_ray.comparison.figure import MOST_LINES, compute_text, draw_figure, draw_signals
 from advdmd_ray.comparison.job import RESULT, TABLE, Job
 from advdmd_ray.comparison.plan import plan_jobs
 from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalResult, collect, spread
 from advdmd_ray.comparison.tables import (
+    ACTORS,
     JSON,
     PAGE,
     PICTURE,
@@ -307,6 +309,49 @@ def test_without_any_reward_there_is_no_figure_of_the_rewards(results: Results, 
     assert draw_signals(alone, tmp_path / SIGNALS) is None
     assert not (tmp_path / SIGNALS).exists()
     assert SIGNALS not in (tmp_path / PAGE).read_text()
+
+
+def with_actors(results: Results) -> Results:
+    """DMD's two seeds, whose actors made 2 and 4 for one, and AdvDMD's, which began elsewhere and made 6 for one."""
+    dmd, advdmd = results.rivals
+    two, four = (
+        {**run["points"][-1], "actors": count * run["points"][-1]["learner"]}
+        for run, count in zip(dmd.runs, (2, 4), strict=True)
+    )
+    start, end = (
+        {**point(number, learner, 0.8), "actors": actors}
+        for number, learner, actors in ((0, 100, 9000), (1, 200, 9600))
+    )
+    few = replace(dmd, runs=({"points": [two]}, {"points": [four]}))
+    many = replace(advdmd, runs=({"points": [start, end]},))
+    return replace(results, rivals=(many, few), actors_curve=(many, few))
+
+
+def test_the_actors_curve_has_every_seed_and_the_mean_over_what_the_jobs_own_actors_made(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (axes,) = axes_of(with_actors(results), tmp_path / ACTORS, monkeypatch, draw_actors).values()
+    drawn = [(np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist()) for line in axes.lines]
+    assert ([3.0, 6.0], [pytest.approx(0.6), 0.8]) in drawn
+    assert ([3.0, 3.0], [0.5, 0.7]) in drawn
+    assert ([6.0], [0.8]) in drawn
+    assert {text.get_text() for text in axes.texts} == {"dmd", "advdmd", "teacher, 2 steps"}
+    assert axes.get_xscale() == "log"
+
+
+def test_the_actors_curve_is_shown_where_it_is_asked_for_and_two_rivals_have_results(
+    results: Results, jobs: tuple[Job, ...], tmp_path: Path
+) -> None:
+    curve = with_actors(results)
+    write_outputs(curve, "advdmd compare small.yaml", tmp_path)
+    assert (tmp_path / ACTORS).exists()
+    assert f"({ACTORS})" in (tmp_path / PAGE).read_text()
+    assert "actors_curve" not in json.loads((tmp_path / JSON).read_text())
+    write_outputs(replace(curve, actors_curve=curve.actors_curve[:1]), "advdmd compare small.yaml", tmp_path)
+    assert ACTORS not in (tmp_path / PAGE).read_text()
+    asked = collect("small", jobs, ("advdmd",))
+    assert asked is not None
+    assert [rival.name for rival in asked.actors_curve] == ["advdmd"]
 
 
 @pytest.mark.parametrize(("value", "text"), [(950, "950"), (12_500, "12.5k"), (600_000, "600k"), (3e6, "3M")])

@@ -359,5 +359,5 @@ def test_the_curve_of_a_branch_begins_with_the_last_judgement_of_its_start(tmp_p
     assert len(curve) == 3
     assert results.budget == 1000
     assert "after 1k forward-equivalents of learner compute, less where a row says so (one" in page(
-        results, "x", signals=False
+        results, "x", signals=False, actors=False
     )
