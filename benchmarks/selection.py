@@ -1,6 +1,7 @@
 """`python -m benchmarks.selection`: what a discriminator's choice among a prompt's images is worth, skill by skill."""
 
 import argparse
+import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -86,15 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def asked(most: int) -> dict[str, list[ShapePrompt]]:
-    """So many prompts of each skill, spread over all that it has; those that training never shows by themselves."""
+    """So many prompts of each skill, drawn from all that it has; those that training never shows by themselves."""
     found: dict[str, list[ShapePrompt]] = {}
     for held_out in (False, True):
         for skill in SKILLS:
             own = [prompt for prompt in all_prompts() if prompt.skill == skill and prompt.held_out == held_out]
             if own:
-                some = min(most, len(own))
+                # Not every n-th: the table is in an order, and every third placement is one to the left or the right.
+                some = random.Random(0).sample(own, min(most, len(own)))  # noqa: S311 - a choice, not a secret
                 name = skill.replace("_", " ") + (", held out" if held_out else "")
-                found[name] = [own[row * len(own) // some] for row in range(some)]
+                found[name] = some
     return found
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from advdmd_ray.data.shapes.scene import RELATIONS
 from advdmd_ray.data.shapes.skills import SKILLS, all_prompts
 from advdmd_ray.diffusion.denoiser import Conditioning
 from benchmarks import selection
@@ -62,6 +63,8 @@ def test_every_skill_is_asked_with_seen_prompts_and_with_held_out_ones_by_themse
         assert 1 <= len(prompts) == len({prompt.text for prompt in prompts}) <= 5
         assert {prompt.held_out for prompt in prompts} == {"held out" in name}
     assert sum(map(len, selection.asked(10**6).values())) == len(all_prompts())
+    assert {prompt.relation for prompt in selection.asked(12)["position"]} == set(RELATIONS)
+    assert selection.asked(5) == asked
 
 
 def test_a_row_has_means_over_prompts_and_their_errors_and_leaves_out_what_no_pair_tells() -> None:
