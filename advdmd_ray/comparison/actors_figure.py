@@ -12,6 +12,8 @@ from advdmd_ray.comparison.results import Results
 def draw_actors(results: Results, path: Path) -> Path | None:
     """Draws the last judgement of each rival on the actors' curve: a dot for each seed, their mean and its spread.
 
+    A rival without actors has no place on it.
+
     Args:
         results: Of the finished jobs.
         path: Where the PNG goes.
@@ -19,7 +21,8 @@ def draw_actors(results: Results, path: Path) -> Path | None:
     Returns:
         The path; None, and nothing is drawn, if fewer than two rivals on the curve have a result.
     """
-    rivals = sorted(results.actors_curve, key=lambda rival: rival.actors_share().mean)
+    acting = [rival for rival in results.actors_curve if rival.actors_share().mean > 0]
+    rivals = sorted(acting, key=lambda rival: rival.actors_share().mean)
     if len(rivals) < 2:  # noqa: PLR2004 - a curve
         return None
     figure = results.figure(results.headline)

@@ -222,14 +222,15 @@ def _check_settings(job: Job, settings: dict[str, Any]) -> None:
         if ".".join(_of_a_start(key).split(".")[:2]) in unread:
             continue
         raise UserError(
-            f"{job.folder} holds results of other settings: {key} was {_told(before)} and is {_told(after)}; set it "
-            f"back, move that folder away, or give the comparison another name by --name"
+            f"{job.folder} holds results of other settings: {key} was {_told(key, before)} and is {_told(key, after)}; "
+            f"set it back, move that folder away, or give the comparison another name by --name"
         )
 
 
-def _told(value: Any) -> str:
-    """A setting in a sentence: of a job that another starts from, all its settings are none."""
-    return "that of another job" if isinstance(value, dict) else repr(value)
+def _told(key: str, value: Any) -> str:
+    """A setting in a sentence; of a job that another starts from not every setting."""
+    another = key.endswith("start") and isinstance(value, dict)
+    return "that of another job" if another else repr(value)
 
 
 def _of_a_start(key: str) -> str:

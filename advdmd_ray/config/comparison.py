@@ -125,6 +125,9 @@ class Comparison(Section):
             raise ValueError(f"actors_curve names {strange[0]}, which is no rival; there: {', '.join(names)}")
         if len(set(self.actors_curve)) == 1:
             raise ValueError(f"actors_curve has {self.actors_curve[0]} alone; name a second rival, or none")
+        shares = {rival.name: rival.share for rival in self.rivals if rival.name in self.actors_curve}
+        if len(set(shares.values())) > 1:
+            raise ValueError(f"actors_curve is of one learner compute, got shares {shares}; give them one")
         return self
 
     def rehearsal(self) -> Self:

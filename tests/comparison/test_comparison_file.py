@@ -31,6 +31,10 @@ NOWHERE = Path("nowhere")
         ({"rivals": [{"name": "teacher"}]}, "teacher is the teacher's own name"),
         ({"judge_samples": 5}, "judge_samples = 5"),
         ({"actors_curve": ["dmd", "rl_6"]}, "actors_curve names rl_6, which is no rival; there: "),
+        (
+            {"rivals": [DMD, {**DMD, "name": "few", "share": 0.5}], "actors_curve": ["dmd", "few"]},
+            "actors_curve is of one learner compute, got shares {'dmd': 1.0, 'few': 0.5}; give them one",
+        ),
         ({"actors_curve": ["dmd", "dmd"]}, "actors_curve has dmd alone; name a second rival, or none"),
     ],
 )

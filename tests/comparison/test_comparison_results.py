@@ -347,8 +347,12 @@ def test_the_actors_curve_is_shown_where_it_is_asked_for_and_two_rivals_have_res
     assert (tmp_path / ACTORS).exists()
     assert f"({ACTORS})" in (tmp_path / PAGE).read_text()
     assert "actors_curve" not in json.loads((tmp_path / JSON).read_text())
-    write_outputs(replace(curve, actors_curve=curve.actors_curve[:1]), "advdmd compare small.yaml", tmp_path)
-    assert ACTORS not in (tmp_path / PAGE).read_text()
+    many, few = curve.actors_curve
+    (end,) = many.runs[0]["points"][1:]
+    idle = replace(many, runs=({"points": [{**end, "actors": 0.0}]},))
+    for alone in ((many,), (few, idle)):
+        write_outputs(replace(curve, actors_curve=alone), "advdmd compare small.yaml", tmp_path)
+        assert ACTORS not in (tmp_path / PAGE).read_text()
     asked = collect("small", jobs, ("advdmd",))
     assert asked is not None
     assert [rival.name for rival in asked.actors_curve] == ["advdmd"]

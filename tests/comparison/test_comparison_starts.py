@@ -350,9 +350,13 @@ def test_the_curve_of_a_branch_begins_with_the_last_judgement_of_its_start(tmp_p
     jobs = plan_jobs(comparison, tmp_path / "out")
     for job in jobs:
         done(job)
-    results = collect("small", jobs)
+    results = collect("small", jobs, ("branch",))
     assert results is not None
     stem, branch = results.rivals
+    assert results.actors_curve == (branch,)
+    points = [rival.runs[0]["points"][-1] for rival in (stem, branch)]
+    actors, learner = (points[1][key] - points[0][key] for key in ("actors", "learner"))
+    assert branch.actors_share().mean == pytest.approx(actors / learner)
     headline = results.headline
     (stem_spent, stem_curve), (spent, curve) = stem.curve(headline), branch.curve(headline)
     assert (spent[0], curve[0].mean) == (stem_spent[-1], stem_curve[-1].mean)
@@ -361,3 +365,7 @@ def test_the_curve_of_a_branch_begins_with_the_last_judgement_of_its_start(tmp_p
     assert "after 1k forward-equivalents of learner compute, less where a row says so (one" in page(
         results, "x", signals=False, actors=False
     )
+    (jobs[1].folder / RESULT).unlink()
+    without = collect("small", jobs, ("branch",))
+    assert without is not None
+    assert without.actors_curve == (), "what its start had made is not known"
