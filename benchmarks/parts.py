@@ -137,6 +137,7 @@ def config_of(model: Model, settings: Settings, folder: Path) -> Config:
         "cadence.discriminator_updates=1",
         "cadence.warm_dmd_updates=0",
         "cadence.ramp_interval=1",
+        "cadence.measure_cycles=1",
         *model.overrides,
     ]
     if settings.checkpointing is not None:

@@ -110,7 +110,7 @@ def test_every_figure_has_its_repeats_its_spread_and_its_rate(document: dict[str
         assert part["ratio_deviation"] <= part["ratio_tolerance"]
         assert {what: row["flops"] for what, row in part["updates"].items()} == update_flops(subject)
         for what, row in part["updates"].items():
-            assert len(row["seconds"]) == (4 if what == "rl" else 2)  # RL has two minibatches
+            assert len(row["seconds"]) == 2, what
             assert row["tflops_per_s"] == pytest.approx(row["flops"] / row["median_s"] / 1e12)
         for row in rows_of(model):
             assert 0 < row["least_s"] <= row["median_s"] <= row["most_s"]

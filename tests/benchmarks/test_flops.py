@@ -78,15 +78,16 @@ def test_a_full_size_update_is_what_arithmetic_by_hand_says(tmp_path: Path) -> N
     forward = blocks + attention
     updates = update_flops(subject)
     assert rollout_flops(subject) == pytest.approx(16 * 4 * forward, rel=0.005)
-    # A quarter of the recipe's 16 rows; guidance is an input, so the teacher is called once.
-    assert updates["fake_score"] == pytest.approx(4 * learnt, rel=0.005)
+    # Half of the recipe's 16 rows; guidance is an input, so the teacher is called once.
+    assert updates["fake_score"] == pytest.approx(8 * learnt, rel=0.005)
     read = 38 / 57  # by the tokens that blocks work on, all are alike
     to_input = 2 * (blocks + adapters) + 3 * attention
     matching = learnt + forward + adapters + forward + read * to_input
-    assert updates["dmd"] == pytest.approx(4 * matching, rel=0.01)
+    assert updates["dmd"] == pytest.approx(8 * matching, rel=0.01)
     # Real, generated, and real ones with another text.
-    assert updates["discriminator"] == pytest.approx(3 * 4 * read * learnt, rel=0.01)
-    assert updates["rl"] == pytest.approx(8 / 2 * 3 * learnt, rel=0.005)
+    assert updates["discriminator"] == pytest.approx(3 * 8 * read * learnt, rel=0.01)
+    # The last action of 8 rows of each of two groups.
+    assert updates["rl"] == pytest.approx(2 * 8 * learnt, rel=0.005)
 
 
 class CountingStopwatch(Stopwatch):
