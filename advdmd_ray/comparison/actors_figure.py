@@ -21,14 +21,15 @@ def draw_actors(results: Results, path: Path) -> Path | None:
     Returns:
         The path; None, and nothing is drawn, if fewer than two rivals on the curve have a result.
     """
-    acting = [rival for rival in results.actors_curve if rival.actors_share().mean > 0]
-    rivals = sorted(acting, key=lambda rival: rival.actors_share().mean)
+    shares = {rival.name: rival.actors_share().mean for rival in results.actors_curve}
+    acting = [rival for rival in results.actors_curve if shares[rival.name] > 0]
+    rivals = sorted(acting, key=lambda rival: shares[rival.name])
     if len(rivals) < 2:  # noqa: PLR2004 - a curve
         return None
     figure = results.figure(results.headline)
     canvas = Canvas(figsize=(7.5, 4.6), dpi=130, layout="constrained")
     axes = canvas.subplots()
-    at = [rival.actors_share().mean for rival in rivals]
+    at = [shares[rival.name] for rival in rivals]
     finals = [rival.final(results.headline) for rival in rivals]
     axes.errorbar(
         at, [final.mean for final in finals], yerr=[half(final) for final in finals],
