@@ -72,7 +72,9 @@ def draw_figure(results: Results, path: Path) -> Path:
     figure = results.figure(results.headline)
     counts = sorted({rival.steps for rival in results.rivals}, reverse=True) or [0]
     several = len(counts) > 1
-    canvas = Canvas(figsize=(4.0 * len(counts), 5.4) if several else (9, 5.4), dpi=130, layout="constrained")
+    labels = {index: _label(rival) for index, rival in enumerate(results.rivals)}
+    width = 4.0 * len(counts) if several else 9.0
+    canvas = Canvas(figsize=(width, 4.8 + _legend_height(labels, width)), dpi=130, layout="constrained")
     panels = dict(zip(counts, canvas.subplots(1, len(counts), sharex=True, squeeze=False)[0], strict=True))
     ends: list[float] = []
     for index, rival in enumerate(results.rivals):
@@ -89,10 +91,7 @@ def draw_figure(results: Results, path: Path) -> Path:
             axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     panels[counts[0]].set_ylabel(f"{figure.label} ({figure.better} is better)")
     canvas.suptitle(f"{results.name}: {_band(results.rivals)}", x=0.008, ha="left", fontsize=11)
-    if several:
-        _legend_below(canvas, {index: _label(rival) for index, rival in enumerate(results.rivals)})
-    elif results.rivals:
-        canvas.legend(loc="outside right upper", frameon=False, fontsize=9)
+    _legend_below(canvas, labels)
     return saved(canvas, path)
 
 
@@ -193,8 +192,7 @@ def draw_signals(results: Results, path: Path) -> Path | None:
         return _draw_signal_rows(results, drawn, shown, path)
     labels = {index: _label(results.rivals[index]) for index in shown}
     width = max(3.1 * len(drawn), 6.5)
-    height = 3.7 + _INCHES_OF_A_LINE * math.ceil(len(shown) / _columns(labels.values(), width))
-    canvas = Canvas(figsize=(width, height), dpi=130, layout="constrained")
+    canvas = Canvas(figsize=(width, 3.7 + _legend_height(labels, width)), dpi=130, layout="constrained")
     ends = [end for _, curves in drawn for spent, _ in curves.values() for end in (spent[0], spent[-1])]
     first: dict[str, Axes] = {}
     for axes, (panel, curves) in zip(canvas.subplots(1, len(drawn), sharex=True, squeeze=False)[0], drawn, strict=True):
@@ -235,8 +233,15 @@ def _columns(labels: Collection[str], width: float) -> int:
     return max(1, min(len(labels), int(width / (_INCHES_OF_A_LETTER * max(map(len, labels)) + 0.65))))
 
 
+def _legend_height(labels: Mapping[int, str], width: float) -> float:
+    """Inches that the legend takes below a figure of so many inches."""
+    return _INCHES_OF_A_LINE * math.ceil(len(labels) / _columns(labels.values(), width)) if labels else 0.0
+
+
 def _legend_below(canvas: Canvas, labels: Mapping[int, str]) -> None:
     """One legend for all panels; labels by the place of their rival."""
+    if not labels:
+        return
     handles = [Line2D([], [], **_style(index), label=label) for index, label in labels.items()]
     columns = _columns(labels.values(), canvas.get_figwidth())
     canvas.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9, handlelength=2.6)
@@ -257,16 +262,16 @@ def _signal(axes: Axes, panel: _Panel, curves: Mapping[int, tuple[list[float], l
 def _rival(axes: Axes, rival: RivalResult, key: str, index: int) -> list[float]:
     """Draws one rival's score and returns the compute of its first and last judgement."""
     spent, spreads = rival.curve(key)
-    _curve(axes, spent, spreads, index, label=_label(rival))
+    _curve(axes, spent, spreads, index)
     return [spent[0], spent[-1]] if spent else []
 
 
-def _curve(axes: Axes, spent: Sequence[float], spreads: Sequence[Spread], index: int, label: str | None = None) -> None:
+def _curve(axes: Axes, spent: Sequence[float], spreads: Sequence[Spread], index: int) -> None:
     """Draws means with their band in the style of the rival in this place."""
     style = _style(index)
     middle = np.array([spread.mean for spread in spreads])
     reach = np.array([half(spread) for spread in spreads])
-    axes.plot(spent, middle, **style, label=label, zorder=3)
+    axes.plot(spent, middle, **style, zorder=3)
     axes.fill_between(spent, middle - reach, middle + reach, color=style["color"], alpha=0.15, lw=0, zorder=2)
 
 

@@ -227,6 +227,24 @@ def test_rivals_of_other_numbers_of_steps_have_panels_of_their_own_beside_the_sa
     assert three[1].get_xlim() == one[1].get_xlim()
 
 
+def test_long_names_take_no_room_from_the_curves_and_cover_nothing(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = "AdvDMD: the discriminator as reward alone, of the final image, in the last sixth"
+    long = replace(results, rivals=tuple(replace(rival, title=f"{title} {rival.name}") for rival in results.rivals))
+    (axes,) = axes_of(long, tmp_path / PICTURE, monkeypatch, draw_figure).values()
+    canvas = axes.get_figure()
+    assert isinstance(canvas, Canvas)
+    assert axes.get_position().width > 0.85
+    (legend,) = canvas.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"{title} {rival.name}, 3 steps" for rival in long.rivals]
+    names, curves, heading = legend.get_window_extent(), axes.get_tightbbox(), canvas.texts[0].get_window_extent()
+    assert curves is not None
+    assert names.x0 >= 0
+    assert names.x1 <= canvas.bbox.width
+    assert names.y1 < curves.y0 < curves.y1 < heading.y0
+
+
 def test_more_rivals_than_lines_can_show_have_one_row_each_with_every_judgement(
     results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
