@@ -237,7 +237,7 @@ def test_long_names_take_no_room_from_the_curves_and_cover_nothing(
     assert isinstance(canvas, Canvas)
     assert axes.get_position().width > 0.85
     (legend,) = canvas.legends
-    assert [text.get_text() for text in legend.get_texts()] == [f"{title} {rival.name}, 3 steps" for rival in long.rivals]
+    assert [text.get_text() for text in legend.get_texts()] == [f"{rival.title}, 3 steps" for rival in long.rivals]
     names, curves, heading = legend.get_window_extent(), axes.get_tightbbox(), canvas.texts[0].get_window_extent()
     assert curves is not None
     assert names.x0 >= 0

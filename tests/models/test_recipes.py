@@ -80,7 +80,7 @@ def test_a_recipe_sets_the_object_store_that_its_run_fills(name: str, tmp_path: 
 
 @pytest.mark.parametrize("recipe", sorted(MODELS))
 def test_a_recipe_has_the_discriminator_that_learnt_to_read_the_prompt(recipe: str) -> None:
-    """The ablation in docs/lab/first-teacher.md: frozen features, the fake score's, or no mismatched text cost 15 points."""
+    """docs/lab/first-teacher.md: frozen features, the fake score's, or no mismatched text cost 15 points."""
     config = read_config(recipe)
     assert config.discriminator.backbone == "own"
     assert config.discriminator.mismatched_text > 0
