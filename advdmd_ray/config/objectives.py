@@ -130,8 +130,8 @@ class PolicyGradientSection(Section):
     direction: Free[Literal["noise", "end"]] = Field(
         default="noise",
         description="Which way an action is rewarded. noise: along the noise that it drew, the policy gradient; end: "
-        "towards the final image of its trajectory, which knows what came of the noise. end needs flow_dppo, and "
-        "leaves step_weight_power unread.",
+        "towards the final image of its trajectory, which knows what came of the noise. end needs flow_dppo, "
+        "leaves step_weight_power unread, and harms students of two steps, whose one action decides all.",
     )
     trust_region: Free[Literal["flow_dppo", "ppo_clip", "grpo_guard"]] = Field(
         default="flow_dppo", description="Trust region."
