@@ -12,18 +12,18 @@ SIDES = ("real", "student")
 
 
 def agreement_and_error(weight: float, lead: float, square: float) -> tuple[float, float]:
-    """`a = 1/2 + sum L_g / sum W_g` and its standard error at chance, `sqrt(sum L_g^2) / sum W_g`.
+    """`a = 1/2 + sum L_g / sum W_g` and its standard error at chance, `sqrt(sum S_g) / sum W_g`, S_g at least L_g^2.
 
     The sums run over the groups g of any number of cycles. With the terms of a group that is c cycles old scaled by
-    `d^c`, and its `L_g^2` by `d^(2c)`, both figures are those of the exponentially smoothed value: its effective sample
+    `d^c`, and its `S_g` by `d^(2c)`, both figures are those of the exponentially smoothed value: its effective sample
     size, `(sum d^c W_g)^2 / sum d^(2c) W_g^2` groups, is in the error. At chance `L_g` is as likely as `-L_g`, so
-    `P(sum L_g > z sqrt(sum L_g^2)) <= exp(-z^2 / 2)` however few groups there are (Efron, JASA 64, 1969); for many it
+    `P(sum L_g > z sqrt(sum S_g)) <= exp(-z^2 / 2)` however few groups there are (Efron, JASA 64, 1969); for many it
     is the normal distribution's tail.
 
     Args:
         weight: `sum W_g`, at least 0.
         lead: `sum L_g`.
-        square: `sum L_g^2`, at least 0.
+        square: `sum S_g`, at least 0.
 
     Returns:
         Agreement in [0, 1], 0.5 at chance, and error; both nan if nothing was looked at.
@@ -42,7 +42,7 @@ class TextEvidence:
     Attributes:
         weight: `sum W_g`.
         lead: `sum L_g`.
-        square: `sum L_g^2`.
+        square: `sum S_g`.
     """
 
     weight: tuple[float, ...]

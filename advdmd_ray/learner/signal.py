@@ -1,5 +1,6 @@
 """From a cycle's rewards to the advantages of its RL turn: the learner's share of `losses.advantage`."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -23,14 +24,21 @@ from advdmd_ray.stations.records import GroupInfo
 
 # A level whose rewards spread less than this inside their groups says nothing, in units of the reward; ours.
 SMALLEST_STD = 1e-3
-# A user's own reward has any unit; one that spreads less than this share of its mean is round-off of one value; ours.
+# A user's own reward has any unit; one that spreads less than this share of its size is round-off of one value; ours.
 SMALLEST_SHARE = 1e-6
 
 
 def own_moments(infos: Sequence[GroupInfo]) -> tuple[float, float] | None:
-    """Mean of the user's own reward, and its standard deviation inside the groups of all ranks; None: there is none."""
+    """Mean of the user's own reward, and its standard deviation inside the groups of all ranks; None: there is none.
+
+    The deviation is 0 where it is the round-off of one value for each group, whatever these values are.
+    """
     summaries = [GroupSummary(info.samples, *((moment,) for moment in info.extra)) for info in infos if info.extra]
-    return (merge(summaries).mean[0], float(within_std(summaries)[0])) if summaries else None
+    if not summaries:
+        return None
+    whole, std = merge(summaries), float(within_std(summaries)[0])
+    size = math.sqrt(math.fsum(each.count * each.mean[0] ** 2 for each in summaries) / whole.count)
+    return whole.mean[0], 0.0 if std <= SMALLEST_SHARE * size else std
 
 
 class RewardSignal:
@@ -57,8 +65,9 @@ class RewardSignal:
     ) -> tuple[float, float] | None:
         """Moves the running std of each open level towards that of one cycle, RL turn or not; returns `own`.
 
-        A level that is shut is not followed: however long a discriminator was blind, its noise is not what the rewards
-        of a later cycle are measured by.
+        A level that is shut is not followed, and none that spreads less than the smallest std: however long a
+        discriminator was blind, its noise is not what the rewards of a later cycle are measured by. Nor is the user's
+        own reward where it says nothing.
 
         Args:
             std: Of each level inside the groups of all ranks.
@@ -66,8 +75,8 @@ class RewardSignal:
             own: From `own_moments`.
         """
         followed = self._followed(self.running_std, std)
-        self.running_std = torch.where(torch.tensor(open_levels), followed, self.running_std)
-        if own is not None:
+        self.running_std = torch.where(torch.tensor(open_levels) & (std >= SMALLEST_STD), followed, self.running_std)
+        if own is not None and own[1] > 0:
             self.running_own = self._followed(self.running_own, torch.tensor([own[1]]))
         return own
 
@@ -132,7 +141,7 @@ class RewardSignal:
 
         Its scale is treated as a level's: pooled over groups, with a floor of its running value. No gate shuts it.
         """
-        if own is None or batch.extra is None or own[1] <= SMALLEST_SHARE * abs(own[0]):
+        if own is None or batch.extra is None or own[1] == 0:
             return torch.zeros(*batch.latents.shape[:2], 1)
         config, rewards = self._config, batch.extra[..., None]
         rewards = shuffled(batch, rewards) if config.shuffle_rewards else rewards

@@ -124,6 +124,19 @@ def test_one_that_says_the_same_of_all_moves_nothing(noise: float, groups: list[
     assert not _advantages(flat, _config(), SHUT).any()
 
 
+@pytest.mark.parametrize("values", [(1.0, -1.0, 1.0, -1.0), (1.3, -1.1, 0.7, -0.9), (1e4, -1e4, 0.0, 0.0)])
+def test_nor_does_one_that_is_one_number_for_each_prompt(values: tuple[float, ...], groups: list[ScoredGroup]) -> None:
+    flat = []
+    for scored, value in zip(groups, values, strict=True):
+        extra = np.full_like(scored.extra, value)
+        extra[0] = np.nextafter(extra[0], np.float32(2 * value), dtype=np.float32)  # round-off
+        flat.append(dataclasses.replace(scored, extra=extra))
+    assert not _advantages(flat, _config(), SHUT).any()
+    own = own_moments(infos_of(flat))
+    assert own is not None
+    assert own[1] == 0
+
+
 def _cycle(taught: Learner, student: nn.Module, critic: nn.Module) -> tuple[CycleReport, float]:
     actor = Mixer(1)
     actor.load_state_dict(student.state_dict())

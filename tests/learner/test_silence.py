@@ -17,7 +17,7 @@ from advdmd_ray.learner.outcome import CycleReport
 from advdmd_ray.learner.signal import SMALLEST_STD, RewardSignal
 from advdmd_ray.losses.advantage import GroupSummary, within_std
 from advdmd_ray.stations.records import ScoredGroup
-from small_parts import Constant, Judge, Mixer, config, infos_of, learner, normal, scored_groups
+from small_parts import Brightness, Constant, Judge, Mixer, config, infos_of, learner, normal, scored_groups
 
 STILL = 1e-12
 
@@ -78,14 +78,15 @@ def test_a_discriminator_that_guesses_makes_no_rl_step(scale: float) -> None:
     assert (taught._cadence.state.rl_turns, taught._cadence.state.phase) == (0, "warm")
 
 
-def test_a_reader_that_goes_blind_is_shut_and_silent_for_ever() -> None:
+@pytest.mark.parametrize("critic", [Guesser(1.0), Brightness()], ids=["guesses", "tells states alone apart"])
+def test_a_reader_that_reads_no_more_is_shut_and_silent_for_ever(critic: nn.Module) -> None:
     """Levels are open by what they showed; the moment that they are shut, momentum does not go on either."""
-    student, critic = Mixer(1), Guesser(1.0)
+    student = Mixer(1)
     taught = learner(_config(discriminator={"auc_decay": 0.6}), student=student, critic=critic)
     reads = dataclasses.replace(
         taught._health,
         texts=tuple(
-            dataclasses.replace(side, weight=(40.0,) * 3, lead=(15.0,) * 3, square=(10.0,) * 3)
+            dataclasses.replace(side, weight=(80.0,) * 3, lead=(30.0,) * 3, square=(10.0,) * 3)
             for side in taught._health.texts
         ),
     )
@@ -168,6 +169,20 @@ def test_noise_of_a_level_that_was_shut_is_never_taken_for_its_scale(cycles: int
     full, _ = signal.advantages(collate(groups, 0), loud, (True,) * 3)
     faint, _ = signal.advantages(collate(noise, 0), _spread(noise), (True,) * 3)
     assert float(faint.abs().max()) < 0.03 * float(full.abs().max())
+
+
+@pytest.mark.parametrize("cycles", [1, 100, 1000])
+def test_nor_is_that_of_an_open_level_that_says_nothing(cycles: int) -> None:
+    groups = _rewarded(normal(4, 4, seed=3).tolist())
+    signal, faint = RewardSignal(config()), _scaled(groups, 0.002)
+    blind = _scaled(groups, 0.5 * SMALLEST_STD / float(_spread(groups).max()))
+    signal.follow(_spread(groups), (True,) * 3)
+    before = signal.running_std
+    for _ in range(cycles):
+        signal.follow(_spread(blind), (True,) * 3)
+    torch.testing.assert_close(signal.running_std, before)
+    advantages, _ = signal.advantages(collate(faint, 0), _spread(faint), (True,) * 3)
+    assert 0 < float(advantages.abs().max()) < 0.03
 
 
 def test_a_spread_below_the_smallest_is_no_signal_at_all() -> None:

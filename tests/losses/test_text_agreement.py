@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advdmd_ray.learner.health import agreement_and_error
+from advdmd_ray.learner.health import TextEvidence, agreement_and_error
 from advdmd_ray.losses.text_agreement import agreement_sums
 
 
@@ -15,11 +15,19 @@ def _sums(own: list[list[float]], other: list[list[float]], weights: list[float]
     return agreement_sums(torch.tensor(own), torch.tensor(other), torch.tensor(weights)).tolist()
 
 
-def test_a_win_counts_half_above_chance_a_loss_half_below_and_a_tie_nothing() -> None:
+def test_a_win_counts_half_above_chance_a_loss_half_below_and_a_tie_as_a_guess() -> None:
     weight, lead, square = _sums([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 2.0], [1.0, 1.0]], [1.0] * 3)
     assert weight == [3.0, 3.0]
     assert lead == [0.5, -0.5]
-    assert square == [0.25, 0.25]
+    assert square == [0.25, 0.25 + 1.0]  # two rows are ties at the second level
+
+
+@given(st.integers(1, 16), st.floats(0.05, 1.0))
+def test_ties_are_as_much_evidence_as_guesses_that_all_go_one_way(rows: int, weight: float) -> None:
+    tied = _sums([[1.0]] * rows, [[1.0]] * rows, [weight] * rows)
+    lost = _sums([[0.0]] * rows, [[1.0]] * rows, [weight] * rows)
+    assert tied[1] == [0.0]
+    assert tied[2] == pytest.approx(lost[2])
 
 
 def test_what_has_no_wrong_text_does_not_count_whatever_its_logits_are() -> None:
@@ -76,3 +84,16 @@ def test_the_error_of_a_smoothed_agreement_is_its_spread_over_many_runs() -> Non
 
 def test_without_any_comparison_nothing_is_known() -> None:
     assert all(math.isnan(value) for value in agreement_and_error(0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.6, 0.9])
+def test_a_discriminator_that_reads_no_more_is_known_not_to_within_some_tens_of_cycles(decay: float) -> None:
+    read = torch.tensor(_sums([[1.0]] * 4, [[0.0]] * 4, [1.0] * 4)) * 8
+    tied = torch.tensor(_sums([[1.0]] * 4, [[1.0]] * 4, [1.0] * 4)) * 8
+    evidence = TextEvidence.none(1)
+    for _ in range(100):
+        evidence = evidence.followed(read.tolist(), decay)
+    assert evidence.above_chance(2.0) == (True,)
+    for _ in range(30):
+        evidence = evidence.followed(tied.tolist(), decay)
+    assert evidence.above_chance(2.0) == (False,)
