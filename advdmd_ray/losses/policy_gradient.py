@@ -79,14 +79,21 @@ def policy_gradient_loss(
             f"a policy gradient needs terms and positive numel, kl_nats and clip_nats, got "
             f"{terms.log_ratio.numel()} terms, {numel}, {kl_nats} and {clip_nats}"
         )
-    gain = terms.advantage.detach()
+    gain, left_out = terms.advantage.detach(), terms.step_weight == 0
     if trust_region == "flow_dppo":
         leaves = gain.sign() * terms.log_ratio.detach().sign() > 0
         clipped = leaves & (terms.kl_per_element.detach() * numel > kl_nats)
-        objective = torch.where(clipped, torch.zeros_like(gain), gain * terms.log_ratio.exp())
+        objective = torch.where(
+            clipped, torch.zeros_like(gain), gain * _bounded(terms.log_ratio, clipped | left_out).exp()
+        )
     else:
         objective, clipped = _clipped(terms, gain, trust_region, clip_nats / numel)
     return -(terms.step_weight * objective).mean(), _report(terms, clipped, numel)
+
+
+def _bounded(exponent: Tensor, dropped: Tensor) -> Tensor:
+    """Exponents, 0 for the terms that are dropped: theirs may overflow, and 0 times infinity is no number."""
+    return torch.where(dropped, torch.zeros_like(exponent), exponent)
 
 
 def _clipped(terms: PolicyTerms, gain: Tensor, region: TrustRegion, limit: float) -> tuple[Tensor, Tensor]:
@@ -95,10 +102,11 @@ def _clipped(terms: PolicyTerms, gain: Tensor, region: TrustRegion, limit: float
         exponent, spread = terms.log_ratio, torch.ones_like(terms.std)
     else:
         exponent, spread = terms.std * (terms.log_ratio + terms.kl_per_element), terms.std
-    # expm1 keeps small ratios apart that 1 + x would round together.
-    free = gain * (1 + exponent.expm1() / spread)
-    held = gain * (1 + exponent.clamp(-limit, limit).expm1() / spread)
+    exponent = _bounded(exponent, terms.step_weight == 0)
     clipped = (gain.sign() * exponent.detach().sign() > 0) & (exponent.detach().abs() > limit)
+    # expm1 keeps small ratios apart that 1 + x would round together.
+    free = gain * (1 + _bounded(exponent, clipped).expm1() / spread)
+    held = gain * (1 + exponent.clamp(-limit, limit).expm1() / spread)
     return torch.where(clipped, held, free), clipped
 
 

@@ -181,6 +181,20 @@ def test_an_action_of_weight_zero_is_left_out(region: TrustRegion) -> None:
     assert gradient.tolist() == [0, -0.5]
 
 
+@pytest.mark.parametrize("dropped", ["stale", "clipped"])
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_dropped_action_changes_no_other_whatever_its_ratio_is(region: TrustRegion, dropped: str) -> None:
+    gradients = []
+    for far in (1.0, 1e4):
+        log_ratios = torch.tensor([far, 0.0], requires_grad=True)
+        weights = torch.tensor([0.0 if dropped == "stale" else 1.0, 1.0])
+        terms = PolicyTerms(log_ratios, torch.tensor([1e3, 0.0]), torch.ones(2), weights, torch.ones(2))
+        loss = _loss(terms, region)[0]
+        assert bool(loss.isfinite())
+        gradients.append(torch.autograd.grad(loss, log_ratios)[0].tolist())
+    assert gradients == [[0, -0.5]] * 2
+
+
 def test_the_report_counts_in_nats() -> None:
     terms = _terms(torch.tensor([0.2, -0.4]), torch.ones(2), torch.tensor([0.5, 1.5]))
     _, report = _loss(terms, "flow_dppo")
