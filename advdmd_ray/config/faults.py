@@ -30,8 +30,8 @@ class GuardSection(Section):
         default=3,
         ge=1,
         le=1000,
-        description="Cycles in a row in which a series is out before the run stops; a loss or spread that is no finite "
-        "number stops it at once.",
+        description="Values of a series in a row that are out before the run stops; a loss or spread that is no "
+        "finite number stops it at once.",
     )
 
 

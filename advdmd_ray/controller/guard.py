@@ -88,7 +88,9 @@ class Departure:
     Attributes:
         series: Its key.
         since: First cycle in which it was.
-        value: Its newest value.
+        values: So many in a row are out; a series may have none in a cycle.
+        cycle: Of the newest.
+        value: The newest.
         limit: What it should not exceed.
         low: Smallest value of its past; nan if it has none.
         high: Largest one.
@@ -97,16 +99,18 @@ class Departure:
 
     series: str
     since: int
+    values: int
+    cycle: int
     value: float
     limit: float
     low: float
     high: float
     learned: bool
 
-    def text(self, cycle: int) -> str:
-        """One sentence, of the cycle that the newest value is of."""
+    def text(self) -> str:
+        """One sentence, of the newest value."""
         past = "it has no past" if math.isnan(self.low) else f"{self.low:.3g} to {self.high:.3g} before"
-        return f"{self.series} is {self.value:.3g} in cycle {cycle} ({past}, at most {self.limit:.3g} is in range)"
+        return f"{self.series} is {self.value:.3g} in cycle {self.cycle} ({past}, at most {self.limit:.3g} is in range)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +145,12 @@ class Guard:
                 past[each.series] = (*before, each.value)[-self.settings.window :]
                 out.pop(each.series, None)
                 continue
-            since = out[each.series].since if each.series in out else cycle
+            known = out.get(each.series)
+            since, values_out = (known.since, known.values + 1) if known else (cycle, 1)
             low, high = min(before, default=math.nan), max(before, default=math.nan)
-            out[each.series] = Departure(each.series, since, each.value, limit, low, high, each.learned)
+            out[each.series] = Departure(
+                each.series, since, values_out, cycle, each.value, limit, low, high, each.learned
+            )
         entered = tuple(departure for key, departure in out.items() if key not in self.out)
         return replace(self, past=past, out=out, entered=entered, cycle=cycle)
 
@@ -154,9 +161,9 @@ class Guard:
 
     @property
     def stops(self) -> Departure | None:
-        """What the run is to stop for, the worst first: no number that was learned from, or out for too long."""
+        """What the run is to stop for, the worst first: no number that was learned from, or too many values out."""
         lost = [each for each in self.out.values() if each.learned and not math.isfinite(each.value)]
-        long = [each for each in self.out.values() if self.cycle - each.since + 1 >= self.settings.patience]
+        long = [each for each in self.out.values() if each.values >= self.settings.patience]
         return next(iter(sorted(lost or long, key=lambda each: each.since)), None)
 
     def state(self) -> dict[str, Any]:

@@ -81,16 +81,16 @@ class Watch:
         self.guard = self.guard.fed(report.version, watched(report, self._config.learner.max_grad_norm))
         for departure in self.guard.entered:
             logger.warning(
-                "%s: is the run diverging? It stops after guard.patience = %d such cycles in a row, and makes no "
+                "%s: is the run diverging? It stops after guard.patience = %d such values in a row, and makes no "
                 "checkpoint until the series is back",
-                departure.text(report.version),
+                departure.text(),
                 self._config.guard.patience,
             )
         if (stop := self.guard.stops) is not None:
-            raise DivergedError(self._verdict(stop, report.version))
+            raise DivergedError(self._verdict(stop))
 
-    def _verdict(self, stop: Departure, cycle: int) -> str:
-        out = f"the run diverges: {stop.text(cycle)}, out since cycle {stop.since}"
+    def _verdict(self, stop: Departure) -> str:
+        out = f"the run diverges: {stop.text()}, out since cycle {stop.since}"
         return f"{out}; {_way_back(self.last_good)}, or set guard.enabled=false if this is as it should be"
 
 

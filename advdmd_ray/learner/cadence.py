@@ -100,8 +100,9 @@ class Cadence:
         levels = zip(health.open_levels, read, strict=True)
         any_open = own or any(is_open and wanted for is_open, wanted in levels)
         warm = state.phase == "warm"
-        waited = state.dmd_updates >= config.warm_dmd_updates if warm else state.dmd_since_rl >= state.interval
-        due = self._policy_gradient and waited
+        # In every phase: where a run goes on with more of them, its groups are again those that no RL learns from.
+        over = state.dmd_updates >= config.warm_dmd_updates
+        due = self._policy_gradient and over and (warm or state.dmd_since_rl >= state.interval)
         turn = due and any_open and heard
         if turn:
             if warm:

@@ -86,7 +86,7 @@ def test_a_loss_that_explodes_is_warned_of_once_and_stops_the_run_after_the_pati
     assert stops[:4] == [None] * 4
     assert stops[4] is not None
     assert (stops[4].series, stops[4].since) == (LOSS, 3)
-    assert stops[4].text(5) == (f"{LOSS} is 1.57e+15 in cycle 5 (0.238 to 0.239 before, at most 1e+04 is in range)")
+    assert stops[4].text() == (f"{LOSS} is 1.57e+15 in cycle 5 (0.238 to 0.239 before, at most 1e+04 is in range)")
 
 
 @given(st.lists(st.floats(1.0, 50.0), max_size=60), st.floats(1.25, 1e6))
@@ -123,6 +123,21 @@ def test_a_gradient_that_is_not_finite_was_skipped_and_stops_only_if_it_goes_on(
     calm = fed([0.3] * 10, learned=False)
     assert fed([math.inf, math.inf], calm, first=11, learned=False).stops is None
     assert fed([math.inf] * 3, calm, first=11, learned=False).stops is not None
+
+
+@pytest.mark.parametrize("wild", [math.inf, 1e9])
+def test_a_series_that_pauses_stops_the_run_after_as_many_of_its_own_values_and_not_of_cycles(wild: float) -> None:
+    """RL's gradient in a ramp comes in every eighth cycle."""
+    guard = fed([0.1] * 10, learned=False)
+    for number in range(settings.patience):
+        assert guard.stops is None
+        first = 16 + 8 * number
+        guard = guard.fed(first, [Watched(LOSS, wild, 1.0, learned=False)])
+        for cycle in range(first + 1, first + 8):
+            guard = guard.fed(cycle, [Watched("other", 0.3, 1.0)])
+    assert guard.stops is not None
+    assert guard.stops.since == 16
+    assert f"in cycle {16 + 8 * (settings.patience - 1)} " in guard.stops.text()
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=20))

@@ -125,6 +125,14 @@ def test_a_run_that_goes_on_without_policy_gradient_makes_no_more_turns() -> Non
     assert [after.plan(HEALTHY).policy_gradient for _ in range(3)] == [0, 0, 0]
 
 
+def test_a_run_that_goes_on_with_a_longer_warm_phase_makes_no_turn_before_its_end() -> None:
+    before = Cadence(CadenceSection(warm_dmd_updates=2, ramp_interval=1), policy_gradient=True)
+    assert [before.plan(HEALTHY).policy_gradient for _ in range(5)] == [0, 0, 1, 1, 1]
+    after = Cadence(CadenceSection(warm_dmd_updates=8, ramp_interval=1), policy_gradient=True)
+    after.restore(before.to_facts())
+    assert [after.plan(HEALTHY).policy_gradient for _ in range(5)] == [0, 0, 0, 1, 1]
+
+
 def test_a_due_turn_without_an_open_level_is_gated_and_stays_due() -> None:
     cadence = Cadence(CadenceSection(warm_dmd_updates=0, ramp_interval=1), policy_gradient=True)
     cadence.plan(HEALTHY)
