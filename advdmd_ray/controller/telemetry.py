@@ -68,6 +68,7 @@ class Telemetry:
         self._report: CycleReport | None = None
         self._policy_age = 0
         self._throughput = 0.0
+        self._rewarded = False
         self._alarm, self._watched = HackWatch(config.evaluation.alarm_window), scorer_word(config.scorers.alarm or "")
         self._began = self._cycle_ended = clock()
 
@@ -209,8 +210,10 @@ class Telemetry:
         self.send()  # what was gathered belongs to the cycle before
         self._report, self._version = report, report.version
         self._resides(LEARNER, outcome.resident_bytes, outcome.gpu)
-        self._alarm.rewarded("the reward", report.reward_mean[-1])
-        if report.own is not None:
+        self._rewarded |= "rl" in report.updates
+        if self._rewarded:  # before, nothing follows a reward
+            self._alarm.rewarded("the reward", report.reward_mean[-1])
+        if self._rewarded and report.own is not None:
             self._alarm.rewarded("the user's own reward", report.own[0])
         for objective, update in report.updates.items():
             self.updates[objective] += update.updates

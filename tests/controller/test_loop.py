@@ -540,11 +540,24 @@ def test_the_alarm_fires_where_the_reward_rises_and_the_judge_falls_and_nowhere_
         config(run={"cycles": 10}, evaluation={"judge_cycles": 2, "alarm_window": 4}),
         judge=lambda version: quality * version,
         reward=lambda version: reward * version,
+        rl_from=1,
     )
     stage.run()
     assert judged(stage) == alarms
     assert stage.statuses[-1].reward_hacking == bool(alarms[-1])
     assert caplog.text.count("reward hacking?") == sum(alarms)
+
+
+@pytest.mark.parametrize(("rl_from", "alarms"), [(math.inf, [0] * 6), (5, [0, 0, 0, 0, 0, 1])])
+def test_a_reward_that_nothing_has_learnt_from_raises_no_alarm(rl_from: float, alarms: list[int]) -> None:
+    stage = Stage(
+        config(run={"cycles": 12}, evaluation={"judge_cycles": 2, "alarm_window": 4}),
+        judge=lambda version: -float(version),
+        reward=float,
+        rl_from=rl_from,
+    )
+    stage.run()
+    assert judged(stage) == alarms
 
 
 def test_the_alarm_looks_at_the_mean_reward_since_the_judgement_before() -> None:
@@ -553,6 +566,7 @@ def test_the_alarm_looks_at_the_mean_reward_since_the_judgement_before() -> None
         config(run={"cycles": 8}, evaluation={"judge_cycles": 2}),
         judge=lambda version: -float(version),
         reward=lambda version: -version if version % 2 == 0 else 3.0 * version,
+        rl_from=1,
     )
     stage.run()
     assert judged(stage) == [0, 0, 0, 1]
@@ -571,6 +585,7 @@ def test_validation_prompts_are_drawn_when_due_and_an_alarm_that_watches_a_score
         ),
         judge=lambda version: -float(version),
         reward=float,
+        rl_from=1,
     )
     stage.run()
     assert stage.shell.validated == [2, 4, 6, 8]
@@ -600,6 +615,7 @@ def test_without_validation_prompts_the_judge_scores_for_an_alarm_that_watches_a
         ),
         judge=lambda version: -float(version),
         reward=float,
+        rl_from=1,
     )
     stage.run()
     assert judged(stage) == [0, 0, 0, 1]

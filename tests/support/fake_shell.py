@@ -42,12 +42,15 @@ def manifest(stream: Stream, version: int) -> Manifest:
     return pack(stream, version, {"w": torch.tensor(float(version))}).manifest
 
 
-def cycle_report(version: int, *, loss: float = 0.5, reward: float = 0.0, trajectories: int = 8) -> CycleReport:
-    """What a cycle with one DMD update says."""
+def cycle_report(
+    version: int, *, loss: float = 0.5, reward: float = 0.0, trajectories: int = 8, rl: bool = False
+) -> CycleReport:
+    """What a cycle with one DMD update says, and one of RL."""
+    turns = {"rl": UpdateReport(1, 0, 0.1, 0.1, 1.0)} if rl else {}
     return CycleReport(
         version=version,
         plan=CyclePlan("warm", 1, 1, 1, 0),
-        updates={"dmd": UpdateReport(1, 0, loss, 1.0, 1.0)},
+        updates={**turns, "dmd": UpdateReport(1, 0, loss, 1.0, 1.0)},
         auc=(0.6,),
         smoothed_auc=(0.6,),
         open_levels=(True,),
@@ -137,6 +140,7 @@ class FakeShell:
         dead: Workers whose every task ends with their loss.
         judge: What the judge says of a version: its headline.
         reward: Mean reward of the final level in the cycle that makes a version.
+        rl_from: First version whose cycle has an RL turn; infinite: none has.
         loss: Loss of that cycle.
         cycle_s: Seconds of a learner cycle.
         rollout_s: Seconds of a rollout.
@@ -162,6 +166,7 @@ class FakeShell:
         dead: Sequence[str] = (),
         judge: Callable[[int], float] = lambda _: 0.0,
         reward: Callable[[int], float] = lambda _: 0.0,
+        rl_from: float = math.inf,
         loss: Callable[[int], float] = lambda _: 0.5,
         cycle_s: float = 1.0,
         rollout_s: float = 1.0,
@@ -183,6 +188,7 @@ class FakeShell:
         self._fetched: tuple[int, ...] = ()
         self._faulty, self._deadly = faulty, deadly
         self._judge, self._reward, self._loss = judge, reward, loss
+        self._rl_from = rl_from
         self.config, self.clock = config, clock
         self._random, self._lose, self._hang, self._dead, self._cycle_s = (
             random,
@@ -398,7 +404,11 @@ class FakeShell:
         self.ages.extend(self.version - info.policy_version for info in infos)
         version = self.version + 1
         report = cycle_report(
-            version, loss=self._loss(version), reward=self._reward(version), trajectories=4 * len(infos)
+            version,
+            loss=self._loss(version),
+            reward=self._reward(version),
+            trajectories=4 * len(infos),
+            rl=version >= self._rl_from,
         )
         outcome = CycleOutcome(report, manifest("student", version), manifest("discriminator", version), RESIDENT)
         return self._start("learner", outcome, (b"student", b"discriminator"), self._cycle_s)
