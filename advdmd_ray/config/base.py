@@ -17,6 +17,8 @@ PixelSide = Annotated[int, Field(ge=8, le=8192)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Share of what was there before; at 1 the first value would stay for ever."""
 Weight = Annotated[float, Field(ge=0)]
 
 

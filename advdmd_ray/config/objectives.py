@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from advdmd_ray.config.base import Count, Fixed, Fraction, Free, Positive, Rate, Section, Weight
+from advdmd_ray.config.base import Count, Decay, Fixed, Fraction, Free, Positive, Rate, Section, Weight
 
 
 class DistributionMatchingSection(Section):
@@ -68,7 +68,7 @@ class DiscriminatorSection(Section):
         default=0.98,
         description="Above this smoothed AUC a level gives no RL signal; D rests while all levels are above.",
     )
-    auc_decay: Free[Fraction] = Field(
+    auc_decay: Free[Decay] = Field(
         default=0.9,
         description="Smoothing of the held-out AUC, and of the comparison of texts, over cycles with both.",
     )
@@ -120,7 +120,7 @@ class PolicyGradientSection(Section):
     intermediate_weight: Free[Weight | tuple[Weight, ...]] = Field(
         default=1.0, description="Weight of the intermediate levels' scores: one for all, or one for each of the K - 1."
     )
-    std_decay: Free[Fraction] = Field(
+    std_decay: Free[Decay] = Field(
         default=0.95, description="Smoothing of a level's running reward std from cycle to cycle."
     )
     std_floor: Free[float] = Field(

@@ -9,7 +9,18 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from advdmd_ray.config.base import Count, Fixed, Fraction, Free, OfStudent, Place, Positive, Rate, Seconds, Section
+from advdmd_ray.config.base import (
+    Count,
+    Decay,
+    Fixed,
+    Free,
+    OfStudent,
+    Place,
+    Positive,
+    Rate,
+    Seconds,
+    Section,
+)
 from advdmd_ray.config.texts import Address, PathText
 
 NEAREST = 1e-3
@@ -210,7 +221,7 @@ class LearnerSection(Resources):
         "memory.",
     )
     weight_decay: Free[float] = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of every network.")
-    betas: Free[tuple[Fraction, Fraction]] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
+    betas: Free[tuple[Decay, Decay]] = Field(default=(0.9, 0.99), description="Adam moment decay rates.")
     max_grad_norm: Free[float] = Field(default=1.0, gt=0, description="Gradient clip of every update.")
     gradient_checkpointing: Free[bool] = Field(
         default=False,

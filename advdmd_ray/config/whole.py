@@ -18,6 +18,7 @@ from advdmd_ray.config.objectives import (
     FakeScoreSection,
     PolicyGradientSection,
 )
+from advdmd_ray.config.rewards import check_rewards
 from advdmd_ray.config.scaling import AutoscaleSection
 from advdmd_ray.config.scorers import ScorersSection, ValidationSection
 from advdmd_ray.config.sections import (
@@ -210,36 +211,15 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rewards_agree(self) -> Self:
-        gradient = self.policy_gradient
-        needed = gradient.enabled and self.reward.kind == "discriminator" and self.reward.extra is None
-        if not self.cadence.discriminator_updates:
-            if needed:
-                raise ValueError(
-                    "cadence.discriminator_updates=0 leaves RL without a reward; train the discriminator, or set "
-                    "reward.kind=oracle, reward.extra or policy_gradient.enabled=false"
-                )
-            if self.dmd.gan_weight > 0:
-                raise ValueError(
-                    f"dmd.gan_weight = {self.dmd.gan_weight:g} needs a trained discriminator; set it to 0 or raise "
-                    "cadence.discriminator_updates"
-                )
-            if self.reward.oracle_agreement:
-                raise ValueError(
-                    "reward.oracle_agreement compares a trained discriminator with the oracle; set it to false or "
-                    "raise cadence.discriminator_updates"
-                )
-        if needed and not self.discriminator.auc_rows:
-            raise ValueError(
-                "discriminator.auc_rows=0 leaves RL without what opens a level; raise it, or set "
-                "reward.kind=oracle or policy_gradient.enabled=false"
-            )
-        final_is_read = gradient.advantage != "own_step" and gradient.final_weight > 0 and gradient.gamma > 0
-        if self.reward.kind == "oracle" and gradient.enabled and not final_is_read:
-            raise ValueError(
-                "reward.kind=oracle judges the final image alone, which no advantage reads: choose another "
-                "policy_gradient.advantage than own_step, and policy_gradient.final_weight and policy_gradient.gamma "
-                "above 0"
-            )
+        check_rewards(
+            cadence=self.cadence,
+            discriminator=self.discriminator,
+            dmd=self.dmd,
+            gradient=self.policy_gradient,
+            groups=self.rollout.groups_per_cycle,
+            reward=self.reward,
+            steps=self.steps,
+        )
         return self
 
     @model_validator(mode="after")

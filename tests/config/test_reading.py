@@ -120,6 +120,19 @@ def test_an_override_equals_the_same_value_in_the_file(cycles: int, rate: float)
             ),
             ["reward.oracle_agreement", "cadence.discriminator_updates"],
         ),
+        (
+            "policy_gradient: {advantage: own_step, last_actions: 1, intermediate_weight: [1.0, 1.0, 0.0]}",
+            ["policy_gradient: with advantage=own_step", "no score reaches an action"],
+        ),
+        ("policy_gradient: {advantage: final_only, gamma: 0}", ["gamma=0", "no score reaches an action"]),
+        (
+            "{discriminator: {auc_decay: 0}, rollout: {groups_per_cycle: 8}}",
+            ["discriminator.text_errors = 3", "2.83", "groups_per_cycle=8"],
+        ),
+        ("discriminator: {text_errors: 20}", ["discriminator.text_errors = 20", "12.3", "auc_decay=0.9"]),
+        ("discriminator: {auc_decay: 1}", ["discriminator.auc_decay = 1", "less than 1"]),
+        ("policy_gradient: {std_decay: 1.0}", ["policy_gradient.std_decay = 1", "less than 1"]),
+        ("learner: {betas: [0.9, 1.0]}", ["learner.betas", "less than 1"]),
         ("discriminator: {auc_rows: 0}", ["discriminator.auc_rows=0", "policy_gradient.enabled=false"]),
         ("cadence: {discriminator_updates: 0}", ["cadence.discriminator_updates=0", "reward.kind=oracle"]),
         (

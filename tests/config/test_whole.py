@@ -1,9 +1,15 @@
 """The whole configuration: frozen, and what follows from its settings."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from advdmd_ray.config import Config, Resume
+from advdmd_ray.config.objectives import PolicyGradientSection
+from advdmd_ray.config.rewards import best_evidence, reads_scores
+from advdmd_ray.learner.health import TextEvidence
+from advdmd_ray.learner.signal import RewardSignal
 
 ORACLE = {"data": {"source": "shapes"}, "reward": {"kind": "oracle"}}
 
@@ -22,6 +28,40 @@ def test_who_scores_follows_from_the_reward_and_whether_a_discriminator_is_train
     tree: dict[str, dict[str, object]], source: str
 ) -> None:
     assert Config.model_validate(tree).rewarded_by == source
+
+
+@given(st.data())
+def test_a_run_is_refused_exactly_where_no_score_reaches_an_action_that_rl_learns_from(data: st.DataObject) -> None:
+    weight = st.sampled_from([0.0, 1.0])
+    section = PolicyGradientSection(
+        advantage=data.draw(st.sampled_from(["reward_to_go", "own_step", "final_only", "potential"])),
+        gamma=data.draw(st.sampled_from([0.0, 0.5, 1.0])),
+        final_weight=data.draw(weight),
+        intermediate_weight=data.draw(st.one_of(weight, st.tuples(weight, weight, weight))),
+        last_actions=data.draw(st.sampled_from([None, 1, 2, 3])),
+    )
+    read = reads_scores(section, 4)
+    free = Config.model_validate({"policy_gradient": section.model_dump() | {"enabled": False}})
+    told = free.model_copy(update={"policy_gradient": section})
+    assert read == any(RewardSignal(told).used_levels)
+    if read:
+        Config.model_validate({"policy_gradient": section.model_dump()})
+    else:
+        with pytest.raises(ValidationError, match="no score reaches an action"):
+            Config.model_validate({"policy_gradient": section.model_dump()})
+
+
+@pytest.mark.parametrize(("groups", "decay"), [(1, 0.5), (4, 0.3), (8, 0.9)])
+def test_the_best_evidence_is_what_a_discriminator_that_wins_every_comparison_comes_to(
+    groups: int, decay: float
+) -> None:
+    evidence = TextEvidence.none(1)
+    won = [[4.0 * groups], [2.0 * groups], [4.0 * groups]]
+    for _ in range(400):
+        evidence = evidence.followed(won, decay)
+    most = best_evidence(groups, decay)
+    assert evidence.above_chance(0.999 * most) == (True,)
+    assert evidence.above_chance(1.001 * most) == (False,)
 
 
 def test_every_setting_says_whether_a_resumed_run_may_change_it() -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from advdmd_ray.config import Config
 
+RL = "RL"
+
 
 @dataclass(frozen=True, slots=True)
 class Begin:
@@ -31,7 +33,7 @@ def begins(config: Config) -> Iterator[Begin]:
     if config.policy_gradient.enabled:
         gate = "" if config.reward.extra is not None else ", once a level is open"
         turns = "each cycle" if cadence.ramp_interval == 1 else f"at first every {cadence.ramp_interval} DMD updates"
-        yield Begin("RL", "cadence.warm_dmd_updates", cadence.warm_dmd_updates, f"{gate}, {turns}")
+        yield Begin(RL, "cadence.warm_dmd_updates", cadence.warm_dmd_updates, f"{gate}, {turns}")
 
 
 def course_text(config: Config) -> str:
@@ -55,6 +57,9 @@ def never(config: Config) -> Iterator[str]:
 def _too_late(begin: Begin, config: Config) -> str | None:
     """Why it never begins; None if it does."""
     made = config.run.cycles * config.cadence.dmd_updates
+    seldom, gated = config.cadence.measure_cycles, config.reward.kind == "discriminator" and config.reward.extra is None
+    if begin.what == RL and gated and seldom > config.run.cycles:
+        return f"cadence.measure_cycles is {seldom:,}, and no level is open before: run.cycles={config.run.cycles}"
     if begin.updates < made:
         return None
     return f"{begin.setting} is {begin.updates:,}, and run.cycles={config.run.cycles} makes {made:,} DMD updates"

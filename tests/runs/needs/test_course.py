@@ -48,6 +48,18 @@ def test_the_course_names_the_cycle_in_which_each_part_begins(
     assert course_text(config(**sections)).splitlines() == lines
 
 
+@pytest.mark.parametrize(
+    ("rewards", "said"),
+    [
+        ({}, ["RL never begins in this run: cadence.measure_cycles is 30, and no level is open before: run.cycles=20"]),
+        ({"extra": "toy:brightness"}, []),
+    ],
+)
+def test_levels_that_no_measurement_opens_in_time_are_told_of(rewards: Mapping[str, object], said: list[str]) -> None:
+    seldom = config(run={"cycles": 20}, cadence={"warm_dmd_updates": 2, "measure_cycles": 30}, reward=rewards)
+    assert list(never(seldom)) == said
+
+
 @pytest.mark.parametrize(("cycles", "said"), [(61, []), (60, ["RL"]), (40, ["GAN term", "RL"]), (41, ["RL"])])
 def test_what_waits_longer_than_the_run_lasts_is_told(cycles: int, said: list[str]) -> None:
     late = config(

@@ -1,0 +1,123 @@
+"""The laws between what RL reads and what gives it: a run whose RL can never learn is refused before it starts."""
+
+import math
+
+from advdmd_ray.config.objectives import (
+    CadenceSection,
+    DiscriminatorSection,
+    DistributionMatchingSection,
+    PolicyGradientSection,
+)
+from advdmd_ray.config.sections import RewardSection
+
+
+def check_rewards(
+    *,
+    cadence: CadenceSection,
+    discriminator: DiscriminatorSection,
+    dmd: DistributionMatchingSection,
+    gradient: PolicyGradientSection,
+    groups: int,
+    reward: RewardSection,
+    steps: int,
+) -> None:
+    """Makes sure that RL has a reward that can reach it, and everything else a discriminator that it needs.
+
+    Args:
+        cadence: Of the run.
+        discriminator: Of the run.
+        dmd: Of the run.
+        gradient: RL's section.
+        groups: Of a cycle.
+        reward: Of the run.
+        steps: The student's K.
+
+    Raises:
+        ValueError: if not, with the settings to change.
+    """
+    _discriminator_is_trained(cadence, dmd, gradient, reward)
+    if not gradient.enabled or reward.extra is not None:
+        return
+    if reward.kind == "oracle":
+        if not _reads_final(gradient):
+            raise ValueError(
+                "reward.kind=oracle judges the final image alone, which no advantage reads: choose another "
+                "policy_gradient.advantage than own_step, and policy_gradient.final_weight and policy_gradient.gamma "
+                "above 0"
+            )
+        return
+    if not discriminator.auc_rows:
+        raise ValueError(
+            "discriminator.auc_rows=0 leaves RL without what opens a level; raise it, or set "
+            "reward.kind=oracle or policy_gradient.enabled=false"
+        )
+    if not reads_scores(gradient, steps):
+        raise ValueError(
+            f"policy_gradient: with advantage={gradient.advantage}, gamma={gradient.gamma:g}, "
+            f"final_weight={gradient.final_weight:g} and these intermediate_weight and last_actions no score reaches "
+            "an action; raise a weight that is read, or set policy_gradient.enabled=false"
+        )
+    most = best_evidence(groups, discriminator.auc_decay)
+    if discriminator.text_errors is not None and discriminator.text_errors >= most:
+        raise ValueError(
+            f"discriminator.text_errors = {discriminator.text_errors:g} is never reached: a discriminator that tells "
+            f"all texts apart comes to {most:.3g} with rollout.groups_per_cycle={groups} and "
+            f"discriminator.auc_decay={discriminator.auc_decay:g}; lower it, or raise one of these"
+        )
+
+
+def _discriminator_is_trained(
+    cadence: CadenceSection, dmd: DistributionMatchingSection, gradient: PolicyGradientSection, reward: RewardSection
+) -> None:
+    if cadence.discriminator_updates:
+        return
+    if gradient.enabled and reward.kind == "discriminator" and reward.extra is None:
+        raise ValueError(
+            "cadence.discriminator_updates=0 leaves RL without a reward; train the discriminator, or set "
+            "reward.kind=oracle, reward.extra or policy_gradient.enabled=false"
+        )
+    if dmd.gan_weight > 0:
+        raise ValueError(
+            f"dmd.gan_weight = {dmd.gan_weight:g} needs a trained discriminator; set it to 0 or raise "
+            "cadence.discriminator_updates"
+        )
+    if reward.oracle_agreement:
+        raise ValueError(
+            "reward.oracle_agreement compares a trained discriminator with the oracle; set it to false or "
+            "raise cadence.discriminator_updates"
+        )
+
+
+def _reads_final(gradient: PolicyGradientSection) -> bool:
+    """Whether the final level's score reaches an action: it is discounted at least once on its way."""
+    return gradient.advantage != "own_step" and gradient.final_weight > 0 and gradient.gamma > 0
+
+
+def reads_scores(gradient: PolicyGradientSection, steps: int) -> bool:
+    """Whether any level's score reaches the advantage of an action that RL learns from (`losses.advantage`).
+
+    Args:
+        gradient: RL's section.
+        steps: The student's K; its levels before the final one are as many as its actions.
+    """
+    if _reads_final(gradient):
+        return True
+    if gradient.advantage == "final_only":
+        return False
+    given = gradient.intermediate_weight
+    weights = given if isinstance(given, tuple) else (given,) * (steps - 1)
+    learnt = weights if gradient.last_actions is None else weights[-gradient.last_actions :]
+    return any(weight > 0 for weight in learnt)
+
+
+def best_evidence(groups: int, decay: float) -> float:
+    """Standard errors above chance of a discriminator that wins every comparison: `sqrt(G (1 + d) / (1 - d))`.
+
+    That is `sum L_g / sqrt(sum L_g^2)` of `learner.health.agreement_and_error`, with `L_g = W_g / 2` of G groups in
+    each of endlessly many cycles, which it comes near from below.
+
+    Args:
+        groups: G, of a cycle.
+        decay: d, in [0, 1).
+    """
+    return math.sqrt(groups * (1 + decay) / (1 - decay))
