@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from advdmd_ray.data.real import RealImages
 from advdmd_ray.diffusion.denoiser import Conditioning
-from advdmd_ray.errors import UserError
+from advdmd_ray.errors import DivergedError, UserError
 from advdmd_ray.learner.cadence import Every
 from advdmd_ray.learner.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from advdmd_ray.learner.ema import warm_decay
@@ -22,6 +22,7 @@ from advdmd_ray.pretrain.muon import Muon
 
 WARMUP_STEPS = 100
 GRADIENT_CLIP = 1.0
+MOST_SKIPPED = 3
 WEIGHT_DECAY = 0.01
 REPORT_EVERY = 50
 
@@ -117,6 +118,7 @@ class _Training:
             muon = Muon(matrices, learning_rate=muon_learning_rate, weight_decay=WEIGHT_DECAY)
             self.optimizers[muon] = muon_learning_rate
         self.generator = torch.Generator().manual_seed(seed)
+        self._skipped = 0  # in a row
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """All of it as named tensors."""
@@ -145,14 +147,28 @@ class _Training:
         self.generator.set_state(checkpoint.load("draws")["generator"])
 
     def update(self, loss: Tensor, factor: float, weight: float) -> None:
-        """One step of every optimizer at `factor` of its learning rate; the average follows by `weight`."""
+        """One step of every optimizer at `factor` of its learning rate; the average follows by `weight`.
+
+        A step whose gradient is not finite is left out: no weight, moment or average changes.
+
+        Raises:
+            DivergedError: if that is so for `MOST_SKIPPED` steps in a row.
+        """
         for optimizer, learning_rate in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * factor
             optimizer.zero_grad(set_to_none=True)
         parameters: list[Tensor] = list(self.parameters.values())
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
+        if not torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP).isfinite():
+            self._skipped += 1
+            if self._skipped == MOST_SKIPPED:
+                raise DivergedError(
+                    f"the gradients of {MOST_SKIPPED} steps in a row are not finite; lower the learning rate, and look "
+                    "at the images"
+                )
+            return
+        self._skipped = 0
         for optimizer in self.optimizers:
             optimizer.step()
         with torch.no_grad():
@@ -209,6 +225,7 @@ def pretrain(
 
     Raises:
         UserError: `checkpoints` holds a training of other settings.
+        DivergedError: the gradients of some steps in a row are not finite.
     """
     transformer = pipeline.transformer.train().requires_grad_(True)
     denoiser = SD3Denoiser(transformer)

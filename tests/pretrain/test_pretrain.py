@@ -26,7 +26,7 @@ from advdmd_ray.data.shapes.recipe import shapes_lessons, shapes_recipe
 from advdmd_ray.data.shapes.skills import SKILLS, all_prompts
 from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.schedule import teacher_sigmas
-from advdmd_ray.errors import UserError
+from advdmd_ray.errors import DivergedError, UserError
 from advdmd_ray.evaluation.judges.pipelines import PipelineSampler
 from advdmd_ray.models.codec import PatchCodec
 from advdmd_ray.models.folder import inspect_pipeline
@@ -114,6 +114,18 @@ def test_training_lowers_the_loss() -> None:
     _, losses = train(100)
     assert len(losses) == 2
     assert losses[1] < 0.8 * losses[0]
+
+
+def test_a_batch_that_is_no_number_changes_nothing_and_some_in_a_row_end_the_training() -> None:
+    real = source_of(Config()).teacher_recipe(1000, seed=0).real
+    assert isinstance(real.latents, torch.Tensor)
+    one, every = real.latents.clone(), torch.full_like(real.latents, math.nan)
+    one[::64] = math.nan  # in two of nine batches, by this seed's draws
+    weights, _ = train(9, real=replace(real, latents=one), muon=0.02)
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    assert not equal(weights, train(1)[0])
+    with pytest.raises(DivergedError, match="3 steps in a row are not finite"):
+        train(9, real=replace(real, latents=every))
 
 
 def test_training_repeats_with_its_seed() -> None:
