@@ -254,7 +254,7 @@ def test_results_hang_on_the_trainers_own_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["whole", "quick"])
-@pytest.mark.parametrize("name", ["shapes", "oracle", "ablation", "channels", "two_steps", "beyond"])
+@pytest.mark.parametrize("name", ["shapes", "oracle", "ablation", "channels", "two_steps", "beyond", "finalists"])
 def test_the_comparisons_that_ship_can_be_planned(name: str, mode: str, tmp_path: Path) -> None:
     comparison = read_comparison(CONFIGS / f"{name}.yaml", quick=mode == "quick")
     teacher, *jobs = plan_jobs(comparison, tmp_path)
