@@ -9,18 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from advdmd_ray.config.base import (
-    Count,
-    Decay,
-    Fixed,
-    Free,
-    OfStudent,
-    Place,
-    Positive,
-    Rate,
-    Seconds,
-    Section,
-)
+from advdmd_ray.config.base import Count, Decay, Fixed, Free, OfStudent, Place, Positive, Rate, Seconds, Section
 from advdmd_ray.config.texts import Address, PathText
 
 NEAREST = 1e-3

@@ -68,7 +68,6 @@ class Telemetry:
         self._report: CycleReport | None = None
         self._policy_age = 0
         self._throughput = 0.0
-        self._rewarded = False
         self._alarm, self._watched = HackWatch(config.evaluation.alarm_window), scorer_word(config.scorers.alarm or "")
         self._began = self._cycle_ended = clock()
 
@@ -210,13 +209,11 @@ class Telemetry:
         self.send()  # what was gathered belongs to the cycle before
         self._report, self._version = report, report.version
         self._resides(LEARNER, outcome.resident_bytes, outcome.gpu)
-        self._rewarded |= "rl" in report.updates
-        if self._rewarded:  # before, nothing follows a reward
+        self.updates.update({objective: update.updates for objective, update in report.updates.items()})
+        if self.updates["rl"]:  # before, nothing follows a reward
             self._alarm.rewarded("the reward", report.reward_mean[-1])
-        if self._rewarded and report.own is not None:
-            self._alarm.rewarded("the user's own reward", report.own[0])
-        for objective, update in report.updates.items():
-            self.updates[objective] += update.updates
+            if report.own is not None:
+                self._alarm.rewarded("the user's own reward", report.own[0])
         now = self._clock()
         self._throughput = report.trajectories / max(now - self._cycle_ended, 1e-9)
         self._cycle_ended = now
