@@ -229,19 +229,18 @@ def _draw_signal_rows(
 
 
 def _columns(labels: Collection[str], width: float) -> int:
-    """How many columns of these labels fit below a figure of so many inches."""
-    return max(1, min(len(labels), int(width / (_INCHES_OF_A_LETTER * max(map(len, labels)) + 0.65))))
+    """How many columns of these labels fit below a figure of so many inches; one if there are none."""
+    longest = max(map(len, labels), default=0)
+    return max(1, min(len(labels), int(width / (_INCHES_OF_A_LETTER * longest + 0.65))))
 
 
 def _legend_height(labels: Mapping[int, str], width: float) -> float:
     """Inches that the legend takes below a figure of so many inches."""
-    return _INCHES_OF_A_LINE * math.ceil(len(labels) / _columns(labels.values(), width)) if labels else 0.0
+    return _INCHES_OF_A_LINE * math.ceil(len(labels) / _columns(labels.values(), width))
 
 
 def _legend_below(canvas: Canvas, labels: Mapping[int, str]) -> None:
     """One legend for all panels; labels by the place of their rival."""
-    if not labels:
-        return
     handles = [Line2D([], [], **_style(index), label=label) for index, label in labels.items()]
     columns = _columns(labels.values(), canvas.get_figwidth())
     canvas.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9, handlelength=2.6)

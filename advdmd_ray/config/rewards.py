@@ -71,7 +71,7 @@ def _discriminator_is_trained(
 ) -> None:
     if cadence.discriminator_updates:
         return
-    if gradient.enabled and reward.kind == "discriminator" and reward.extra is None:
+    if gradient.enabled and reward.needs_open_level:
         raise ValueError(
             "cadence.discriminator_updates=0 leaves RL without a reward; train the discriminator, or set "
             "reward.kind=oracle, reward.extra or policy_gradient.enabled=false"

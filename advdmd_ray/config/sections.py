@@ -175,6 +175,11 @@ class RewardSection(Resources):
             raise ValueError(f"final_levels must lie in [0, 1), got {list(self.final_levels)}")
         return self
 
+    @property
+    def needs_open_level(self) -> bool:
+        """Whether RL has no reward before a level of the discriminator is open."""
+        return self.kind == "discriminator" and self.extra is None
+
 
 class BufferSection(Section):
     """The Arrow trajectory buffer."""

@@ -31,7 +31,7 @@ def begins(config: Config) -> Iterator[Begin]:
     if config.dmd.gan_weight > 0:
         yield Begin("GAN term", "cadence.warm_gan_updates", cadence.warm_gan_updates, "")
     if config.policy_gradient.enabled:
-        gate = "" if config.reward.extra is not None else ", once a level is open"
+        gate = ", once a level is open" if config.reward.needs_open_level else ""
         turns = "each cycle" if cadence.ramp_interval == 1 else f"at first every {cadence.ramp_interval} DMD updates"
         yield Begin(RL, "cadence.warm_dmd_updates", cadence.warm_dmd_updates, f"{gate}, {turns}")
 
@@ -57,8 +57,8 @@ def never(config: Config) -> Iterator[str]:
 def _too_late(begin: Begin, config: Config) -> str | None:
     """Why it never begins; None if it does."""
     made = config.run.cycles * config.cadence.dmd_updates
-    seldom, gated = config.cadence.measure_cycles, config.reward.kind == "discriminator" and config.reward.extra is None
-    if begin.what == RL and gated and seldom > config.run.cycles:
+    seldom = config.cadence.measure_cycles
+    if begin.what == RL and config.reward.needs_open_level and seldom > config.run.cycles:
         return f"cadence.measure_cycles is {seldom:,}, and no level is open before: run.cycles={config.run.cycles}"
     if begin.updates < made:
         return None
