@@ -13,7 +13,7 @@ engines: DeepSpeed would cut up for the second what the first has cut up already
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -29,6 +29,7 @@ from advdmd_ray.learner.engine_state import (
     StepReport,
     WholeTensors,
     activation_home,
+    always,
     exchanged,
     is_finite,
     require_parts,
@@ -105,7 +106,13 @@ class DeepSpeedEngine(NamedState):
         with activation_home(self._device, offload=self._offload_activations):
             return self._engine(*args, **kwargs)
 
-    def step(self, parts: Sequence[LossPart], objective: str, factor: float = 1.0) -> StepReport:
+    def step(
+        self,
+        parts: Sequence[LossPart],
+        objective: str,
+        factor: float = 1.0,
+        wanted: Callable[[], bool] = always,
+    ) -> StepReport:
         """See `Engine`. ZeRO 0 and 1 reduce the gradients once, with the last part; ZeRO 2 and 3 those of each."""
         require_parts(parts)
         self._optimizer.use(objective, factor)
@@ -113,6 +120,9 @@ class DeepSpeedEngine(NamedState):
             # Before the forward pass too, as DeepSpeed asks.
             self._engine.set_gradient_accumulation_boundary(is_boundary=number == len(parts))
             self._engine.backward(part())
+        taken = wanted()
+        if not taken:  # DeepSpeed goes through its step, in which alone it forgets its gradients
+            self._optimizer.rest()
         if self._partitioned:
             self._engine.step()
             norm = float(self._engine.get_global_grad_norm())
@@ -124,7 +134,7 @@ class DeepSpeedEngine(NamedState):
                 self._engine.zero_grad()
         if self._gradients is not None:
             self._gradients.forget_gradients()
-        return step_report(norm)
+        return step_report(norm, wanted=taken)
 
 
 class _Fragments(WholeTensors):

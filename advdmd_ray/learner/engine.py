@@ -9,7 +9,7 @@ of one engine only: take `torch.autograd.grad` with respect to the tensor that j
 `(tensor * gradient.detach()).sum()` to the engine that is to learn.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,7 @@ from advdmd_ray.learner.engine_state import (
     StepReport,
     WholeTensors,
     activation_home,
+    always,
     is_finite,
     require_parts,
     shapes_of,
@@ -50,7 +51,13 @@ class Engine(Protocol):
         """The forward pass whose loss goes to `step`."""
         ...
 
-    def step(self, parts: Sequence[LossPart], objective: str, factor: float = 1.0) -> StepReport:
+    def step(
+        self,
+        parts: Sequence[LossPart],
+        objective: str,
+        factor: float = 1.0,
+        wanted: Callable[[], bool] = always,
+    ) -> StepReport:
         """Forward and backward pass of each part, mean of the gradients over the ranks, clip, update.
 
         Args:
@@ -60,6 +67,8 @@ class Engine(Protocol):
                 zero gradient.
             objective: one of those named when the engine was built; the update uses its moments.
             factor: multiplies the objective's learning rate, >= 0.
+            wanted: asked once all parts were made, with one answer on every rank. Without it nothing changes: of a
+                gradient that is 0 because no row counts, Adam would go on by its momentum.
 
         Raises:
             ValueError: for an unknown objective or no part, before anything was computed.
@@ -207,7 +216,13 @@ class TorchEngine(NamedState):
         with activation_home(self._device, offload=self._offload_activations):
             return self.module(*args, **kwargs)
 
-    def step(self, parts: Sequence[LossPart], objective: str, factor: float = 1.0) -> StepReport:
+    def step(
+        self,
+        parts: Sequence[LossPart],
+        objective: str,
+        factor: float = 1.0,
+        wanted: Callable[[], bool] = always,
+    ) -> StepReport:
         """See `Engine`."""
         require_parts(parts)
         self._optimizer.use(objective, factor)
@@ -219,14 +234,14 @@ class TorchEngine(NamedState):
             for piece, gradient in zip(total.split(sizes), self._gradients(part), strict=True):
                 piece.add_(gradient)
         flat = self._gang.mean(total)
-        norm = float(torch.linalg.vector_norm(flat))
-        if is_finite(norm):
+        norm, taken = float(torch.linalg.vector_norm(flat)), wanted()
+        if is_finite(norm) and taken:
             flat.mul_(min(1.0, self._max_grad_norm / (norm + 1e-6)))
             for parameter, piece in zip(parameters, flat.split(sizes), strict=True):
                 parameter.grad = piece.view_as(parameter)
             self._optimizer.step()
             self._optimizer.zero_grad()
-        return step_report(norm)
+        return step_report(norm, wanted=taken)
 
     def _gradients(self, part: LossPart) -> list[Tensor]:
         """Of one part, flat, in the order of the parameters."""

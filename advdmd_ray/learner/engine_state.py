@@ -20,16 +20,23 @@ class StepReport:
     Attributes:
         grad_norm: L2 norm of the rank-averaged gradient before clipping; infinite if it was not finite.
         skipped: True if the gradient was not finite: no weight, moment or step count changed, on any rank.
+        idle: True if nobody wanted the step; the same did not change.
     """
 
     grad_norm: float
     skipped: bool
+    idle: bool = False
 
 
-def step_report(norm: float) -> StepReport:
-    """The report of a step that was made if the gradient's norm was finite, and skipped if not."""
+def step_report(norm: float, *, wanted: bool) -> StepReport:
+    """The report of a step that was made if its gradient's norm was finite and it was wanted."""
     skipped = not is_finite(norm)
-    return StepReport(float("inf") if skipped else norm, skipped=skipped)
+    return StepReport(float("inf") if skipped else norm, skipped=skipped, idle=not skipped and not wanted)
+
+
+def always() -> bool:
+    """Every step is wanted."""
+    return True
 
 
 def is_finite(norm: float) -> bool:

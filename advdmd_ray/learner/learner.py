@@ -37,7 +37,7 @@ from advdmd_ray.learner.laps import Laps
 from advdmd_ray.learner.networks import Networks, carried_weights
 from advdmd_ray.learner.objectives import discriminator_parts, dmd_parts, fake_score_parts
 from advdmd_ray.learner.outcome import CycleReport, PolicyCycleReport, mean_agreement
-from advdmd_ray.learner.policy import PolicyReport, policy_means, policy_parts, ratio_deviation, turn_report
+from advdmd_ray.learner.policy import PolicyReport, TurnReports, policy_means, policy_parts, ratio_deviation
 from advdmd_ray.learner.setting import settings_of
 from advdmd_ray.learner.signal import RewardSignal, own_moments
 from advdmd_ray.learner.tensor_file import TensorStream, cpu_copy
@@ -226,21 +226,21 @@ class Learner:
         actions = Actions.of(batch, advantages)
         if config.group_rows is not None:
             actions = actions.chosen(strongest(advantages, config.group_rows))
-        reports: list[PolicyReport] = []
-        deviations: list[float] = []
+        reports, deviations = TurnReports(self._gang), list[float]()
 
         def told(report: PolicyReport) -> None:
             if turn.made == 0:  # the weights are those that acted
                 deviations.append(self._assert_ratio(report.fresh_deviation))
-            reports.append(report)
+            reports.told(report)
 
         everything = minibatch_slices(actions.advantages.shape[1], config.minibatches)
         shares = [share for share in everything if self._heard(actions.advantages[:, share])]
         turn = self._updates("student", "rl", len(shares))
         for _, share in zip(turn, shares, strict=True):
-            turn.step(policy_parts(self._engines["student"], setting, batch, actions.share(share), told))
+            parts = policy_parts(self._engines["student"], setting, batch, actions.share(share), told)
+            turn.step(parts, reports.any_learnt)
         each = actions.advantages.numel() // config.minibatches
-        policy = turn_report(reports, self._gang, updates=len(shares), actions=each, spread=spread)
+        policy = reports.whole(updates=len(shares), actions=each, spread=spread)
         return [turn], policy, max((each for each in deviations if not math.isnan(each)), default=math.nan)
 
     def published(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -62,6 +62,7 @@ class MomentSetAdamW(torch.optim.Optimizer):
             raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
         self.learning_rates: Final = dict(learning_rates)
         self._selected: str | None = None
+        self._rests = False
         first_rate = next(iter(self.learning_rates.values()))
         group = {"params": list(params), "steps": dict.fromkeys(self.learning_rates, 0)}
         super().__init__([group], {"lr": first_rate, "betas": betas, "eps": eps, "weight_decay": weight_decay})
@@ -90,9 +91,13 @@ class MomentSetAdamW(torch.optim.Optimizer):
             raise ValueError(f"the factor of a learning rate must be >= 0, got {factor}")
         if objective not in self.learning_rates:
             raise ValueError(f"unknown objective {objective!r}; this optimizer has {list(self.learning_rates)}")
-        self._selected = objective
+        self._selected, self._rests = objective, False
         for group in self.param_groups:
             group["lr"] = factor * self.learning_rates[objective]
+
+    def rest(self) -> None:
+        """Makes the next `step()`, and that one only, change nothing."""
+        self._rests = True
 
     def create_state(self) -> None:
         """Creates all moment sets at once, as zeros, where they do not exist yet.
@@ -121,6 +126,8 @@ class MomentSetAdamW(torch.optim.Optimizer):
             raise RuntimeError(f"step() without use(): select one of {list(self.learning_rates)} first")
         self._selected = None
         self.create_state()
+        if self._rests:
+            return
         self.steps[objective] += 1
         (group,) = self.param_groups
         parameters = group["params"]

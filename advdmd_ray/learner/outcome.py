@@ -20,7 +20,7 @@ class UpdateReport:
     """The updates of one objective in one cycle, averaged over them and over the ranks.
 
     Attributes:
-        updates: Optimizer updates made.
+        updates: Optimizer updates made; not those that no term reached.
         skipped: Updates skipped for a gradient that was not finite.
         loss: Mean loss.
         gradient_norm: Norm of the last gradient before the clip.

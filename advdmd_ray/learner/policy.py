@@ -3,7 +3,7 @@
 An action is a row of its own: the loss is a mean over them, so parts of any size add up to the whole.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,34 +45,51 @@ class PolicyReport:
     fresh_deviation: float | None
 
 
-def turn_report(
-    reports: Sequence[PolicyReport], gang: Gang, *, updates: int, actions: int, spread: float
-) -> PolicyCycleReport:
-    """The parts of all updates of an RL turn in one report, averaged over the gang. Collective.
+class TurnReports:
+    """What the parts of an RL turn's updates tell, gathered over its ranks.
 
     Args:
-        reports: Of every part of this rank.
         gang: The ranks.
-        updates: Made in the turn.
-        actions: That one update learned from, on this rank.
-        spread: Standard deviation of this rank's advantages before scaling.
     """
-    figures = torch.stack(
-        [
-            torch.stack([part.share * part.gradient.clipped_fraction for part in reports]).sum() / updates,
-            torch.stack([part.share * part.gradient.mean_kl_nats for part in reports]).sum() / updates,
-            torch.tensor(spread),
-            torch.tensor(float(sum(part.stale for part in reports))),
-        ]
-    )
-    masked, kl, mean_spread, stale = gang.mean(figures).tolist()
-    return PolicyCycleReport(
-        masked_fraction=masked,
-        kl_nats=kl,
-        advantage_spread=mean_spread,
-        stale_terms=round(stale * gang.size),
-        actions=actions * gang.size,
-    )
+
+    def __init__(self, gang: Gang) -> None:
+        self._gang = gang
+        self._parts = list[PolicyReport]()
+        self._asked = 0
+
+    def told(self, report: PolicyReport) -> None:
+        """Takes the report of the next part."""
+        self._parts.append(report)
+
+    def any_learnt(self) -> bool:
+        """Whether a term told of since this was asked last reaches a gradient, on any rank. Collective."""
+        newest, self._asked = self._parts[self._asked :], len(self._parts)
+        return float(self._gang.mean(torch.stack([part.gradient.learnt_terms for part in newest]).sum())) > 0
+
+    def whole(self, *, updates: int, actions: int, spread: float) -> PolicyCycleReport:
+        """All parts in one report, averaged over the gang. Collective.
+
+        Args:
+            updates: Made in the turn.
+            actions: That one update learned from, on this rank.
+            spread: Standard deviation of this rank's advantages before scaling.
+        """
+        figures = torch.stack(
+            [
+                torch.stack([part.share * part.gradient.clipped_fraction for part in self._parts]).sum() / updates,
+                torch.stack([part.share * part.gradient.mean_kl_nats for part in self._parts]).sum() / updates,
+                torch.tensor(spread),
+                torch.tensor(float(sum(part.stale for part in self._parts))),
+            ]
+        )
+        masked, kl, mean_spread, stale = self._gang.mean(figures).tolist()
+        return PolicyCycleReport(
+            masked_fraction=masked,
+            kl_nats=kl,
+            advantage_spread=mean_spread,
+            stale_terms=round(stale * self._gang.size),
+            actions=actions * self._gang.size,
+        )
 
 
 def policy_means(

@@ -10,6 +10,7 @@ from torch import Tensor
 from advdmd_ray.config import Config
 from advdmd_ray.learner.batch import Path
 from advdmd_ray.learner.engine import Engine
+from advdmd_ray.learner.engine_state import always
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.laps import Laps
 from advdmd_ray.learner.outcome import UpdateReport
@@ -34,18 +35,18 @@ class Updates:
         self._engine, self._count, self._version, self._rate = engine, count, version, rate
         self.objective = objective
         self._losses: list[Tensor] = []
-        self._norm, self._skipped = 0.0, 0
+        self._norm, self._skipped, self._idle = 0.0, 0, 0
 
     def __iter__(self) -> Iterator[Path]:
         return ((self.objective, self._version, update) for update in range(self._count))
 
     @property
     def made(self) -> int:
-        """Steps so far, skipped ones included."""
+        """Steps so far, skipped and idle ones included."""
         return len(self._losses)
 
-    def step(self, parts: Sequence[LossPart]) -> None:
-        """One update that lowers a loss, given in parts. Collective."""
+    def step(self, parts: Sequence[LossPart], wanted: Callable[[], bool] = always) -> None:
+        """One update that lowers a loss, given in parts, unless it is not wanted (`Engine.step`). Collective."""
         values: list[Tensor] = []
 
         def noted(part: LossPart) -> Tensor:
@@ -53,9 +54,11 @@ class Updates:
             values.append(loss.detach())
             return loss
 
-        step = self._engine.step([functools.partial(noted, part) for part in parts], self.objective, self._rate)
+        noting = [functools.partial(noted, part) for part in parts]
+        step = self._engine.step(noting, self.objective, self._rate, wanted)
         self._losses.append(torch.stack(values).sum())
-        self._norm, self._skipped = step.grad_norm, self._skipped + step.skipped
+        self._norm = step.grad_norm
+        self._skipped, self._idle = self._skipped + step.skipped, self._idle + step.idle
 
     def all(self, parts: Callable[[Path], Sequence[LossPart]], laps: Laps) -> None:
         """Every update, with the loss of its path; a clock is told when they are over. Collective."""
@@ -66,7 +69,7 @@ class Updates:
     def report(self, gang: Gang) -> UpdateReport:
         """What the steps did, averaged over the ranks. Collective, unless there were none."""
         mean = float(gang.mean(torch.stack(self._losses).mean())) if self._losses else math.nan
-        made = len(self._losses) - self._skipped
+        made = len(self._losses) - self._skipped - self._idle
         return UpdateReport(made, self._skipped, loss=mean, gradient_norm=self._norm, rate=self._rate)
 
 

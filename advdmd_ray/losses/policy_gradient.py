@@ -40,10 +40,12 @@ class PolicyGradientReport:
 
     Attributes:
         clipped_fraction: Share of the b terms that the trust region kept from the gradient, in [0, 1].
+        learnt_terms: How many terms reach the gradient: weighted, of an advantage, and inside the trust region.
         mean_kl_nats: Mean KL divergence of a whole latent from the behaviour policy, nats.
     """
 
     clipped_fraction: Float[Tensor, ""]
+    learnt_terms: Float[Tensor, ""]
     mean_kl_nats: Float[Tensor, ""]
 
 
@@ -83,12 +85,12 @@ def policy_gradient_loss(
     if trust_region == "flow_dppo":
         leaves = gain.sign() * terms.log_ratio.detach().sign() > 0
         clipped = leaves & (terms.kl_per_element.detach() * numel > kl_nats)
-        objective = torch.where(
-            clipped, torch.zeros_like(gain), gain * _bounded(terms.log_ratio, clipped | left_out).exp()
-        )
+        ratio = _bounded(terms.log_ratio, clipped | left_out).exp()
+        objective = torch.where(clipped, torch.zeros_like(gain), gain * ratio)
     else:
-        objective, clipped = _clipped(terms, gain, trust_region, clip_nats / numel)
-    return -(terms.step_weight * objective).mean(), _report(terms, clipped, numel)
+        objective, clipped = _clipped(terms, gain, left_out, trust_region, clip_nats / numel)
+    learnt = ~clipped & ~left_out & (gain != 0)
+    return -(terms.step_weight * objective).mean(), _report(terms, clipped, learnt, numel)
 
 
 def _bounded(exponent: Tensor, dropped: Tensor) -> Tensor:
@@ -96,13 +98,15 @@ def _bounded(exponent: Tensor, dropped: Tensor) -> Tensor:
     return torch.where(dropped, torch.zeros_like(exponent), exponent)
 
 
-def _clipped(terms: PolicyTerms, gain: Tensor, region: TrustRegion, limit: float) -> tuple[Tensor, Tensor]:
+def _clipped(
+    terms: PolicyTerms, gain: Tensor, left_out: Tensor, region: TrustRegion, limit: float
+) -> tuple[Tensor, Tensor]:
     """PPO's pessimistic objective, and which terms its clip keeps from the gradient."""
     if region == "ppo_clip":
         exponent, spread = terms.log_ratio, torch.ones_like(terms.std)
     else:
         exponent, spread = terms.std * (terms.log_ratio + terms.kl_per_element), terms.std
-    exponent = _bounded(exponent, terms.step_weight == 0)
+    exponent = _bounded(exponent, left_out)
     clipped = (gain.sign() * exponent.detach().sign() > 0) & (exponent.detach().abs() > limit)
     # expm1 keeps small ratios apart that 1 + x would round together.
     free = gain * (1 + _bounded(exponent, clipped).expm1() / spread)
@@ -111,9 +115,10 @@ def _clipped(terms: PolicyTerms, gain: Tensor, region: TrustRegion, limit: float
 
 
 @torch.no_grad()
-def _report(terms: PolicyTerms, clipped: Tensor, numel: int) -> PolicyGradientReport:
+def _report(terms: PolicyTerms, clipped: Tensor, learnt: Tensor, numel: int) -> PolicyGradientReport:
     return PolicyGradientReport(
         clipped_fraction=clipped.float().mean(),
+        learnt_terms=learnt.float().sum(),
         mean_kl_nats=terms.kl_per_element.detach().mean() * numel,
     )
 

@@ -101,7 +101,7 @@ def test_deepspeed_at_any_stage_and_size_equals_plain_torch_on_the_whole_batch(
 
 @each_size
 @each_variant
-def test_a_loss_in_parts_trains_as_the_whole_one_does_and_a_bad_part_spoils_nothing_but_its_step(
+def test_a_loss_in_parts_trains_as_the_whole_one_does_and_a_step_that_is_bad_or_unwanted_changes_nothing(
     outcome: Outcome, reference: dict[str, Tensor], variant: Variant, size: int
 ) -> None:
     assert_close(outcome.state(f"parts-{size}-{variant}"), reference)
@@ -240,6 +240,27 @@ def test_a_skipped_step_of_the_torch_engine_changes_nothing() -> None:
     weights, moments = engine.state_dict(), engine.optimizer_state()
     report = engine.step([lambda: scenario.loss_of(engine, 2, SoloGang()) * float("inf")], "dmd")
     assert (report.skipped, report.grad_norm) == (True, float("inf"))
+    assert_equal(engine.state_dict(), weights)
+    assert_equal(engine.optimizer_state(), moments)
+
+
+def test_a_step_that_nobody_wants_changes_nothing_and_is_asked_about_after_its_last_part() -> None:
+    engine, said = scenario.build("torch", PLAIN, SoloGang()), list[str]()
+    scenario.train(engine, range(2), SoloGang())
+    weights, moments = engine.state_dict(), engine.optimizer_state()
+
+    def part(name: str) -> Tensor:
+        said.append(name)
+        return scenario.loss_of(engine, 2, SoloGang())
+
+    def wanted() -> bool:
+        said.append("wanted")
+        return False
+
+    report = engine.step([partial(part, "first"), partial(part, "second")], "dmd", wanted=wanted)
+    assert said == ["first", "second", "wanted"]
+    assert (report.idle, report.skipped) == (True, False)
+    assert report.grad_norm > 0
     assert_equal(engine.state_dict(), weights)
     assert_equal(engine.optimizer_state(), moments)
 

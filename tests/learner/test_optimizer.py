@@ -132,6 +132,25 @@ def test_a_step_without_a_selection_of_its_own_is_refused() -> None:
     assert displacement(params, before) == 0
 
 
+def test_a_step_at_rest_changes_nothing_and_the_next_is_as_if_it_had_not_been() -> None:
+    ours, theirs = parameters(), parameters()
+    for params, rests in ((ours, True), (theirs, False)):
+        optimizer = MomentSetAdamW(params, RATES, weight_decay=0.1)
+        for step in range(3):
+            set_gradients(params, step)
+            optimizer.use("rl")
+            optimizer.step()
+            if rests:
+                before = copies(params)
+                set_gradients(params, 99)
+                optimizer.use("rl")
+                optimizer.rest()
+                optimizer.step()
+                assert displacement(params, before) == 0
+        assert optimizer.steps == {"dmd": 0, "rl": 3}
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_an_unknown_objective_is_refused_by_name() -> None:
     optimizer = MomentSetAdamW(parameters(), RATES)
     with pytest.raises(ValueError, match=r"unknown objective 'gan'.*dmd"):

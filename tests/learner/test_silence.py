@@ -145,6 +145,27 @@ def test_a_share_of_a_turn_in_which_all_advantages_are_zero_makes_no_update() ->
     assert int(_rl_state(taught)["rl.steps"]) == 1
 
 
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_a_turn_whose_rows_are_all_stale_moves_nothing_and_is_told_of(minibatches: int) -> None:
+    student, critic = Mixer(1), Judge(2)
+    settings = _config(
+        discriminator={"text_errors": None}, policy_gradient={"stale_nats": 1e-6, "minibatches": minibatches}
+    )
+    taught = learner(settings, student=student, critic=critic)
+    assert _cycle(taught, student, critic).updates["rl"].updates > 0
+    before, weights = _rl_state(taught), [parameter.detach().clone() for parameter in student.parameters()]
+    assert any(bool(value.any()) for name, value in before.items() if "exp_avg/" in name)
+    late = scored_groups(Mixer(9), critic, range(4, 8), version=0)
+    report = taught.cycle(late, infos_of(late))
+    assert report.plan.policy_gradient == 1
+    assert report.policy is not None
+    assert report.policy.stale_terms == report.policy.actions * minibatches
+    assert (report.updates["rl"].updates, report.updates["rl"].skipped) == (0, 0)
+    assert _same(before, _rl_state(taught))
+    for old, new in zip(weights, student.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), old, rtol=0, atol=1e-9)  # DMD's rate is not quite 0
+
+
 # The floor of the rewards' scale ------------------------------------------------------------------------------------
 
 

@@ -195,6 +195,25 @@ def test_a_dropped_action_changes_no_other_whatever_its_ratio_is(region: TrustRe
     assert gradients == [[0, -0.5]] * 2
 
 
+@given(
+    ratios=st.lists(st.floats(-3, 3), min_size=4, max_size=4),
+    advantage=st.lists(st.sampled_from([-1.5, 0.0, 0.5]), min_size=4, max_size=4),
+    kappa=st.lists(st.sampled_from([0.0, 0.05, 2.0]), min_size=4, max_size=4),
+    weights=st.lists(st.sampled_from([0.0, 0.7]), min_size=4, max_size=4),
+)
+@pytest.mark.parametrize("region", REGIONS)
+def test_the_report_counts_the_terms_that_have_a_gradient(
+    region: TrustRegion, ratios: list[float], advantage: list[float], kappa: list[float], weights: list[float]
+) -> None:
+    log_ratios = torch.tensor(ratios, requires_grad=True)
+    terms = PolicyTerms(
+        log_ratios, torch.tensor(kappa), torch.tensor(advantage), torch.tensor(weights), torch.full((4,), 0.5)
+    )
+    loss, report = _loss(terms, region)
+    (gradient,) = torch.autograd.grad(loss, log_ratios)
+    assert float(report.learnt_terms) == int(gradient.count_nonzero())
+
+
 def test_the_report_counts_in_nats() -> None:
     terms = _terms(torch.tensor([0.2, -0.4]), torch.ones(2), torch.tensor([0.5, 1.5]))
     _, report = _loss(terms, "flow_dppo")

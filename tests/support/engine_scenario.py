@@ -163,12 +163,17 @@ def uninterrupted(folder: Path, variant: Variant, gang: Gang) -> list[StepReport
 
 
 def in_parts(folder: Path, variant: Variant, gang: Gang) -> None:
-    """Every loss in parts, and one update that a part spoils, after which the next is as if it had not been."""
+    """Every loss in parts, with two updates after which the next is as if they had not been.
+
+    One is spoilt by a part, and one is not wanted.
+    """
     engine = build("deepspeed", variant, gang)
     train(engine, range(SAVED_AT), gang, parted=True)
     first, *others = parts_of(engine, SAVED_AT, gang)
     bad = engine.step([lambda: first() * float("nan"), *others], objective_of(SAVED_AT))
-    assert bad.skipped
+    assert (bad.skipped, bad.idle) == (True, False)
+    idle = engine.step([first, *others], objective_of(SAVED_AT), wanted=lambda: False)
+    assert (idle.skipped, idle.idle) == (False, True)
     train(engine, range(SAVED_AT, STEPS), gang, parted=True)
     save(engine, folder / f"parts-{gang.size}-{variant}.safetensors", gang)
 
