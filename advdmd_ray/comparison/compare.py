@@ -33,12 +33,14 @@ class Prepared:
         jobs: All its jobs, the teacher's first.
         wanted: Those to do now.
         actors_curve: Names of the rivals that are drawn against what their actors made.
+        headline: Key of the figure to compare by; None: the judge's own choice.
     """
 
     name: str
     jobs: tuple[Job, ...]
     wanted: tuple[Job, ...]
     actors_curve: tuple[str, ...]
+    headline: str | None
 
     @property
     def folder(self) -> Path:
@@ -79,7 +81,7 @@ def prepare(path: str, *, quick: bool, name: str | None, only: Sequence[str]) ->
     named = [job for job in jobs if not only or job.trainer == NONE or job.rival in only]
     names = {each.name for job in named for each in (*job.starts, job)}
     wanted = tuple(job for job in jobs if job.name in names)
-    return Prepared(comparison.name, jobs, wanted, comparison.actors_curve)
+    return Prepared(comparison.name, jobs, wanted, comparison.actors_curve, comparison.headline)
 
 
 def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence[str]) -> int:
@@ -107,7 +109,7 @@ def run_comparison(prepared: Prepared, *, at_once: int | None, command: Sequence
         from advdmd_ray.comparison.results import collect  # noqa: PLC0415
         from advdmd_ray.comparison.tables import write_outputs  # noqa: PLC0415
 
-        results = collect(prepared.name, prepared.jobs, prepared.actors_curve)
+        results = collect(prepared.name, prepared.jobs, prepared.actors_curve, prepared.headline)
         if results is not None and results.rivals:
             write_outputs(results, shlex.join(command), folder)
 

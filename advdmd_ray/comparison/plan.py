@@ -36,7 +36,8 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
         output: Folder of its results.
 
     Raises:
-        UserError: for a rival whose settings are wrong, or whose teacher is another than the first rival's.
+        UserError: for a rival whose settings are wrong, or whose teacher is another than the first rival's, or a
+            headline that the judge does not have.
     """
     jobs = [job for seed in comparison.seeds for job in _jobs_of_seed(comparison, seed, output)]
     first = jobs[0].config
@@ -52,7 +53,23 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
                 f"{job.config.judged_guidance:g} for it, rival {jobs[0].rival} {first.judged_guidance:g}; set "
                 "evaluation.teacher_guidance for all of them"
             )
+    if comparison.headline is not None:
+        _check_headline(comparison, first)
     return (_teacher_job(comparison, jobs[0], output), *jobs)
+
+
+def _check_headline(comparison: Comparison, config: Config) -> None:
+    """Makes sure that the judge has the figure to compare by.
+
+    Raises:
+        UserError: with those that it has.
+    """
+    keys = [figure.key for figure in source_of(config).judge().figures]
+    if comparison.headline not in keys:
+        raise UserError(
+            f"{comparison.name}: headline = {comparison.headline!r}: the judge of data.source={config.data.source} has "
+            f"{', '.join(keys)}; name one of them"
+        )
 
 
 def _jobs_of_seed(comparison: Comparison, seed: int, output: Path) -> Iterable[Job]:

@@ -142,13 +142,16 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), std, len(values))
 
 
-def collect(name: str, jobs: Sequence[Job], actors_curve: Sequence[str] = ()) -> Results | None:
+def collect(
+    name: str, jobs: Sequence[Job], actors_curve: Sequence[str] = (), headline: str | None = None
+) -> Results | None:
     """Reads the results that are there; None as long as the teacher has none.
 
     Args:
         name: Of the comparison.
         jobs: All its jobs, the teacher's first.
         actors_curve: Names of the rivals on it.
+        headline: Key of the figure to compare by; None: the judge's own choice.
     """
     if not jobs[0].done:
         return None
@@ -168,7 +171,7 @@ def collect(name: str, jobs: Sequence[Job], actors_curve: Sequence[str] = ()) ->
         budget=max(job.budget for job in jobs[1:]),
         samples=jobs[0].judge_samples,
         figures=tuple(Figure(**figure) for figure in teacher["judge"]["figures"]),
-        headline=teacher["judge"]["headline"],
+        headline=teacher["judge"]["headline"] if headline is None else headline,
         teacher={point["steps"]: point["figures"] for point in teacher["points"]},
         guidance=teacher["guidance"],
         real=teacher["real"]["figures"],

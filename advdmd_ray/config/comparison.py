@@ -79,6 +79,9 @@ class Comparison(Section):
     )
     overrides: dict[str, Any] = Field(default={}, description="section.key: value over the base, for every rival.")
     rivals: tuple[Rival, ...] = Field(min_length=1, description="What is compared, in the order of the table.")
+    headline: str | None = Field(
+        default=None, description="Figure of the judge that figures are drawn of; default: the judge's own choice."
+    )
     actors_curve: tuple[Name, ...] = Field(
         default=(), description="Rivals of few and many actors; actors.png has their scores against what these made."
     )

@@ -38,6 +38,14 @@ def test_the_teacher_comes_first_and_then_every_rival_seed_by_seed(tmp_path: Pat
     assert (jobs[0].budget, jobs[0].teacher_steps, jobs[1].teacher_steps) == (2.0, (2, 1), ())
 
 
+def test_a_headline_that_the_judge_does_not_have_is_refused_with_those_that_it_has(
+    tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    with pytest.raises(UserError, match=r"headline = 'sceen': the judge of data\.source=digits has frechet, .*name one"):
+        jobs_of(tmp_path, tiny_pipeline, headline="sceen")
+    assert jobs_of(tmp_path, tiny_pipeline, headline="frechet")
+
+
 def test_learning_rates_fall_along_the_budget(tmp_path: Path, tiny_pipeline: Path) -> None:
     _, dmd, advdmd = jobs_of(tmp_path, tiny_pipeline, seeds=[0])
     for job in (dmd, advdmd):

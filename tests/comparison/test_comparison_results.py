@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
 
 from advdmd_ray.comparison.actors_figure import draw_actors
-from advdmd_ray.comparison.figure import MOST_LINES, compute_text, draw_figure, draw_signals
+from advdmd_ray.comparison.figure import MOST_LINES, compute_text, draw_figure, draw_signals, goal
 from advdmd_ray.comparison.job import RESULT, TABLE, Job
 from advdmd_ray.comparison.plan import plan_jobs
 from advdmd_ray.comparison.results import FINAL, INTERMEDIATE, Results, RivalResult, collect, spread
@@ -140,6 +140,16 @@ def test_a_signal_is_a_mean_over_seeds_and_unknown_where_a_seed_has_none() -> No
     assert math.isnan(second.mean)
     one_step = RivalResult("one", "one", 1, ({"points": [point(1, 9, 0.5, {"agreement": [0.6]})]},))
     assert one_step.signal("agreement", INTERMEDIATE) == ([], [])
+
+
+def test_a_comparison_is_drawn_by_the_figure_that_its_file_names(jobs: tuple[Job, ...], tmp_path: Path) -> None:
+    found = collect("small", jobs, headline="diversity")
+    assert found is not None
+    assert goal(found)[1] == found.teacher[2]["diversity"] == 0.5
+    write_outputs(found, "advdmd compare small.yaml", tmp_path)
+    said = (tmp_path / PAGE).read_text()
+    assert "Compared by: diversity (higher is better)" in said
+    assert "![diversity at each judgement]" in said
 
 
 def test_there_is_nothing_to_show_before_the_teacher_is_judged(jobs: tuple[Job, ...]) -> None:

@@ -57,7 +57,7 @@ def read_rivals(path: Path) -> Iterator[Any]:
     for comparison in read:
         yield {name: getattr(comparison, name) for name in ("name", "seeds", "budget", "points", "judge_samples")}
         told = [(rival.title, rival.trainer, rival.share, rival.start) for rival in comparison.rivals]
-        yield comparison.teacher_steps, comparison.actors_curve, told
+        yield comparison.teacher_steps, comparison.actors_curve, comparison.headline, told
         yield [own_settings(rival) for rival in comparison.rivals]
     for comparison in read:
         for rival in comparison.rivals:
