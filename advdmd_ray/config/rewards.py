@@ -38,32 +38,50 @@ def check_rewards(
     _discriminator_is_trained(cadence, dmd, gradient, reward)
     if not gradient.enabled or reward.extra is not None:
         return
-    if reward.kind == "oracle":
-        if not _reads_final(gradient):
-            raise ValueError(
-                "reward.kind=oracle judges the final image alone, which no advantage reads: choose another "
-                "policy_gradient.advantage than own_step, and policy_gradient.final_weight and policy_gradient.gamma "
-                "above 0"
-            )
-        return
-    if not discriminator.auc_rows:
+    if reward.kind == "oracle" and not _reads_final(gradient):
         raise ValueError(
-            "discriminator.auc_rows=0 leaves RL without what opens a level; raise it, or set "
-            "reward.kind=oracle or policy_gradient.enabled=false"
+            "reward.kind=oracle judges the final image alone, which no advantage reads: choose another "
+            "policy_gradient.advantage than own_step, and policy_gradient.final_weight and policy_gradient.gamma "
+            "above 0"
+        )
+    if reward.kind == "discriminator":
+        deaf = unheard(discriminator=discriminator, gradient=gradient, groups=groups, steps=steps)
+        if deaf is not None:
+            raise ValueError("; ".join(deaf))
+
+
+def unheard(
+    *, discriminator: DiscriminatorSection, gradient: PolicyGradientSection, groups: int, steps: int
+) -> tuple[str, str] | None:
+    """Why no score of a discriminator ever reaches RL, and what to do; None if one may.
+
+    Args:
+        discriminator: Of the run.
+        gradient: RL's section.
+        groups: Of a cycle.
+        steps: The student's K.
+    """
+    if not discriminator.auc_rows:
+        return (
+            "discriminator.auc_rows=0 leaves RL without what opens a level",
+            "raise it, or set reward.kind=oracle or policy_gradient.enabled=false",
         )
     if not reads_scores(gradient, steps):
-        raise ValueError(
+        why = (
             f"policy_gradient: with advantage={gradient.advantage}, gamma={gradient.gamma:g}, "
             f"final_weight={gradient.final_weight:g} and these intermediate_weight and last_actions no score reaches "
-            "an action; raise a weight that is read, or set policy_gradient.enabled=false"
+            "an action"
         )
+        return why, "raise a weight that is read, or set policy_gradient.enabled=false"
     most = best_evidence(groups, discriminator.auc_decay)
     if discriminator.text_errors is not None and discriminator.text_errors >= most:
-        raise ValueError(
+        why = (
             f"discriminator.text_errors = {discriminator.text_errors:g} is never reached: a discriminator that tells "
             f"all texts apart comes to {most:.3g} with rollout.groups_per_cycle={groups} and "
-            f"discriminator.auc_decay={discriminator.auc_decay:g}; lower it, or raise one of these"
+            f"discriminator.auc_decay={discriminator.auc_decay:g}"
         )
+        return why, "lower it, or raise one of these"
+    return None
 
 
 def _discriminator_is_trained(

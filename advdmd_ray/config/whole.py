@@ -18,7 +18,7 @@ from advdmd_ray.config.objectives import (
     FakeScoreSection,
     PolicyGradientSection,
 )
-from advdmd_ray.config.rewards import check_rewards
+from advdmd_ray.config.rewards import check_rewards, unheard
 from advdmd_ray.config.scaling import AutoscaleSection
 from advdmd_ray.config.scorers import ScorersSection, ValidationSection
 from advdmd_ray.config.sections import (
@@ -159,7 +159,22 @@ class Config(Section):
         """
         if self.dmd.gan_weight == 0 or self.dmd.gan_levels == "final":
             return 0.0
-        return 0.5 if self.policy_gradient.enabled and self.rewarded_by == "discriminator" else 1.0
+        read = self.policy_gradient.enabled and self.rewarded_by == "discriminator" and self.unheard is None
+        return 0.5 if read else 1.0
+
+    @property
+    def unheard(self) -> str | None:
+        """Why no score of the discriminator ever reaches RL; None if one may.
+
+        Such a run is refused, unless it learns from a reward of the user's own.
+        """
+        why = unheard(
+            discriminator=self.discriminator,
+            gradient=self.policy_gradient,
+            groups=self.rollout.groups_per_cycle,
+            steps=self.steps,
+        )
+        return None if why is None else why[0]
 
     @property
     def asks_oracle(self) -> bool:

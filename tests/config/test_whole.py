@@ -51,6 +51,23 @@ def test_a_run_is_refused_exactly_where_no_score_reaches_an_action_that_rl_learn
             Config.model_validate({"policy_gradient": section.model_dump()})
 
 
+@pytest.mark.parametrize(
+    ("sections", "share"),
+    [
+        ({}, 0.5),
+        ({"policy_gradient": {"enabled": False}}, 1.0),
+        ({"reward": {"extra": "toy:brightness"}}, 0.5),
+        ({"reward": {"extra": "toy:brightness"}, "discriminator": {"auc_rows": 0}}, 1.0),
+        ({"reward": {"kind": "oracle"}}, 1.0),
+        ({"dmd": {"gan_weight": 0.0}}, 0.0),
+    ],
+)
+def test_the_discriminator_learns_for_rewards_only_where_rl_hears_it(
+    sections: dict[str, dict[str, object]], share: float
+) -> None:
+    assert Config.model_validate({"dmd": {"gan_weight": 1.0}} | sections).gan_share == share
+
+
 @pytest.mark.parametrize(("groups", "decay"), [(1, 0.5), (4, 0.3), (8, 0.9)])
 def test_the_best_evidence_is_what_a_discriminator_that_wins_every_comparison_comes_to(
     groups: int, decay: float

@@ -48,18 +48,29 @@ def course_text(config: Config) -> str:
 
 
 def never(config: Config) -> Iterator[str]:
-    """Of each that waits longer than the run lasts, one line that says so."""
+    """Of each that waits longer than the run lasts, one line that says so; and of rewards that RL never hears."""
     for begin in begins(config):
         if why := _too_late(begin, config):
             yield f"{begin.what} never begins in this run: {why}"
+    if config.policy_gradient.enabled and config.reward.extra is not None and config.rewarded_by == "discriminator":
+        why = config.unheard or _never_measured(config)
+        if why is not None:
+            yield f"RL learns from reward.extra alone in this run, and from no score of the discriminator: {why}"
 
 
 def _too_late(begin: Begin, config: Config) -> str | None:
     """Why it never begins; None if it does."""
     made = config.run.cycles * config.cadence.dmd_updates
-    seldom = config.cadence.measure_cycles
-    if begin.what == RL and config.reward.needs_open_level and seldom > config.run.cycles:
-        return f"cadence.measure_cycles is {seldom:,}, and no level is open before: run.cycles={config.run.cycles}"
+    if begin.what == RL and config.reward.needs_open_level and (why := _never_measured(config)):
+        return why
     if begin.updates < made:
         return None
     return f"{begin.setting} is {begin.updates:,}, and run.cycles={config.run.cycles} makes {made:,} DMD updates"
+
+
+def _never_measured(config: Config) -> str | None:
+    """Why no level is ever open; None if one may be."""
+    seldom, cycles = config.cadence.measure_cycles, config.run.cycles
+    if seldom <= cycles:
+        return None
+    return f"cadence.measure_cycles is {seldom:,}, and no level is open before: run.cycles={cycles}"

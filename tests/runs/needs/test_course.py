@@ -7,6 +7,7 @@ import pytest
 from advdmd_ray.config import Config
 from advdmd_ray.runs.needs.course import course_text, never
 
+ALONE = "RL learns from reward.extra alone in this run, and from no score of the discriminator: "
 LATE_RL = {"warm_dmd_updates": 300, "ramp_interval": 1}
 
 
@@ -52,12 +53,39 @@ def test_the_course_names_the_cycle_in_which_each_part_begins(
     ("rewards", "said"),
     [
         ({}, ["RL never begins in this run: cadence.measure_cycles is 30, and no level is open before: run.cycles=20"]),
-        ({"extra": "toy:brightness"}, []),
+        (
+            {"extra": "toy:brightness"},
+            [f"{ALONE}cadence.measure_cycles is 30, and no level is open before: run.cycles=20"],
+        ),
+        ({"extra": "toy:brightness", "kind": "oracle"}, []),
     ],
 )
 def test_levels_that_no_measurement_opens_in_time_are_told_of(rewards: Mapping[str, object], said: list[str]) -> None:
     seldom = config(run={"cycles": 20}, cadence={"warm_dmd_updates": 2, "measure_cycles": 30}, reward=rewards)
     assert list(never(seldom)) == said
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"discriminator": {"auc_rows": 0}}, "discriminator.auc_rows=0 leaves RL without what opens a level"),
+        ({"discriminator": {"text_errors": 100.0}}, "discriminator.text_errors = 100 is never reached: "),
+        ({"policy_gradient": {"advantage": "final_only", "final_weight": 0.0}}, "policy_gradient: with advantage="),
+        ({"policy_gradient": {"enabled": False}, "discriminator": {"auc_rows": 0}}, None),
+        ({"cadence": {"discriminator_updates": 0, "warm_dmd_updates": 2}}, None),
+        ({}, None),
+    ],
+)
+def test_beside_an_own_reward_a_discriminator_that_rl_never_hears_is_told_of(
+    sections: Mapping[str, Mapping[str, object]], why: str | None
+) -> None:
+    base = {"run": {"cycles": 20}, "cadence": {"warm_dmd_updates": 2}, "reward": {"extra": "toy:brightness"}}
+    said = list(never(config(**(base | sections))))
+    if why is None:
+        assert said == []
+    else:
+        (line,) = said
+        assert line.startswith(ALONE + why)
 
 
 @pytest.mark.parametrize(("cycles", "said"), [(61, []), (60, ["RL"]), (40, ["GAN term", "RL"]), (41, ["RL"])])
