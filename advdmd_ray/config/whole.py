@@ -307,6 +307,12 @@ class Config(Section):
                 "policy_gradient.enabled needs at least 2 diffusion.sigmas: with one step no action is random; "
                 "add a level or set policy_gradient.enabled=false"
             )
+        falls_until_rl = self.policy_gradient.enabled and self.learner.rates_fall_until == "rl"
+        if falls_until_rl and self.learner.final_rate < 1 and not self.cadence.warm_dmd_updates:
+            raise ValueError(
+                "learner.rates_fall_until=rl leaves no cycle to fall in: with cadence.warm_dmd_updates=0 RL may begin "
+                "in the first; raise it, or set learner.rates_fall_until=end"
+            )
         if self.policy_gradient.enabled and self.diffusion.kernel == "ode":
             raise ValueError(
                 "policy_gradient.enabled needs a stochastic diffusion.kernel (renoise, cps or flow_sde), got ode; "

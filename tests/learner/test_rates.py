@@ -79,7 +79,7 @@ def test_the_other_rates_do_not_know_when_rl_began(first: int, version: int) -> 
         assert rate_of(name, settings, version, first) == rate_of(name, settings, version, None)
 
 
-@given(warm=st.integers(0, 150), dmd=st.integers(1, 3), cycles=st.integers(1, 100))
+@given(warm=st.integers(1, 150), dmd=st.integers(1, 3), cycles=st.integers(1, 100))
 def test_the_other_rates_have_fallen_where_rl_may_begin_if_they_are_told_so(warm: int, dmd: int, cycles: int) -> None:
     settings = config(cycles, "rl", warm_dmd_updates=warm, ramp_interval=1, dmd_updates=dmd)
     cadence = Cadence(settings.cadence, policy_gradient=True)
