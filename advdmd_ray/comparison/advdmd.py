@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from advdmd_ray.comparison.rivals import Trainer
+from advdmd_ray.comparison.rivals import SKIPPED, Trainer
 from advdmd_ray.errors import CheckpointError
 from advdmd_ray.learner.cadence import measures
 from advdmd_ray.runs.needs.compute import Cost, cycle_cost
@@ -32,6 +32,7 @@ class AdvDmdTrainer(Trainer):
         self._spent = Cost(**facts.get("spent", {}))
         self._checked = bool(facts.get("ratio_checked", False))
         self._updates: dict[str, int] = dict(facts.get("updates", {}))
+        self._skipped = int(facts.get("skipped", 0))
         own = checkpoint is not None and checkpoint.path.is_relative_to(job.folder)  # else of the job it starts from
         self._signals = Signals.of(facts["signals"]) if own and "signals" in facts else Signals()
 
@@ -52,6 +53,7 @@ class AdvDmdTrainer(Trainer):
         report = self._run.cycle()
         for name, update in report.updates.items():
             self._updates[name] = self._updates.get(name, 0) + update.updates
+            self._skipped += update.skipped
         # A resumed learner checks its first ratio again; that is the interruption's cost and not the method's.
         check = not report.plan.policy_gradient and math.isfinite(report.fresh_deviation) and not self._checked
         self._checked = self._checked or math.isfinite(report.fresh_deviation)
@@ -65,7 +67,7 @@ class AdvDmdTrainer(Trainer):
 
     def notes(self) -> dict[str, Any]:
         """See `Trainer`: means over cycles, the newest AUC, and all updates since the job's beginning."""
-        return {"updates": dict(self._updates), **self._signals.notes()}
+        return {"updates": dict(self._updates), SKIPPED: self._skipped, **self._signals.notes()}
 
     def save(self, facts: Mapping[str, Any]) -> None:
         """See `Trainer`.
@@ -73,7 +75,7 @@ class AdvDmdTrainer(Trainer):
         Raises:
             CheckpointError: if the disk refuses.
         """
-        own = {"spent": asdict(self._spent), "ratio_checked": self._checked, "updates": self._updates}
-        outcome = self._run.worker.checkpoint({**facts, **own, "signals": asdict(self._signals)})
+        own = {"spent": asdict(self._spent), "ratio_checked": self._checked, "signals": asdict(self._signals)}
+        outcome = self._run.worker.checkpoint({**facts, **own, "updates": self._updates, "skipped": self._skipped})
         if outcome.refused:
             raise CheckpointError(outcome.refused)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advdmd_ray.comparison.job import RESULT, Job
+from advdmd_ray.comparison.rivals import SKIPPED
 from advdmd_ray.data.shapes.skills import SKILLS
 from advdmd_ray.evaluation.judges.contract import Figure
 
@@ -77,6 +78,11 @@ class RivalResult:
         spreads = [spread([_mean_of(point["notes"].get(key, [])[levels]) for point in points]) for points in shared]
         known = any(math.isfinite(value.mean) for value in spreads)
         return (_spent(shared), spreads) if known else ([], [])
+
+    @property
+    def skipped(self) -> int:
+        """Updates of all seeds that were left out."""
+        return sum(run["points"][-1]["notes"].get(SKIPPED, 0) for run in self.runs)
 
     def _shared_points(self) -> list[list[Mapping[str, Any]]]:
         """The judgements that every seed has, in order, seed by seed."""

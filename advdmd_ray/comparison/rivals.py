@@ -24,6 +24,9 @@ TRAINERS: Mapping[str, str] = {
 }
 """Name in a rival's `trainer` -> module:Class; one from outside the package is named that way itself."""
 
+SKIPPED = "skipped"
+"""In a trainer's notes: updates so far whose gradient was not finite, so that they were left out."""
+
 
 class NoSettings(Section):
     """Of a trainer whose settings are those of the run."""
@@ -71,6 +74,7 @@ class Trainer(ABC):
     def notes(self) -> dict[str, Any]:
         """Figures of the work since the judgement before that explain the next one, as JSON has them.
 
+        The page of the results tells of `SKIPPED` among them.
         A resumed job has those of the job that was left.
         """
 

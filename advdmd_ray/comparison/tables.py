@@ -123,6 +123,8 @@ def page(results: Results, command: str, *, signals: bool, actors: bool) -> str:
         parts += ["### By skill", skill_table(results)]
     if results.missing:
         parts.append(f"Without a result yet: {', '.join(results.missing)}.")
+    if skipped := [f"{rival.title} {rival.skipped:,}" for rival in results.rivals if rival.skipped]:
+        parts.append(f"Updates left out, of all seeds, because their gradient was not finite: {', '.join(skipped)}.")
     parts.append(f"Made by `{command}`, one thread a job: {_makings(results)}.")
     return "\n\n".join(parts) + "\n"
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from advdmd_ray.comparison.rivals import Trainer
+from advdmd_ray.comparison.rivals import SKIPPED, Trainer
 from advdmd_ray.comparison.twinflow_settings import TwinFlowSettings
 from advdmd_ray.config import Config
 from advdmd_ray.runs.folder import RunFolder
@@ -72,14 +72,18 @@ class TwinFlowTrainer(Trainer):
         """See `Trainer`: one update."""
         report = self._training.update()
         losses = {name: value if math.isfinite(value) else None for name, value in report.losses.items()}
-        self._notes = {"losses": losses, "gap": report.gap if math.isfinite(report.gap) else None}
+        self._notes = {
+            "losses": losses,
+            "gap": report.gap if math.isfinite(report.gap) else None,
+            SKIPPED: self._notes.get(SKIPPED, 0) + report.skipped,
+        }
 
     def student(self) -> "Mapping[str, Tensor]":
         """See `Trainer`: the EMA."""
         return self._training.student_state()
 
     def notes(self) -> dict[str, Any]:
-        """See `Trainer`: of the newest update alone."""
+        """See `Trainer`: of the newest update, and how many were skipped so far."""
         return dict(self._notes)
 
     def save(self, facts: Mapping[str, Any]) -> None:

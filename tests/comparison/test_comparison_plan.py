@@ -41,7 +41,7 @@ def test_the_teacher_comes_first_and_then_every_rival_seed_by_seed(tmp_path: Pat
 def test_a_headline_that_the_judge_does_not_have_is_refused_with_those_that_it_has(
     tmp_path: Path, tiny_pipeline: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"headline = 'sceen': the judge of data\.source=digits has frechet, .*name one"):
+    with pytest.raises(UserError, match=r"headline = 'sceen': .* of data\.source=digits has frechet, .*; name one"):
         jobs_of(tmp_path, tiny_pipeline, headline="sceen")
     assert jobs_of(tmp_path, tiny_pipeline, headline="frechet")
 

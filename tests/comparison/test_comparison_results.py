@@ -152,6 +152,19 @@ def test_a_comparison_is_drawn_by_the_figure_that_its_file_names(jobs: tuple[Job
     assert "![diversity at each judgement]" in said
 
 
+def test_the_page_tells_of_updates_that_were_left_out_and_else_of_none(results: Results, tmp_path: Path) -> None:
+    write_outputs(results, "advdmd compare small.yaml", tmp_path)
+    assert "left out" not in (tmp_path / PAGE).read_text()
+    dmd, advdmd = results.rivals
+    runs = tuple(
+        {**run, "points": [*run["points"][:-1], {**run["points"][-1], "notes": {**UNREWARDED, "skipped": count}}]}
+        for run, count in zip(dmd.runs, (2, 5), strict=True)
+    )
+    write_outputs(replace(results, rivals=(replace(dmd, runs=runs), advdmd)), "advdmd compare small.yaml", tmp_path)
+    said = (tmp_path / PAGE).read_text()
+    assert "Updates left out, of all seeds, because their gradient was not finite: dmd 7." in said
+
+
 def test_there_is_nothing_to_show_before_the_teacher_is_judged(jobs: tuple[Job, ...]) -> None:
     (jobs[0].folder / RESULT).unlink()
     assert collect("small", jobs) is None

@@ -109,7 +109,7 @@ def test_a_job_interrupted_twice_ends_like_one_that_never_was(
     assert not (whole.folder / "checkpoints").exists()
 
 
-def test_a_rivals_update_holds_no_more_rows_than_the_learners_micro_batch(
+def test_a_rivals_update_holds_no_more_rows_than_the_learners_micro_batch_and_is_counted_where_it_is_skipped(
     tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(tmp_path, tiny_pipeline, "twinflow")
@@ -133,6 +133,12 @@ def test_a_rivals_update_holds_no_more_rows_than_the_learners_micro_batch(
     trainer.advance()
     assert most == [2] * 4  # four pairs of a twin and a real row; a first update rectifies nothing
     assert checkpointing == {True}
+    assert trainer.notes()["skipped"] == 0
+    with torch.no_grad():
+        next(iter(trainer._training._parameters.values())).fill_(torch.nan)
+    for skipped in (1, 2):
+        trainer.advance()
+        assert trainer.notes()["skipped"] == skipped
 
 
 def test_a_student_is_judged_at_every_share_of_its_budget(whole_of: Callable[[str], Whole]) -> None:
@@ -181,7 +187,9 @@ def test_a_judgement_notes_the_means_over_the_cycles_since_the_one_before(
     cycle = SerialRun.cycle
 
     def kept(run: SerialRun) -> CycleReport:
-        reports.append(cycle(run))
+        report = cycle(run)
+        spoilt = replace(report.updates["dmd"], updates=0, skipped=1)
+        reports.append(replace(report, updates={**report.updates, "dmd": spoilt}) if len(reports) % 2 else report)
         return reports[-1]
 
     monkeypatch.setattr(SerialRun, "cycle", kept)
@@ -194,6 +202,7 @@ def test_a_judgement_notes_the_means_over_the_cycles_since_the_one_before(
         rewards = torch.tensor([report.reward_mean for report in own])
         spreads = torch.tensor([report.reward_spread for report in own])
         notes = point["notes"]
+        assert (notes["updates"]["dmd"], notes["skipped"]) == ((began + 1) // 2, began // 2)
         assert notes["reward_mean"] == pytest.approx(rewards.mean(dim=0).tolist(), rel=1e-5)
         assert notes["reward_spread"] == pytest.approx(spreads.mean(dim=0).tolist(), rel=1e-5)
         turns = [report.policy.kl_nats for report in own if report.policy is not None]
