@@ -65,6 +65,7 @@ class DiscriminatorSection(Section):
         "for no such evidence.",
     )
     auc_high: Free[Fraction] = Field(
+        gt=0.5,
         default=0.98,
         description="Above this smoothed AUC a level gives no RL signal; D rests while all levels are above.",
     )

@@ -128,14 +128,17 @@ def reads_scores(gradient: PolicyGradientSection, steps: int) -> bool:
     return any(weight > 0 for weight in learnt)
 
 
-def best_evidence(groups: int, decay: float) -> float:
-    """Standard errors above chance of a discriminator that wins every comparison: `sqrt(G (1 + d) / (1 - d))`.
+def best_evidence(groups: int, decay: float, measurements: float = math.inf) -> float:
+    """Standard errors above chance of a discriminator that wins every comparison, after N measurements.
 
-    That is `sum L_g / sqrt(sum L_g^2)` of `learner.health.agreement_and_error`, with `L_g = W_g / 2` of G groups in
-    each of endlessly many cycles, which it comes near from below.
+    `sqrt(G) sum_i d^i / sqrt(sum_i d^(2 i))`, i = 0..N-1, is `sum L_g / sqrt(sum L_g^2)` of
+    `learner.health.agreement_and_error` with `L_g = W_g / 2` of G groups each. It grows with N, towards
+    `sqrt(G (1 + d) / (1 - d))`.
 
     Args:
         groups: G, of a cycle.
         decay: d, in [0, 1).
+        measurements: N, at least 1.
     """
-    return math.sqrt(groups * (1 + decay) / (1 - decay))
+    faded = decay**measurements
+    return math.sqrt(groups * (1 + decay) * (1 - faded) / ((1 - decay) * (1 + faded)))

@@ -164,10 +164,12 @@ class Config(Section):
 
     @property
     def unheard(self) -> str | None:
-        """Why no score of the discriminator ever reaches RL; None if one may.
+        """Why no score of a discriminator that gives rewards ever reaches RL; None if one may.
 
         Such a run is refused, unless it learns from a reward of the user's own.
         """
+        if self.rewarded_by != "discriminator":
+            return None
         why = unheard(
             discriminator=self.discriminator,
             gradient=self.policy_gradient,

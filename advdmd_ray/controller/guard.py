@@ -160,6 +160,11 @@ class Guard:
         return min((departure.since for departure in self.out.values()), default=None)
 
     @property
+    def uncertain(self) -> bool:
+        """Whether a series is out by a value of the last `settings.window` cycles: one that is silent tells nothing."""
+        return any(self.cycle - departure.cycle < self.settings.window for departure in self.out.values())
+
+    @property
     def stops(self) -> Departure | None:
         """What the run is to stop for, the worst first: no number that was learned from, or too many values out."""
         lost = [each for each in self.out.values() if each.learned and not math.isfinite(each.value)]

@@ -66,8 +66,7 @@ class Telemetry:
         self.updates = Counter(updates)
         self._counted = None if counted is None else dict(counted)
         self._report: CycleReport | None = None
-        self._policy_age = 0
-        self._throughput = 0.0
+        self._policy_age, self._throughput = 0, 0.0
         self._alarm, self._watched = HackWatch(config.evaluation.alarm_window), scorer_word(config.scorers.alarm or "")
         self._began = self._cycle_ended = clock()
 
@@ -211,7 +210,8 @@ class Telemetry:
         self._resides(LEARNER, outcome.resident_bytes, outcome.gpu)
         self.updates.update({objective: update.updates for objective, update in report.updates.items()})
         if self.updates["rl"]:  # before, nothing follows a reward
-            self._alarm.rewarded("the reward", report.reward_mean[-1])
+            if report.open_levels[-1] and self._config.unheard is None:
+                self._alarm.rewarded("the reward", report.reward_mean[-1])
             if report.own is not None:
                 self._alarm.rewarded("the user's own reward", report.own[0])
         now = self._clock()

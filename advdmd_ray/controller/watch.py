@@ -51,8 +51,8 @@ class Watch:
 
     @property
     def quiet(self) -> bool:
-        """Whether every series is within the range of its past."""
-        return not self.guard.out
+        """Whether every series is within the range of its past, or has long given no value."""
+        return not self.guard.uncertain
 
     @property
     def last_good(self) -> Saved | None:
@@ -82,9 +82,10 @@ class Watch:
         for departure in self.guard.entered:
             logger.warning(
                 "%s: is the run diverging? It stops after guard.patience = %d such values in a row, and makes no "
-                "checkpoint until the series is back",
+                "checkpoint until the series is back, or has given no value for guard.window = %d cycles",
                 departure.text(),
                 self._config.guard.patience,
+                self._config.guard.window,
             )
         if (stop := self.guard.stops) is not None:
             raise DivergedError(self._verdict(stop))

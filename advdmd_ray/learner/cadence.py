@@ -27,7 +27,8 @@ class CyclePlan:
         dmd: Student updates by distribution matching.
         policy_gradient: RL turns, 0 or 1.
         gated: Whether an RL turn is due, but no level that it would use is open.
-        silent: Whether an RL turn is due and a level open, but every advantage of the cycle is 0.
+        silent: Whether an RL turn is due and a level open, but every advantage of the cycle is 0, or no action reached
+            an update of the turn.
         gan: Whether the DMD updates have the direct GAN term, if `dmd.gan_weight` gives it a weight.
     """
 
@@ -71,6 +72,7 @@ class Cadence:
         self._config = config
         self._policy_gradient = policy_gradient
         self.state = CadenceState(phase="warm", interval=config.ramp_interval)
+        self._without_turn = self.state
 
     def plan(
         self,
@@ -104,19 +106,12 @@ class Cadence:
         over = state.dmd_updates >= config.warm_dmd_updates
         due = self._policy_gradient and over and (warm or state.dmd_since_rl >= state.interval)
         turn = due and any_open and heard
-        if turn:
-            if warm:
-                state = replace(state, phase="ramp" if config.ramp_interval > 1 else "full")
-            state = self._after_turn(state)
         gan = state.dmd_updates >= config.warm_gan_updates
-        state = replace(
-            state,
-            dmd_updates=state.dmd_updates + config.dmd_updates,
-            dmd_since_rl=state.dmd_since_rl + config.dmd_updates,
-        )
-        self.state = state
+        self.state = self._without_turn = self._after_dmd(state)
+        if turn:
+            self.state = self._after_dmd(self._after_turn(state))
         return CyclePlan(
-            phase=state.phase,
+            phase=self.state.phase,
             fake_score=config.fake_score_updates * config.dmd_updates,
             discriminator=0 if measured and health.overpowering else config.discriminator_updates * config.dmd_updates,
             dmd=config.dmd_updates,
@@ -126,8 +121,19 @@ class Cadence:
             gan=gan,
         )
 
+    def withdraw(self, plan: CyclePlan) -> CyclePlan:
+        """The RL turn just planned came to nothing: it counts for nothing and stays due, as a silent one."""
+        self.state = self._without_turn
+        return replace(plan, phase=self.state.phase, silent=True)
+
+    def _after_dmd(self, state: CadenceState) -> CadenceState:
+        made = self._config.dmd_updates
+        return replace(state, dmd_updates=state.dmd_updates + made, dmd_since_rl=state.dmd_since_rl + made)
+
     def _after_turn(self, state: CadenceState) -> CadenceState:
         """Counts an RL turn; after `ramp_rl_turns` turns at one interval the interval halves, at 1 the ramp ends."""
+        if state.phase == "warm":
+            state = replace(state, phase="ramp" if self._config.ramp_interval > 1 else "full")
         cycle = state.dmd_updates // self._config.dmd_updates
         state = replace(
             state,

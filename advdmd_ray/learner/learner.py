@@ -27,7 +27,7 @@ from advdmd_ray.errors import CheckpointError, RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.averages import Averages
 from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
-from advdmd_ray.learner.cadence import Cadence, measures
+from advdmd_ray.learner.cadence import Cadence, CyclePlan, measures
 from advdmd_ray.learner.checkpoint import Checkpoint
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
@@ -144,7 +144,7 @@ class Learner:
         discriminator_updates.all(lambda path: discriminator_parts(discriminator, setting, batch, clean, path), laps)
         turns, policy, deviation = [], None, math.nan
         if plan.policy_gradient:
-            turns, policy, deviation = self._policy_turn(batch, advantages, advantage_spread)
+            plan, turns, policy, deviation = self._policy_turn(plan, batch, advantages, advantage_spread)
         elif not self._ratio_checked:
             deviation = self._check_ratio(batch)
         laps.ended("rl")
@@ -219,9 +219,9 @@ class Learner:
         return float(self._gang.mean(advantages.abs().max())) > 0
 
     def _policy_turn(
-        self, batch: LearnerBatch, advantages: Tensor, spread: float
-    ) -> tuple[list[Updates], PolicyCycleReport, float]:
-        """One RL turn: `minibatches` updates, each on its share of the chosen rows of every group."""
+        self, plan: CyclePlan, batch: LearnerBatch, advantages: Tensor, spread: float
+    ) -> tuple[CyclePlan, list[Updates], PolicyCycleReport, float]:
+        """One RL turn, an update for each share of the chosen rows; the plan is withdrawn if no action reached one."""
         config, setting = self._config.policy_gradient, self._settings[self._size_of(batch)]
         actions = Actions.of(batch, advantages)
         if config.group_rows is not None:
@@ -241,7 +241,8 @@ class Learner:
             turn.step(parts, reports.any_learnt)
         each = actions.advantages.numel() // config.minibatches
         policy = reports.whole(updates=len(shares), actions=each, spread=spread)
-        return [turn], policy, max((each for each in deviations if not math.isnan(each)), default=math.nan)
+        deviation = max((each for each in deviations if not math.isnan(each)), default=math.nan)
+        return self._cadence.withdraw(plan) if turn.idle else plan, [turn], policy, deviation
 
     def published(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights of student and discriminator that rollout actors and reward workers run. Collective.

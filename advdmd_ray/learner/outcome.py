@@ -23,7 +23,7 @@ class UpdateReport:
         updates: Optimizer updates made; not those that no term reached.
         skipped: Updates skipped for a gradient that was not finite.
         loss: Mean loss.
-        gradient_norm: Norm of the last gradient before the clip.
+        gradient_norm: Largest norm of a gradient before the clip, infinite if one was not finite.
         rate: Factor of the objective's learning rate, in [0, 1].
     """
 

@@ -45,6 +45,11 @@ class Updates:
         """Steps so far, skipped and idle ones included."""
         return len(self._losses)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody wanted any of the steps so far."""
+        return self._idle == len(self._losses)
+
     def step(self, parts: Sequence[LossPart], wanted: Callable[[], bool] = always) -> None:
         """One update that lowers a loss, given in parts, unless it is not wanted (`Engine.step`). Collective."""
         values: list[Tensor] = []
@@ -57,7 +62,7 @@ class Updates:
         noting = [functools.partial(noted, part) for part in parts]
         step = self._engine.step(noting, self.objective, self._rate, wanted)
         self._losses.append(torch.stack(values).sum())
-        self._norm = step.grad_norm
+        self._norm = max(self._norm, 0.0 if step.idle else step.grad_norm)
         self._skipped, self._idle = self._skipped + step.skipped, self._idle + step.idle
 
     def all(self, parts: Callable[[Path], Sequence[LossPart]], laps: Laps) -> None:

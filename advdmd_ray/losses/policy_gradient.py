@@ -84,7 +84,7 @@ def policy_gradient_loss(
     gain, left_out = terms.advantage.detach(), terms.step_weight == 0
     if trust_region == "flow_dppo":
         leaves = gain.sign() * terms.log_ratio.detach().sign() > 0
-        clipped = leaves & (terms.kl_per_element.detach() * numel > kl_nats)
+        clipped = leaves & ~left_out & (terms.kl_per_element.detach() * numel > kl_nats)
         ratio = _bounded(terms.log_ratio, clipped | left_out).exp()
         objective = torch.where(clipped, torch.zeros_like(gain), gain * ratio)
     else:

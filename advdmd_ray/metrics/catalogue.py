@@ -159,7 +159,7 @@ _BUFFER = (
 )
 _LEARNER = (
     _gauge("learner_loss", "Loss of the objective, mean over the last cycle.", "objective"),
-    _gauge("learner_gradient_norm", "Gradient norm before the clip, last update.", "objective"),
+    _gauge("learner_gradient_norm", "Largest gradient norm of the cycle before the clip.", "objective"),
     _gauge("learner_rate_factor", "Share of the objective's learning rate that its last updates had.", "objective"),
     _gauge("learner_gan_ratio", "Norm of the direct GAN term by that of the DMD gradient, both at x0."),
     _counter("learner_updates", "Optimizer updates.", "objective", unit="updates"),
@@ -174,7 +174,11 @@ _LEARNER = (
     ),
     _gauge("learner_text_agreement_error", "Standard error of the text agreement at chance.", "level", "side"),
     _counter("learner_gated_turns", "RL turns that were due while no level was open to RL.", unit="turns"),
-    _counter("learner_silent_turns", "RL turns that were due while every advantage was 0.", unit="turns"),
+    _counter(
+        "learner_silent_turns",
+        "RL turns that were due while every advantage was 0, or reached no update.",
+        unit="turns",
+    ),
     _gauge("learner_ratio_deviation", "Largest |importance ratio - 1| at equal weights."),
     _gauge("learner_rl_masked_fraction", "Share of RL terms the trust region dropped."),
     _gauge("learner_kl_nats", "Divergence of a whole latent from its behaviour policy.", unit="nats"),

@@ -1,5 +1,7 @@
 """The whole configuration: frozen, and what follows from its settings."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,15 +70,16 @@ def test_the_discriminator_learns_for_rewards_only_where_rl_hears_it(
     assert Config.model_validate({"dmd": {"gan_weight": 1.0}} | sections).gan_share == share
 
 
-@pytest.mark.parametrize(("groups", "decay"), [(1, 0.5), (4, 0.3), (8, 0.9)])
+@pytest.mark.parametrize(("groups", "decay"), [(1, 0.5), (4, 0.3), (8, 0.9), (2, 0.0)])
+@pytest.mark.parametrize("measurements", [1, 2, 7, None])
 def test_the_best_evidence_is_what_a_discriminator_that_wins_every_comparison_comes_to(
-    groups: int, decay: float
+    groups: int, decay: float, measurements: int | None
 ) -> None:
     evidence = TextEvidence.none(1)
     won = [[4.0 * groups], [2.0 * groups], [4.0 * groups]]
-    for _ in range(400):
+    for _ in range(measurements or 400):
         evidence = evidence.followed(won, decay)
-    most = best_evidence(groups, decay)
+    most = best_evidence(groups, decay, math.inf if measurements is None else measurements)
     assert evidence.above_chance(0.999 * most) == (True,)
     assert evidence.above_chance(1.001 * most) == (False,)
 

@@ -548,13 +548,26 @@ def test_the_alarm_fires_where_the_reward_rises_and_the_judge_falls_and_nowhere_
     assert caplog.text.count("reward hacking?") == sum(alarms)
 
 
-@pytest.mark.parametrize(("rl_from", "alarms"), [(math.inf, [0] * 6), (5, [0, 0, 0, 0, 0, 1])])
-def test_a_reward_that_nothing_has_learnt_from_raises_no_alarm(rl_from: float, alarms: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("rl_from", "open_from", "sections", "alarms"),
+    [
+        (math.inf, 1, {}, [0] * 6),
+        (5, 1, {}, [0, 0, 0, 0, 0, 1]),
+        (1, 5, {}, [0, 0, 0, 0, 0, 1]),
+        (1, math.inf, {}, [0] * 6),
+        (1, 1, {"reward": {"extra": "toy:brightness"}}, [0, 0, 0, 1, 1, 1]),
+        (1, 1, {"reward": {"extra": "toy:brightness"}, "discriminator": {"auc_rows": 0}}, [0] * 6),
+    ],
+)
+def test_a_reward_that_nothing_has_learnt_from_raises_no_alarm(
+    rl_from: float, open_from: float, sections: dict[str, dict[str, object]], alarms: list[int]
+) -> None:
     stage = Stage(
-        config(run={"cycles": 12}, evaluation={"judge_cycles": 2, "alarm_window": 4}),
+        config(run={"cycles": 12}, evaluation={"judge_cycles": 2, "alarm_window": 4}, **sections),
         judge=lambda version: -float(version),
         reward=float,
         rl_from=rl_from,
+        open_from=open_from,
     )
     stage.run()
     assert judged(stage) == alarms

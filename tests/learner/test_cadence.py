@@ -1,5 +1,6 @@
 """The cadence automaton decides alone who learns when."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -198,6 +199,25 @@ def test_a_level_that_no_advantage_reads_does_not_start_rl() -> None:
     only_first_open = _health(30.0, 5.0)
     assert cadence.plan(only_first_open, used=(False, True)).policy_gradient == 0
     assert cadence.plan(only_first_open, used=(True, False)).policy_gradient == 1
+
+
+@given(
+    before=st.integers(0, 20), nothing=st.integers(1, 4), warm=st.integers(0, 3), interval=st.sampled_from([1, 2, 8])
+)
+def test_a_turn_that_came_to_nothing_counts_for_nothing_and_stays_due(
+    before: int, nothing: int, warm: int, interval: int
+) -> None:
+    """The automaton goes on as if no advantage had been heard in those cycles, but says that the work was done."""
+    section = CadenceSection(warm_dmd_updates=warm, ramp_interval=interval, ramp_rl_turns=2)
+    withdrawn, unheard = (Cadence(section, policy_gradient=True) for _ in range(2))
+    for _ in range(before):
+        assert withdrawn.plan(HEALTHY) == unheard.plan(HEALTHY)
+    for _ in range(nothing):
+        plan, other = withdrawn.plan(HEALTHY), unheard.plan(HEALTHY, heard=False)
+        if plan.policy_gradient:
+            assert withdrawn.withdraw(plan) == replace(other, policy_gradient=1)
+        assert withdrawn.state == unheard.state
+    assert withdrawn.plan(HEALTHY) == unheard.plan(HEALTHY)
 
 
 def test_a_cycle_without_any_advantage_is_no_turn_counts_for_nothing_and_stays_due() -> None:

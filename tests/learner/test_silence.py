@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,9 +13,14 @@ from torch import Tensor, nn
 from advdmd_ray.config import Config
 from advdmd_ray.diffusion.denoiser import Conditioning
 from advdmd_ray.learner.batch import collate
+from advdmd_ray.learner.engine import Engine
+from advdmd_ray.learner.engine_state import StepReport
+from advdmd_ray.learner.gang import SoloGang
 from advdmd_ray.learner.learner import Learner
 from advdmd_ray.learner.outcome import CycleReport
+from advdmd_ray.learner.parts import LossPart
 from advdmd_ray.learner.signal import SMALLEST_STD, RewardSignal
+from advdmd_ray.learner.updates import Updates
 from advdmd_ray.losses.advantage import GroupSummary, within_std
 from advdmd_ray.stations.records import ScoredGroup
 from small_parts import Brightness, Constant, Judge, Mixer, config, infos_of, learner, normal, scored_groups
@@ -157,13 +163,42 @@ def test_a_turn_whose_rows_are_all_stale_moves_nothing_and_is_told_of(minibatche
     assert any(bool(value.any()) for name, value in before.items() if "exp_avg/" in name)
     late = scored_groups(Mixer(9), critic, range(4, 8), version=0)
     report = taught.cycle(late, infos_of(late))
-    assert report.plan.policy_gradient == 1
+    assert (report.plan.policy_gradient, report.plan.silent) == (1, True)
+    assert taught._cadence.state.rl_turns == 1
     assert report.policy is not None
     assert report.policy.stale_terms == report.policy.actions * minibatches
     assert (report.updates["rl"].updates, report.updates["rl"].skipped) == (0, 0)
     assert _same(before, _rl_state(taught))
     for old, new in zip(weights, student.parameters(), strict=True):
         torch.testing.assert_close(new.detach(), old, rtol=0, atol=1e-9)  # DMD's rate is not quite 0
+
+
+class Scripted:
+    """An engine whose steps are what they are told to be; it makes every part and asks whether it is wanted."""
+
+    def __init__(self, *steps: StepReport) -> None:
+        self._steps = list(steps)
+
+    def step(self, parts: Sequence[LossPart], objective: str, factor: float, wanted: Callable[[], bool]) -> StepReport:
+        assert (objective, factor) == ("rl", 0.5)
+        for part in parts:
+            part()
+        step = self._steps.pop(0)
+        assert wanted() is not step.idle
+        return step
+
+
+def test_an_update_that_is_not_made_does_not_hide_what_the_one_before_it_did() -> None:
+    """A policy that an update has thrown far away leaves the next one only stale rows."""
+    steps = [StepReport(1e9, skipped=False), StepReport(math.inf, skipped=True), StepReport(0.0, False, idle=True)]
+    for count, expected in ((1, 1e9), (2, math.inf), (3, math.inf)):
+        updates = Updates(cast("Engine", Scripted(*steps)), "rl", count, version=0, rate=0.5)
+        for _, step in zip(updates, steps, strict=False):
+            updates.step([lambda: torch.zeros(())], lambda step=step: not step.idle)
+        report = updates.report(SoloGang())
+        assert report.gradient_norm == expected
+        assert (report.updates, report.skipped) == (1, min(count - 1, 1))
+        assert not updates.idle
 
 
 # The floor of the rewards' scale ------------------------------------------------------------------------------------

@@ -228,6 +228,13 @@ def test_a_loss_without_terms_or_thresholds_is_refused() -> None:
         _loss(_terms(torch.zeros(1), torch.ones(1)), "flow_dppo", nats=0.0)
 
 
+@pytest.mark.parametrize("region", REGIONS)
+def test_what_is_dropped_as_stale_is_not_counted_as_clipped_too(region: TrustRegion) -> None:
+    weights = torch.tensor([0.0, 1.0])
+    terms = PolicyTerms(torch.full((2,), 50.0), torch.full((2,), 1e3), torch.ones(2), weights, torch.ones(2))
+    assert float(_loss(terms, region)[1].clipped_fraction) == 0.5
+
+
 def test_rows_far_from_their_policy_are_stale() -> None:
     kappa = torch.tensor([0.0, 0.99, 1.01, math.inf, math.nan])
     assert stale_mask(kappa, 50, 50.0).tolist() == [False, False, True, True, True]

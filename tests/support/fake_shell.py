@@ -43,7 +43,13 @@ def manifest(stream: Stream, version: int) -> Manifest:
 
 
 def cycle_report(
-    version: int, *, loss: float = 0.5, reward: float = 0.0, trajectories: int = 8, rl: bool = False
+    version: int,
+    *,
+    loss: float = 0.5,
+    reward: float = 0.0,
+    trajectories: int = 8,
+    rl: bool = False,
+    is_open: bool = True,
 ) -> CycleReport:
     """What a cycle with one DMD update says, and one of RL."""
     turns = {"rl": UpdateReport(1, 0, 0.1, 0.1, 1.0)} if rl else {}
@@ -53,7 +59,7 @@ def cycle_report(
         updates={**turns, "dmd": UpdateReport(1, 0, loss, 1.0, 1.0)},
         auc=(0.6,),
         smoothed_auc=(0.6,),
-        open_levels=(True,),
+        open_levels=(is_open,),
         reward_mean=(reward,),
         reward_spread=(1.0,),
         policy=None,
@@ -141,6 +147,7 @@ class FakeShell:
         judge: What the judge says of a version: its headline.
         reward: Mean reward of the final level in the cycle that makes a version.
         rl_from: First version whose cycle has an RL turn; infinite: none has.
+        open_from: First version whose cycle has its level open to RL.
         loss: Loss of that cycle.
         cycle_s: Seconds of a learner cycle.
         rollout_s: Seconds of a rollout.
@@ -167,6 +174,7 @@ class FakeShell:
         judge: Callable[[int], float] = lambda _: 0.0,
         reward: Callable[[int], float] = lambda _: 0.0,
         rl_from: float = math.inf,
+        open_from: float = 0,
         loss: Callable[[int], float] = lambda _: 0.5,
         cycle_s: float = 1.0,
         rollout_s: float = 1.0,
@@ -188,7 +196,7 @@ class FakeShell:
         self._fetched: tuple[int, ...] = ()
         self._faulty, self._deadly = faulty, deadly
         self._judge, self._reward, self._loss = judge, reward, loss
-        self._rl_from = rl_from
+        self._rl_from, self._open_from = rl_from, open_from
         self.config, self.clock = config, clock
         self._random, self._lose, self._hang, self._dead, self._cycle_s = (
             random,
@@ -409,6 +417,7 @@ class FakeShell:
             reward=self._reward(version),
             trajectories=4 * len(infos),
             rl=version >= self._rl_from,
+            is_open=version >= self._open_from,
         )
         outcome = CycleOutcome(report, manifest("student", version), manifest("discriminator", version), RESIDENT)
         return self._start("learner", outcome, (b"student", b"discriminator"), self._cycle_s)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from advdmd_ray.config import Config
+from advdmd_ray.config.rewards import best_evidence
 
 RL = "RL"
 
@@ -44,16 +45,18 @@ def course_text(config: Config) -> str:
         why, before = _too_late(begin, config), config.cadence.cycles_before(begin.updates)
         when = f"never: {why}" if why else f"from cycle {before + 1:,} on{begin.then}"
         lines.append(f"  {begin.what:<9}  {when}")
+    if why := _deaf_alarm(config):
+        lines.append(f"  alarm      never rings: {why}")
     return "\n".join([*lines, ""])
 
 
 def never(config: Config) -> Iterator[str]:
-    """Of each that waits longer than the run lasts, one line that says so; and of rewards that RL never hears."""
+    """Of each that waits longer than the run lasts, one line that says so; and of scores that RL never hears."""
     for begin in begins(config):
         if why := _too_late(begin, config):
             yield f"{begin.what} never begins in this run: {why}"
     if config.policy_gradient.enabled and config.reward.extra is not None and config.rewarded_by == "discriminator":
-        why = config.unheard or _never_measured(config)
+        why = config.unheard or _never_open(config)
         if why is not None:
             yield f"RL learns from reward.extra alone in this run, and from no score of the discriminator: {why}"
 
@@ -61,16 +64,39 @@ def never(config: Config) -> Iterator[str]:
 def _too_late(begin: Begin, config: Config) -> str | None:
     """Why it never begins; None if it does."""
     made = config.run.cycles * config.cadence.dmd_updates
-    if begin.what == RL and config.reward.needs_open_level and (why := _never_measured(config)):
+    if begin.what == RL and config.reward.needs_open_level and (why := _never_open(config)):
         return why
-    if begin.updates < made:
+    if config.cadence.cycles_before(begin.updates) < config.run.cycles:
         return None
     return f"{begin.setting} is {begin.updates:,}, and run.cycles={config.run.cycles} makes {made:,} DMD updates"
 
 
-def _never_measured(config: Config) -> str | None:
-    """Why no level is ever open; None if one may be."""
-    seldom, cycles = config.cadence.measure_cycles, config.run.cycles
-    if seldom <= cycles:
+def _never_open(config: Config) -> str | None:
+    """Why no level of the discriminator is ever open; None if one may be."""
+    seldom, cycles, errors = config.cadence.measure_cycles, config.run.cycles, config.discriminator.text_errors
+    measurements = cycles // seldom
+    if not measurements:
+        return f"cadence.measure_cycles is {seldom:,}, and no level is open before: run.cycles={cycles}"
+    most = best_evidence(config.rollout.groups_per_cycle, config.discriminator.auc_decay, measurements)
+    if errors is None or errors < most:
         return None
-    return f"cadence.measure_cycles is {seldom:,}, and no level is open before: run.cycles={cycles}"
+    often = "1 measurement" if measurements == 1 else f"{measurements:,} measurements"
+    return (
+        f"discriminator.text_errors is {errors:g}, and one that tells all texts apart comes to {most:.3g} in {often}: "
+        f"run.cycles={cycles}, cadence.measure_cycles={seldom}"
+    )
+
+
+def _deaf_alarm(config: Config) -> str | None:
+    """Why the alarm for reward hacking never rings though something is judged for it; None if it may."""
+    every = config.validates_every if config.alarm_hears_validation else config.evaluation.judge_cycles
+    if not every or not config.policy_gradient.enabled:
+        return None
+    heard = config.run.cycles // every - config.cadence.warm_cycles // every
+    if heard >= config.evaluation.alarm_window:
+        return None
+    which = "validation.cycles" if config.alarm_hears_validation else "evaluation.judge_cycles"
+    return (
+        f"{which}={every} gives {max(heard, 0)} of evaluation.alarm_window={config.evaluation.alarm_window} judgements "
+        "after RL may begin"
+    )

@@ -40,6 +40,20 @@ def config(**sections: Mapping[str, object]) -> Config:
                 "  RL         never: cadence.warm_dmd_updates is 300, and run.cycles=150 makes 300 DMD updates",
             ],
         ),
+        (
+            {"run": {"cycles": 10}, "cadence": {"dmd_updates": 3, "warm_dmd_updates": 29}},
+            [
+                "course, 10 cycles with 3 DMD updates each",
+                "  RL         never: cadence.warm_dmd_updates is 29, and run.cycles=10 makes 30 DMD updates",
+            ],
+        ),
+        (
+            {"run": {"cycles": 10}, "cadence": {"dmd_updates": 3, "warm_dmd_updates": 27}},
+            [
+                "course, 10 cycles with 3 DMD updates each",
+                "  RL         from cycle 10 on, once a level is open, at first every 8 DMD updates",
+            ],
+        ),
         ({"run": {"cycles": 9}, "policy_gradient": {"enabled": False}}, ["course, 9 cycles with 1 DMD update each"]),
     ],
 )
@@ -47,6 +61,17 @@ def test_the_course_names_the_cycle_in_which_each_part_begins(
     sections: Mapping[str, Mapping[str, object]], lines: list[str]
 ) -> None:
     assert course_text(config(**sections)).splitlines() == lines
+
+
+@pytest.mark.parametrize(("window", "rings"), [(5, False), (4, True)])
+def test_the_course_tells_of_an_alarm_that_hears_too_few_judgements(window: int, rings: bool) -> None:
+    judged = config(run={"cycles": 500}, cadence=LATE_RL, evaluation={"judge_cycles": 50, "alarm_window": window})
+    said = (
+        "\n  alarm      never rings: evaluation.judge_cycles=50 gives 4 of evaluation.alarm_window=5 judgements "
+        "after RL may begin\n"
+    )
+    assert (said in course_text(judged)) != rings
+    assert ("alarm" in course_text(judged)) != rings
 
 
 @pytest.mark.parametrize(
@@ -63,6 +88,26 @@ def test_the_course_names_the_cycle_in_which_each_part_begins(
 def test_levels_that_no_measurement_opens_in_time_are_told_of(rewards: Mapping[str, object], said: list[str]) -> None:
     seldom = config(run={"cycles": 20}, cadence={"warm_dmd_updates": 2, "measure_cycles": 30}, reward=rewards)
     assert list(never(seldom)) == said
+
+
+@pytest.mark.parametrize(
+    ("cycles", "seldom", "said"),
+    [
+        (20, 15, ["comes to 2.83 in 1 measurement: run.cycles=20, cadence.measure_cycles=15"]),
+        (29, 15, ["comes to 2.83 in 1 measurement: run.cycles=29, cadence.measure_cycles=15"]),
+        (30, 15, []),
+    ],
+)
+@pytest.mark.parametrize("extra", [None, "toy:brightness"])
+def test_evidence_that_the_measurements_of_a_run_cannot_come_to_is_told_of(
+    cycles: int, seldom: int, said: list[str], extra: str | None
+) -> None:
+    few = config(
+        run={"cycles": cycles}, cadence={"warm_dmd_updates": 2, "measure_cycles": seldom}, reward={"extra": extra}
+    )
+    why = "discriminator.text_errors is 3, and one that tells all texts apart "
+    begins = "RL never begins in this run: " if extra is None else ALONE
+    assert list(never(few)) == [f"{begins}{why}{line}" for line in said]
 
 
 @pytest.mark.parametrize(
