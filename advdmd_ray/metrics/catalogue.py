@@ -176,7 +176,7 @@ _LEARNER = (
     _counter("learner_gated_turns", "RL turns that were due while no level was open to RL.", unit="turns"),
     _counter(
         "learner_silent_turns",
-        "RL turns that were due while every advantage was 0, or reached no update.",
+        "RL turns due while every advantage was 0, or that reached no update.",
         unit="turns",
     ),
     _gauge("learner_ratio_deviation", "Largest |importance ratio - 1| at equal weights."),
