@@ -92,10 +92,9 @@ class Branches(Estimator):
         setting, shape = place.setting, place.latent_shape
         rows = torch.arange(len(seeds))
         eldest = rows - rows % self.children
-        shared = [seeds[row] for row in eldest.tolist()]
         actions = place.actions
         branch = self.steps(len(seeds) // self.children, actions).repeat_interleave(self.children)
-        x = group_noise(shape, shared, "initial")
+        x = group_noise(shape, seeds[:: self.children], "initial")[rows // self.children]
         latents, means, stds = [x], [], []
         for step in range(setting.sigmas.numel() - 1):
             distinct, back = torch.where(branch < step, rows, eldest).unique(return_inverse=True)
@@ -105,11 +104,12 @@ class Branches(Estimator):
             x = gaussian.mean
             if step < actions:
                 parts = branch == step
-                own = group_noise(shape, seeds, "step", step)
+                drawn = group_noise(shape, seeds, "step", step)
+                own = drawn.clone()
                 if self.antithetic:
                     own[1::2] = -own[::2]
                 apart = parts | (branch < step) if self.own_later else parts
-                fresh = torch.where(apart.reshape(-1, 1, 1, 1), own, group_noise(shape, shared, "step", step))
+                fresh = torch.where(apart.reshape(-1, 1, 1, 1), own, drawn[eldest])
                 means.append(gaussian.mean)
                 stds.append(gaussian.std)
                 x = gaussian.mean + gaussian.std * fresh

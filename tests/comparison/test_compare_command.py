@@ -26,10 +26,10 @@ QUICK = {"seeds": [0], "budget": 60, "points": 1}
 @pytest.mark.slow
 def test_the_shapes_rehearse_to_their_first_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # As it ships, but for a fourth of the budget, of which RL has the more, and two of five teachers, the quicker ones.
+    # As it ships, but for a budget of two cycles, the second with RL, and two of five teachers, the quicker ones.
     tree = yaml.safe_load((CONFIGS / "shapes.yaml").read_text()) | {"teacher_steps": [8, 1]}
     tree["base"] = str(CONFIGS / tree["base"])
-    tree["quick"] |= {"budget": 2500, "points": 1}
+    tree["quick"] |= {"budget": 1500, "points": 1}
     tree["quick"]["overrides"]["cadence.warm_dmd_updates"] = 1
     (tmp_path / "shapes.yaml").write_text(yaml.safe_dump(tree))
     command = ["compare", "shapes.yaml", "--quick", "--only", "advdmd", "--jobs", "1"]

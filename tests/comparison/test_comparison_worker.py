@@ -90,7 +90,7 @@ def whole_of(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> C
     return done
 
 
-@pytest.mark.parametrize("rival", ["dmd", "advdmd", "twinflow", "toy"])
+@pytest.mark.parametrize("rival", [pytest.param("dmd", marks=pytest.mark.wide), "advdmd", "twinflow", "toy"])
 def test_a_job_interrupted_twice_ends_like_one_that_never_was(
     rival: str, tmp_path: Path, tiny_pipeline: Path, whole_of: Callable[[str], Whole]
 ) -> None:
@@ -261,7 +261,7 @@ def test_a_result_names_the_code_that_its_job_began_with(
 ) -> None:
     head = ["began"]
     monkeypatch.setattr(worker, "made_here", lambda: {"commit": head[0]})
-    job = job_of(tmp_path, tiny_pipeline, "dmd")
+    job = job_of(tmp_path, tiny_pipeline, "toy", budget=60)
     assert do_job(job, lambda _: head.__setitem__(0, "moved on"), never)
     assert result_of(job)["made"] == {"commit": "began"}
 

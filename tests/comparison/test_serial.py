@@ -1,5 +1,6 @@
 """The serial loop is the run without its machinery: it learns what the other shells learn at age 0."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,9 @@ def test_groups_generated_together_are_those_generated_alone(tmp_path: Path, tin
 
 def test_measuring_the_agreement_with_the_checker_changes_nothing_that_is_learned_or_counted(tmp_path: Path) -> None:
     images = 2 * torch.rand(200, 3, 24, 24, generator=torch.Generator().manual_seed(0)) - 1
+    shallow = dataclasses.replace(SHAPES, layers=2)
     codec = PatchCodec.fit(images, patch=8, components=SHAPES.latent_channels, whitening=0.5)
-    save_pipeline(build_tiny_pipeline(prompt_words(), codec, SHAPES, seed=0), tmp_path / "teacher")
+    save_pipeline(build_tiny_pipeline(prompt_words(), codec, shallow, seed=0), tmp_path / "teacher")
     base = config(tmp_path, tmp_path / "teacher").model_dump()
     tensors, costs, reports = [], [], []
     for asked in (False, True):
@@ -123,7 +125,7 @@ def test_measuring_the_agreement_with_the_checker_changes_nothing_that_is_learne
         run = SerialRun(Config.model_validate(tree))
         reports.append([run.cycle() for _ in range(2)])
         tensors.append(stored_tensors(run.learner))
-        network = Network(layers=6)
+        network = Network(layers=2)
         costs.append([cycle_cost(run._config, report.plan, network, group_size=4) for report in reports[-1]])
     without, measured = reports
     assert [report.agreement for report in without] == [(), ()]

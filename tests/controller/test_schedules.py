@@ -6,6 +6,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from advdmd_ray.stations.buffer.index import BufferIndex, CommitResult, Take
 from advdmd_ray.stations.records import GroupInfo
 from advdmd_ray.stations.weights.snapshot import Manifest
 from advdmd_ray.stations.weights.store import WeightStore
+from schedules import command
 from schedules.command import Tally, look_through, main
 from schedules.drawn import End, Schedule
 from schedules.lives import lived
@@ -304,9 +306,15 @@ def test_the_command_says_how_many_runs_met_what(capsys: pytest.CaptureFixture[s
 def test_the_command_fails_with_the_smallest_schedule_that_shows_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gives_work_to_who_is_down(monkeypatch)
+    def broken_with_several_actors(schedule: Schedule, _: Counter[str]) -> SimpleNamespace:
+        assert schedule.actors == 1, "gets work and is not up"
+        return SimpleNamespace(lives=1, courses=1, trained=[], clock=SimpleNamespace(now=0.0))
+
+    monkeypatch.setattr(command, "lived", broken_with_several_actors)
     assert main(["--schedules", "40"]) == 1
-    assert "gets work and is not up" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "gets work and is not up" in said
+    assert "actors=2," in said
 
 
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

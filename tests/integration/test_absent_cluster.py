@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 DOCTOR = [sys.executable, "-c", "import sys; from advdmd_ray.cli import main; sys.exit(main(sys.argv[1:]))", "doctor"]
 
 
+@pytest.mark.wide  # tests/cli/test_bad_input.py has the same of ray.address
 def test_a_cluster_that_does_not_answer_is_one_line_and_exit_code_2() -> None:
     with workplace() as place:
         port = free_port()

@@ -39,7 +39,7 @@ from fake_shell import Clock, RecordingHub
 from local_runs import train_here
 from tiny_digits import write_tiny_digits
 
-pytestmark = pytest.mark.usefixtures("encoders_once")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("encoders_once")]
 
 CYCLES = 3
 
@@ -82,7 +82,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> C
     return run
 
 
-@pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.wide), 4])
+@pytest.mark.parametrize("actors", [*(pytest.param(count, marks=pytest.mark.wide) for count in (1, 2)), 4])
 def test_with_age_cap_0_the_seed_decides_the_bytes_whatever_the_number_of_actors(
     actors: int, finished: Config, tmp_path: Path, tiny_pipeline: Path
 ) -> None:
@@ -325,7 +325,10 @@ class _Rising(LocalShell):
         return task
 
 
-@pytest.mark.parametrize(("step", "alarms"), [(-1.0, [0, 0, 0, 1, 1]), (1.0, [0, 0, 0, 0, 0])])
+@pytest.mark.parametrize(
+    ("step", "alarms"),
+    [(-1.0, [0, 0, 0, 1, 1]), pytest.param(1.0, [0, 0, 0, 0, 0], marks=pytest.mark.wide)],
+)
 def test_a_judge_that_falls_while_rewards_rise_raises_the_alarm_of_a_run(
     step: float, alarms: list[int], tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,16 +1,29 @@
 """Branch groups: what siblings share, and that the gradient over them is that of the reward."""
 
+import functools
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
 
 from advdmd_ray.config import Config
+from advdmd_ray.diffusion import seeds
 from benchmarks.estimators.branches import Branches
 from benchmarks.estimators.estimators import ALL_LEVELS, FINAL, OWN_STEP, ExactGradient
 from benchmarks.estimators.field import Field, Forwards
 from benchmarks.estimators.measure import mean_cosine, turn_of
 from estimator_field import Linear, field
 from small_parts import SHAPE, Brightness, Constant, Judge, Mixer, config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_once() -> Iterator[None]:
+    """The cases have the same seeds: each of their many rows of noise is drawn once."""
+    drawn = functools.cache(seeds.noise)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seeds, "noise", lambda shape, seed, *path: drawn(tuple(shape), seed, *path))
+        yield
 
 
 def settings(groups: int = 4) -> Config:

@@ -21,7 +21,8 @@ def _config(folder: Path, attention: str | None) -> Config:
 
 
 def _velocity(folder: Path, denoiser: Denoiser, prompts: Conditioning) -> torch.Tensor:
-    x = torch.randn(2, *inspect_pipeline(folder).latent.shape, generator=torch.Generator().manual_seed(0))
+    shape = inspect_pipeline(folder, (32, 64)).latent.shape
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return denoiser(x, torch.tensor([0.3, 0.8]), prompts)
 

@@ -131,8 +131,10 @@ def _config(teacher: Path, images: Path, out: Path, backbone: str, rank: int, **
     )
 
 
-# One family has every backbone and both ways to learn; the others have each of them once.
+# Every backbone with both ways to learn, each pair by one family or two.
 OFTEN = {
+    ("sd3", "teacher", 0),
+    ("sd3", "fake_score", 2),
     ("flux", "own", 2),
     ("flux2", "own", 0),
     ("qwen_image", "fake_score", 0),
@@ -147,7 +149,7 @@ SELDOM_HALF = {"flux", "z_image"}
 @pytest.mark.parametrize(
     ("family", "backbone", "rank"),
     [
-        pytest.param(family, backbone, rank, marks=[] if family == "sd3" or case in OFTEN else [pytest.mark.wide])
+        pytest.param(family, backbone, rank, marks=[] if case in OFTEN else [pytest.mark.wide])
         for case in itertools.product(sorted(BUILDERS), ["teacher", "own", "fake_score"], [0, 2])
         for family, backbone, rank in [case]
     ],

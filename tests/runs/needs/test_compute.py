@@ -20,6 +20,7 @@ from advdmd_ray.learner.learner import Learner
 from advdmd_ray.models import pipeline
 from advdmd_ray.models.folder import inspect_pipeline
 from advdmd_ray.runs.needs.compute import Cost, Network, cycle_cost, cycles_within, expected_costs, full_cycle_cost
+from tiny_digits import write_tiny_digits
 
 pytestmark = pytest.mark.usefixtures("encoders_once")
 
@@ -244,6 +245,12 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
     return meter
 
 
+@pytest.fixture(scope="module")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two blocks, of which the discriminator reads the first: as of more, those behind it are not run for it."""
+    return write_tiny_digits(tmp_path_factory.mktemp("teacher") / "tiny", layers=2)
+
+
 REAL_RUNS: dict[str, dict[str, Any]] = {
     "warm, then RL": {},
     "guidance and the direct GAN term": {"model": {"guidance": 2.0}, "dmd": {"gan_weight": 0.5}},
@@ -301,6 +308,7 @@ APART = (
 def test_the_count_is_what_the_networks_of_a_real_run_count(meter: Meter, tiny_pipeline: Path, name: str) -> None:
     sections = {key: dict(values) for key, values in REAL_RUNS[name].items()}
     sections["model"] = {"path": str(tiny_pipeline), **sections.get("model", {})}
+    sections["discriminator"] = {"blocks": (0,), **sections.get("discriminator", {})}
     settings = config(**sections)
     network = Network.of(inspect_pipeline(tiny_pipeline))
     run, turns = SerialRun(settings), 0
@@ -369,7 +377,7 @@ def test_nothing_is_made_again_but_what_the_executed_compute_counts(
             rollout={"group_size": 2},
             dmd={"gan_weight": 0.5},
             fake_score={"batch_size": 4},
-            discriminator={"batch_size": 4, "backbone": backbone, "gradient_penalty": 1.0},
+            discriminator={"batch_size": 4, "blocks": (0,), "backbone": backbone, "gradient_penalty": 1.0},
             cadence={"warm_dmd_updates": 0},
         )
         forwards.made = 0.0
