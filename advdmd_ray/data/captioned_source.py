@@ -64,6 +64,7 @@ class CaptionedSource(Source):
         import torch
 
         from advdmd_ray.data.real import RealImages
+        from advdmd_ray.evaluation.judges.thumbnails import alike
 
         row_of = {text: row for row, text in reversed(list(enumerate(texts)))}
         latents = self.latents()
@@ -74,9 +75,11 @@ class CaptionedSource(Source):
                 "prompts() nor its captions(); define captions() with all of them"
             )
         prompt_ids = torch.tensor([row_of[caption] for caption in latents.captions])
+        # An image with several captions has as many rows, and is to be learned from or measured on, not both.
+        images = alike(latents.thumbnails)
         if not self.config.data.buckets:
-            return RealImages(latents, prompt_ids)
-        return RealImages(latents, prompt_ids, sizes=latents.sizes)
+            return RealImages(latents, prompt_ids, images)
+        return RealImages(latents, prompt_ids, images, sizes=latents.sizes)
 
     def judge(self) -> "Judge":
         """See `Source`; at each judgement of a run every prompt has two images at least, of each size."""

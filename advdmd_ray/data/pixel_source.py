@@ -45,6 +45,10 @@ class PixelSource(Source):
     def known(self) -> tuple[str, ...]:
         """Every prompt that real images can be had for."""
 
+    def kept_back(self) -> frozenset[str]:
+        """Those of them that the configuration keeps from training."""
+        return frozenset()
+
     @abstractmethod
     def images(self, texts: Sequence[str]) -> RealPart:
         """Real images of the prompts.
@@ -64,6 +68,11 @@ class PixelSource(Source):
             raise UserError(
                 f"{data.prompts}: no real image has the prompt {unknown[0]!r}; data.source={data.source} has "
                 f"{known[0]!r} to {known[-1]!r}"
+            )
+        if secret := [text for text in prompts if text in self.kept_back()]:
+            raise UserError(
+                f"{data.prompts}: {secret[0]!r} is a held-out prompt, by which a student is judged that never met it; "
+                "leave it out, or set data.held_out=true"
             )
         return prompts
 

@@ -104,8 +104,8 @@ class RealImages:
     def split(self, heldout_fraction: float, seed: int) -> tuple["RealImages", "RealImages"]:
         """Split into a part to learn from and a part to measure on; no image is in both.
 
-        Of a prompt with several images a share goes to either part, at least one; of prompts with one image that share
-        goes to the second part as they are. Rows with the same images are cut alike.
+        Of a prompt with several images a share goes to either part, at least one, as far as the prompts before it leave
+        the choice; of prompts with one image that share goes to the second part as they are.
 
         Args:
             heldout_fraction: Share of each prompt's images in the second part, in (0, 1).
@@ -115,30 +115,27 @@ class RealImages:
             ValueError: There is one image only.
         """
         generator = torch.Generator().manual_seed(seed)
-        learn, measure, single = [], [], []
-        orders: dict[tuple[int, ...], Tensor] = {}
+        held: dict[int, bool] = {}
+        alone = list[int]()
         for _, rows in sorted(self._rows.items()):
-            if len(rows) == 1:
-                single.append(rows)
+            own = list(dict.fromkeys(self.images[rows].tolist()))
+            if len(own) == 1:
+                alone += own
                 continue
-            cut = min(max(round(heldout_fraction * len(rows)), 1), len(rows) - 1)
-            own = tuple(self.images[rows].tolist())
-            if own not in orders:
-                orders[own] = torch.randperm(len(rows), generator=generator)
-            order = rows[orders[own]]
-            measure.append(order[:cut])
-            learn.append(order[cut:])
-        if single:
-            ones = torch.cat(single)
-            kinds = self.images[ones].unique()
-            if len(kinds) + len(learn) < 2:  # noqa: PLR2004 - one for either part
+            cut = min(max(round(heldout_fraction * len(own)), 1), len(own) - 1)
+            left = cut - sum(held.get(image, False) for image in own)
+            free = [image for image in own if image not in held]
+            if free:
+                order = torch.randperm(len(free), generator=generator).tolist()
+                held |= {free[index]: place < left for place, index in enumerate(order)}
+        kinds = sorted({*alone} - held.keys())
+        if kinds:
+            if len(kinds) + len(held) < 2:  # noqa: PLR2004 - one for either part
                 raise ValueError("there is one real image only; a split needs two")
             # With other images in the second part, it needs none of these.
-            least = 0 if measure else 1
-            cut = min(max(round(heldout_fraction * len(kinds)), least), len(kinds) - (0 if learn else 1))
-            held = kinds[torch.randperm(len(kinds), generator=generator)[:cut]]
-            out = torch.isin(self.images[ones], held)
-            measure.append(ones[out])
-            learn.append(ones[~out])
-        first, second = (torch.cat(part).sort().values for part in (learn, measure))
-        return self._part(first), self._part(second)
+            least = 0 if held else 1
+            cut = min(max(round(heldout_fraction * len(kinds)), least), len(kinds) - least)
+            order = torch.randperm(len(kinds), generator=generator).tolist()
+            held |= {kinds[index]: place < cut for place, index in enumerate(order)}
+        out = torch.tensor([held[image] for image in self.images[self.rows].tolist()])
+        return self._part(self.rows[~out].sort().values), self._part(self.rows[out].sort().values)

@@ -15,6 +15,7 @@ class Rows:
     """Three latents; the caption of each is a letter."""
 
     captions = ("b", "a", "b")
+    thumbnails = torch.tensor([0.5, -0.5, 0.5]).reshape(3, 1, 1, 1).expand(3, 3, 8, 8)
 
     def __len__(self) -> int:
         return 3
@@ -41,6 +42,14 @@ class Letters(CaptionedSource):
 def test_an_image_stands_in_the_first_row_of_its_caption() -> None:
     real = Letters(Config()).real_images(("a", "b", "a"))
     assert real.prompt_ids.tolist() == [1, 0, 1]
+
+
+def test_rows_of_one_picture_are_one_image_which_is_learned_from_or_measured_on() -> None:
+    real = Letters(Config()).real_images(("a", "b"))
+    assert real.images.tolist() == [0, 1, 0]
+    for seed in range(10):
+        learn, measure = real.split(0.5, seed)
+        assert sorted([learn.rows.tolist(), measure.rows.tolist()]) == [[0, 2], [1]]
 
 
 def test_a_caption_that_the_source_does_not_tell_is_one_line() -> None:

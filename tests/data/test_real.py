@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from advdmd_ray.data.digits.images import load_digits
@@ -82,6 +82,23 @@ def test_an_image_with_two_captions_is_in_one_part() -> None:
     learn, measure = both.split(0.3, 5)
     assert not set(_values(learn)) & set(_values(measure))
     assert len(learn) + len(measure) == 40
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), min_size=2, max_size=40),
+    fraction=st.floats(0.05, 0.95),
+    seed=st.integers(0, 1000),
+)
+def test_however_images_and_prompts_share_rows_no_image_is_in_both_parts(
+    rows: list[tuple[int, int]], fraction: float, seed: int
+) -> None:
+    prompts, images = (torch.tensor(column) for column in zip(*rows, strict=True))
+    assume(len(images.unique()) > 1)
+    learn, measure = RealImages(images.view(-1, 1, 1, 1).float(), prompts, images).split(fraction, seed)
+    assert sorted([*learn.rows.tolist(), *measure.rows.tolist()]) == list(range(len(rows)))
+    assert not set(_values(learn)) & set(_values(measure))
+    assert len(learn) > 0
+    assert len(measure) > 0
 
 
 def test_one_image_cannot_be_split() -> None:

@@ -191,6 +191,18 @@ def test_a_shapes_prompt_nobody_can_draw_is_refused_by_name(tmp_path: Path) -> N
         source_of(read_config(SHAPES_YAML, [f"data.prompts={file}"])).prompts()
 
 
+def test_a_held_out_prompt_is_refused_unless_such_are_trained_on(tmp_path: Path) -> None:
+    secret = next(prompt.text for prompt in all_prompts() if prompt.held_out)
+    file = tmp_path / "prompts.txt"
+    file.write_text(f"a red circle\n{secret}\n", encoding="utf-8")
+    settings = [f"data.prompts={file}"]
+    with pytest.raises(
+        UserError, match=rf"'{secret}' is a held-out prompt, .*leave it out, or set data\.held_out=true"
+    ):
+        source_of(read_config(SHAPES_YAML, settings)).prompts()
+    assert secret in source_of(read_config(SHAPES_YAML, [*settings, "data.held_out=true"])).prompts()
+
+
 def test_the_shapes_recipe_passes_the_checks_before_a_run(
     shapes_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,14 @@ class ShapesSource(PixelSource):
 
         return tuple(prompt.text for prompt in all_prompts())
 
+    def kept_back(self) -> frozenset[str]:
+        """See `PixelSource`: the held-out combinations, unless `data.held_out`."""
+        from advdmd_ray.data.shapes.skills import all_prompts
+
+        if self.config.data.held_out:
+            return frozenset()
+        return frozenset(prompt.text for prompt in all_prompts() if prompt.held_out)
+
     def own_prompts(self) -> tuple[str, ...]:
         """See `PixelSource`: every skill with its share."""
         from advdmd_ray.data.shapes.training_set import draw_rows

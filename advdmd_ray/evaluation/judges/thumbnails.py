@@ -65,7 +65,7 @@ class ThumbnailJudge:
         check_count(len(real))
         self.prompts = prompts
         real = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(ORDER_SEED))]
-        held_out = torch.arange(len(real)) % HELD_OUT == 0
+        held_out = alike(real) % HELD_OUT == 0
         self._real, self._held_out = _colours(real[~held_out]), real[held_out]
         self._distance = float(pdist(self._real[:SPREAD_OF]).mean() / np.sqrt(self._real.shape[1]))
 
@@ -85,6 +85,14 @@ class ThumbnailJudge:
     def ceiling(self) -> JudgeScore:
         """See `Judge`: every fifth real image, as if all had one prompt."""
         return self.score(self._held_out, torch.zeros(len(self._held_out), dtype=torch.int64))
+
+
+def alike(real: Float[Tensor, "n 3 8 8"]) -> Int64[Tensor, " n"]:
+    """Which image each thumbnail is of: the first row that has the same one."""
+    _, kinds = real.flatten(1).unique(dim=0, return_inverse=True)
+    places = torch.arange(len(real))
+    first = torch.full_like(places, len(real)).scatter_reduce(0, kinds, places, "amin")
+    return first[kinds]
 
 
 def check_count(real: int) -> None:

@@ -14,7 +14,7 @@ from advdmd_ray.data.files.encoding import write_latents
 from advdmd_ray.data.teacher_samples.plan import plan_samples
 from advdmd_ray.data.teacher_samples.source import TeacherSamplesSource
 from advdmd_ray.errors import UserError
-from advdmd_ray.evaluation.judges.thumbnails import LEAST_IMAGES, ThumbnailJudge, thumbnails
+from advdmd_ray.evaluation.judges.thumbnails import LEAST_IMAGES, ThumbnailJudge, _colours, thumbnails
 
 PROMPTS = ("one", "two", "three")
 
@@ -68,6 +68,15 @@ def test_real_images_that_lie_sorted_are_compared_with_as_a_whole() -> None:
     assert one_kind["coverage"] < 0.65
     assert both["diversity"] == pytest.approx(1.0, abs=0.15)
     assert one_kind["diversity"] < 0.75
+
+
+def test_a_picture_that_stands_there_twice_is_compared_with_or_held_out_in_both_rows() -> None:
+    real = thumbnails(_images(50, 3))
+    judge = ThumbnailJudge(PROMPTS, torch.cat([real, real.flip(0)]))
+    held, compared = ({tuple(row) for row in part.tolist()} for part in (_colours(judge._held_out), judge._real))
+    assert len(held) + len(compared) == 50
+    assert 5 <= len(held) <= 25
+    assert not held & compared
 
 
 @pytest.mark.parametrize(
