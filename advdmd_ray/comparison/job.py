@@ -4,6 +4,7 @@ A job's folder:
 
     settings.json        what its results hang on; results of other settings are never mixed with them
     checkpoints/         where an interrupted job goes on; removed when it is done, unless others start from it
+    makings.json         where and by which code it was worked on so far
     points.json          the judgements so far
     result.json          all judgements: the job is done
     student.safetensors  the judged student's weights
@@ -16,7 +17,8 @@ from pathlib import Path
 from advdmd_ray.config import Config, Section
 from advdmd_ray.runs.needs.compute import Network
 
-SETTINGS, POINTS, RESULT, LOG = "settings.json", "points.json", "result.json", "job.log"
+SETTINGS, MAKINGS, POINTS = "settings.json", "makings.json", "points.json"
+RESULT, LOG = "result.json", "job.log"
 JUDGE_SEED = 20260428
 """Of the noise that every judged sampler starts from: the same in all jobs, so that seeds differ by training alone."""
 STUDENT = "student.safetensors"

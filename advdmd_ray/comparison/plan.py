@@ -14,6 +14,7 @@ from advdmd_ray.comparison.starts import check_start, cycles_of
 from advdmd_ray.config import Config, Resume
 from advdmd_ray.config.comparison import TEACHER, Comparison, Rival, rival_config
 from advdmd_ray.config.layers import Layer, resolve
+from advdmd_ray.data.pixel_source import PixelSource
 from advdmd_ray.data.registry import source_of
 from advdmd_ray.errors import UserError
 from advdmd_ray.files import files_digest, write_atomically
@@ -23,6 +24,13 @@ from advdmd_ray.runs.preflight import check_fit
 
 _NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "scorers", "validation")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
+
+
+_REAL_IMAGES = (
+    *("path", "image_column", "caption_column", "cache", "most_skipped", "most_upscaling"),
+    *("prompts", "teacher_samples", "teacher_steps"),
+)
+"""Settings of `data` that a judge of thumbnails hangs on: its prompts, and the real images that it compares with."""
 
 
 def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
@@ -42,10 +50,10 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
     jobs = [job for seed in comparison.seeds for job in _jobs_of_seed(comparison, seed, output)]
     first = jobs[0].config
     for job in jobs:
-        if (job.config.model.path, job.config.data.source) != (first.model.path, first.data.source):
+        if other := [name for name, value in _judged_by(job.config).items() if value != _judged_by(first)[name]]:
             raise UserError(
-                f"{comparison.name}: rival {job.rival} has another model.path or data.source than rival "
-                f"{jobs[0].rival}; one comparison has one teacher: give the other a file of its own"
+                f"{comparison.name}: rival {job.rival} has another {other[0]} than rival {jobs[0].rival}; one "
+                "comparison has one teacher and one judge: give the other a file of its own"
             )
         if job.config.judged_guidance != first.judged_guidance:
             raise UserError(
@@ -56,6 +64,15 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
     if comparison.headline is not None:
         _check_headline(comparison, first)
     return (_teacher_job(comparison, jobs[0], output), *jobs)
+
+
+def _judged_by(config: Config) -> dict[str, Any]:
+    """The settings that teacher and judge hang on, by name."""
+    model, data = config.model, config.data
+    found = {"model.path": model.path, "data.source": data.source, "model.height and model.width": model.pixels}
+    if isinstance(source_of(config), PixelSource):  # whose judge is the same for all
+        return found
+    return found | {f"data.{name}": getattr(data, name) for name in _REAL_IMAGES}
 
 
 def _check_headline(comparison: Comparison, config: Config) -> None:

@@ -81,8 +81,8 @@ class RivalResult:
 
     @property
     def skipped(self) -> int:
-        """Updates of all seeds that were left out."""
-        return sum(run["points"][-1]["notes"].get(SKIPPED, 0) for run in self.runs)
+        """Updates of all seeds that were left out, but for those of the jobs that they start from."""
+        return sum(_skipped(run) for run in self.runs)
 
     def _shared_points(self) -> list[list[Mapping[str, Any]]]:
         """The judgements that every seed has, in order, seed by seed."""
@@ -109,7 +109,7 @@ class Results:
         rivals: Those with a finished seed, in the order of the file.
         actors_curve: Of these, the ones that are drawn against what their actors made, if that is known of all seeds.
         missing: Names of the jobs without a result.
-        made: Where and by which code each result was made, see `made_here`; the teacher's first.
+        made: Where and by which codes each result was made, see `made_here`; the teacher's first.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Results:
     rivals: tuple[RivalResult, ...]
     actors_curve: tuple[RivalResult, ...]
     missing: tuple[str, ...]
-    made: tuple[Mapping[str, Any], ...]
+    made: tuple[tuple[Mapping[str, Any], ...], ...]
 
     @property
     def main(self) -> tuple[Figure, ...]:
@@ -184,7 +184,7 @@ def collect(
         rivals=tuple(rivals),
         actors_curve=tuple(curve),
         missing=tuple(job.name for job in jobs if not job.done),
-        made=(teacher["made"], *(run["made"] for rival in rivals for run in rival.runs)),
+        made=tuple(map(_makings, (teacher, *(run for rival in rivals for run in rival.runs)))),
     )
 
 
@@ -194,6 +194,18 @@ def _read(job: Job) -> dict[str, Any]:
     if job.start is not None and job.start.done:
         result["points"].insert(0, {**_read(job.start)["points"][-1], "point": 0})
     return result
+
+
+def _makings(run: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Where and by which codes a job was worked on, in order."""
+    return (*run.get("made_before", ()), run["made"])
+
+
+def _skipped(run: Mapping[str, Any]) -> int:
+    """Updates that a job left out itself: judgement 0 is the end of the one that it started from."""
+    first, last = (run["points"][place] for place in (0, -1))
+    before = first["notes"].get(SKIPPED, 0) if first["point"] == 0 else 0
+    return last["notes"].get(SKIPPED, 0) - before
 
 
 def _own(run: Mapping[str, Any], key: str) -> float:

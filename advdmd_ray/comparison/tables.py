@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -131,14 +131,16 @@ def page(results: Results, command: str, *, signals: bool, actors: bool) -> str:
 
 def _makings(results: Results) -> str:
     """By which code and where the jobs were done, with their numbers if they differ in it."""
-    texts = Counter(
-        f"at commit {made['commit']} on {made['machine']['processor']} ({made['machine']['cores']} cores, "
-        f"{made['machine']['memory_gib']} GiB), Python {made['machine']['python']}"
-        for made in results.made
-    )
+    texts = Counter(", then ".join(dict.fromkeys(map(_making, job))) for job in results.made)
     if len(texts) == 1:
         return next(iter(texts))
     return "; ".join(f"{count} of {texts.total()} jobs {text}" for text, count in texts.items())
+
+
+def _making(made: Mapping[str, Any]) -> str:
+    host = made["machine"]
+    place = f"{host['processor']} ({host['cores']} cores, {host['memory_gib']} GiB), Python {host['python']}"
+    return f"at commit {made['commit']} on {place}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

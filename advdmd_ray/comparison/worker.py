@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from advdmd_ray.comparison.examiner import Examiner
-from advdmd_ray.comparison.job import LOG, NONE, POINTS, RESULT, STUDENT, Job
+from advdmd_ray.comparison.job import LOG, MAKINGS, NONE, POINTS, RESULT, STUDENT, Job
 from advdmd_ray.comparison.rivals import Trainer, trainer_class
 from advdmd_ray.comparison.starts import told_gone
 from advdmd_ray.errors import FAILURES, UserError
@@ -99,7 +99,7 @@ def do_job(job: Job, tell: Callable[[float], None], stopped: Callable[[], bool])
     Returns:
         Whether the job is done.
     """
-    made = made_here()  # before the training: the checkout may move on while it lasts
+    made = _makings(job)  # before the training: the checkout may move on while it lasts
     points, examiner = _read_points(job), Examiner(job)
     if job.trainer == NONE:
         if not _judge_teacher(job, examiner, points, tell, stopped):
@@ -221,6 +221,16 @@ class _Clock:
         return {"seconds": self._wall, "cpu_seconds": self._cpu}
 
 
+def _makings(job: Job) -> list[dict[str, Any]]:
+    """Where and by which code the job was worked on, without repetition: an entry more if this process is another."""
+    path, here = job.folder / MAKINGS, made_here()
+    made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if here not in made:
+        made.append(here)
+        write_atomically(path, json.dumps(made, indent=1, allow_nan=False).encode())
+    return made
+
+
 def _read_points(job: Job) -> list[dict[str, Any]]:
     path = job.folder / POINTS
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
@@ -230,7 +240,7 @@ def _write_points(job: Job, points: list[dict[str, Any]]) -> None:
     write_atomically(job.folder / POINTS, json.dumps(points, indent=1, allow_nan=False).encode())
 
 
-def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]], made: dict[str, Any]) -> Path:
+def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]], made: list[dict[str, Any]]) -> Path:
     result = {
         "rival": job.rival,
         "title": job.title,
@@ -239,7 +249,8 @@ def _write_result(job: Job, examiner: Examiner, points: list[dict[str, Any]], ma
         "steps": job.config.steps,
         "judge": examiner.facts(),
         "points": points,
-        "made": made,
+        "made": made[-1],
+        "made_before": made[:-1],
     }
     if job.trainer == NONE:
         result["real"] = examiner.ceiling()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
@@ -46,6 +47,18 @@ def test_a_headline_that_the_judge_does_not_have_is_refused_with_those_that_it_h
     assert jobs_of(tmp_path, tiny_pipeline, headline="frechet")
 
 
+@pytest.mark.parametrize("changed", [{"data.path": "half"}, {"data.prompts": "more.txt"}])
+def test_rivals_with_other_real_images_have_another_judge_where_it_is_made_of_them(
+    changed: dict[str, Any], tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    rivals = [{"name": "a"}, {"name": "b", "overrides": changed}]
+    (name,) = changed
+    with pytest.raises(UserError, match=rf"rival b has another {re.escape(name)} than rival a; .* one judge"):
+        jobs_of(tmp_path, tiny_pipeline, rivals=rivals, overrides={"data.source": "files", "data.path": "images"})
+    if name == "data.prompts":  # of the digits the judge is the same, whatever a rival trains on
+        assert jobs_of(tmp_path, tiny_pipeline, rivals=rivals)
+
+
 def test_learning_rates_fall_along_the_budget(tmp_path: Path, tiny_pipeline: Path) -> None:
     _, dmd, advdmd = jobs_of(tmp_path, tiny_pipeline, seeds=[0])
     for job in (dmd, advdmd):
@@ -58,7 +71,7 @@ def test_learning_rates_fall_along_the_budget(tmp_path: Path, tiny_pipeline: Pat
     [
         ({"discriminator.blocks": [9]}, "rival b: discriminator.blocks"),
         ({"model.max_sequence_length": 1}, "rival b: model.max_sequence_length is 1, but .* says 8"),
-        ({"model.guidance": 2.0, "data.source": "shapes"}, "rival b has another model.path or data.source"),
+        ({"model.guidance": 2.0, "data.source": "shapes"}, "rival b has another data.source than rival a; one"),
         ({"lora.rank": 4}, r"rival b: lora\.rank = 4: a comparison trains whole networks"),
         (
             {"data.source": "teacher_samples", "data.prompts": "prompts.txt"},

@@ -165,6 +165,25 @@ def test_the_page_tells_of_updates_that_were_left_out_and_else_of_none(results: 
     assert "Updates left out, of all seeds, because their gradient was not finite: dmd 7." in said
 
 
+def test_what_a_rivals_start_left_out_is_the_starts() -> None:
+    notes = [{**UNREWARDED, "skipped": count} for count in (3, 3, 5)]
+    branch = tuple(point(number, 100.0, 0.5, own) for number, own in enumerate(notes))
+    assert RivalResult("branch", "branch", 3, ({"points": branch},)).skipped == 2
+    assert RivalResult("whole", "whole", 3, ({"points": branch[1:]},)).skipped == 5
+
+
+def test_a_job_that_another_commit_finished_names_both(jobs: tuple[Job, ...], tmp_path: Path) -> None:
+    path = jobs[1].folder / RESULT
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "made_before": [{**MADE, "commit": "older"}]}))
+    found = collect("small", jobs)
+    assert found is not None
+    write_outputs(found, "advdmd compare small.yaml", tmp_path)
+    place = "on a core (2 cores, 24.0 GiB), Python 3.11.7"
+    said = f"3 of 4 jobs at commit abc {place}; 1 of 4 jobs at commit older {place}, then at commit abc {place}."
+    assert said in (tmp_path / PAGE).read_text()
+
+
 def test_there_is_nothing_to_show_before_the_teacher_is_judged(jobs: tuple[Job, ...]) -> None:
     (jobs[0].folder / RESULT).unlink()
     assert collect("small", jobs) is None
@@ -200,13 +219,13 @@ def test_the_outputs_hold_tables_figure_machine_commit_and_command(results: Resu
     }
     assert facts["summary"]["advdmd"]["seen"]["std"] is None
     assert facts["rivals"][0]["runs"][1]["points"][1]["learner"] == 190
-    assert facts["made"] == [MADE] * 4
+    assert facts["made"] == [[MADE]] * 4
     assert f"]({SIGNALS})" in page
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in (PICTURE, SIGNALS))
 
 
 def test_results_of_two_commits_name_both(results: Results, tmp_path: Path) -> None:
-    made = (MADE, {**MADE, "commit": "def"}, MADE)
+    made = ((MADE,), ({**MADE, "commit": "def"},), (MADE,))
     write_outputs(replace(results, made=made), "advdmd compare small.yaml", tmp_path)
     page = (tmp_path / PAGE).read_text()
     assert "2 of 3 jobs at commit abc on a core" in page

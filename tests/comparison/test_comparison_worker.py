@@ -194,6 +194,7 @@ def test_a_judgement_notes_the_means_over_the_cycles_since_the_one_before(
 
     monkeypatch.setattr(SerialRun, "cycle", kept)
     job = job_of(tmp_path, tiny_pipeline, "advdmd", budget=400)
+    assert not do_job(job, lambda _: None, after(3))
     assert do_job(job, lambda _: None, never)
     began = 0
     for point in result_of(job)["points"]:
@@ -264,6 +265,19 @@ def test_a_result_names_the_code_that_its_job_began_with(
     job = job_of(tmp_path, tiny_pipeline, "toy", budget=60)
     assert do_job(job, lambda _: head.__setitem__(0, "moved on"), never)
     assert result_of(job)["made"] == {"commit": "began"}
+
+
+def test_a_result_names_every_code_that_its_job_was_worked_on_by(
+    tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path, tiny_pipeline, "toy")
+    for commit in ("first", "first", "second"):
+        monkeypatch.setattr(worker, "made_here", lambda commit=commit: {"commit": commit})
+        assert not do_job(job, lambda _: None, after(1))
+    monkeypatch.setattr(worker, "made_here", lambda: {"commit": "third"})
+    assert do_job(job, lambda _: None, never)
+    result = result_of(job)
+    assert (result["made"], result["made_before"]) == ({"commit": "third"}, [{"commit": "first"}, {"commit": "second"}])
 
 
 def test_a_trainer_from_outside_the_package_spends_its_budget_by_its_own_settings(
