@@ -131,9 +131,11 @@ def _pulls(place: Field, batch: LearnerBatch, rows: int) -> Float[Tensor, "g r m
 
 
 ALL_ROWS: Final = {"policy_gradient.group_rows": None, "policy_gradient.minibatches": 1}
-ALL_LEVELS: Final = {"policy_gradient.advantage": "reward_to_go"}
-FINAL: Final = {"policy_gradient.advantage": "final_only"}
-OWN_STEP: Final = {"policy_gradient.advantage": "own_step"}
+# Of every action and along the noise, whatever the run of the checkpoint learns from.
+ALL_ACTIONS: Final = {"policy_gradient.last_actions": None, "policy_gradient.direction": "noise"}
+ALL_LEVELS: Final = {**ALL_ACTIONS, "policy_gradient.advantage": "reward_to_go"}
+FINAL: Final = {**ALL_ACTIONS, "policy_gradient.advantage": "final_only"}
+OWN_STEP: Final = {**ALL_ACTIONS, "policy_gradient.advantage": "own_step"}
 END: Final = {"policy_gradient.direction": "end", "policy_gradient.minibatches": 1}
 CHECKER: Final = {"reward.kind": "oracle"}
 ESTIMATORS: Final[Mapping[str, Estimator]] = {

@@ -47,6 +47,16 @@ def test_of_many_children_the_gradient_is_the_exact_one(form: dict[str, str], ga
     assert gain * float(exact.sum()) < 0
 
 
+@pytest.mark.parametrize("estimator", [Branches("", ALL_LEVELS, parents=2, children=3), ExactGradient("", ALL_LEVELS)])
+def test_an_estimator_is_of_all_actions_whatever_the_run_learns_from(estimator: Branches | ExactGradient) -> None:
+    sections = {"rollout": {"groups_per_cycle": 4, "group_size": 4}}
+    places = [
+        field(Mixer(1), Judge(2), config(**sections, policy_gradient=own))
+        for own in ({}, {"last_actions": 1, "direction": "end"})
+    ]
+    assert torch.equal(*(gradient(place, estimator) for place in places))
+
+
 def test_siblings_are_one_until_the_action_at_which_they_part() -> None:
     place = field(Mixer(1), Judge(2), settings())
     estimator = Branches("", FINAL, parents=2, children=3)
