@@ -39,7 +39,7 @@ class Signals:
         """With one more cycle; the sums begin anew if it is the first one since a judgement.
 
         Args:
-            report: The cycle's; with an RL turn only if the turn made updates.
+            report: The cycle's; the figures of its RL turn, if it made one, are of all shares.
             since: Number of the judgement before the cycle.
             rewarded_by: Whose scores the rewards are: an oracle's are no logits and get a name of their own.
         """

@@ -38,7 +38,7 @@ def check_rewards(
     _discriminator_is_trained(cadence, dmd, gradient, reward)
     if not gradient.enabled or reward.extra is not None:
         return
-    if reward.kind == "oracle" and not _reads_final(gradient):
+    if reward.kind == "oracle" and not reads_final(gradient):
         raise ValueError(
             "reward.kind=oracle judges the final image alone, which no advantage reads: choose another "
             "policy_gradient.advantage than own_step, and policy_gradient.final_weight and policy_gradient.gamma "
@@ -106,7 +106,7 @@ def _discriminator_is_trained(
         )
 
 
-def _reads_final(gradient: PolicyGradientSection) -> bool:
+def reads_final(gradient: PolicyGradientSection) -> bool:
     """Whether the final level's score reaches an action: it is discounted at least once on its way."""
     return gradient.advantage != "own_step" and gradient.final_weight > 0 and gradient.gamma > 0
 
@@ -118,7 +118,7 @@ def reads_scores(gradient: PolicyGradientSection, steps: int) -> bool:
         gradient: RL's section.
         steps: The student's K; its levels before the final one are as many as its actions.
     """
-    if _reads_final(gradient):
+    if reads_final(gradient):
         return True
     if gradient.advantage == "final_only":
         return False

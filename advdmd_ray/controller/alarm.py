@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+from advdmd_ray.config import Config
+from advdmd_ray.config.rewards import reads_final
+
 SIGNIFICANCE = 0.05
 """One-sided level of each of the two tests of a slope."""
 
@@ -88,6 +91,11 @@ class HackAlarm:
         bound = float(stdtrit(self.window - 2, 1 - SIGNIFICANCE))
         rewards, headlines = zip(*self.pairs, strict=True)
         return slope_in_errors(rewards) > bound and slope_in_errors(headlines) < -bound
+
+
+def hears_final(config: Config) -> bool:
+    """Whether RL learns from the final level's score where that level is open."""
+    return config.unheard is None and reads_final(config.policy_gradient)
 
 
 class HackWatch:

@@ -160,9 +160,9 @@ class Guard:
         return min((departure.since for departure in self.out.values()), default=None)
 
     @property
-    def uncertain(self) -> bool:
-        """Whether a series is out by a value of the last `settings.window` cycles: one that is silent tells nothing."""
-        return any(self.cycle - departure.cycle < self.settings.window for departure in self.out.values())
+    def doubtful(self) -> tuple[Departure, ...]:
+        """What is out by a value of the last `settings.window` cycles: a series that is silent tells nothing."""
+        return tuple(each for each in self.out.values() if self.cycle - each.cycle < self.settings.window)
 
     @property
     def stops(self) -> Departure | None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from advdmd_ray.config import Config
 from advdmd_ray.config.scorers import scorer_word
-from advdmd_ray.controller.alarm import HackWatch
+from advdmd_ray.controller.alarm import HackWatch, hears_final
 from advdmd_ray.controller.footprint import Footprint
 from advdmd_ray.controller.guard import Guard
 from advdmd_ray.controller.protocols import Hub, Status
@@ -210,7 +210,7 @@ class Telemetry:
         self._resides(LEARNER, outcome.resident_bytes, outcome.gpu)
         self.updates.update({objective: update.updates for objective, update in report.updates.items()})
         if self.updates["rl"]:  # before, nothing follows a reward
-            if report.open_levels[-1] and self._config.unheard is None:
+            if report.open_levels[-1] and hears_final(self._config):
                 self._alarm.rewarded("the reward", report.reward_mean[-1])
             if report.own is not None:
                 self._alarm.rewarded("the user's own reward", report.own[0])
@@ -224,7 +224,7 @@ class Telemetry:
 
     def watched(self, guard: Guard) -> None:
         """The guard looked at a cycle."""
-        self._record([Sample.of("advdmd_run_series_out", len(guard.out))])
+        self._record([Sample.of("advdmd_run_series_out", len(guard.doubtful))])
 
     def checkpointed(self, cycle: int, at: float | None = None) -> None:
         """The newest checkpoint is of this cycle.

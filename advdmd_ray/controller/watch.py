@@ -52,7 +52,7 @@ class Watch:
     @property
     def quiet(self) -> bool:
         """Whether every series is within the range of its past, or has long given no value."""
-        return not self.guard.uncertain
+        return not self.guard.doubtful
 
     @property
     def last_good(self) -> Saved | None:
@@ -82,7 +82,8 @@ class Watch:
         for departure in self.guard.entered:
             logger.warning(
                 "%s: is the run diverging? It stops after guard.patience = %d such values in a row, and makes no "
-                "checkpoint until the series is back, or has given no value for guard.window = %d cycles",
+                "checkpoint but that of an end until the series is back, or has given no value for guard.window = %d "
+                "cycles",
                 departure.text(),
                 self._config.guard.patience,
                 self._config.guard.window,

@@ -70,7 +70,7 @@ class TurnReports:
         """All parts in one report, averaged over the gang. Collective.
 
         Args:
-            updates: Made in the turn.
+            updates: Steps of the turn, idle and skipped ones included.
             actions: That one update learned from, on this rank.
             spread: Standard deviation of this rank's advantages before scaling.
         """

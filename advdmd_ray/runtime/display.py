@@ -240,7 +240,8 @@ def _phase(report: "CycleReport | None") -> str:
     if report is None:
         return "starting"
     plan = report.plan
-    waits = "an open level" if plan.gated else "an advantage" if plan.silent else ""
+    heard = "an action that is not stale or clipped" if plan.policy_gradient else "an advantage"
+    waits = "an open level" if plan.gated else heard if plan.silent else ""
     return f"{plan.phase}, RL waits for {waits}" if waits else plan.phase
 
 

@@ -140,18 +140,18 @@ def test_a_series_that_pauses_stops_the_run_after_as_many_of_its_own_values_and_
     assert f"in cycle {16 + 8 * (settings.patience - 1)} " in guard.stops.text()
 
 
-def test_a_series_that_is_out_and_falls_silent_is_uncertain_for_a_window_and_still_counts_if_it_goes_on() -> None:
+def test_a_series_that_is_out_and_falls_silent_is_doubtful_for_a_window_and_still_counts_if_it_goes_on() -> None:
     guard = fed([0.1] * 10 + [1e9], learned=False)
-    assert guard.uncertain
+    assert guard.doubtful
     for cycle in range(12, 11 + settings.window):
         guard = guard.fed(cycle, [])
-        assert guard.uncertain
+        assert guard.doubtful
     guard = guard.fed(11 + settings.window, [])
-    assert not guard.uncertain
+    assert not guard.doubtful
     assert guard.out
     for more in range(1, settings.patience):
         guard = fed([1e9], guard, first=11 + settings.window + more, learned=False)
-        assert guard.uncertain
+        assert guard.doubtful
     assert guard.stops is not None
 
 

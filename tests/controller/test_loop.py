@@ -557,6 +557,8 @@ def test_the_alarm_fires_where_the_reward_rises_and_the_judge_falls_and_nowhere_
         (1, math.inf, {}, [0] * 6),
         (1, 1, {"reward": {"extra": "toy:brightness"}}, [0, 0, 0, 1, 1, 1]),
         (1, 1, {"reward": {"extra": "toy:brightness"}, "discriminator": {"auc_rows": 0}}, [0] * 6),
+        (1, 1, {"policy_gradient": {"advantage": "own_step"}}, [0] * 6),
+        (1, 1, {"policy_gradient": {"final_weight": 0.0}}, [0] * 6),
     ],
 )
 def test_a_reward_that_nothing_has_learnt_from_raises_no_alarm(

@@ -252,7 +252,8 @@ def expected_plans(config: Config, after: CadenceState | None = None) -> Iterato
 def expected_costs(config: Config, network: Network, after: CadenceState | None = None) -> Iterator[Cost]:
     """Cost of one cycle after the other, without end, of a run whose discriminator is healthy at every level.
 
-    A gated RL turn costs nothing, so a real run spends at most this in as many cycles.
+    A gated RL turn costs nothing, so a real run spends at most this in as many cycles, but for turns that it makes
+    again because no action of them was fresh enough.
 
     Args:
         config: The run's configuration.

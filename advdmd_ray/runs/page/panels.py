@@ -270,7 +270,7 @@ PANELS: tuple[Panel, ...] = (
     Panel(
         "gradients",
         "Gradient norms",
-        "Before the clip, of the last update; the scale is logarithmic.",
+        "Before the clip, the largest of a cycle; the scale is logarithmic.",
         "Level or falling. A lasting rise by a factor of ten is the way to divergence.",
         _objectives("advdmd_learner_gradient_norm", "dmd", "rl", "fake_score", "discriminator"),
         ("advdmd_learner_gradient_norm",),

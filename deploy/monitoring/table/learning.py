@@ -67,7 +67,7 @@ LEARNING = (
         Row.LEARNING,
         "Turns without RL",
         Unit.NUMBER,
-        "RL turns due while no level was open (gated), or every advantage was 0 (silent). Healthy: few, none.",
+        "RL turns due while no level was open (gated), or no action had an effect (silent). Healthy: few, none.",
         (
             increase("advdmd_learner_gated_turns_total", "gated"),
             increase("advdmd_learner_silent_turns_total", "silent"),
@@ -98,7 +98,7 @@ LEARNING = (
         Row.LEARNING,
         "Gradient norm",
         Unit.NUMBER,
-        "Before the clip, last update. Healthy: within a power of ten of its past.",
+        "Before the clip, largest of the cycle. Healthy: within a power of ten of its past.",
         (value("advdmd_learner_gradient_norm"),),
         Look.LOG_LINES,
     ),
