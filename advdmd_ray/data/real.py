@@ -1,5 +1,8 @@
 """Real images as a data set that can be asked for images of given prompts."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -79,6 +82,13 @@ class RealImages:
 
     def _part(self, rows: Int[Tensor, " m"]) -> "RealImages":
         return RealImages(self.latents, self.prompt_ids, self.images, rows, self.sizes)
+
+    def digest(self, texts: Sequence[str]) -> str:
+        """Of the texts, and of which image of which size stands in which row of them; pixels are not looked at."""
+        found = hashlib.sha256(json.dumps([*texts]).encode())
+        for column in (self.prompt_ids, self.images, self.sizes, self.rows):
+            found.update(column.to(torch.int64).numpy().tobytes())
+        return found.hexdigest()
 
     def all(self) -> Float[Tensor, "m c h w"]:
         """A copy of all latents of this part."""

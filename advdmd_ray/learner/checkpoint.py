@@ -36,6 +36,12 @@ _NAME: Final = re.compile(r"(?:\.replaced-)?step-(\d{8,})")
 _STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
+_OTHERS: Final = {
+    "teacher": "a teacher of other weights than those of model.path",
+    "data": "other prompts or real images than data.source has now",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A checkpoint whose files were found whole.
@@ -66,6 +72,24 @@ class Checkpoint:
             return load_file(self.path / f"{stem}.safetensors")
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.path}: {stem}.safetensors cannot be read: {error}") from error
+
+
+def check_origin(checkpoint: Checkpoint, origin: Mapping[str, str]) -> None:
+    """Makes sure that a learner goes on from its own teacher and data.
+
+    Args:
+        checkpoint: Of a learner.
+        origin: Digest of its `teacher` and of its `data` as they are now.
+
+    Raises:
+        CheckpointError: if one is another than that which it was made with; older checkpoints do not say.
+    """
+    facts = checkpoint.facts["learner"]
+    for name, digest in origin.items():
+        if facts.get(name, digest) != digest:
+            raise CheckpointError(
+                f"{checkpoint.path}: was made with {_OTHERS[name]}; give it back the old ones, or start anew by --fresh"
+            )
 
 
 def save_checkpoint(

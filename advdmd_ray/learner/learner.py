@@ -23,12 +23,12 @@ from advdmd_ray.diffusion.kernels import Kernel
 from advdmd_ray.diffusion.resolution import Resolution
 from advdmd_ray.diffusion.sampling import sample
 from advdmd_ray.diffusion.seeds import group_noise
-from advdmd_ray.errors import CheckpointError, RatioError
+from advdmd_ray.errors import RatioError
 from advdmd_ray.learner.actions import Actions, minibatch_slices, strongest
 from advdmd_ray.learner.averages import Averages
 from advdmd_ray.learner.batch import LearnerBatch, clean_predictions, collate
 from advdmd_ray.learner.cadence import Cadence, CyclePlan, measures
-from advdmd_ray.learner.checkpoint import Checkpoint
+from advdmd_ray.learner.checkpoint import Checkpoint, check_origin
 from advdmd_ray.learner.engine import Engine, build_engine
 from advdmd_ray.learner.gang import Gang
 from advdmd_ray.learner.health import Health, initial_health, smoothed_health
@@ -74,6 +74,7 @@ class Learner:
         self._sampler = networks.teacher if config.learner.partitions_weights else networks.student
         self._carried = carried_weights(networks)
         self._base_digest = networks.base_digest
+        self._origin = {"teacher": networks.base_digest, "data": real.digest(table.texts)}
         self._engines = self._build_engines(networks)
         decays = {"student": config.learner.ema_decay, "discriminator": config.reward.ema_decay}
         self._averages = Averages(gang, self._engines, decays, self.device)
@@ -319,7 +320,7 @@ class Learner:
         return {
             "version": self.version,
             "cadence": self._cadence.to_facts(),
-            "teacher": self._base_digest,
+            **self._origin,
             **self._health.to_facts(),
         }
 
@@ -327,14 +328,10 @@ class Learner:
         """Continues from a checkpoint. Collective.
 
         Raises:
-            CheckpointError: if the teacher has other weights than the one it was made with; older ones do not say.
+            CheckpointError: as `check_origin`.
         """
         facts = checkpoint.facts["learner"]
-        if facts.get("teacher", self._base_digest) != self._base_digest:
-            raise CheckpointError(
-                f"{checkpoint.path}: was made with a teacher of other weights than those of model.path; give it back "
-                "the old ones, or start anew by --fresh"
-            )
+        check_origin(checkpoint, self._origin)
         for name, engine in self._engines.items():
             engine.load_state_dict(checkpoint.load(name))
             engine.load_optimizer_state(checkpoint.load(f"{name}_optimizer"))

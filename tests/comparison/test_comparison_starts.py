@@ -362,7 +362,7 @@ def test_the_curve_of_a_branch_begins_with_the_last_judgement_of_its_start(tmp_p
     assert (spent[0], curve[0].mean) == (stem_spent[-1], stem_curve[-1].mean)
     assert len(curve) == 3
     assert results.budget == 600
-    assert "after 1k forward-equivalents of learner compute, less where a row says so (one" in page(
+    assert "after 600 forward-equivalents of learner compute, less where a row says so (one" in page(
         results, "x", signals=False, actors=False
     )
     (jobs[1].folder / RESULT).unlink()

@@ -101,6 +101,22 @@ def test_however_images_and_prompts_share_rows_no_image_is_in_both_parts(
     assert len(measure) > 0
 
 
+def test_the_digest_is_of_the_texts_and_of_what_stands_in_which_row() -> None:
+    latents, ids = torch.arange(4.0).view(4, 1, 1, 1), torch.tensor([0, 0, 1, 1])
+    texts = ("a", "b")
+    whole = RealImages(latents, ids).digest(texts)
+    assert RealImages(latents.clone(), ids.clone()).digest([*texts]) == whole
+    others = [
+        RealImages(latents, ids).digest(("a", "c")),
+        RealImages(latents, ids).digest(("a", "b", "")),
+        RealImages(latents, torch.tensor([0, 1, 1, 1])).digest(texts),
+        RealImages(latents[:3], ids[:3]).digest(texts),
+        RealImages(latents, ids, torch.tensor([0, 1, 2, 2])).digest(texts),
+        RealImages(latents, ids, sizes=torch.tensor([0, 0, 0, 1])).digest(texts),
+    ]
+    assert len({whole, *others}) == 1 + len(others)
+
+
 def test_one_image_cannot_be_split() -> None:
     with pytest.raises(ValueError, match="one real image only"):
         RealImages(torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)).split(0.5, 0)

@@ -425,12 +425,23 @@ def _saved(taught: Learner, folder: Path) -> Checkpoint:
     return open_checkpoint(save_checkpoint(folder, taught.version, taught.tensors(), {"learner": taught.facts()}, 1))
 
 
-def test_a_checkpoint_of_another_teacher_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("teacher", r"a teacher of other weights than those of model\.path; give it back the old ones"),
+        ("data", r"other prompts or real images than data\.source has now; give it back the old ones"),
+    ],
+)
+def test_a_checkpoint_of_another_teacher_or_of_other_data_is_refused(what: str, says: str, tmp_path: Path) -> None:
     before, after = (learner(config(), student=Mixer(1), critic=Judge(2)) for _ in range(2))
-    before._base_digest, after._base_digest = "ab" * 32, "cd" * 32
-    with pytest.raises(CheckpointError, match=r"a teacher of other weights than those of model\.path"):
+    assert before._origin == after._origin
+    own = dict(after._origin)
+    after._origin[what] = "cd" * 32
+    with pytest.raises(CheckpointError, match=says):
         after.restore(_saved(before, tmp_path))
-    after._base_digest = before._base_digest
+    after._origin = own
+    after.restore(_saved(before, tmp_path))
+    del before._origin[what]  # an older checkpoint does not say
     after.restore(_saved(before, tmp_path))
 
 
