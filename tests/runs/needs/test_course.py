@@ -125,7 +125,7 @@ def test_beside_an_own_reward_a_discriminator_that_rl_never_hears_is_told_of(
     sections: Mapping[str, Mapping[str, object]], why: str | None
 ) -> None:
     base = {"run": {"cycles": 20}, "cadence": {"warm_dmd_updates": 2}, "reward": {"extra": "toy:brightness"}}
-    said = list(never(config(**(base | sections))))
+    said = list(never(config(**{**base, **sections})))
     if why is None:
         assert said == []
     else:
