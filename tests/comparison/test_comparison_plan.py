@@ -310,7 +310,7 @@ def test_the_results_that_ship_are_refused_for_what_is_younger_than_they_and_not
     claim_settings(done)
 
 
-@pytest.mark.parametrize("name", ["beyond", "channels", "two_steps"])
+@pytest.mark.parametrize("name", ["beyond", "channels", "finalists", "two_steps"])
 def test_the_results_of_the_second_teacher_are_whole_and_go_on(name: str, tmp_path: Path) -> None:
     output = Path(shutil.copytree(RESULTS / name, tmp_path / name))
     jobs = plan_jobs(read_comparison(CONFIGS / f"{name}.yaml"), output)
