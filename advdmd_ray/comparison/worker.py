@@ -222,10 +222,10 @@ class _Clock:
 
 
 def _makings(job: Job) -> list[dict[str, Any]]:
-    """Where and by which code the job was worked on, without repetition: an entry more if this process is another."""
+    """Where and by which codes the job was worked on, in order: an entry more if this one is not the last."""
     path, here = job.folder / MAKINGS, made_here()
     made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    if here not in made:
+    if [here] != made[-1:]:
         made.append(here)
         write_atomically(path, json.dumps(made, indent=1, allow_nan=False).encode())
     return made

@@ -271,13 +271,16 @@ def test_a_result_names_every_code_that_its_job_was_worked_on_by(
     tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(tmp_path, tiny_pipeline, "toy")
-    for commit in ("first", "first", "second"):
+    for commit in ("first", "first", "second", "first"):
         monkeypatch.setattr(worker, "made_here", lambda commit=commit: {"commit": commit})
         assert not do_job(job, lambda _: None, after(1))
     monkeypatch.setattr(worker, "made_here", lambda: {"commit": "third"})
     assert do_job(job, lambda _: None, never)
     result = result_of(job)
-    assert (result["made"], result["made_before"]) == ({"commit": "third"}, [{"commit": "first"}, {"commit": "second"}])
+    assert (result["made"], result["made_before"]) == (
+        {"commit": "third"},
+        [{"commit": name} for name in ("first", "second", "first")],
+    )
 
 
 def test_a_trainer_from_outside_the_package_spends_its_budget_by_its_own_settings(
