@@ -32,7 +32,7 @@ class AdvDmdTrainer(Trainer):
         self._spent = Cost(**facts.get("spent", {}))
         self._checked = bool(facts.get("ratio_checked", False))
         self._updates: dict[str, int] = dict(facts.get("updates", {}))
-        self._skipped = int(facts.get("skipped", 0))
+        self._skipped = int(facts.get(SKIPPED, 0))
         own = checkpoint is not None and checkpoint.path.is_relative_to(job.folder)  # else of the job it starts from
         self._signals = Signals.of(facts["signals"]) if own and "signals" in facts else Signals()
 
@@ -76,6 +76,6 @@ class AdvDmdTrainer(Trainer):
             CheckpointError: if the disk refuses.
         """
         own = {"spent": asdict(self._spent), "ratio_checked": self._checked, "signals": asdict(self._signals)}
-        outcome = self._run.worker.checkpoint({**facts, **own, "updates": self._updates, "skipped": self._skipped})
+        outcome = self._run.worker.checkpoint({**facts, **own, "updates": self._updates, SKIPPED: self._skipped})
         if outcome.refused:
             raise CheckpointError(outcome.refused)

@@ -25,7 +25,6 @@ from advdmd_ray.runs.preflight import check_fit
 _NO_MATTER = ("buffer", "evaluation", "metrics", "ray", "scorers", "validation")
 """Sections of the configuration that no student's job reads; the teacher's guidance stands among its model's."""
 
-
 _REAL_IMAGES = (
     *("path", "image_column", "caption_column", "cache", "most_skipped", "most_upscaling"),
     *("prompts", "teacher_samples", "teacher_steps"),
@@ -49,10 +48,12 @@ def plan_jobs(comparison: Comparison, output: Path) -> tuple[Job, ...]:
     """
     jobs = [job for seed in comparison.seeds for job in _jobs_of_seed(comparison, seed, output)]
     first = jobs[0].config
+    judge = _judged_by(first)
     for job in jobs:
-        if other := [name for name, value in _judged_by(job.config).items() if value != _judged_by(first)[name]]:
+        other = next((name for name, value in _judged_by(job.config).items() if value != judge[name]), None)
+        if other is not None:
             raise UserError(
-                f"{comparison.name}: rival {job.rival} has another {other[0]} than rival {jobs[0].rival}; one "
+                f"{comparison.name}: rival {job.rival} has another {other} than rival {jobs[0].rival}; one "
                 "comparison has one teacher and one judge: give the other a file of its own"
             )
         if job.config.judged_guidance != first.judged_guidance:

@@ -69,9 +69,11 @@ class PixelSource(Source):
                 f"{data.prompts}: no real image has the prompt {unknown[0]!r}; data.source={data.source} has "
                 f"{known[0]!r} to {known[-1]!r}"
             )
-        if secret := [text for text in prompts if text in self.kept_back()]:
+        kept_back = self.kept_back()
+        secret = next((text for text in prompts if text in kept_back), None)
+        if secret is not None:
             raise UserError(
-                f"{data.prompts}: {secret[0]!r} is a held-out prompt, by which a student is judged that never met it; "
+                f"{data.prompts}: {secret!r} is a held-out prompt, by which a student is judged that never met it; "
                 "leave it out, or set data.held_out=true"
             )
         return prompts

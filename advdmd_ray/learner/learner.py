@@ -73,7 +73,6 @@ class Learner:
         # Rank 0 samples alone, so not with weights that are spread over the ranks; the teacher's have the same names.
         self._sampler = networks.teacher if config.learner.partitions_weights else networks.student
         self._carried = carried_weights(networks)
-        self._base_digest = networks.base_digest
         self._origin = {"teacher": networks.base_digest, "data": real.digest(table.texts)}
         self._engines = self._build_engines(networks)
         decays = {"student": config.learner.ema_decay, "discriminator": config.reward.ema_decay}
@@ -275,8 +274,8 @@ class Learner:
     def packed(self, student: Mapping[str, Tensor], discriminator: Mapping[str, Tensor]) -> tuple[Snapshot, Snapshot]:
         """Snapshots of what `published` gave rank 0 at this version."""
         return (
-            pack("student", self.version, student, self._base_digest),
-            pack("discriminator", self.version, discriminator, self._base_digest),
+            pack("student", self.version, student, self._origin["teacher"]),
+            pack("discriminator", self.version, discriminator, self._origin["teacher"]),
         )
 
     def snapshots(self) -> tuple[Snapshot, Snapshot]:
